@@ -1,0 +1,250 @@
+"""The frozen result of every scope and baseline.
+
+An :class:`Attribution` holds one non-negative score per input token, for the prediction that was
+explained, together with what a reader needs in order to judge it: the target, the model's own top
+predictions, the numbers behind the score (``details``), the cautions that apply (``notes``) and the
+state of the model that produced it (``provenance``). Views and statistics read it; nothing writes it.
+
+Scores are indexed by position only. Two tokens with the same text are two entries.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformer_lens import ActivationCache
+
+FORMAT_VERSION = 1
+_TENSOR_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class TokenScore(NamedTuple):
+    """One input token and its score."""
+
+    pos: int
+    str_token: str
+    score: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Attribution:
+    """Scores of all input tokens for one prediction.
+
+    Attributes:
+        scores: ``[pos]``, one score per input token (BOS included), on the CPU; float64 for a float64
+            model, float32 for every other. Exactly 0 after ``pos``.
+        tokens: ``[pos]`` int64 token ids on the CPU.
+        str_tokens: the text of each token.
+        pos: the position whose next-token prediction is explained, non-negative.
+        method: name of the scope or baseline.
+        target: id of the explained token, or None where no single token is explained.
+        target_str: its text, or None.
+        top_predictions: the model's most probable next tokens at ``pos``, with probabilities.
+        stderr: ``[pos]`` standard error of the scores when they were sampled, else None.
+        gradient: ``[pos, d_model]`` signed gradient behind the scores, when it was kept.
+        cache: TransformerLens ``ActivationCache`` of the run, when it was asked for.
+        details: plain numbers by method (eigenvalues, explained share, ...), JSON-ready.
+        notes: sentences a reader must know before trusting the scores.
+        provenance: class, name, dtype and processing state of the model; library versions.
+        special: positions of special tokens (BOS, EOS, padding) in the prompt.
+        hidden: positions that views and statistics leave out; see :meth:`without`.
+    """
+
+    scores: Float[Tensor, " pos"]
+    tokens: Int[Tensor, " pos"]
+    str_tokens: list[str]
+    pos: int
+    method: str
+    target: int | None
+    target_str: str | None
+    top_predictions: list[tuple[str, float]]
+    stderr: Float[Tensor, " pos"] | None = None
+    gradient: Float[Tensor, "pos d_model"] | None = None
+    cache: ActivationCache | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    special: frozenset[int] = frozenset()
+    hidden: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        n = len(self.tokens)
+        if self.scores.shape != (n,) or len(self.str_tokens) != n:
+            raise ValueError(
+                f"Attribution: scores {tuple(self.scores.shape)}, {n} tokens and "
+                f"{len(self.str_tokens)} str_tokens must have one length"
+            )
+        if not 0 <= self.pos < n:
+            raise ValueError(f"Attribution: pos={self.pos} is outside 0..{n - 1}")
+        if not bool(torch.isfinite(self.scores).all()):
+            raise ValueError("Attribution: scores hold NaN or infinity")
+        for name in ("special", "hidden"):
+            outside = sorted(p for p in getattr(self, name) if not 0 <= p < n)
+            if outside:
+                raise ValueError(f"Attribution: {name} positions {outside} are outside 0..{n - 1}")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __repr__(self) -> str:
+        strongest = ", ".join(f"{t.str_token!r} {t.score:.3g}" for t in self.top(3))
+        return (
+            f"Attribution({self.method}, {len(self)} tokens, pos={self.pos}, "
+            f"target={self.target_str!r}, top: {strongest})"
+        )
+
+    def __str__(self) -> str:
+        from tl_scopes.views.terminal import attribution_text
+
+        return attribution_text(self)
+
+    @property
+    def shown(self) -> list[int]:
+        """Positions that views and statistics use: up to ``pos``, less the hidden ones."""
+        return [p for p in range(self.pos + 1) if p not in self.hidden]
+
+    def top(self, k: int = 5) -> list[TokenScore]:
+        """The ``k`` shown tokens with the highest scores, highest first; ties by position."""
+        if k < 0:
+            raise ValueError(f"Attribution.top(k={k}): k must be 0 or more")
+        ranked = sorted(self.shown, key=lambda p: (-float(self.scores[p]), p))
+        return [TokenScore(p, self.str_tokens[p], float(self.scores[p])) for p in ranked[:k]]
+
+    def normalized(self) -> Attribution:
+        """The same attribution with scores divided by their sum over the shown tokens.
+
+        ``share_t = score_t / Σ_{s shown} score_s``: dimensionless, comparable between prompts. Hidden
+        tokens keep their score on the same scale. Raises ``ValueError`` when the sum is 0.
+        """
+        total = float(self.scores[self.shown].sum()) if self.shown else 0.0
+        if total <= 0:
+            raise ValueError("Attribution.normalized(): all shown scores are 0, there is no share to give")
+        return replace(
+            self,
+            scores=self.scores / total,
+            stderr=None if self.stderr is None else self.stderr / total,
+            gradient=None if self.gradient is None else self.gradient / total,
+            details={**self.details, "normalized_by": total},
+        )
+
+    def without(self, tokens: Literal["special"] | Iterable[int]) -> Attribution:
+        """The same attribution with some positions left out of views and statistics.
+
+        Scores stay one per token; only :attr:`hidden` grows, so nothing is renormalised behind the
+        reader's back.
+
+        Args:
+            tokens: ``"special"`` for BOS, EOS and padding, or positions (negative counts from the end).
+        """
+        if isinstance(tokens, str):
+            if tokens != "special":
+                raise ValueError(f"Attribution.without({tokens!r}): expected 'special' or an iterable of positions")
+            chosen = set(self.special)
+        else:
+            positions = [int(p) for p in tokens]
+            outside = [p for p in positions if not -len(self) <= p < len(self)]
+            if outside:
+                raise ValueError(
+                    f"Attribution.without({positions}): positions {outside} are outside a prompt of {len(self)} tokens"
+                )
+            chosen = {p % len(self) for p in positions}
+        return replace(self, hidden=self.hidden | chosen)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per token: ``pos``, ``token``, ``str_token``, ``score``, ``stderr``, ``shown``."""
+        import pandas as pd
+
+        shown = set(self.shown)
+        return pd.DataFrame(
+            {
+                "pos": range(len(self)),
+                "token": self.tokens.tolist(),
+                "str_token": self.str_tokens,
+                "score": self.scores.tolist(),
+                "stderr": [math.nan] * len(self) if self.stderr is None else self.stderr.tolist(),
+                "shown": [p in shown for p in range(len(self))],
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the cache and the gradient as JSON-ready values."""
+        out: dict[str, Any] = {"format": "tl_scopes.Attribution", "format_version": FORMAT_VERSION}
+        out["dtype"] = str(self.scores.dtype).removeprefix("torch.")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name in ("cache", "gradient"):
+                continue
+            if isinstance(value, Tensor):
+                value = value.tolist()
+            elif isinstance(value, frozenset):
+                value = sorted(value)
+            elif isinstance(value, Mapping):
+                value = dict(value)
+            out[f.name] = value
+        return out
+
+    def save(self, path: str | Path) -> Path:
+        """Write the attribution as JSON, without loss; a kept gradient goes beside it as safetensors.
+
+        The activation cache is not written. Returns the path of the JSON file.
+        """
+        path = Path(path)
+        payload = self.to_dict()
+        if self.gradient is not None:
+            from safetensors.torch import save_file
+
+            beside = path.with_suffix(".safetensors")
+            save_file({"gradient": self.gradient.contiguous()}, beside)
+            payload["gradient_file"] = beside.name
+        path.write_text(json.dumps(payload, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Attribution:
+        """Read what :meth:`save` wrote; scores come back bit for bit."""
+        path = Path(path)
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"Attribution.load({str(path)!r}): not a JSON file ({error})") from error
+        if not isinstance(raw, dict) or raw.get("format") != "tl_scopes.Attribution":
+            raise ValueError(f"Attribution.load({str(path)!r}): not written by Attribution.save")
+        if raw["format_version"] > FORMAT_VERSION:
+            raise ValueError(
+                f"Attribution.load({str(path)!r}): format {raw['format_version']} is newer than this "
+                f"tl_scopes reads ({FORMAT_VERSION}); upgrade tl_scopes"
+            )
+        dtype = _TENSOR_DTYPES[raw["dtype"]]
+        gradient = None
+        if "gradient_file" in raw:
+            from safetensors.torch import load_file
+
+            gradient = load_file(path.with_name(raw["gradient_file"]))["gradient"]
+        return cls(
+            scores=torch.tensor(raw["scores"], dtype=dtype),
+            tokens=torch.tensor(raw["tokens"], dtype=torch.int64),
+            str_tokens=raw["str_tokens"],
+            pos=raw["pos"],
+            method=raw["method"],
+            target=raw["target"],
+            target_str=raw["target_str"],
+            top_predictions=[(text, prob) for text, prob in raw["top_predictions"]],
+            stderr=None if raw["stderr"] is None else torch.tensor(raw["stderr"], dtype=dtype),
+            gradient=gradient,
+            details=raw["details"],
+            notes=tuple(raw["notes"]),
+            provenance=raw["provenance"],
+            special=frozenset(raw["special"]),
+            hidden=frozenset(raw["hidden"]),
+        )

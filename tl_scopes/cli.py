@@ -1,0 +1,119 @@
+"""The command line: parse, call, print.
+
+Heavy imports wait until the arguments are parsed, so that ``--help`` answers at once. A user's mistake ends with one
+line on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from tl_scopes.attribution import Attribution
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Which input tokens caused this prediction? Jacobian Scopes for TransformerLens.",
+)
+
+
+class Scope(str, Enum):
+    """Scopes that ``trace`` can show."""
+
+    all = "all"
+    semantic = "semantic"
+    contrast = "contrast"
+    fisher = "fisher"
+    temperature = "temperature"
+
+
+@app.callback()
+def _options() -> None:
+    """Which input tokens caused this prediction? Jacobian Scopes for TransformerLens."""
+
+
+@app.command()
+def trace(
+    prompt: Annotated[str | None, typer.Argument(help="Text to explain; without it, a demo.")] = None,
+    model: Annotated[str, typer.Option(help="'demo', a Hub name, or a local Hugging Face folder.")] = "demo",
+    scope: Annotated[Scope, typer.Option(help="Which scope; 'all' is semantic, fisher, temperature.")] = Scope.all,
+    target: Annotated[str | None, typer.Option(help="Explained token, e.g. ' dog'; default: top prediction.")] = None,
+    foil: Annotated[str | None, typer.Option(help="Token to contrast the target with (scope contrast).")] = None,
+    pos: Annotated[int, typer.Option(help="Position whose next-token prediction is explained.")] = -1,
+    rank: Annotated[int, typer.Option(help="Rank of the Fisher Scope.")] = 1,
+    kind: Annotated[str, typer.Option(help="Model class: auto, bridge or hooked.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
+    bos: Annotated[bool, typer.Option(help="Colour and rank special tokens (BOS) too.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the attributions here; - for stdout.")] = None,
+) -> None:
+    """Show which tokens of PROMPT caused the prediction that follows it."""
+    _quiet()
+    with _working("loading torch and TransformerLens"):
+        import tl_scopes as tls
+        from tl_scopes import demo
+
+    if prompt is None:
+        if model != "demo":
+            raise ValueError("trace: give a PROMPT with --model; the built-in prompt is for the demo model")
+        shown = demo.DEMO_PROMPTS["translation"]
+        prompt, target = shown.prompt, target or shown.target
+    with _working(f"loading {model}"):
+        lens = tls.load_model(model, kind=kind, device=device)  # type: ignore[arg-type]
+    methods: Any = ("semantic", "fisher", "temperature") if scope is Scope.all else (scope.value,)
+    result: dict[str, Attribution] = tls.scopes(
+        lens, prompt, methods=methods, target=target, foil=foil, rank=rank, pos=pos
+    )
+    attributions = [a if bos else a.without("special") for a in result.values()]
+    if json_file is not None:
+        _write_json(json_file, attributions)
+        if str(json_file) == "-":
+            return
+    from rich.console import Console
+
+    from tl_scopes.views.terminal import view
+
+    Console().print(view(attributions))
+
+
+def _write_json(path: Path, attributions: list[Attribution]) -> None:
+    """All attributions as one JSON object by method."""
+    import json
+
+    text = json.dumps({a.method: a.to_dict() for a in attributions}, ensure_ascii=False, indent=1)
+    if str(path) == "-":
+        print(text)
+        return
+    if not path.parent.is_dir():
+        raise ValueError(f"trace: --json {path}: there is no folder {path.parent}")
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _quiet() -> None:
+    """Keep the libraries' loading chatter out of the answer; the user's own settings win."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _working(what: str) -> Any:
+    """A spinner on standard error, only where somebody looks."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(f"{what} …")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except (ValueError, TypeError, OSError) as error:
+        print("tl-scopes: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,310 @@
+"""The kernel: one forward, the rows of V pulled back to the source, scores.
+
+    prompt → tokens → hooked forward → (x, y) → V → VJP → scores → Attribution
+
+For every prompt the explanandum gives rows ``V`` ``[k, d_model]`` at the final hidden state; the kernel pulls all
+of them back, ``G = V·J`` ``[k, pos, d_model]``, and reduces them to one score per token. Rows of a batch do not
+see each other, so one vector-Jacobian product serves the whole batch, and several explananda on one prompt share
+one forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from tl_scopes import prompts as _prompts
+from tl_scopes.attribution import Attribution
+from tl_scopes.directions import Explanandum, ReadOut, Rows
+from tl_scopes.model import (
+    Y_HOOK,
+    ForwardPass,
+    LensModel,
+    ModelState,
+    NamesFilter,
+    activation_cache,
+    compute_dtype,
+    differentiable,
+    forward_pass,
+    model_state,
+)
+from tl_scopes.prompts import EncodedPrompt
+from tl_scopes.scores import root_of_squares, row_norms
+
+if TYPE_CHECKING:
+    from transformer_lens import ActivationCache
+
+DEFAULT_BATCH = 16
+"""Prompts per forward where the caller names no batch size."""
+VJP_CHUNK = 8
+"""Rows of V pulled back at once (vmapped); past 8 the gain is gone and memory grows."""
+N_PREDICTIONS = 7
+COTANGENT_EXPONENT = 8
+"""V is scaled to norms near 2**8 before the backward, so that half-precision gradients do not flush to 0."""
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What every scope may ask of the run besides its scores.
+
+    Attributes:
+        at: source hook.
+        target_hook: hook where V lives.
+        batch_size: prompts per forward; None for the default.
+        cache: activations to bring back.
+        grads_at: hooks whose gradient joins the cache.
+        keep_gradient: keep ``[pos, d_model]`` at the source.
+    """
+
+    at: str = "hook_embed"
+    target_hook: str = Y_HOOK
+    batch_size: int | None = None
+    cache: NamesFilter = None
+    grads_at: tuple[str, ...] = ()
+    keep_gradient: bool = False
+
+    @property
+    def wants_cache(self) -> bool:
+        """Is an ``ActivationCache`` to be returned?"""
+        return bool(self.grads_at) or (self.cache is not None and self.cache is not False)
+
+
+def capture_options(
+    *,
+    at: str,
+    batch_size: int | None,
+    cache: NamesFilter,
+    grads_at: str | Sequence[str],
+    keep_gradient: bool,
+    call: str,
+    target_hook: str = Y_HOOK,
+) -> Capture:
+    """The common keywords of a scope, checked."""
+    if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
+        raise ValueError(f"{call}(batch_size={batch_size!r}): expected a positive integer or None")
+    names = (grads_at,) if isinstance(grads_at, str) else tuple(grads_at)
+    return Capture(at, target_hook, batch_size, cache, names, keep_gradient)
+
+
+def explain(
+    model: LensModel,
+    prompts: Sequence[EncodedPrompt],
+    explananda: Sequence[Explanandum],
+    capture: Capture,
+    call: str,
+) -> list[list[Attribution]]:
+    """Attributions ``[prompt][explanandum]``, each prompt through one forward.
+
+    Prompts run in batches of similar length; an activation cache is taken one prompt at a time, so that it looks
+    as ``run_with_cache`` on that prompt would.
+    """
+    state = model_state(model)
+    for explanandum in explananda:
+        explanandum.check(state, call)
+    results: dict[int, list[Attribution]] = {}
+    size = 1 if capture.wants_cache else capture.batch_size or DEFAULT_BATCH
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].tokens))
+    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    with differentiable(model):
+        for batch in tqdm(batches, desc=call, unit="batch", disable=None if len(batches) > 1 else True):
+            chosen = [prompts[i] for i in batch]
+            for i, result in zip(
+                batch, _explain_batch(model, state, chosen, batch, explananda, capture, call), strict=True
+            ):
+                results[i] = result
+    return [results[i] for i in range(len(prompts))]
+
+
+def _explain_batch(
+    model: LensModel,
+    state: ModelState,
+    batch: Sequence[EncodedPrompt],
+    indices: Sequence[int],
+    explananda: Sequence[Explanandum],
+    capture: Capture,
+    call: str,
+) -> Iterator[list[Attribution]]:
+    """One forward, all VJPs, one list of attributions per prompt of the batch."""
+    tokens, mask = _prompts.pad_right(batch)
+    run = forward_pass(
+        model,
+        tokens,
+        mask,
+        torch.tensor([p.pos for p in batch]),
+        source=capture.at,
+        target=capture.target_hook,
+        grads=capture.grads_at,
+        cache=capture.cache,
+        call=call,
+    )
+    if not bool(torch.isfinite(run.logits).all()):
+        raise ValueError(
+            f"{call}: the model's logits hold NaN or infinity. Check its weights for NaN; in float16 activations "
+            "may overflow: load the model in bfloat16 or float32"
+        )
+    dtype = compute_dtype(run.logits.dtype)
+    chosen: list[list[Rows]] = []
+    for n, index in enumerate(indices):
+        read = ReadOut(
+            y=run.y[n].detach().to(dtype),
+            hidden=run.hidden[n].detach().to(dtype),
+            logits=run.logits[n].to(run.y.device, dtype),
+            slope=None if run.slope is None else run.slope[n].to(run.y.device, dtype),
+            W_U=model.W_U.detach(),
+            index=index,
+        )
+        chosen.append([e.rows(read, state) for e in explananda])
+    for explanandum, row in zip(explananda, chosen[0], strict=True):
+        if len(row.V) > 1 and (capture.keep_gradient or capture.grads_at):
+            raise ValueError(
+                f"{call}: {explanandum.method} pulls back {len(row.V)} rows, so there is no single gradient to "
+                "keep. Use one row (rank=1), or jacobian_scope row by row, with keep_gradient and grads_at"
+            )
+    V = torch.stack([torch.cat([r.V for r in rows]) for rows in chosen], dim=1)
+    sources = [run.source, *(run.activations[name] for name in capture.grads_at)]
+    pulled = pull_back(run.hidden, sources, V, capture, call)
+    log_probs = run.logits.to(dtype).log_softmax(-1)
+    for n, (prompt, rows) in enumerate(zip(batch, chosen, strict=True)):
+        top = _top_predictions(model, log_probs[n])
+        out, first = [], 0
+        for explanandum, row in zip(explananda, rows, strict=True):
+            at = slice(first, first := first + len(row.V))
+            gradient = pulled[0][at, n, : len(prompt.tokens)]
+            norms = row_norms(gradient)
+            if bool(norms[:, prompt.pos + 1 :].any()):
+                raise ValueError(
+                    f"{call}: tokens after pos={prompt.pos} influence the prediction there, so this model is not "
+                    "causal; Jacobian Scopes explain causal language models"
+                )
+            cache = None
+            if capture.wants_cache:
+                cache = _cache(model, run, capture, [g[at.start] for g in pulled[1:]])
+            out.append(
+                Attribution(
+                    scores=root_of_squares(norms, row.weights.to(norms.device)).to(dtype).cpu(),
+                    tokens=prompt.tokens,
+                    str_tokens=prompt.str_tokens,
+                    pos=prompt.pos,
+                    method=explanandum.method,
+                    target=row.target,
+                    target_str=_target_str(model, row.target),
+                    top_predictions=top,
+                    gradient=rearrange(gradient, "1 pos d_model -> pos d_model").cpu()
+                    if capture.keep_gradient
+                    else None,
+                    cache=cache,
+                    details=_details(row, norms, log_probs[n], capture),
+                    notes=row.notes,
+                    provenance=state.provenance(),
+                    special=prompt.special,
+                )
+            )
+        yield out
+
+
+def pull_back(
+    hidden: Tensor,
+    sources: Sequence[Tensor],
+    V: Float[Tensor, "k read ..."],
+    capture: Capture,
+    call: str,
+) -> list[Tensor]:
+    """``V·J`` at each source, ``[k, batch, ...]``, in V's dtype.
+
+    Each row of V is scaled by a power of two before the backward and back after it, which is exact.
+
+    Raises:
+        ValueError: a source does not influence the target hook, or the backward overflowed.
+    """
+    norms = torch.linalg.vector_norm(V.flatten(2), dim=2)
+    exponent = torch.where(norms > 0, COTANGENT_EXPONENT - torch.frexp(norms).exponent, 0)
+    scale = torch.ldexp(torch.ones_like(norms), exponent)
+    cotangents = (V * scale.reshape(*scale.shape, *[1] * (V.ndim - 2))).to(hidden)
+    if not hidden.requires_grad:
+        raise _not_upstream(capture, call)
+    parts: list[tuple[Tensor | None, ...]] = []
+    for first in range(0, len(cotangents), VJP_CHUNK):
+        chunk = cotangents[first : first + VJP_CHUNK]
+        keep = first + VJP_CHUNK < len(cotangents)
+        one = len(chunk) == 1
+        grads = torch.autograd.grad(
+            hidden,
+            sources,
+            chunk[0] if one else chunk,
+            retain_graph=keep,
+            allow_unused=True,
+            is_grads_batched=not one,
+        )
+        parts.append(tuple(g[None] if one and g is not None else g for g in grads))
+    pulled = []
+    for i in range(len(sources)):
+        columns = [part[i] for part in parts]
+        if any(c is None for c in columns):
+            raise _not_upstream(capture, call, source=i)
+        grad = torch.cat([c for c in columns if c is not None]).to(V.dtype)
+        if not bool(torch.isfinite(grad).all()):
+            raise ValueError(
+                f"{call}: the backward pass gave NaN or infinity in {hidden.dtype}; load the model in bfloat16 or "
+                "float32"
+            )
+        by_row = scale.to(grad.device)
+        pulled.append(grad / by_row.reshape(*by_row.shape, *[1] * (grad.ndim - 2)))
+    return pulled
+
+
+def _not_upstream(capture: Capture, call: str, source: int = 0) -> ValueError:
+    """The error for a hook whose activation does not reach the target hook."""
+    argument, name = ("at", capture.at) if source == 0 else ("grads_at", capture.grads_at[source - 1])
+    return ValueError(
+        f"{call}({argument}={name!r}): nothing flows from there to target_hook={capture.target_hook!r}. Choose a "
+        "target hook later in the forward than the source"
+    )
+
+
+def _top_predictions(model: LensModel, log_probs: Float[Tensor, " d_vocab"]) -> list[tuple[str, float]]:
+    """The most probable next tokens with their probabilities."""
+    best = log_probs.topk(min(N_PREDICTIONS, len(log_probs)))
+    texts = _prompts.token_strings(model, best.indices.cpu())
+    return list(zip(texts, best.values.exp().tolist(), strict=True))
+
+
+def _target_str(model: LensModel, target: int | None) -> str | None:
+    return None if target is None else _prompts.token_strings(model, torch.tensor([target]))[0]
+
+
+def _details(
+    row: Rows, norms: Float[Tensor, "k pos"], log_probs: Float[Tensor, " d_vocab"], capture: Capture
+) -> dict[str, Any]:
+    """The explanandum's own details, where it was read, and the score of each row if there are several."""
+    details = {**row.details, "at": capture.at, "target_hook": capture.target_hook}
+    if row.target is not None:
+        details["target_probability"] = float(log_probs[row.target].exp())
+    if len(row.V) > 1:
+        details["row_scores"] = norms.tolist()
+    return details
+
+
+def _cache(model: LensModel, run: ForwardPass, capture: Capture, gradients: Sequence[Tensor]) -> ActivationCache:
+    """The run's activations that were asked for, and gradients under ``name + "_grad"``."""
+    kept = dict(run.activations)
+    if capture.at not in capture.grads_at and not _picked(capture.cache, capture.at):
+        kept.pop(capture.at, None)
+    for name, gradient in zip(capture.grads_at, gradients, strict=True):
+        kept[f"{name}_grad"] = gradient.to(run.activations[name].dtype)
+    return activation_cache(model, kept)
+
+
+def _picked(cache: NamesFilter, name: str) -> bool:
+    """Does the names filter ask for this activation?"""
+    if cache is None or isinstance(cache, bool):
+        return bool(cache)
+    if callable(cache):
+        return cache(name)
+    return name in ([cache] if isinstance(cache, str) else cache)

@@ -1,0 +1,517 @@
+"""The one file that knows TransformerLens: classes, versions, hook names, model states.
+
+``HookedTransformer`` (TransformerLens 3) and ``TransformerBridge`` (3 and 4) are told apart by class name, and
+neither is imported at module top, because 4.0 removed the first and moved the second.
+
+The hooked forward (:func:`forward_pass`) captures three things in one run:
+
+* the *source* ``x`` ``[batch, pos, d_model]``, by default at ``hook_embed``, where gradients end;
+* the *final hidden state* ``y`` ``[read, d_model]`` at ``unembed.hook_in`` (after the final norm), cut out at the
+  explained positions **before** the unembedding, so that logits exist only where they are read;
+* any other activation that was asked for, as TransformerLens' cache would hold it.
+
+Everything is undone in ``finally``: hooks, ``requires_grad`` flags and grad mode are the caller's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformer_lens import ActivationCache
+
+    class LensModel(Protocol):
+        """What this package uses of a TransformerLens model."""
+
+        cfg: Any
+        tokenizer: Any
+        W_U: Tensor
+        b_U: Tensor
+        hook_dict: Mapping[str, Any]
+        training: bool
+        modules: Callable[[], Iterator[nn.Module]]
+        parameters: Callable[[], Iterator[nn.Parameter]]
+        to_tokens: Callable[..., Tensor]
+        to_str_tokens: Callable[..., Any]
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+else:
+    LensModel = nn.Module
+
+NamesFilter = bool | str | Sequence[str] | Callable[[str], bool] | None
+"""Which activations to keep: TransformerLens' ``names_filter``, or True for all, None for none."""
+
+Y_HOOK = "unembed.hook_in"
+RAW_LOGITS_HOOK = "unembed.hook_out"
+
+
+# -- classes and versions ------------------------------------------------------------------------
+
+
+def bridge_class() -> Any:
+    """``TransformerBridge`` of the installed TransformerLens."""
+    try:
+        from transformer_lens import TransformerBridge
+    except ImportError:
+        from transformer_lens.model_bridge import TransformerBridge
+    return TransformerBridge
+
+
+def hooked_class() -> Any | None:
+    """``HookedTransformer``, or None where TransformerLens no longer has it."""
+    try:
+        from transformer_lens import HookedTransformer
+    except ImportError:
+        return None
+    return HookedTransformer
+
+
+def class_kind(model: object) -> str | None:
+    """``"HookedTransformer"``, ``"TransformerBridge"``, or None for anything else."""
+    names = {c.__name__ for c in type(model).__mro__}
+    for kind in ("HookedTransformer", "TransformerBridge"):
+        if kind in names:
+            return kind
+    return None
+
+
+def require_lens_model(model: object, call: str) -> LensModel:
+    """The model, typed; ``TypeError`` unless it is one of the two TransformerLens classes."""
+    if class_kind(model) is None:
+        raise TypeError(
+            f"{call}: expected a TransformerLens model (TransformerBridge or HookedTransformer), got "
+            f"{type(model).__name__}. Use tl_scopes.load_model(name), or wrap a Hugging Face model with "
+            "TransformerBridge.boot_transformers(name, hf_model=model)"
+        )
+    return cast(LensModel, model)
+
+
+def transformer_lens_version() -> str:
+    """Version of the installed TransformerLens."""
+    return version("transformer-lens")
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Where norms, softmax and Fisher information are computed: float64 stays, all else is float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def source_device(model: LensModel) -> torch.device:
+    """Where the token embeddings live."""
+    embedding = getattr(model, "embed", None)
+    parameter = next(iter(embedding.parameters()), None) if isinstance(embedding, nn.Module) else None
+    return parameter.device if parameter is not None else torch.device(model.cfg.device)
+
+
+# -- state of the model --------------------------------------------------------------------------
+
+
+class ModelState:
+    """What the scopes must know of a model's weights; computed once per version of the weights."""
+
+    def __init__(self, model: LensModel) -> None:
+        self.kind = class_kind(model)
+        self.cfg = model.cfg
+        self._model = weakref.ref(model)
+
+    @property
+    def model(self) -> LensModel:
+        """The model itself, held weakly."""
+        model = self._model()
+        assert model is not None
+        return model
+
+    @cached_property
+    def final_norm(self) -> tuple[Tensor, Tensor | None] | None:
+        """Effective gain and bias of the final norm; None where there is no norm or it cannot be read."""
+        norm = getattr(self.model, "ln_final", None)
+        if self.cfg.normalization_type is None or norm is None:
+            return None
+        if self.kind == "HookedTransformer":
+            gain, bias = getattr(norm, "w", None), getattr(norm, "b", None)
+        else:
+            # ln_final.w is a stale copy after a bare process_weights(); the component itself is not.
+            component = getattr(norm, "original_component", None) or norm
+            gain, bias = getattr(component, "weight", None), getattr(component, "bias", None)
+            if gain is not None and getattr(self.cfg, "rmsnorm_uses_offset", False):
+                gain = 1 + gain
+        if gain is None:
+            gain = torch.ones(1)
+        return gain.detach(), None if bias is None else bias.detach()
+
+    @cached_property
+    def constant_norm(self) -> bool:
+        """Is ``‖y‖₂`` the constant ``√d_model``·gain, because the final norm has one gain for all units?"""
+        if self.final_norm is None:
+            return False
+        gain, bias = (None if t is None else t.double() for t in self.final_norm)
+        assert gain is not None
+        spread = float(gain.abs().std(correction=0) / gain.abs().mean().clamp_min(1e-30))
+        flat_bias = bias is None or float(bias.norm()) < 1e-4 * float(gain.norm())
+        return spread < 1e-4 and flat_bias
+
+    @cached_property
+    def folded_norm(self) -> bool:
+        """Was the final norm's gain folded into ``W_U`` (as opposed to a model that never had one)?"""
+        if not self.constant_norm:
+            return False
+        if self.kind == "HookedTransformer":
+            pre = self.cfg.normalization_type in ("LNPre", "RMSPre")
+            return bool(pre and getattr(self.cfg, "original_architecture", None) is not None)
+        return bool(
+            getattr(self.model, "_weights_processed", False) or getattr(self.model, "compatibility_mode", False)
+        )
+
+    @cached_property
+    def centred_unembedding(self) -> bool:
+        """Has ``W_U`` zero mean over the vocabulary (``center_unembed``)?"""
+        W = self.model.W_U.detach()
+        mean = W.mean(dim=1, dtype=compute_dtype(W.dtype))
+        column = torch.linalg.vector_norm(W, dim=0, dtype=compute_dtype(W.dtype)).mean()
+        return float(mean.norm() / column.clamp_min(1e-30)) < 0.05 / W.shape[1] ** 0.5
+
+    @cached_property
+    def unembedding_bias(self) -> bool:
+        """Is there a non-zero ``b_U``?"""
+        return bool((self.model.b_U != 0).any())
+
+    @property
+    def rotary(self) -> bool:
+        """Has the model no additive position embedding at ``hook_pos_embed``?"""
+        return self.cfg.positional_embedding_type not in ("standard", "shortformer")
+
+    def provenance(self) -> dict[str, Any]:
+        """What is saved with every result."""
+        return {
+            "model_class": self.kind,
+            "model_name": str(getattr(self.cfg, "model_name", "")).rsplit("/", 1)[-1],
+            "dtype": str(self.model.W_U.dtype).removeprefix("torch."),
+            "folded_norm": self.folded_norm,
+            "constant_norm": self.constant_norm,
+            "centred_unembedding": self.centred_unembedding,
+            "tl_scopes": version("tl_scopes"),
+            "transformer_lens": transformer_lens_version(),
+            "torch": torch.__version__,
+        }
+
+
+_STATES: weakref.WeakKeyDictionary[Any, tuple[tuple[Any, ...], ModelState]] = weakref.WeakKeyDictionary()
+
+
+def model_state(model: LensModel) -> ModelState:
+    """The model's :class:`ModelState`, renewed when its unembedding or final norm changed."""
+    norm = ModelState(model).final_norm
+    watched = [model.W_U, *(() if norm is None else (t for t in norm if t is not None))]
+    stamp = (
+        *((t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype) for t in watched),
+        bool(getattr(model, "compatibility_mode", False)),
+    )
+    held = _STATES.get(model)
+    if held is None or held[0] != stamp:
+        held = (stamp, ModelState(model))
+        _STATES[model] = held
+    return held[1]
+
+
+def refuse_unusable(model: LensModel, call: str) -> None:
+    """Refuse, before any work, a model whose gradients would be random or wrong.
+
+    Raises:
+        ValueError: dropout is active (training mode with a rate above 0), or the class is known to compute
+            this architecture wrongly.
+    """
+    if model.training:
+        active = _active_dropout(model)
+        if active:
+            raise ValueError(
+                f"{call}: the model is in training mode and {active} is active, so attributions would be "
+                "random. Call model.eval() first"
+            )
+    architecture = str(getattr(model.cfg, "architecture", "") or "")
+    if (
+        class_kind(model) == "TransformerBridge"
+        and transformer_lens_version().startswith("3.")
+        and architecture.startswith("Cohere")
+    ):
+        raise ValueError(
+            f"{call}: TransformerLens {transformer_lens_version()}'s bridge computes {architecture} with wrong "
+            "rotary pairs (logits off by about 14 %). Upgrade to transformer_lens>=4.3"
+        )
+
+
+def _active_dropout(model: LensModel) -> str | None:
+    """A dropout that is on: a module with a rate above 0, or a rate that its parent passes on."""
+    for module in model.modules():
+        if not module.training:
+            continue
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            if module.p > 0:
+                return f"{type(module).__name__}(p={module.p})"
+            continue
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float) and value > 0:
+                return f"{type(module).__name__}.{name}={value}"
+    return None
+
+
+def require_temperature(state: ModelState, call: str) -> None:
+    """Refuse a model whose ``‖y‖`` is constant: its gradient is rounding noise."""
+    if not state.constant_norm:
+        return
+    if state.folded_norm:
+        raise ValueError(
+            f"{call}: this model's final norm is folded into the unembedding, so ‖y‖ is the constant √d_model "
+            f"and the Temperature Scope would be rounding noise. {_unprocessed(state)}"
+        )
+    raise ValueError(
+        f"{call}: the final norm of this model has the same gain for every unit, so ‖y‖ is constant and its "
+        "gradient is rounding noise: this model has no Temperature Scope. Use fisher_scope or total information"
+    )
+
+
+def require_fisher(state: ModelState, call: str) -> None:
+    """Refuse a processed model: folding changes the metric on y and with it the eigenvectors of F."""
+    if state.folded_norm:
+        raise ValueError(
+            f"{call}: this model's final norm is folded into the unembedding, which changes the leading Fisher "
+            f"direction. {_unprocessed(state)}"
+        )
+
+
+def _unprocessed(state: ModelState) -> str:
+    """How to load the model instead."""
+    if state.kind == "HookedTransformer":
+        return "Load it with HookedTransformer.from_pretrained_no_processing(name), or tl_scopes.load_model(name)"
+    return (
+        "Load it with TransformerBridge.boot_transformers(name), without enable_compatibility_mode() or "
+        "process_weights(), or with tl_scopes.load_model(name)"
+    )
+
+
+# -- hooks ---------------------------------------------------------------------------------------
+
+Hook = Callable[..., Tensor | None]
+
+
+def require_hook(model: LensModel, points: Mapping[str, Any], name: str, call: str, argument: str) -> None:
+    """Refuse a hook name that does not exist, or never fires, on this model."""
+    if name == "hook_pos_embed" and model_state(model).rotary:
+        raise ValueError(
+            f"{call}({argument}='hook_pos_embed'): this model has no additive position embedding "
+            f"(positional_embedding_type={model.cfg.positional_embedding_type!r}), so nothing flows through "
+            "hook_pos_embed. Use 'hook_embed'"
+        )
+    if name not in points:
+        near = difflib.get_close_matches(name, points, n=3, cutoff=0.5)
+        hint = f"; did you mean {', '.join(map(repr, near))}?" if near else "; see model.hook_dict"
+        raise ValueError(f"{call}({argument}={name!r}): this model has no such hook point{hint}")
+
+
+@contextmanager
+def attached(points: Mapping[str, Any], hooks: Iterable[tuple[str, Hook]]) -> Iterator[None]:
+    """Run with hooks on named hook points; afterwards only these hooks are gone.
+
+    ``model.hooks()`` is not used: on the 3.9 bridge it skips unknown names and rescans the model per name.
+    """
+    ours: list[tuple[Any, Any]] = []
+    try:
+        for name, hook in hooks:
+            point = points[name]
+            point.add_hook(hook)
+            ours.append((point, point.fwd_hooks[-1]))
+        yield
+    finally:
+        for point, handle in reversed(ours):
+            handle.hook.remove()
+            point.fwd_hooks[:] = [h for h in point.fwd_hooks if h is not handle]
+
+
+@contextmanager
+def differentiable(model: LensModel) -> Iterator[None]:
+    """Grad mode on, parameters frozen; both as before on exit, also after an error.
+
+    Works inside ``torch.no_grad()``, ``torch.set_grad_enabled(False)`` and ``torch.inference_mode()``.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        stack.callback(lambda: [p.requires_grad_(True) for p in trainable])
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+
+
+# -- the hooked forward --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardPass:
+    """One hooked run; ``read`` counts the explained (row, position) pairs.
+
+    Attributes:
+        source: the activation at the source hook, ``[batch, pos, d_model]``.
+        y: final hidden state after the final norm, ``[read, d_model]``.
+        hidden: activation at the target hook, ``[read, ...]``; ``y`` by default.
+        logits: what the model returns, ``[read, d_vocab]``.
+        slope: derivative of each logit by its raw value ``y W_U + b_U`` (soft cap, scale); None where it is 1.
+        activations: every other captured activation, by the name it was asked for.
+    """
+
+    source: Float[Tensor, "batch pos d_model"]
+    y: Float[Tensor, "read d_model"]
+    hidden: Tensor
+    logits: Float[Tensor, "read d_vocab"]
+    slope: Float[Tensor, "read d_vocab"] | None
+    activations: dict[str, Tensor]
+
+
+def forward_pass(
+    model: LensModel,
+    tokens: Int[Tensor, "batch pos"],
+    mask: Bool[Tensor, "batch pos"],
+    read: Int[Tensor, " batch"],
+    *,
+    source: str,
+    target: str = Y_HOOK,
+    grads: Sequence[str] = (),
+    cache: NamesFilter = None,
+    call: str,
+) -> ForwardPass:
+    """Run the model once with gradients ending at ``source``; call inside :func:`differentiable`.
+
+    The first hook among ``source`` and ``grads`` to fire on a path becomes the leaf of the graph: everything
+    before it runs without one.
+
+    Args:
+        tokens: right-padded.
+        mask: True on real tokens.
+        read: the explained position of each row.
+        source: hook whose gradient is wanted.
+        target: hook where directions live.
+        grads: further hooks whose gradient is wanted.
+        cache: further hooks whose activation is wanted.
+    """
+    points = model.hook_dict
+    for argument, names in (("at", [source]), ("target_hook", [target]), ("grads_at", grads)):
+        for name in names:
+            require_hook(model, points, name, call, argument)
+    cached, explicit = _cache_names(points, cache)
+    for name in explicit:
+        require_hook(model, points, name, call, "cache")
+
+    device = source_device(model)
+    rows = torch.arange(len(tokens), device=device)
+    columns = read.to(device)
+    got: dict[str, Tensor] = {}
+    picked: dict[str, Tensor] = {}
+
+    def observe(name: str) -> Hook:
+        def hook(activation: Tensor, hook: Any) -> None:
+            got.setdefault(name, activation)
+
+        return hook
+
+    def differentiate(name: str) -> Hook:
+        def hook(activation: Tensor, hook: Any) -> Tensor:
+            if not activation.requires_grad:
+                # A copy goes on, so that a user's in-place edit further down never meets a leaf.
+                got[name] = activation.detach().requires_grad_(True)
+                return got[name].clone()
+            got.setdefault(name, activation)
+            return activation  # on the bridge, q/k/v/z are off the path unless the hook returns them
+
+        return hook
+
+    def pick(name: str) -> Hook:
+        def hook(activation: Tensor, hook: Any) -> Tensor:
+            at = (rows.to(activation.device), columns.to(activation.device))
+            picked.setdefault(name, activation[at])
+            return activation
+
+        return hook
+
+    def read_out(activation: Tensor, hook: Any) -> Tensor:
+        y = activation[rows.to(activation.device), columns.to(activation.device)]
+        picked["y"] = y
+        return y[None]
+
+    def raw(activation: Tensor, hook: Any) -> Tensor:
+        picked["raw_logits"] = activation
+        return activation
+
+    differentiated = dict.fromkeys((source, *grads))
+    hooks = [(name, differentiate(name)) for name in differentiated]
+    hooks += [(name, observe(name)) for name in dict.fromkeys(cached) if name not in differentiated]
+    if target != Y_HOOK:
+        hooks.append((target, pick("hidden")))
+    hooks += [(Y_HOOK, read_out), (RAW_LOGITS_HOOK, raw)]
+    kwargs = {"use_cache": False} if class_kind(model) == "TransformerBridge" else {}
+    with attached(points, hooks):
+        logits = model(tokens.to(device), return_type="logits", attention_mask=mask.to(device).long(), **kwargs)
+
+    silent = [n for n in (*differentiated, *explicit) if n not in got]
+    silent += [target] if target != Y_HOOK and "hidden" not in picked else []
+    if silent:
+        raise ValueError(
+            f"{call}: hook point {silent[0]!r} exists but did not fire in this model's forward; choose another"
+        )
+    x = got[source]
+    if x.ndim != 3 or x.shape[:2] != tokens.shape or x.shape[2] != model.cfg.d_model:
+        raise ValueError(
+            f"{call}(at={source!r}): the activation there is {list(x.shape)}, not [batch, pos, d_model] = "
+            f"{[*tokens.shape, model.cfg.d_model]}. Use 'hook_embed' or a residual-stream hook such as "
+            "'blocks.0.hook_resid_pre'"
+        )
+    return ForwardPass(
+        source=x,
+        y=picked["y"],
+        hidden=picked.get("hidden", picked["y"]),
+        logits=logits[0].detach(),
+        slope=_read_out_slope(picked["raw_logits"], logits),
+        activations=got,
+    )
+
+
+def _cache_names(points: Mapping[str, Any], cache: NamesFilter) -> tuple[list[str], list[str]]:
+    """All names that the filter picks, and those it names outright (which must fire)."""
+    if cache is None or cache is False:
+        return [], []
+    if cache is True:
+        return list(points), []
+    if callable(cache):
+        return [name for name in points if cache(name)], []
+    names = [cache] if isinstance(cache, str) else list(cache)
+    return names, names
+
+
+def _read_out_slope(
+    raw: Float[Tensor, "1 read d_vocab"], logits: Float[Tensor, "1 read d_vocab"]
+) -> Float[Tensor, "read d_vocab"] | None:
+    """Derivative of the returned logits by the raw ones; None where it is 1 everywhere.
+
+    A cap or a scale acts on each logit by itself, so one backward through it gives the whole diagonal.
+    """
+    if logits is raw or not raw.requires_grad:
+        return None
+    (slope,) = torch.autograd.grad(logits.sum(), raw, retain_graph=True)
+    return None if bool((slope == 1).all()) else slope[0]
+
+
+def activation_cache(model: LensModel, activations: dict[str, Tensor]) -> ActivationCache:
+    """TransformerLens' own ``ActivationCache`` over detached activations and gradients."""
+    from transformer_lens import ActivationCache
+
+    return ActivationCache({k: v.detach() for k, v in activations.items()}, model)

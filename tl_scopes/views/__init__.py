@@ -1,0 +1,1 @@
+"""Pictures of results; they read results and nothing else."""
