@@ -14,21 +14,38 @@ the score of token t is ``‖vᵀ ∂y/∂x_t‖₂``.
     print(attr)
 """
 
-from importlib.metadata import version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from tl_scopes.attribution import Attribution, TokenScore
-from tl_scopes.check import ModelReport, check_model
-from tl_scopes.loading import load_model
-from tl_scopes.scopes import (
-    contrast_scope,
-    fisher_scope,
-    jacobian_scope,
-    scopes,
-    semantic_scope,
-    temperature_scope,
-)
+if TYPE_CHECKING:
+    from tl_scopes.attribution import Attribution, TokenScore
+    from tl_scopes.check import ModelReport, check_model
+    from tl_scopes.loading import load_model
+    from tl_scopes.jacobian_scopes import (
+        contrast_scope,
+        fisher_scope,
+        jacobian_scope,
+        scopes,
+        semantic_scope,
+        temperature_scope,
+    )
 
-__version__ = version("tl_scopes")
+    __version__: str
+
+_HOME = {
+    "Attribution": "attribution",
+    "TokenScore": "attribution",
+    "ModelReport": "check",
+    "check_model": "check",
+    "load_model": "loading",
+    "contrast_scope": "jacobian_scopes",
+    "fisher_scope": "jacobian_scopes",
+    "jacobian_scope": "jacobian_scopes",
+    "scopes": "jacobian_scopes",
+    "semantic_scope": "jacobian_scopes",
+    "temperature_scope": "jacobian_scopes",
+}
+"""Module of each public name; imported on first use, so that ``tl-scopes --help`` need not load torch."""
 
 __all__ = [
     "Attribution",
@@ -44,3 +61,19 @@ __all__ = [
     "semantic_scope",
     "temperature_scope",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tl_scopes")
+    if name not in _HOME:
+        raise AttributeError(f"module 'tl_scopes' has no attribute {name!r}")
+    value = getattr(import_module(f"tl_scopes.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

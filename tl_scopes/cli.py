@@ -57,9 +57,12 @@ def trace(
     """Show which tokens of PROMPT caused the prediction that follows it."""
     _quiet()
     with _working("loading torch and TransformerLens"):
+        from transformers.utils import logging
+
         import tl_scopes as tls
         from tl_scopes import demo
 
+        logging.disable_progress_bar()
     if prompt is None:
         if model != "demo":
             raise ValueError("trace: give a PROMPT with --model; the built-in prompt is for the demo model")

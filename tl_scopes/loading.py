@@ -67,13 +67,15 @@ def load_model(
                 f"load_model(kind='hooked'): HookedTransformer was removed in TransformerLens 4 (installed: "
                 f"{transformer_lens_version()}). Use kind='bridge', or install 'transformer_lens<4'"
             )
-        if local:
+    # Both libraries draw initial weights before they load the real ones.
+    with torch.random.fork_rng():
+        if kind != "hooked":
+            source = str(folder) if local else str(name)
+            model = bridge_class().boot_transformers(source, device=device, dtype=dtype, **kwargs)
+        elif local:
             model = _hooked_from_folder(cls, folder, device, dtype, kwargs)
         else:
             model = cls.from_pretrained_no_processing(str(name), device=device, dtype=dtype, **kwargs)
-    else:
-        source = str(folder) if local else str(name)
-        model = bridge_class().boot_transformers(source, device=device, dtype=dtype, **kwargs)
     model.eval()
     return model  # type: ignore[no-any-return]
 

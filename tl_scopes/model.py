@@ -20,8 +20,8 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from importlib.metadata import version
+from functools import cached_property, lru_cache
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
         to_tokens: Callable[..., Tensor]
         to_str_tokens: Callable[..., Any]
 
-        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """Run the model."""
 
 else:
     LensModel = nn.Module
@@ -96,6 +97,12 @@ def require_lens_model(model: object, call: str) -> LensModel:
             "TransformerBridge.boot_transformers(name, hf_model=model)"
         )
     return cast(LensModel, model)
+
+
+@lru_cache
+def version(package: str) -> str:
+    """Version of an installed package."""
+    return metadata.version(package)
 
 
 def transformer_lens_version() -> str:
@@ -190,7 +197,7 @@ class ModelState:
     @property
     def rotary(self) -> bool:
         """Has the model no additive position embedding at ``hook_pos_embed``?"""
-        return self.cfg.positional_embedding_type not in ("standard", "shortformer")
+        return str(self.cfg.positional_embedding_type) not in ("standard", "shortformer")
 
     def provenance(self) -> dict[str, Any]:
         """What is saved with every result."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload, runtime_checkable
 
 from torch import Tensor
 
@@ -39,6 +39,7 @@ R = TypeVar("R")
 ScopeName = Literal["semantic", "contrast", "fisher", "temperature"]
 
 
+@runtime_checkable
 class _Scope(Protocol[P, R]):
     """Typing of a scope: one prompt gives one result, a list gives a list."""
 

@@ -1,0 +1,120 @@
+"""Invariant: an Attribution is frozen, one score per token, and survives saving bit for bit; views never write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from tl_scopes import Attribution
+
+
+def make(**changes: object) -> Attribution:
+    """Five tokens, BOS first, two with the same text, read at position 3."""
+    values: dict[str, object] = {
+        "scores": torch.tensor([4.0, 0.1, 3.0, 0.1 + 0.2, 0.0]),
+        "tokens": torch.tensor([0, 7, 8, 7, 9]),
+        "str_tokens": ["<bos>", " the", " dog", " the", " cat"],
+        "pos": 3,
+        "method": "semantic",
+        "target": 0,
+        "target_str": "<bos>",
+        "top_predictions": [(" a", 0.5), (" b", 0.25)],
+        "details": {"logit": 1.5},
+        "notes": ("a note",),
+        "special": frozenset({0}),
+    }
+    return Attribution(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_it_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make().pos = 2  # type: ignore[misc]
+
+
+def test_top_ranks_by_score_then_position_and_skips_what_is_hidden_or_after_pos() -> None:
+    assert [t.pos for t in make().top(10)] == [0, 2, 3, 1]
+    assert [t.pos for t in make().without("special").top(2)] == [2, 3]
+    tied = make(scores=torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0]))
+    assert [t.pos for t in tied.top(4)] == [0, 1, 2, 3]
+
+
+def test_without_hides_positions_and_keeps_every_score() -> None:
+    masked = make().without("special").without([-3])
+    assert masked.hidden == {0, 2}
+    assert torch.equal(masked.scores, make().scores)
+    with pytest.raises(ValueError, match="outside a prompt of 5 tokens"):
+        make().without([5])
+    with pytest.raises(ValueError, match="expected 'special'"):
+        make().without("sink")  # type: ignore[arg-type]
+
+
+def test_normalized_shares_sum_to_one_over_the_shown_tokens() -> None:
+    shares = make().without("special").normalized()
+    assert math.isclose(float(shares.scores[[1, 2, 3]].sum()), 1.0, rel_tol=1e-6)
+    assert torch.equal(make().scores, torch.tensor([4.0, 0.1, 3.0, 0.1 + 0.2, 0.0]))
+    with pytest.raises(ValueError, match="no share to give"):
+        make(scores=torch.zeros(5)).normalized()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_saving_loses_nothing(tmp_path, dtype: torch.dtype) -> None:
+    scores = torch.rand(5, generator=torch.Generator().manual_seed(0), dtype=dtype) / 3
+    gradient = torch.rand(5, 4, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    before = make(scores=scores, stderr=scores / 7, gradient=gradient).without([1])
+    after = Attribution.load(before.save(tmp_path / "a.json"))
+    for field in dataclasses.fields(Attribution):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if isinstance(old, torch.Tensor):
+            assert new.dtype == old.dtype
+            assert torch.equal(new, old), field.name
+        else:
+            assert new == old, field.name
+    assert after.target == 0
+
+
+def test_what_was_not_saved_by_us_is_refused(tmp_path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"not written by Attribution\.save"):
+        Attribution.load(path)
+    path.write_text("nonsense")
+    with pytest.raises(ValueError, match="not a JSON file"):
+        Attribution.load(path)
+    payload = json.loads(make().save(path).read_text())
+    path.write_text(json.dumps(payload | {"format_version": 99}))
+    with pytest.raises(ValueError, match="upgrade tl_scopes"):
+        Attribution.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scores": torch.zeros(4)}, "must have one length"),
+        ({"pos": 5}, "outside 0..4"),
+        ({"scores": torch.full((5,), math.nan)}, "NaN or infinity"),
+        ({"special": frozenset({9})}, "special positions"),
+    ],
+)
+def test_inconsistent_results_cannot_be_made(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**change)
+
+
+def test_the_frame_has_one_row_per_token() -> None:
+    frame = make().without("special").to_frame()
+    assert frame["score"].tolist() == make().scores.tolist()
+    assert frame["shown"].tolist() == [False, True, True, True, False]
+    assert frame["str_token"].tolist() == make().str_tokens
+
+
+def test_printing_shows_tokens_target_and_notes_as_plain_text_in_a_file() -> None:
+    text = str(make(str_tokens=["<bos>", " the", "\n", "[red]", " cat"]).without("special"))
+    assert "⏎" in text
+    assert "[red]" in text, "token text must never be read as markup"
+    assert "a note" in text
+    assert "\x1b" not in text
+    assert "Attribution(semantic, 5 tokens" in repr(make())

@@ -1,0 +1,138 @@
+"""Invariant: the command answers offline with the right numbers; a mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import tl_scopes as tls
+from tl_scopes import cli
+from tl_scopes.demo import DEMO_PROMPTS
+from tl_scopes.views import terminal
+
+PROMPT = "German: der Hund sieht die Katze. English: the"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, demo_model):
+    """Run the command line in this process on the demo model that the tests share."""
+    monkeypatch.setattr(tls, "load_model", lambda name, **options: demo_model)
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tl-scopes", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return command
+
+
+def test_without_a_prompt_it_shows_three_scopes_of_a_real_prediction(run) -> None:
+    code, out, _ = run("trace")
+    assert code == 0
+    for title in ("Semantic Scope", "Fisher Scope", "Temperature Scope"):
+        assert title in out
+    shown = DEMO_PROMPTS["translation"]
+    for word in (*shown.causes, shown.target.strip()):
+        assert word in out
+
+
+def test_the_demo_puts_the_planted_cause_first(run) -> None:
+    code, out, _ = run("trace", "--json", "-")
+    assert code == 0
+    shown = DEMO_PROMPTS["translation"]
+    for method, saved in json.loads(out).items():
+        scores = [s if p not in saved["special"] else -1.0 for p, s in enumerate(saved["scores"])]
+        strongest = saved["str_tokens"][scores.index(max(scores))]
+        assert strongest.strip() in shown.causes, method
+
+
+def test_json_holds_the_numbers_of_the_library(run, demo_model, tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    code, _, _ = run("trace", PROMPT, "--scope", "semantic", "--target", " dog", "--json", str(file))
+    assert code == 0
+    saved = json.loads(file.read_text())["semantic"]
+    assert saved["scores"] == tls.semantic_scope(demo_model, PROMPT, target=" dog").scores.tolist()
+    assert saved["target_str"] == " dog"
+
+
+def test_contrast_takes_a_foil(run) -> None:
+    code, out, _ = run("trace", PROMPT, "--scope", "contrast", "--target", " dog", "--foil", " cat")
+    assert code == 0
+    assert "to the foil" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["trace", PROMPT, "--target", "dog"], "Did you mean ' dog', with its leading space?"),
+        (["trace", ""], "prompt is empty"),
+        (["trace", PROMPT, "--pos", "99"], "pos must be in"),
+        (["trace", PROMPT, "--scope", "contrast"], "needs a foil"),
+        (["trace", PROMPT, "--rank", "0", "--scope", "fisher"], "rank must be in"),
+        (["trace", PROMPT, "--json", "/no/such/folder/file.json"], "there is no folder"),
+        (["trace", "--model", "gpt2"], "give a PROMPT"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(run, arguments, reason) -> None:
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert reason in err
+    assert len(err.strip().splitlines()) == 1, err
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("arguments", [["trace", "--scope", "nonsense"], ["trace", "--nonsense"], ["nonsense"]])
+def test_unknown_options_exit_with_2(run, arguments) -> None:
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_a_model_that_is_not_there_is_a_mistake_too(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["tl-scopes", "trace", "x", "--model", "/no/such/folder"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_both_ways_of_calling_it_work_in_a_process_of_their_own() -> None:
+    blocked = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "no_network")}
+    for command in ([str(Path(sys.executable).with_name("tl-scopes"))], [sys.executable, "-m", "tl_scopes"]):
+        done = subprocess.run([*command, "trace"], capture_output=True, text=True, env=blocked, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "Hund" in done.stdout
+        assert "Traceback" not in done.stderr
+
+
+def test_colours_follow_the_rank_of_the_scores(demo_model) -> None:
+    attr = tls.semantic_scope(demo_model, PROMPT, target=" dog").without("special")
+    styles = terminal.token_styles(attr)
+    darkness = [0 if s.bgcolor is None else 765 - sum(s.bgcolor.get_truecolor()) for s in styles]
+    ranked = [t.pos for t in attr.top(5)]
+    assert [darkness[p] for p in ranked] == sorted((darkness[p] for p in ranked), reverse=True)
+    assert darkness[ranked[0]] == max(darkness)
+    assert styles[0].bgcolor is None, "BOS is left out"
+
+
+@pytest.mark.parametrize("text", ["</script>", "<img onerror=x>", "[bold]", "שלום", "🦊", "\n", "\x1b[31m", "\t"])
+def test_hostile_token_text_is_shown_as_text(text: str, demo_model) -> None:
+    attr = tls.semantic_scope(demo_model, PROMPT)
+    object.__setattr__(attr, "str_tokens", [text] * len(attr))
+    console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(terminal.view([attr]))
+    shown = console.export_text()
+    assert terminal.visible(text) in shown
+    assert "\x1b" not in shown

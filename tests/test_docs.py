@@ -1,0 +1,57 @@
+"""Invariant: every example in a docstring and in the README runs and prints what it says."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import tl_scopes
+
+ROOT = Path(tl_scopes.__file__).parent.parent
+MODULES = sorted(
+    m.name
+    for m in pkgutil.walk_packages(tl_scopes.__path__, "tl_scopes.")
+    if not m.name.endswith("__main__") and ".demo" not in m.name
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name: str, demo_model) -> None:
+    module = importlib.import_module(name)
+    globs = {**vars(tl_scopes), **vars(module), "model": demo_model}
+    result = doctest.testmod(module, extraglobs=globs, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
+def public_functions() -> list[str]:
+    return [n for n in tl_scopes.__all__ if callable(getattr(tl_scopes, n)) and n.islower()]
+
+
+@pytest.mark.parametrize("name", public_functions())
+def test_public_functions_document_their_parts(name: str) -> None:
+    text = getattr(tl_scopes, name).__doc__
+    for part in ("Args:", "Returns:", "Raises:", ">>> "):
+        assert part in text, f"{name} lacks {part}"
+
+
+def readme_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_readme_python_runs(capsys) -> None:
+    blocks = readme_blocks("python")
+    assert blocks
+    shared: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), shared)
+
+
+def test_readme_names_the_two_commands() -> None:
+    text = "\n".join(readme_blocks("bash"))
+    assert "pip install . && tl-scopes trace" in text
+    assert 'pip install -e ".[dev]" && pytest' in text

@@ -1,0 +1,88 @@
+"""Invariant: imports go down the list of layers, only model.py names a TransformerLens class, importing is light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tl_scopes
+
+ROOT = Path(tl_scopes.__file__).parent
+LAYERS = {
+    "attribution": 0, "fisher": 0, "scores": 0,
+    "model": 1,
+    "prompts": 2, "directions": 2, "loading": 2,
+    "kernel": 3,
+    "jacobian_scopes": 4, "check": 4,
+    "views": 5,
+    "demo": 6,
+    "cli": 7, "__main__": 8, "__init__": 8,
+}  # fmt: skip
+"""Each module may import modules of its own layer or below; views are imported lazily by attribution."""
+LAZY = {("attribution", "views")}
+
+
+def modules() -> list[Path]:
+    return sorted(p for p in ROOT.rglob("*.py"))
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(tree: ast.AST) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tl_scopes"):
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("tl_scopes.")}
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down(path: Path) -> None:
+    own = layer(path)
+    for name in imported(ast.parse(path.read_text(encoding="utf-8"))):
+        if name == own or name not in LAYERS or (own, name) in LAZY:
+            continue
+        assert LAYERS[name] <= LAYERS[own], f"{own} (layer {LAYERS[own]}) imports {name} (layer {LAYERS[name]})"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_module_imports_a_model_class_at_its_top(path: Path) -> None:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            assert not any(str(n).split(".")[0] == "transformer_lens" for n in names), ast.unparse(node)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_model_py_branches_on_class_or_version(path: Path) -> None:
+    if path.name == "model.py":
+        return
+    code = ast.unparse(
+        ast.Module([n for n in ast.parse(path.read_text(encoding="utf-8")).body if not _docstring(n)], [])
+    )
+    assert "class_kind(" not in code
+    assert ".kind ==" not in code
+
+
+def _docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def test_help_does_not_import_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['tl-scopes', '--help']\n"
+        "import tl_scopes.cli as c\n"
+        "try:\n    c.main()\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules, 'torch imported'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

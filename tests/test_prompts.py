@@ -1,0 +1,130 @@
+"""Invariant: whatever a caller can get wrong is refused before the model runs, in words that say what to do."""
+
+from __future__ import annotations
+
+import families
+import pytest
+import torch
+
+import tl_scopes as tls
+
+KIND = families.kinds_available()[-1]
+
+
+@pytest.fixture(scope="module")
+def model() -> object:
+    return families.build("gpt2", KIND, torch.float32).model
+
+
+@pytest.fixture(autouse=True)
+def never_runs(model, monkeypatch, request) -> None:
+    """These mistakes must be found before any forward."""
+    if "runs" not in request.keywords:
+
+        def forward(*args: object, **kwargs: object) -> None:
+            raise AssertionError("the model ran")
+
+        monkeypatch.setattr(type(model), "__call__", forward)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "error", "message"),
+    [
+        ("", ValueError, "prompt is empty"),
+        ([], ValueError, "list of prompts is empty"),
+        (["the dog", ""], ValueError, r"prompt\[1\]=''.*empty"),
+        (torch.zeros(0, dtype=torch.int64), ValueError, "no tokens"),
+        (torch.zeros(2, 3, dtype=torch.int64), ValueError, r"expected \[pos\] or \[1, pos\]"),
+        (torch.zeros(3), ValueError, "must be integers"),
+        (torch.tensor([0, families.D_VOCAB]), ValueError, f"token id {families.D_VOCAB} is outside the vocabulary"),
+        (torch.tensor([-1]), ValueError, "token id -1 is outside"),
+        (torch.zeros(families.N_CTX + 1, dtype=torch.int64), ValueError, f"context of {families.N_CTX}"),
+        (7, TypeError, "expected a string, a tensor"),
+        ([1, 2], TypeError, "expected a string or a tensor"),
+        (None, TypeError, "got NoneType"),
+    ],
+    ids=lambda v: None if isinstance(v, type) else str(v)[:20],
+)
+def test_unusable_prompts_are_refused(model, prompt, error, message) -> None:
+    with pytest.raises(error, match=message):
+        tls.semantic_scope(model, prompt)
+
+
+@pytest.mark.parametrize("pos", [5, -6, 100])
+def test_positions_outside_the_prompt_are_refused(model, pos) -> None:
+    with pytest.raises(ValueError, match=rf"pos={pos}\): prompt has 5 tokens; pos must be in -5\.\.4"):
+        tls.semantic_scope(model, torch.arange(5), pos=pos)
+    with pytest.raises(TypeError, match="expected an integer"):
+        tls.semantic_scope(model, torch.arange(5), pos=True)
+    with pytest.raises(ValueError, match="2 positions for 1 prompts"):
+        tls.semantic_scope(model, [torch.arange(5)], pos=[1, 2])
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "message"),
+    [
+        (" Paris!", ValueError, r"a target is one token; this is 2: \[' Paris', '!'\]"),
+        ("", ValueError, "has no tokens"),
+        (" zebracorn", ValueError, "not in the vocabulary|a target is one token"),
+        (families.D_VOCAB, ValueError, "outside the vocabulary"),
+        (-1, ValueError, "outside the vocabulary"),
+        (True, TypeError, "expected a string or a token id, got bool"),
+        (1.5, TypeError, "float"),
+        ([1, 2], ValueError, "2 targets for 1 prompts"),
+    ],
+)
+def test_unusable_targets_are_refused(model, target, error, message) -> None:
+    with pytest.raises(error, match=message):
+        tls.semantic_scope(model, "the dog", target=target)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"at": "hook_embd"}, r"at='hook_embd'.*did you mean .*'hook_embed'"),
+        ({"grads_at": "blocks.9.hook_resid_pre"}, "grads_at='blocks.9.hook_resid_pre'.*no such hook point"),
+        ({"cache": ["nowhere"]}, "cache='nowhere'"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": True}, "batch_size=True"),
+    ],
+)
+def test_unusable_options_are_refused(model, options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        tls.semantic_scope(model, torch.arange(4), **options)
+
+
+def test_what_is_not_a_transformerlens_model_is_refused_with_the_way_out() -> None:
+    with pytest.raises(TypeError, match=r"got Identity\. Use tl_scopes\.load_model"):
+        tls.semantic_scope(torch.nn.Identity(), "the dog")  # type: ignore[arg-type]
+
+
+def test_a_missing_tokenizer_is_named(model, monkeypatch) -> None:
+    monkeypatch.setattr(model, "tokenizer", None)
+    with pytest.raises(ValueError, match="no tokenizer; pass token ids"):
+        tls.semantic_scope(model, "the dog")
+    with pytest.raises(ValueError, match="no tokenizer; pass a token id"):
+        tls.semantic_scope(model, torch.arange(3), target=" dog")
+
+
+@pytest.mark.runs
+def test_token_ids_and_text_of_the_same_prompt_give_the_same_result() -> None:
+    model = families.build("gpt2", KIND, torch.float32).model
+    text = tls.semantic_scope(model, families.PROMPT, target=" dog")
+    tokens = model.to_tokens(families.PROMPT)
+    for form in (tokens, tokens[0], tokens[0].to(torch.int32)):
+        assert torch.equal(tls.semantic_scope(model, form, target=" dog").scores, text.scores)
+    assert text.str_tokens == [str(t) for t in model.to_str_tokens(families.PROMPT)]
+    assert text.special == {0}
+    assert len(tls.semantic_scope(model, families.PROMPT, prepend_bos=False)) == len(text) - 1
+
+
+@pytest.mark.runs
+def test_a_target_per_prompt_and_a_position_per_prompt() -> None:
+    model = families.build("gpt2", KIND, torch.float32).model
+    prompts = [torch.arange(3), torch.arange(6)]
+    got = tls.semantic_scope(model, prompts, target=[0, None], pos=[1, -1])
+    assert [a.pos for a in got] == [1, 5]
+    assert got[0].target == 0, "token id 0 is a target, not 'none given'"
+    assert got[1].target == int(model(prompts[1][None])[0, -1].argmax())
+    assert "own top prediction" in got[1].notes[0]
+    assert not got[0].notes
