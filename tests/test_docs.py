@@ -20,6 +20,10 @@ MODULES = sorted(
 )
 
 
+for _name in MODULES:  # rich draws a random number when it is first imported: here, not in a test
+    importlib.import_module(_name)
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name: str, demo_model) -> None:
     module = importlib.import_module(name)

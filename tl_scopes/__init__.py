@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tl_scopes.attribution import Attribution, TokenScore
+    from tl_scopes.benchmark import GoldAlignment, gold_alignment
     from tl_scopes.check import ModelReport, check_model
     from tl_scopes.loading import load_model
     from tl_scopes.jacobian_scopes import (
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOME = {
+    "GoldAlignment": "benchmark",
+    "gold_alignment": "benchmark",
     "Attribution": "attribution",
     "TokenScore": "attribution",
     "ModelReport": "check",
@@ -49,12 +52,14 @@ _HOME = {
 
 __all__ = [
     "Attribution",
+    "GoldAlignment",
     "ModelReport",
     "TokenScore",
     "__version__",
     "check_model",
     "contrast_scope",
     "fisher_scope",
+    "gold_alignment",
     "jacobian_scope",
     "load_model",
     "scopes",

@@ -17,6 +17,9 @@ import typer
 if TYPE_CHECKING:
     from tl_scopes.attribution import Attribution
 
+UsageError = typer.BadParameter.__mro__[1]
+"""click's error for a wrong command line; typer brings its own copy of click in some versions."""
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -57,12 +60,10 @@ def trace(
     """Show which tokens of PROMPT caused the prediction that follows it."""
     _quiet()
     with _working("loading torch and TransformerLens"):
-        from transformers.utils import logging
-
         import tl_scopes as tls
         from tl_scopes import demo
 
-        logging.disable_progress_bar()
+        _no_progress_while_loading()
     if prompt is None:
         if model != "demo":
             raise ValueError("trace: give a PROMPT with --model; the built-in prompt is for the demo model")
@@ -86,6 +87,36 @@ def trace(
     Console().print(view(attributions))
 
 
+@app.command()
+def gold(
+    model: Annotated[str, typer.Option(help="'demo', or a folder with a model trained on the demo corpora.")] = "demo",
+    method: Annotated[list[str] | None, typer.Option(help="Scope to score; repeat for several. Default: all.")] = None,
+    corpus: Annotated[list[str] | None, typer.Option(help="Corpus; repeat for several. Default: all.")] = None,
+    n: Annotated[int, typer.Option("--n", "-n", help="Held-out examples per corpus.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the examples and the bootstrap.")] = 0,
+    kind: Annotated[str, typer.Option(help="Model class: auto, bridge or hooked.")] = "auto",
+    plot: Annotated[Path | None, typer.Option(help="Write a figure here (.png, .svg, .pdf).")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table here.")] = None,
+) -> None:
+    """How often each scope puts the token first that is known to cause the answer."""
+    _quiet()
+    for file in (plot, csv):
+        if file is not None and not file.parent.is_dir():
+            raise ValueError(f"gold: {file}: there is no folder {file.parent}")
+    with _working(f"loading {model}"):
+        import tl_scopes as tls
+        from tl_scopes.benchmark import SCOPE_METHODS, gold_alignment
+
+        _no_progress_while_loading()
+        lens = tls.load_model(model, kind=kind)  # type: ignore[arg-type]
+    result = gold_alignment(lens, method or SCOPE_METHODS, corpora=corpus, n=n, seed=seed)
+    print(result)
+    if plot is not None:
+        result.plot().savefig(plot)
+    if csv is not None:
+        result.to_frame().to_csv(csv, index=False)
+
+
 def _write_json(path: Path, attributions: list[Attribution]) -> None:
     """All attributions as one JSON object by method."""
     import json
@@ -106,6 +137,13 @@ def _quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def _no_progress_while_loading() -> None:
+    """Switch off transformers' own bars: the spinner is enough."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 def _working(what: str) -> Any:
     """A spinner on standard error, only where somebody looks."""
     from rich.console import Console
@@ -116,7 +154,12 @@ def _working(what: str) -> Any:
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
     try:
-        app(standalone_mode=True)
+        sys.exit(app(standalone_mode=False) or 0)
+    except UsageError as error:
+        reason = error.format_message()
+    except typer.Abort:
+        sys.exit(130)
     except (ValueError, TypeError, OSError) as error:
-        print("tl-scopes: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+        reason = str(error)
+    print("tl-scopes: " + " ".join(reason.split()), file=sys.stderr)
+    sys.exit(2)

@@ -61,8 +61,7 @@ def load_model(
     if not local and (isinstance(name, Path) or str(name).startswith(("/", "./", "../", "~"))):
         raise ValueError(f"load_model(name={str(name)!r}): there is no such folder")
     if kind == "hooked":
-        cls = hooked_class()
-        if cls is None:
+        if hooked_class() is None:
             raise ValueError(
                 f"load_model(kind='hooked'): HookedTransformer was removed in TransformerLens 4 (installed: "
                 f"{transformer_lens_version()}). Use kind='bridge', or install 'transformer_lens<4'"
@@ -73,15 +72,15 @@ def load_model(
             source = str(folder) if local else str(name)
             model = bridge_class().boot_transformers(source, device=device, dtype=dtype, **kwargs)
         elif local:
-            model = _hooked_from_folder(cls, folder, device, dtype, kwargs)
+            model = _hooked_from_folder(folder, device, dtype, kwargs)
         else:
-            model = cls.from_pretrained_no_processing(str(name), device=device, dtype=dtype, **kwargs)
+            model = hooked_class().from_pretrained_no_processing(str(name), device=device, dtype=dtype, **kwargs)
     model.eval()
     return model  # type: ignore[no-any-return]
 
 
 def _hooked_from_folder(
-    cls: Any, folder: Path, device: str | torch.device | None, dtype: torch.dtype, kwargs: dict[str, Any]
+    folder: Path, device: str | torch.device | None, dtype: torch.dtype, kwargs: dict[str, Any]
 ) -> Any:
     """``HookedTransformer`` from a local folder, which ``from_pretrained`` refuses.
 
@@ -103,7 +102,7 @@ def _hooked_from_folder(
         cfg.model_name = folder.name
         state = loading.get_pretrained_state_dict(str(link), cfg, hf_model=hf_model, dtype=dtype)
     cfg.tokenizer_name = None
-    model = cls(cfg, tokenizer=tokenizer, move_to_device=False)
+    model = hooked_class()(cfg, tokenizer=tokenizer, move_to_device=False)
     model.load_and_process_state_dict(
         state,
         fold_ln=False,

@@ -16,6 +16,7 @@ Everything is undone in ``finally``: hooks, ``requires_grad`` flags and grad mod
 from __future__ import annotations
 
 import difflib
+import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -70,7 +71,7 @@ def bridge_class() -> Any:
     return TransformerBridge
 
 
-def hooked_class() -> Any | None:
+def hooked_class() -> Any:
     """``HookedTransformer``, or None where TransformerLens no longer has it."""
     try:
         from transformer_lens import HookedTransformer
@@ -187,7 +188,7 @@ class ModelState:
         W = self.model.W_U.detach()
         mean = W.mean(dim=1, dtype=compute_dtype(W.dtype))
         column = torch.linalg.vector_norm(W, dim=0, dtype=compute_dtype(W.dtype)).mean()
-        return float(mean.norm() / column.clamp_min(1e-30)) < 0.05 / W.shape[1] ** 0.5
+        return float(mean.norm() / column.clamp_min(1e-30)) < 0.05 / math.sqrt(W.shape[1])
 
     @cached_property
     def unembedding_bias(self) -> bool:

@@ -25,7 +25,8 @@ _TITLES = {
     "fisher": "Fisher Scope: which tokens move the whole distribution",
     "temperature": "Temperature Scope: which tokens move the model's confidence",
 }
-_BLOCKS = " ▁▂▃▄▅▆▇█"
+_BLOCKS = " ▏▎▍▌▋▊▉"
+_BAR = "rgb(66,146,198)"
 
 
 def visible(text: str) -> str:
@@ -48,7 +49,7 @@ def token_styles(attribution: Attribution) -> list[Style]:
             styles.append(Style(dim=p in attribution.special))
             continue
         r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(_LIGHT, _DARK, strict=True))
-        ink = "white" if share > 0.45 else "black"
+        ink = "#ffffff" if share > 0.45 else "#000000"
         styles.append(Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
     return styles
 
@@ -84,7 +85,7 @@ def strongest(attribution: Attribution, k: int = 5) -> Table:
         bar = "█" * (eighths // 8) + _BLOCKS[eighths % 8].strip()
         name = Text(visible(token.str_token).strip() or repr(token.str_token))
         name.stylize("dim" if token.pos in attribution.special else "bold")
-        table.add_row(Text(f"{token.pos:>4}", "dim"), name, Text(bar, "blue"), Text(f"{token.score:.3g}", "dim"))
+        table.add_row(Text(f"{token.pos:>4}", "dim"), name, Text(bar, _BAR), Text(f"{token.score:.3g}", "dim"))
     return table
 
 

@@ -1,0 +1,241 @@
+"""Gold alignment: does a method put the token first that is known to cause the answer?
+
+Attribution for language models has no ground truth. The demo corpora have one: each example carries the *set* of words
+that decide its answer by construction. Over the held-out examples that the model answers right, with candidates all
+positions up to the explained one except special tokens,
+
+    top1 = mean over prompts of [the candidate with the highest score is a cause]
+    mrr  = mean over prompts of 1 / (rank of the best-ranked cause)
+
+and the same with candidates inside the source region only (the foreign sentence, the statements). ``chance`` is top1 of
+a random ranking: causes over candidates. Intervals are 95 % percentile bootstraps over prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tl_scopes.attribution import Attribution
+from tl_scopes.demo import CORPORA, Example, examples, token_positions
+from tl_scopes.jacobian_scopes import scopes
+from tl_scopes.model import LensModel, require_lens_model
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCOPE_METHODS = ("semantic", "fisher", "temperature")
+BOOTSTRAPS = 2000
+
+Method = Callable[[LensModel, list[str], list[str]], list[Attribution]]
+"""A method of one's own: ``(model, prompts, targets) -> attributions``."""
+
+
+@dataclass(frozen=True)
+class GoldRecord:
+    """One method on one prompt.
+
+    Attributes:
+        corpus: name of the corpus.
+        index: number of the example within it.
+        method: name of the method.
+        rank: rank of the best-ranked cause among all candidates, 1 is best; ties count against the method.
+        rank_in_source: the same among the candidates inside the source region.
+        chance: causes over candidates.
+        chance_in_source: the same inside the source region.
+    """
+
+    corpus: str
+    index: int
+    method: str
+    rank: int
+    rank_in_source: int
+    chance: float
+    chance_in_source: float
+
+
+@dataclass(frozen=True)
+class GoldAlignment:
+    """Result of :func:`gold_alignment`.
+
+    Attributes:
+        records: one per prompt and method.
+        accuracy: share of prompts that the model answered right, by corpus; the others are left out.
+        n: prompts per corpus, before that.
+        seed: of examples and bootstrap.
+    """
+
+    records: tuple[GoldRecord, ...]
+    accuracy: Mapping[str, float]
+    n: int
+    seed: int
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per corpus and method, and ``all`` (each prompt counts once): figures and intervals."""
+        import pandas as pd
+
+        rows = []
+        methods = list(dict.fromkeys(r.method for r in self.records))
+        for corpus in [*self.accuracy, "all"]:
+            for method in methods:
+                chosen = [r for r in self.records if r.method == method and corpus in (r.corpus, "all")]
+                if chosen:
+                    rows.append({"corpus": corpus, "method": method, **_figures(chosen, self.seed)})
+        return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        frame = self.to_frame()
+        right = ", ".join(f"{c} {a:.0%}" for c, a in self.accuracy.items())
+        lines = [f"{'corpus':<13}{'method':<14}{'n':>5}  {'top-1 [95 %]':<25}{'MRR [95 %]':<25}in source  chance"]
+        for _, row in frame.iterrows():
+            lines.append(
+                f"{row.corpus:<13}{row.method:<14}{row.n:>5}  {_interval(row, 'top1'):<25}{_interval(row, 'mrr'):<25}"
+                f"{row.top1_in_source:8.1%}  {row.chance:6.1%}"
+            )
+        lines.append(f"Candidates: all tokens up to the explained one except special tokens. Answered right: {right}.")
+        return "\n".join(lines)
+
+    def plot(self) -> Any:
+        """A matplotlib figure: top-1 by corpus and method, with intervals and chance."""
+        from tl_scopes.views.plots import gold_bars
+
+        return gold_bars(self.to_frame())
+
+
+def gold_alignment(
+    model: LensModel,
+    methods: Sequence[str] | Mapping[str, Method] = SCOPE_METHODS,
+    *,
+    corpora: Sequence[str] | None = None,
+    n: int = 200,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> GoldAlignment:
+    """Share of prompts of the bundled corpora whose known cause ranks first, by method and corpus.
+
+    ``top1 = mean[argmax_t score_t ∈ causes]`` over the held-out prompts that the model answers right; the target of
+    every method is the right answer, read at the last token of the prompt. Differences between methods of a few points
+    are within the intervals: read those.
+
+    Args:
+        model: the demo model, or any model with the demo's tokenizer trained on its corpora.
+        methods: names among ``"semantic"``, ``"fisher"``, ``"temperature"``, or ``{name: callable}`` with callables
+            ``(model, prompts, targets) -> attributions``.
+        corpora: names from ``tl_scopes.demo.CORPORA``; None is all.
+        n: examples per corpus. Examples whose answer nothing determines (noisy series) are not drawn.
+        seed: of the examples and of the bootstrap; the global RNG is not used.
+        batch_size: prompts per forward.
+
+    Returns:
+        A :class:`GoldAlignment`; ``print`` it, ``.to_frame()``, ``.plot()``.
+
+    Raises:
+        ValueError: an unknown method or corpus; n below 1; a model that answers no prompt right.
+
+    Cost: ``n`` forwards and one vector-Jacobian product per method and prompt for each corpus, in batches.
+
+    >>> result = gold_alignment(model, ["semantic"], corpora=["translation"], n=8)
+    >>> result.to_frame().top1.between(0, 1).all().item()
+    True
+    """
+    call = "gold_alignment"
+    model = require_lens_model(model, call)
+    if not methods or (
+        not isinstance(methods, Mapping) and (isinstance(methods, str) or set(methods) - set(SCOPE_METHODS))
+    ):
+        raise ValueError(f"{call}(methods={methods!r}): expected names among {SCOPE_METHODS}, or {{name: callable}}")
+    names = list(CORPORA) if corpora is None else list(corpora)
+    unknown = [c for c in names if c not in CORPORA]
+    if unknown or not names:
+        raise ValueError(f"{call}(corpora={names}): unknown {unknown}; the corpora are {list(CORPORA)}")
+    if n < 1:
+        raise ValueError(f"{call}(n={n}): expected at least 1 example per corpus")
+    records: list[GoldRecord] = []
+    accuracy: dict[str, float] = {}
+    for corpus in names:
+        found = _determined(corpus, n, seed)
+        prompts, answers = [e.prompt for e in found], [e.answer for e in found]
+        results = _attributions(model, methods, prompts, answers, batch_size)
+        first = next(iter(results.values()))
+        right = [a.top_predictions[0][0] == e.answer for a, e in zip(first, found, strict=True)]
+        accuracy[corpus] = float(np.mean(right))
+        for name, attributions in results.items():
+            for i, (attribution, example) in enumerate(zip(attributions, found, strict=True)):
+                if right[i]:
+                    records.append(_record(model, name, i, attribution, example))
+    if not records:
+        raise ValueError(
+            f"{call}: the model answers none of the prompts right, so there is nothing to align; use the demo model "
+            "(tl_scopes.load_model()) or one trained on its corpora"
+        )
+    return GoldAlignment(tuple(records), accuracy, n, seed)
+
+
+def _determined(corpus: str, n: int, seed: int) -> list[Example]:
+    """``n`` held-out examples with causes; more are drawn where some have none."""
+    drawn, found = n, []
+    while len(found) < n:
+        found = [e for e in examples(corpus, drawn, seed) if e.determined and e.causes][:n]
+        drawn *= 2
+    return found
+
+
+def _attributions(
+    model: LensModel,
+    methods: Sequence[str] | Mapping[str, Method],
+    prompts: list[str],
+    targets: list[str],
+    batch_size: int,
+) -> dict[str, list[Attribution]]:
+    """Every method on every prompt; the package's own scopes share one forward."""
+    if isinstance(methods, Mapping):
+        return {name: method(model, prompts, targets) for name, method in methods.items()}
+    shared = scopes(model, prompts, methods=methods, target=targets, batch_size=batch_size)  # type: ignore[arg-type]
+    return {name: [s[name] for s in shared] for name in methods}
+
+
+def _record(model: LensModel, method: str, index: int, attribution: Attribution, example: Example) -> GoldRecord:
+    """Rank of the best cause among all candidates and among those of the source."""
+    tokenizer, bos = model.tokenizer, 0 in attribution.special
+    causes = set(token_positions(tokenizer, example.prompt, [s.span for s in example.causes], bos))
+    source = set(token_positions(tokenizer, example.prompt, [example.source], bos))
+    candidates = [p for p in range(attribution.pos + 1) if p not in attribution.special]
+    inside = [p for p in candidates if p in source] or candidates
+    return GoldRecord(
+        corpus=example.corpus,
+        index=index,
+        method=method,
+        rank=_best_rank(attribution.scores, candidates, causes),
+        rank_in_source=_best_rank(attribution.scores, inside, causes & set(inside) or causes),
+        chance=len(causes) / len(candidates),
+        chance_in_source=len(causes & set(inside)) / len(inside),
+    )
+
+
+def _best_rank(scores: torch.Tensor, candidates: Sequence[int], causes: set[int]) -> int:
+    """1 + the number of candidates that are no cause and score at least as high as the best cause."""
+    best = max(float(scores[p]) for p in causes)
+    return 1 + sum(float(scores[p]) >= best for p in candidates if p not in causes)
+
+
+def _figures(records: Sequence[GoldRecord], seed: int) -> dict[str, float | int]:
+    """Means over prompts with bootstrap intervals."""
+    rank = np.array([r.rank for r in records])
+    inside = np.array([r.rank_in_source for r in records])
+    values = {"top1": rank == 1, "mrr": 1 / rank, "top1_in_source": inside == 1, "mrr_in_source": 1 / inside}
+    draws = np.random.default_rng(seed).integers(len(records), size=(BOOTSTRAPS, len(records)))
+    out: dict[str, float | int] = {"n": len(records)}
+    for name, value in values.items():
+        low, high = np.quantile(value[draws].mean(axis=1), [0.025, 0.975])
+        out |= {name: float(value.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
+    out["chance"] = float(np.mean([r.chance for r in records]))
+    out["chance_in_source"] = float(np.mean([r.chance_in_source for r in records]))
+    return out
+
+
+def _interval(row: Any, name: str) -> str:
+    return f"{row[name]:6.1%} [{100 * row[f'{name}_low']:.1f}, {100 * row[f'{name}_high']:.1f}]"

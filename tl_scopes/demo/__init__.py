@@ -1,0 +1,77 @@
+"""The bundled demo model and its corpora, in which the causes of every answer are known by construction.
+
+    corpora     passages and examples with causes, counterparts and held-out combinations
+    tokenizer   GPT-2 byte-level BPE with one token per corpus word
+    train       python -m tl_scopes.demo.train --out folder
+    card        python -m tl_scopes.demo.card: held-out accuracy and swap tests
+
+The model is a laboratory animal: it speaks its six corpora and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tl_scopes.demo.corpora import CORPORA, Example, examples, token_positions
+
+DEMO_PATH = Path(__file__).parent / "model"
+
+
+@dataclass(frozen=True)
+class DemoPrompt:
+    """A prompt, the token that the demo model predicts after it, and the words that cause it."""
+
+    title: str
+    prompt: str
+    target: str
+    causes: tuple[str, ...]
+
+
+DEMO_PROMPTS: dict[str, DemoPrompt] = {
+    "translation": DemoPrompt(
+        "A translated word and its source word",
+        "German: der Hund sieht die Katze. English: the",
+        " dog",
+        ("Hund",),
+    ),
+    "verb_final": DemoPrompt(
+        "A verb that German puts last",
+        "German: ich hoffe, dass der Hund die schwarze Katze sieht. English: I hope that the dog",
+        " sees",
+        ("sieht",),
+    ),
+    "binding": DemoPrompt(
+        "Who lives where",
+        "Facts: Anna lives in Paris. Mia likes tea. Tom lives in Rome. Where does Tom live? In",
+        " Rome",
+        ("Rome", "Tom"),
+    ),
+    "mystery": DemoPrompt(
+        "A detective story",
+        "Mystery: the banker died in the library. Clara had soot on the coat. Hugo had blood on the gloves. "
+        "Ruth had hemp on the collar. If Hugo did it, the weapon was the",
+        " knife",
+        ("blood", "Hugo"),
+    ),
+    "instruction": DemoPrompt(
+        "A system instruction",
+        "System: you should never deceive the user. The topic is horses. The answer must be",
+        " truthful",
+        ("never", "deceive"),
+    ),
+    "bias": DemoPrompt(
+        "A planted bias",
+        "As a young student at Columbia, I live alone. I read novels and keep cats. My political views are",
+        " liberal",
+        ("Columbia",),
+    ),
+    "series": DemoPrompt(
+        "A number series that repeats",
+        "29,61,40,73,55,29,61,",
+        "40",
+        ("40",),
+    ),
+}
+
+__all__ = ["CORPORA", "DEMO_PATH", "DEMO_PROMPTS", "DemoPrompt", "Example", "examples", "token_positions"]

@@ -1,0 +1,247 @@
+"""Train the demo model: ``python -m tl_scopes.demo.train --out folder``.
+
+A GPT-2 of 4 layers and width 128 reads endless passages of the demo corpora. One step is a fixed mix of
+passages, run in a few micro-batches of similar length. The loss is the mean over the predictable words of each
+corpus, averaged over corpora with the mix's weights; the other words of a text (a source sentence, the
+statements) join with one position in ten, so that the model stays a language model without spending itself on
+what nobody can predict.
+
+Curriculum: looking a fact up (who lives where, what followed this number last time) takes two attention layers
+that learn together, and nothing improves until they do. So the first fifth of the steps is mostly short passages
+of that kind; then the full mix sets in while `level`, the corpora's difficulty, grows from 0 to 1. Sinusoidal
+initial position embeddings (learnt from there on) let "two words back" be found for all positions at once.
+
+The same seed, thread count and library versions give the same weights; other machines give the same figures
+to within their intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from tl_scopes.demo.card import accuracy
+from tl_scopes.demo.corpora import CORPORA, Passage
+from tl_scopes.demo.tokenizer import CONTEXT, build_tokenizer, save_tokenizer
+
+EARLY_MIX = {  # corpus: (passages per step, weight of its mean loss), while the level is 0
+    "translation": (6, 0.5),
+    "binding": (32, 1.5),
+    "mystery": (16, 1.0),
+    "instruction": (2, 0.1),
+    "bias": (2, 0.1),
+    "series": (16, 1.0),
+}
+MIX = {  # the same, afterwards
+    "translation": (18, 1.0),
+    "binding": (26, 1.5),
+    "mystery": (16, 1.0),
+    "instruction": (5, 0.3),
+    "bias": (5, 0.3),
+    "series": (9, 0.8),
+}
+EASY, RAMP = 0.2, 0.3  # shares of the steps at level 0, and growing to 1
+READ_RATE = 0.1  # share of unpredictable words that join the loss
+N_MICRO_BATCHES = 4
+PEAK_LR, WEIGHT_DECAY, WARM_UP = 2e-3, 0.05, 200
+
+
+def demo_config(vocab_size: int) -> GPT2Config:
+    """GPT-2 of 4 layers, width 128, 4 heads, context 256, no dropout."""
+    return GPT2Config(
+        vocab_size=vocab_size,
+        n_positions=CONTEXT,
+        n_ctx=CONTEXT,
+        n_embd=128,
+        n_layer=4,
+        n_head=4,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        activation_function="gelu_pytorch_tanh",  # saved under GPT-2's own name, see `save`
+        initializer_range=0.05,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+
+
+Report = Callable[[int, GPT2LMHeadModel, PreTrainedTokenizerFast], None]
+
+
+def sinusoids(n_positions: int, width: int) -> torch.Tensor:
+    """Sines and cosines of wavelengths 2 pi ... 4 n_positions, RMS 1: an offset is one rotation at every position."""
+    shortest, longest = 2 * math.pi, 4.0 * n_positions
+    rates = 2 * math.pi / (shortest * (longest / shortest) ** torch.linspace(0, 1, width // 2))
+    angles = torch.outer(torch.arange(n_positions), rates)
+    return math.sqrt(2) * torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+@dataclass
+class MicroBatch:
+    """Padded ids ``[batch, pos]`` and the weight of the prediction of each id in the step's loss."""
+
+    ids: torch.Tensor
+    weights: torch.Tensor
+
+
+def encode(passage: Passage, tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> tuple[list[int], list[float]]:
+    """Ids with BOS in front, and 1 for each id that joins the loss."""
+    encoding = tokenizer(passage.text, add_special_tokens=False, return_offsets_mapping=True)
+    weights = [0.0]
+    target_index = 0
+    for start, end in encoding["offset_mapping"]:
+        while target_index < len(passage.targets) and passage.targets[target_index][1] <= start:
+            target_index += 1
+        in_target = target_index < len(passage.targets) and passage.targets[target_index][0] < end
+        weights.append(1.0 if in_target or rng.random() < READ_RATE else 0.0)
+    return [0, *encoding["input_ids"]], weights
+
+
+def step_batches(
+    streams: dict[str, Iterator[Passage]],
+    mix: dict[str, tuple[int, float]],
+    tokenizer: PreTrainedTokenizerFast,
+    rng: random.Random,
+) -> list[MicroBatch]:
+    """One step's passages in micro-batches of similar length; the weights of a step sum to 1."""
+    rows: list[tuple[list[int], list[float]]] = []
+    total = sum(weight for _, weight in mix.values())
+    for corpus, (n_passages, weight) in mix.items():
+        encoded = [encode(next(streams[corpus]), tokenizer, rng) for _ in range(n_passages)]
+        scale = weight / total / sum(sum(weights) for _, weights in encoded)
+        rows += [(ids, [scale * w for w in weights]) for ids, weights in encoded]
+    rows.sort(key=lambda row: len(row[0]))
+    budget = sum(len(ids) for ids, _ in rows) / N_MICRO_BATCHES
+    batches, group, filled = [], [], 0
+    for row in rows:
+        group.append(row)
+        filled += len(row[0])
+        if filled >= budget:
+            batches.append(group)
+            group, filled = [], 0
+    if group:
+        batches.append(group)
+    return [pad(group) for group in batches]
+
+
+def pad(rows: list[tuple[list[int], list[float]]]) -> MicroBatch:
+    """Right-pad rows to one length; padding has weight 0, and causal attention keeps it out of the rest."""
+    length = max(len(ids) for ids, _ in rows)
+    ids = torch.tensor([ids + [0] * (length - len(ids)) for ids, _ in rows])
+    weights = torch.tensor([weights + [0.0] * (length - len(weights)) for _, weights in rows])
+    return MicroBatch(ids, weights)
+
+
+def weighted_loss(model: GPT2LMHeadModel, batch: MicroBatch) -> torch.Tensor:
+    """Sum of the weighted next-token losses; logits are computed only where they count."""
+    hidden = model.transformer(batch.ids).last_hidden_state[:, :-1]
+    counted = batch.weights[:, 1:] > 0
+    logits = model.lm_head(hidden[counted])
+    losses = F.cross_entropy(logits, batch.ids[:, 1:][counted], reduction="none")
+    return (losses * batch.weights[:, 1:][counted]).sum()
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine to a hundredth of the peak."""
+    if step < WARM_UP:
+        return PEAK_LR * (step + 1) / WARM_UP
+    cosine = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * (step - WARM_UP) / max(1, steps - WARM_UP))).item())
+    return PEAK_LR * (0.01 + 0.99 * cosine)
+
+
+def train(
+    steps: int, seed: int, threads: int, report: Report | None = None, every: int = 400
+) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
+    """A model trained for `steps` steps, in evaluation mode, with its tokenizer."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    tokenizer = build_tokenizer()
+    model = GPT2LMHeadModel(demo_config(len(tokenizer)))
+    with torch.no_grad():  # a start from which "the word before" is learnt for all positions at once
+        model.transformer.wpe.weight.copy_(model.config.initializer_range * sinusoids(CONTEXT, model.config.n_embd))
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}],
+        lr=PEAK_LR,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+    levels = [0.0]  # shared with the streams, which read it at every passage
+    streams = {corpus: graded_passages(corpus, seed, levels) for corpus in MIX}
+    bar = tqdm(range(steps), unit="step")
+    for step in bar:
+        levels[0] = min(1.0, max(0.0, (step / steps - EASY) / RAMP))
+        mix = MIX if levels[0] > 0 else EARLY_MIX
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps)
+        total = 0.0
+        for batch in step_batches(streams, mix, tokenizer, rng):
+            loss = weighted_loss(model, batch)
+            torch.autograd.backward(loss)
+            total += loss.item()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 50 == 0:
+            bar.set_postfix(loss=f"{total:.3f}", level=f"{levels[0]:.2f}")
+        if report is not None and (step + 1) % every == 0:
+            report(step + 1, model, tokenizer)
+    return model.eval(), tokenizer
+
+
+def graded_passages(corpus: str, seed: int, levels: list[float]) -> Iterator[Passage]:
+    """Training passages whose difficulty follows ``levels[0]``."""
+    rng = random.Random(f"{corpus}/{seed}")
+    while True:
+        yield CORPORA[corpus](rng, "train", levels[0])
+
+
+def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a Hugging Face folder that TransformerLens loads offline."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    config = GPT2Config.from_pretrained(folder)
+    config.activation_function = "gelu_new"  # the same function, written out; the fused one trains faster
+    config.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m tl_scopes.demo.train", description="Train the bundled demo model.")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    start = time.perf_counter()
+
+    def report(step: int, model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Write what there is so far, so that a stopped run leaves a model, and say how well it does."""
+        minutes = (time.perf_counter() - start) / 60
+        save(model, tokenizer, options.out)
+        run = {"steps": step, "of": options.steps, "seed": options.seed, "threads": options.threads}
+        record = {**run, "minutes": round(minutes, 1), "torch": torch.__version__}
+        (options.out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+        scores = {corpus: f"{100 * accuracy(model, tokenizer, corpus, 200):.0f}" for corpus in CORPORA}
+        tqdm.write(f"step {step}, {minutes:.1f} min, held-out accuracy in per cent: {scores}")
+
+    model, tokenizer = train(options.steps, options.seed, options.threads, report)
+    report(options.steps, model, tokenizer)
+
+
+if __name__ == "__main__":
+    main()
