@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tl_scopes.attribution import Attribution, TokenScore
     from tl_scopes.benchmark import GoldAlignment, gold_alignment
     from tl_scopes.check import ModelReport, check_model
-    from tl_scopes.loading import load_model
+    from tl_scopes.distribution_scopes import moment_scope, total_information
     from tl_scopes.jacobian_scopes import (
         contrast_scope,
         fisher_scope,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         semantic_scope,
         temperature_scope,
     )
+    from tl_scopes.loading import load_model
 
     __version__: str
 
@@ -41,6 +42,8 @@ _HOME = {
     "ModelReport": "check",
     "check_model": "check",
     "load_model": "loading",
+    "moment_scope": "distribution_scopes",
+    "total_information": "distribution_scopes",
     "contrast_scope": "jacobian_scopes",
     "fisher_scope": "jacobian_scopes",
     "jacobian_scope": "jacobian_scopes",
@@ -62,9 +65,11 @@ __all__ = [
     "gold_alignment",
     "jacobian_scope",
     "load_model",
+    "moment_scope",
     "scopes",
     "semantic_scope",
     "temperature_scope",
+    "total_information",
 ]
 
 

@@ -177,7 +177,8 @@ def gold_alignment(
 
 def _determined(corpus: str, n: int, seed: int) -> list[Example]:
     """``n`` held-out examples with causes; more are drawn where some have none."""
-    drawn, found = n, []
+    drawn = n
+    found: list[Example] = []
     while len(found) < n:
         found = [e for e in examples(corpus, drawn, seed) if e.determined and e.causes][:n]
         drawn *= 2

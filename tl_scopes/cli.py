@@ -17,7 +17,7 @@ import typer
 if TYPE_CHECKING:
     from tl_scopes.attribution import Attribution
 
-UsageError = typer.BadParameter.__mro__[1]
+UsageError: Any = typer.BadParameter.__mro__[1]
 """click's error for a wrong command line; typer brings its own copy of click in some versions."""
 
 app = typer.Typer(

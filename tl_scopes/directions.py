@@ -29,6 +29,7 @@ from torch import Tensor
 
 from tl_scopes.fisher import FisherInformation
 from tl_scopes.model import ModelState, require_fisher, require_temperature
+from tl_scopes.scores import root_of_squares
 
 NEARLY_DEGENERATE = 0.95
 """Ratio λ_{r+1}/λ_r from which the r-th Fisher direction is called ill-defined."""
@@ -65,6 +66,15 @@ class ReadOut:
 
 
 @dataclass(frozen=True, eq=False)
+class Scored:
+    """One score per token, with its standard error where it was sampled."""
+
+    scores: Float[Tensor, " pos"]
+    stderr: Float[Tensor, " pos"] | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
 class Rows:
     """The rows of V for one prompt, with the weights of their squares in the score."""
 
@@ -73,6 +83,19 @@ class Rows:
     target: int | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def may_ask(self) -> bool:
+        """May :meth:`more` ask for further rows, so that the graph must be kept?"""
+        return False
+
+    def more(self, norms: Float[Tensor, "k pos"]) -> Tensor | None:
+        """Further rows wanted after seeing the norms of all rows so far; None when there are enough."""
+        return None
+
+    def score(self, norms: Float[Tensor, "k pos"]) -> Scored:
+        """From the norms ``‖v_iᵀJ_t‖`` to the score."""
+        return Scored(root_of_squares(norms, self.weights.to(norms)))
 
 
 class Explanandum(Protocol):

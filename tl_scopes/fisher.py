@@ -19,7 +19,9 @@ which builds F in full and takes its singular value decomposition.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from einops import einsum, reduce
@@ -95,10 +97,11 @@ class FisherInformation:
         rows = self.W[at]
         return rows if self.slope is None else rows * self.slope[at, None]
 
-    def _centred_chunks(self) -> list[tuple[slice, Float[Tensor, "rows d_model"]]]:
+    def _centred_chunks(self) -> Iterator[tuple[slice, Float[Tensor, "rows d_model"]]]:
         """Rows of A less the top token's row, chunk by chunk of the vocabulary."""
-        starts = range(0, self.W.shape[0], _CHUNK)
-        return [(at := slice(s, s + _CHUNK), self._rows(at) - self.top_row) for s in starts]
+        for start in range(0, self.W.shape[0], _CHUNK):
+            at = slice(start, start + _CHUNK)
+            yield at, self._rows(at) - self.top_row
 
     def product(self, a: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
         """``F a = Σ_i p_i (c_i − c̄) (a_i − a_top)`` with ``c_i = (a_i − a_top)·a``: two passes over W."""
@@ -129,6 +132,28 @@ class FisherInformation:
             F += einsum(p, rows, rows, "rows, rows i, rows j -> i j")
             mean += p @ rows
         return F - torch.outer(mean, mean)
+
+    def gaussian_probes(self, n: int, generator: torch.Generator) -> Float[Tensor, "n d_model"]:
+        """``v = Σ_i √p_i ξ_i (a_i − μ)`` with ``ξ ~ N(0, I)``: ``E[v vᵀ] = F``. One pass over W for all n.
+
+        Centred at the top row, ``v = Σ_tail √p_i ξ_i (a_i − a_top) − μ' Σ_i √p_i ξ_i`` with ``μ' = Σ_tail p_i (a_i − a_top)``.
+        """
+        draws = torch.randn(n, len(self.tail), generator=generator, dtype=torch.float64).to(self.W)
+        weighted = draws * self.tail.sqrt()
+        total = weighted.sum(dim=1) + draws[:, self.top] * math.sqrt(1 - self.tail_mass)
+        V = self.W.new_zeros(n, self.d_model)
+        mean = self.W.new_zeros(self.d_model)
+        for at, centred in self._centred_chunks():
+            V += weighted[:, at] @ centred
+            mean += self.tail[at] @ centred
+        return V - total[:, None] * mean
+
+    def all_eigenpairs(self) -> Eigenpairs:
+        """Every eigenpair above the numerical rank of F, from the dense matrix."""
+        pairs = self._dense_eigenpairs(self.d_model)
+        floor = float(pairs.values[0]) * self.d_model * torch.finfo(torch.float64).eps
+        keep = pairs.values > floor
+        return replace(pairs, values=pairs.values[keep], vectors=pairs.vectors[keep], residual=pairs.residual[keep])
 
     def eigenpairs(self, rank: int, tol: float) -> Eigenpairs:
         """The ``rank`` leading eigenpairs, each with relative residual at most ``tol``.

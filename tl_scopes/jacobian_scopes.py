@@ -40,7 +40,7 @@ ScopeName = Literal["semantic", "contrast", "fisher", "temperature"]
 
 
 @runtime_checkable
-class _Scope(Protocol[P, R]):
+class Scope(Protocol[P, R]):
     """Typing of a scope: one prompt gives one result, a list gives a list."""
 
     @overload
@@ -51,7 +51,7 @@ class _Scope(Protocol[P, R]):
     ) -> list[R]: ...
 
 
-def _one_or_many(scope: Callable[Concatenate[LensModel, Prompt, P], list[R]]) -> _Scope[P, R]:
+def one_or_many(scope: Callable[Concatenate[LensModel, Prompt, P], list[R]]) -> Scope[P, R]:
     """Unwrap the result when the caller gave a single prompt."""
 
     @functools.wraps(scope)
@@ -62,10 +62,10 @@ def _one_or_many(scope: Callable[Concatenate[LensModel, Prompt, P], list[R]]) ->
     signature = inspect.signature(scope)
     one = str(signature.return_annotation).removeprefix("list[").removesuffix("]")
     call.__signature__ = signature.replace(return_annotation=f"{one} | list[{one}]")  # type: ignore[attr-defined]
-    return cast("_Scope[P, R]", call)
+    return cast("Scope[P, R]", call)
 
 
-def _encode(
+def encode(
     model: LensModel, prompt: Prompt, pos: int | Sequence[int], prepend_bos: bool | None, call: str
 ) -> tuple[LensModel, list[EncodedPrompt]]:
     """Check the model, then the prompts."""
@@ -74,7 +74,7 @@ def _encode(
     return checked, encode_prompts(checked, prompt, pos=pos, prepend_bos=prepend_bos, call=call)[0]
 
 
-@_one_or_many
+@one_or_many
 def semantic_scope(
     model: LensModel,
     prompt: Prompt,
@@ -123,7 +123,7 @@ def semantic_scope(
     Reference: paper eq. 3, 4 (section 4.1).
     """
     call = "semantic_scope"
-    model, prompts = _encode(model, prompt, pos, prepend_bos, call)
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
     targets = encode_targets(model, target, len(prompts), call=call)
     capture = capture_options(
         at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call
@@ -131,7 +131,7 @@ def semantic_scope(
     return [r[0] for r in explain(model, prompts, [Semantic(tuple(targets))], capture, call)]
 
 
-@_one_or_many
+@one_or_many
 def contrast_scope(
     model: LensModel,
     prompt: Prompt,
@@ -172,7 +172,7 @@ def contrast_scope(
     Reference: this package; the direction is the difference of two rows of paper eq. 3.
     """
     call = "contrast_scope"
-    model, prompts = _encode(model, prompt, pos, prepend_bos, call)
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
     targets = encode_targets(model, target, len(prompts), call=call)
     foils = encode_targets(model, foil, len(prompts), argument="foil", call=call)
     if any(f is None for f in foils):
@@ -184,7 +184,7 @@ def contrast_scope(
     return [r[0] for r in explain(model, prompts, [what], capture, call)]
 
 
-@_one_or_many
+@one_or_many
 def temperature_scope(
     model: LensModel,
     prompt: Prompt,
@@ -223,14 +223,14 @@ def temperature_scope(
     Reference: paper eq. 8 (section 4.3).
     """
     call = "temperature_scope"
-    model, prompts = _encode(model, prompt, pos, prepend_bos, call)
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
     capture = capture_options(
         at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call
     )
     return [r[0] for r in explain(model, prompts, [Temperature()], capture, call)]
 
 
-@_one_or_many
+@one_or_many
 def fisher_scope(
     model: LensModel,
     prompt: Prompt,
@@ -276,14 +276,14 @@ def fisher_scope(
     Reference: paper eq. 5, 6 and 18. Differs from the released code, which decomposes the dense matrix.
     """
     call = "fisher_scope"
-    model, prompts = _encode(model, prompt, pos, prepend_bos, call)
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
     capture = capture_options(
         at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call
     )
     return [r[0] for r in explain(model, prompts, [Fisher(rank, tol)], capture, call)]
 
 
-@_one_or_many
+@one_or_many
 def jacobian_scope(
     model: LensModel,
     prompt: Prompt,
@@ -326,7 +326,7 @@ def jacobian_scope(
     Reference: paper eq. 1, 2.
     """
     call = "jacobian_scope"
-    model, prompts = _encode(model, prompt, pos, prepend_bos, call)
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
     capture = capture_options(
         at=at,
         batch_size=batch_size,
@@ -339,7 +339,7 @@ def jacobian_scope(
     return [r[0] for r in explain(model, prompts, [Direction(direction)], capture, call)]
 
 
-@_one_or_many
+@one_or_many
 def scopes(
     model: LensModel,
     prompt: Prompt,
@@ -381,7 +381,7 @@ def scopes(
     known = ("semantic", "contrast", "fisher", "temperature")
     if isinstance(methods, str) or not methods or len(set(methods)) != len(methods) or set(methods) - set(known):
         raise ValueError(f"{call}(methods={methods!r}): expected a sequence of different names among {known}")
-    model, prompts = _encode(model, prompt, pos, prepend_bos, call)
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
     targets = tuple(encode_targets(model, target, len(prompts), call=call))
     foils = encode_targets(model, foil, len(prompts), argument="foil", call=call)
     if "contrast" in methods and any(f is None for f in foils):

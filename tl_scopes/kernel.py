@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from tl_scopes import prompts as _prompts
 from tl_scopes.attribution import Attribution
-from tl_scopes.directions import Explanandum, ReadOut, Rows
+from tl_scopes.directions import Explanandum, ReadOut, Rows, Scored
 from tl_scopes.model import (
     Y_HOOK,
     ForwardPass,
@@ -36,7 +35,7 @@ from tl_scopes.model import (
     model_state,
 )
 from tl_scopes.prompts import EncodedPrompt
-from tl_scopes.scores import root_of_squares, row_norms
+from tl_scopes.scores import row_norms
 
 if TYPE_CHECKING:
     from transformer_lens import ActivationCache
@@ -46,6 +45,8 @@ DEFAULT_BATCH = 16
 VJP_CHUNK = 8
 """Rows of V pulled back at once (vmapped); past 8 the gain is gone and memory grows."""
 N_PREDICTIONS = 7
+MOST_ROW_SCORES = 64
+"""Rows of V up to which each row's own scores are kept in ``details``."""
 COTANGENT_EXPONENT = 8
 """V is scaled to norms near 2**8 before the backward, so that half-precision gradients do not flush to 0."""
 
@@ -162,33 +163,31 @@ def _explain_batch(
         )
         chosen.append([e.rows(read, state) for e in explananda])
     for explanandum, row in zip(explananda, chosen[0], strict=True):
-        if len(row.V) > 1 and (capture.keep_gradient or capture.grads_at):
+        if (len(row.V) > 1 or row.may_ask) and (capture.keep_gradient or capture.grads_at):
             raise ValueError(
                 f"{call}: {explanandum.method} pulls back {len(row.V)} rows, so there is no single gradient to "
                 "keep. Use one row (rank=1), or jacobian_scope row by row, with keep_gradient and grads_at"
             )
-    V = torch.stack([torch.cat([r.V for r in rows]) for rows in chosen], dim=1)
     sources = [run.source, *(run.activations[name] for name in capture.grads_at)]
-    pulled = pull_back(run.hidden, sources, V, capture, call)
+    norms, gradients = _pull_rows(run.hidden, sources, chosen, batch, capture, call)
     log_probs = run.logits.to(dtype).log_softmax(-1)
     for n, (prompt, rows) in enumerate(zip(batch, chosen, strict=True)):
         top = _top_predictions(model, log_probs[n])
-        out, first = [], 0
-        for explanandum, row in zip(explananda, rows, strict=True):
-            at = slice(first, first := first + len(row.V))
-            gradient = pulled[0][at, n, : len(prompt.tokens)]
-            norms = row_norms(gradient)
-            if bool(norms[:, prompt.pos + 1 :].any()):
+        out = []
+        for i, (explanandum, row) in enumerate(zip(explananda, rows, strict=True)):
+            scored = row.score(norms[n][i])
+            if bool(scored.scores[prompt.pos + 1 :].any()):
                 raise ValueError(
                     f"{call}: tokens after pos={prompt.pos} influence the prediction there, so this model is not "
                     "causal; Jacobian Scopes explain causal language models"
                 )
             cache = None
             if capture.wants_cache:
-                cache = _cache(model, run, capture, [g[at.start] for g in pulled[1:]])
+                cache = _cache(model, run, capture, [g[i] for g in gradients[1:]])
             out.append(
                 Attribution(
-                    scores=root_of_squares(norms, row.weights.to(norms.device)).to(dtype).cpu(),
+                    scores=scored.scores.to(dtype).cpu(),
+                    stderr=None if scored.stderr is None else scored.stderr.to(dtype).cpu(),
                     tokens=prompt.tokens,
                     str_tokens=prompt.str_tokens,
                     pos=prompt.pos,
@@ -196,11 +195,9 @@ def _explain_batch(
                     target=row.target,
                     target_str=_target_str(model, row.target),
                     top_predictions=top,
-                    gradient=rearrange(gradient, "1 pos d_model -> pos d_model").cpu()
-                    if capture.keep_gradient
-                    else None,
+                    gradient=gradients[0][i][n, : len(prompt.tokens)].cpu() if capture.keep_gradient else None,
                     cache=cache,
-                    details=_details(row, norms, log_probs[n], capture),
+                    details=_details(row, scored, norms[n][i], log_probs[n], capture),
                     notes=row.notes,
                     provenance=state.provenance(),
                     special=prompt.special,
@@ -209,54 +206,95 @@ def _explain_batch(
         yield out
 
 
+def _pull_rows(
+    hidden: Tensor,
+    sources: Sequence[Tensor],
+    chosen: Sequence[Sequence[Rows]],
+    batch: Sequence[EncodedPrompt],
+    capture: Capture,
+    call: str,
+) -> tuple[list[list[Float[Tensor, "k pos"]]], list[list[Tensor]]]:
+    """Pull all rows back; norms ``[prompt][explanandum]`` on the CPU, and the gradients ``[source][explanandum]``
+    where there is one row each and somebody asked.
+
+    Explananda that sample may ask for more rows when they see the norms; those of one batch are pulled together.
+    """
+    keep = capture.keep_gradient or bool(capture.grads_at)
+    V: Tensor | None = torch.stack([torch.cat([r.V for r in rows]) for rows in chosen], dim=1)
+    counts = [len(r.V) for r in chosen[0]]
+    may_ask = any(r.may_ask for r in chosen[0])
+    norms: list[list[Tensor]] = [[torch.zeros(0, len(p.tokens)) for _ in counts] for p in batch]
+    gradients: list[list[Tensor]] = []
+    while V is not None:
+        parts: list[Tensor] = []
+        for pulled in pull_back(hidden, sources, V, capture, call, retain_graph=may_ask):
+            parts.append(row_norms(pulled[0]).cpu())
+            if keep:
+                gradients = [[*old, *p] for old, p in zip(gradients or [[] for _ in sources], pulled, strict=True)]
+        new = torch.split(torch.cat(parts), counts)
+        for n, prompt in enumerate(batch):
+            norms[n] = [torch.cat([o, x[:, n, : len(prompt.tokens)].to(x)]) for o, x in zip(norms[n], new, strict=True)]
+        asked = [[r.more(x) for r, x in zip(rows, norms[n], strict=True)] for n, rows in enumerate(chosen)]
+        V, counts = _stacked(asked, V)
+    return norms, gradients
+
+
+def _stacked(asked: list[list[Tensor | None]], like: Tensor) -> tuple[Tensor | None, list[int]]:
+    """The rows that were asked for as one ``[k, read, ...]``; zeros where a prompt wants no more but another does."""
+    sizes = [max(0 if m is None else len(m) for m in column) for column in zip(*asked, strict=True)]
+    if not any(sizes):
+        return None, sizes
+    blank = [like.new_zeros(size, *like.shape[2:]) for size in sizes]
+    rows = [torch.cat([b if m is None else m for m, b in zip(row, blank, strict=True)]) for row in asked]
+    return torch.stack(rows, dim=1), sizes
+
+
 def pull_back(
     hidden: Tensor,
     sources: Sequence[Tensor],
     V: Float[Tensor, "k read ..."],
     capture: Capture,
     call: str,
-) -> list[Tensor]:
-    """``V·J`` at each source, ``[k, batch, ...]``, in V's dtype.
+    *,
+    retain_graph: bool = False,
+) -> Iterator[list[Tensor]]:
+    """``V·J`` at each source, ``[rows, batch, ...]`` in V's dtype, chunk by chunk of the rows.
 
     Each row of V is scaled by a power of two before the backward and back after it, which is exact.
 
     Raises:
         ValueError: a source does not influence the target hook, or the backward overflowed.
     """
+    if not hidden.requires_grad:
+        raise _not_upstream(capture, call)
     norms = torch.linalg.vector_norm(V.flatten(2), dim=2)
     exponent = torch.where(norms > 0, COTANGENT_EXPONENT - torch.frexp(norms).exponent, 0)
     scale = torch.ldexp(torch.ones_like(norms), exponent)
     cotangents = (V * scale.reshape(*scale.shape, *[1] * (V.ndim - 2))).to(hidden)
-    if not hidden.requires_grad:
-        raise _not_upstream(capture, call)
-    parts: list[tuple[Tensor | None, ...]] = []
     for first in range(0, len(cotangents), VJP_CHUNK):
         chunk = cotangents[first : first + VJP_CHUNK]
-        keep = first + VJP_CHUNK < len(cotangents)
         one = len(chunk) == 1
         grads = torch.autograd.grad(
             hidden,
             sources,
             chunk[0] if one else chunk,
-            retain_graph=keep,
+            retain_graph=retain_graph or first + VJP_CHUNK < len(cotangents),
             allow_unused=True,
             is_grads_batched=not one,
         )
-        parts.append(tuple(g[None] if one and g is not None else g for g in grads))
-    pulled = []
-    for i in range(len(sources)):
-        columns = [part[i] for part in parts]
-        if any(c is None for c in columns):
-            raise _not_upstream(capture, call, source=i)
-        grad = torch.cat([c for c in columns if c is not None]).to(V.dtype)
-        if not bool(torch.isfinite(grad).all()):
-            raise ValueError(
-                f"{call}: the backward pass gave NaN or infinity in {hidden.dtype}; load the model in bfloat16 or "
-                "float32"
-            )
-        by_row = scale.to(grad.device)
-        pulled.append(grad / by_row.reshape(*by_row.shape, *[1] * (grad.ndim - 2)))
-    return pulled
+        pulled = []
+        for i, grad in enumerate(grads):
+            if grad is None:
+                raise _not_upstream(capture, call, source=i)
+            if not bool(torch.isfinite(grad).all()):
+                raise ValueError(
+                    f"{call}: the backward pass gave NaN or infinity in {hidden.dtype}; load the model in bfloat16 "
+                    "or float32"
+                )
+            grad = (grad[None] if one else grad).to(V.dtype)
+            by_row = scale[first : first + VJP_CHUNK].to(grad.device)
+            pulled.append(grad / by_row.reshape(*by_row.shape, *[1] * (grad.ndim - 2)))
+        yield pulled
 
 
 def _not_upstream(capture: Capture, call: str, source: int = 0) -> ValueError:
@@ -280,13 +318,17 @@ def _target_str(model: LensModel, target: int | None) -> str | None:
 
 
 def _details(
-    row: Rows, norms: Float[Tensor, "k pos"], log_probs: Float[Tensor, " d_vocab"], capture: Capture
+    row: Rows,
+    scored: Scored,
+    norms: Float[Tensor, "k pos"],
+    log_probs: Float[Tensor, " d_vocab"],
+    capture: Capture,
 ) -> dict[str, Any]:
-    """The explanandum's own details, where it was read, and the score of each row if there are several."""
-    details = {**row.details, "at": capture.at, "target_hook": capture.target_hook}
+    """The explanandum's own details, where it was read, and the score of each row if there are a few."""
+    details = {**row.details, **scored.details, "at": capture.at, "target_hook": capture.target_hook}
     if row.target is not None:
         details["target_probability"] = float(log_probs[row.target].exp())
-    if len(row.V) > 1:
+    if 1 < len(norms) <= MOST_ROW_SCORES:
         details["row_scores"] = norms.tolist()
     return details
 

@@ -60,12 +60,11 @@ def load_model(
         )
     if not local and (isinstance(name, Path) or str(name).startswith(("/", "./", "../", "~"))):
         raise ValueError(f"load_model(name={str(name)!r}): there is no such folder")
-    if kind == "hooked":
-        if hooked_class() is None:
-            raise ValueError(
-                f"load_model(kind='hooked'): HookedTransformer was removed in TransformerLens 4 (installed: "
-                f"{transformer_lens_version()}). Use kind='bridge', or install 'transformer_lens<4'"
-            )
+    if kind == "hooked" and hooked_class() is None:
+        raise ValueError(
+            f"load_model(kind='hooked'): HookedTransformer was removed in TransformerLens 4 (installed: "
+            f"{transformer_lens_version()}). Use kind='bridge', or install 'transformer_lens<4'"
+        )
     # Both libraries draw initial weights before they load the real ones.
     with torch.random.fork_rng():
         if kind != "hooked":

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def row_norms(gradients: Float[Tensor, "k pos d_model"]) -> Float[Tensor, "k pos"]:
+def row_norms(gradients: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows"]:
     """``‖G_{i,t}‖₂`` of every row and token."""
-    return reduce(gradients.double().square(), "k pos d_model -> k pos", "sum").sqrt()
+    return reduce(gradients.double().square(), "... d_model -> ...", "sum").sqrt()
 
 
 def root_of_squares(norms: Float[Tensor, "k pos"], weights: Float[Tensor, " k"]) -> Float[Tensor, " pos"]:
