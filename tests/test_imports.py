@@ -13,17 +13,18 @@ import tl_scopes
 
 ROOT = Path(tl_scopes.__file__).parent
 LAYERS = {
-    "attribution": 0, "fisher": 0, "scores": 0,
+    "attribution": 0, "fisher": 0, "matrix": 0, "scores": 0, "words": 0,
     "model": 1,
-    "prompts": 2, "directions": 2, "loading": 2,
+    "prompts": 2, "directions": 2, "information": 2, "moments": 2, "loading": 2,
     "kernel": 3,
-    "jacobian_scopes": 4, "check": 4,
+    "jacobian_scopes": 4, "check": 4, "every_target": 4, "distribution_scopes": 4,
     "views": 5,
-    "demo": 6,
+    "demo": 5,
+    "benchmark": 6,
     "cli": 7, "__main__": 8, "__init__": 8,
 }  # fmt: skip
 """Each module may import modules of its own layer or below; views are imported lazily by attribution."""
-LAZY = {("attribution", "views")}
+LAZY = {("attribution", "views"), ("matrix", "views")}
 
 
 def modules() -> list[Path]:

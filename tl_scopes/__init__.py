@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tl_scopes.benchmark import GoldAlignment, gold_alignment
     from tl_scopes.check import ModelReport, check_model
     from tl_scopes.distribution_scopes import moment_scope, total_information
+    from tl_scopes.every_target import attribution_matrix
     from tl_scopes.jacobian_scopes import (
         contrast_scope,
         fisher_scope,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         temperature_scope,
     )
     from tl_scopes.loading import load_model
+    from tl_scopes.matrix import AttributionMatrix
 
     __version__: str
 
@@ -40,6 +42,8 @@ _HOME = {
     "Attribution": "attribution",
     "TokenScore": "attribution",
     "ModelReport": "check",
+    "AttributionMatrix": "matrix",
+    "attribution_matrix": "every_target",
     "check_model": "check",
     "load_model": "loading",
     "moment_scope": "distribution_scopes",
@@ -55,10 +59,12 @@ _HOME = {
 
 __all__ = [
     "Attribution",
+    "AttributionMatrix",
     "GoldAlignment",
     "ModelReport",
     "TokenScore",
     "__version__",
+    "attribution_matrix",
     "check_model",
     "contrast_scope",
     "fisher_scope",

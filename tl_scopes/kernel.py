@@ -145,23 +145,8 @@ def _explain_batch(
         cache=capture.cache,
         call=call,
     )
-    if not bool(torch.isfinite(run.logits).all()):
-        raise ValueError(
-            f"{call}: the model's logits hold NaN or infinity. Check its weights for NaN; in float16 activations "
-            "may overflow: load the model in bfloat16 or float32"
-        )
-    dtype = compute_dtype(run.logits.dtype)
-    chosen: list[list[Rows]] = []
-    for n, index in enumerate(indices):
-        read = ReadOut(
-            y=run.y[n].detach().to(dtype),
-            hidden=run.hidden[n].detach().to(dtype),
-            logits=run.logits[n].to(run.y.device, dtype),
-            slope=None if run.slope is None else run.slope[n].to(run.y.device, dtype),
-            W_U=model.W_U.detach(),
-            index=index,
-        )
-        chosen.append([e.rows(read, state) for e in explananda])
+    reads = read_outs(model, run, indices, call)
+    chosen = [[e.rows(read, state) for e in explananda] for read in reads]
     for explanandum, row in zip(explananda, chosen[0], strict=True):
         if (len(row.V) > 1 or row.may_ask) and (capture.keep_gradient or capture.grads_at):
             raise ValueError(
@@ -170,6 +155,7 @@ def _explain_batch(
             )
     sources = [run.source, *(run.activations[name] for name in capture.grads_at)]
     norms, gradients = _pull_rows(run.hidden, sources, chosen, batch, capture, call)
+    dtype = compute_dtype(run.logits.dtype)
     log_probs = run.logits.to(dtype).log_softmax(-1)
     for n, (prompt, rows) in enumerate(zip(batch, chosen, strict=True)):
         top = _top_predictions(model, log_probs[n])
@@ -204,6 +190,27 @@ def _explain_batch(
                 )
             )
         yield out
+
+
+def read_outs(model: LensModel, run: ForwardPass, indices: Sequence[int], call: str) -> list[ReadOut]:
+    """What directions depend on, at every explained position of a run."""
+    if not bool(torch.isfinite(run.logits).all()):
+        raise ValueError(
+            f"{call}: the model's logits hold NaN or infinity. Check its weights for NaN; in float16 activations "
+            "may overflow: load the model in bfloat16 or float32"
+        )
+    dtype, device, W_U = compute_dtype(run.logits.dtype), run.y.device, model.W_U.detach()
+    return [
+        ReadOut(
+            y=run.y[n].detach().to(dtype),
+            hidden=run.hidden[n].detach().to(dtype),
+            logits=run.logits[n].to(device, dtype),
+            slope=None if run.slope is None else run.slope[n].to(device, dtype),
+            W_U=W_U,
+            index=index,
+        )
+        for n, index in enumerate(indices)
+    ]
 
 
 def _pull_rows(
@@ -267,10 +274,10 @@ def pull_back(
     """
     if not hidden.requires_grad:
         raise _not_upstream(capture, call)
-    norms = torch.linalg.vector_norm(V.flatten(2), dim=2)
+    norms = torch.linalg.vector_norm(V.flatten(2), dim=2).amax(dim=1)
     exponent = torch.where(norms > 0, COTANGENT_EXPONENT - torch.frexp(norms).exponent, 0)
     scale = torch.ldexp(torch.ones_like(norms), exponent)
-    cotangents = (V * scale.reshape(*scale.shape, *[1] * (V.ndim - 2))).to(hidden)
+    cotangents = (V * scale.reshape(-1, *[1] * (V.ndim - 1))).to(hidden)
     for first in range(0, len(cotangents), VJP_CHUNK):
         chunk = cotangents[first : first + VJP_CHUNK]
         one = len(chunk) == 1
@@ -293,7 +300,7 @@ def pull_back(
                 )
             grad = (grad[None] if one else grad).to(V.dtype)
             by_row = scale[first : first + VJP_CHUNK].to(grad.device)
-            pulled.append(grad / by_row.reshape(*by_row.shape, *[1] * (grad.ndim - 2)))
+            pulled.append(grad / by_row.reshape(-1, *[1] * (grad.ndim - 1)))
         yield pulled
 
 

@@ -390,8 +390,9 @@ def forward_pass(
     model: LensModel,
     tokens: Int[Tensor, "batch pos"],
     mask: Bool[Tensor, "batch pos"],
-    read: Int[Tensor, " batch"],
+    read: Int[Tensor, " read"],
     *,
+    rows: Int[Tensor, " read"] | None = None,
     source: str,
     target: str = Y_HOOK,
     grads: Sequence[str] = (),
@@ -406,7 +407,8 @@ def forward_pass(
     Args:
         tokens: right-padded.
         mask: True on real tokens.
-        read: the explained position of each row.
+        read: the explained positions.
+        rows: the row of the batch each of them is in; None is one position per row, in order.
         source: hook whose gradient is wanted.
         target: hook where directions live.
         grads: further hooks whose gradient is wanted.
@@ -421,7 +423,7 @@ def forward_pass(
         require_hook(model, points, name, call, "cache")
 
     device = source_device(model)
-    rows = torch.arange(len(tokens), device=device)
+    rows = torch.arange(len(tokens), device=device) if rows is None else rows.to(device)
     columns = read.to(device)
     got: dict[str, Tensor] = {}
     picked: dict[str, Tensor] = {}

@@ -1,0 +1,92 @@
+"""Invariant: each row of the matrix is the scope of that position, called by itself."""
+
+from __future__ import annotations
+
+import families
+import oracles
+import pytest
+import torch
+
+import tl_scopes as tls
+from tl_scopes import every_target
+
+TOKENS = families.prompt_tokens(12)
+
+
+@pytest.mark.parametrize(("family", "kind"), families.PAIRS)
+def test_rows_equal_single_calls(family: str, kind: str) -> None:
+    model = families.build(family, kind, torch.float32).model
+    for method, scope in (("semantic", tls.semantic_scope), ("temperature", tls.temperature_scope)):
+        matrix = tls.attribution_matrix(model, TOKENS, method=method)
+        assert matrix.positions == tuple(range(12))
+        for s in range(12):
+            options = {"target": int(TOKENS[s + 1])} if method == "semantic" and s + 1 < 12 else {}
+            alone = scope(model, TOKENS, pos=s, **options)
+            assert matrix.targets[s] == alone.target
+            assert oracles.relative_error(matrix.scores[s], alone.scores) < families.FLOAT32_RTOL, (method, s)
+
+
+@pytest.mark.parametrize("kind", families.kinds_available())
+def test_fisher_contrast_and_total_information_rows_equal_single_calls(kind: str) -> None:
+    model = families.build("gpt2", kind).model
+    fisher = tls.attribution_matrix(model, TOKENS, method="fisher", rank=3, positions=[4, -1])
+    contrast = tls.attribution_matrix(model, TOKENS, method="contrast", foil=3, positions=[4])
+    for row, s in ((0, 4), (1, 11)):
+        alone = tls.fisher_scope(model, TOKENS, rank=3, pos=s)
+        assert oracles.relative_error(fisher.scores[row], alone.scores) < 1e-9
+        assert fisher.details["first_eigenvalue"][row] == pytest.approx(alone.details["eigenvalues"][0])
+    alone = tls.contrast_scope(model, TOKENS, target=int(TOKENS[5]), foil=3, pos=4)
+    assert oracles.relative_error(contrast.scores[0], alone.scores) < 1e-9
+    full = tls.attribution_matrix(model, TOKENS, method="total_information", rank=families.D_MODEL, positions=[6])
+    exact = tls.total_information(model, TOKENS, method="exact", pos=6)
+    assert oracles.relative_error(full.scores[0], exact.scores) < 1e-9
+
+
+def test_the_upper_triangle_is_exactly_zero() -> None:
+    scores = tls.attribution_matrix(families.build("llama", "bridge").model, TOKENS).scores
+    assert bool((scores.triu(1) == 0).all())
+    assert bool((scores.tril() > 0).any())
+
+
+def test_the_last_row_explains_the_top_prediction_and_says_so() -> None:
+    model = families.build("gpt2", "bridge").model
+    matrix = tls.attribution_matrix(model, TOKENS)
+    assert matrix.targets[:-1] == tuple(TOKENS[1:].tolist())
+    assert matrix.targets[-1] == int(model(TOKENS[None])[0, -1].argmax())
+    assert matrix.top_target_flagged
+    assert not tls.attribution_matrix(model, TOKENS, positions=[3]).top_target_flagged
+
+
+def test_blocks_do_not_change_the_numbers(monkeypatch) -> None:
+    model = families.build("gpt2", "bridge").model
+    several = tls.attribution_matrix(model, TOKENS).scores
+    monkeypatch.setattr(every_target, "BLOCKS", 1)
+    assert oracles.relative_error(tls.attribution_matrix(model, TOKENS).scores, several) < 1e-9
+
+
+def test_rows_come_in_the_order_asked_for() -> None:
+    model = families.build("gpt2", "bridge").model
+    forth = tls.attribution_matrix(model, TOKENS, positions=[2, 9, 5])
+    back = tls.attribution_matrix(model, TOKENS, positions=[5, 9, 2])
+    assert forth.positions == (2, 9, 5)
+    assert oracles.relative_error(back.scores.flip(0), forth.scores) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"positions": [12]}, r"positions must be in -12\.\.11"),
+        ({"positions": []}, "positions must be in"),
+        ({"positions": [3, -9]}, "each position once"),
+        ({"method": "nonsense"}, "expected one of"),
+        ({"method": "contrast"}, "needs a foil"),
+    ],
+)
+def test_mistakes_are_refused(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        tls.attribution_matrix(families.build("gpt2", "bridge").model, TOKENS, **options)
+
+
+def test_a_list_of_prompts_is_refused() -> None:
+    with pytest.raises(TypeError, match="expected one string or one tensor"):
+        tls.attribution_matrix(families.build("gpt2", "bridge").model, ["the dog"])

@@ -1,0 +1,211 @@
+"""Every prediction of a text explained at once: one row of scores per explained position.
+
+Row s is the scope of the prediction made at position s, whose target is the token that really follows. One forward
+serves many rows: the final hidden states of all explained positions are read from it, and each row's direction is
+pulled back by itself, several at a time (vmapped). A prediction at s needs only tokens up to s, so positions are taken in
+blocks and each block runs on the prompt cut after its last position: shorter backwards, for one forward per block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from tl_scopes.directions import Contrast, Explanandum, Fisher, Rows, Semantic, Temperature
+from tl_scopes.information import TotalInformation
+from tl_scopes.jacobian_scopes import encode
+from tl_scopes.kernel import Capture, pull_back, read_outs
+from tl_scopes.matrix import AttributionMatrix
+from tl_scopes.model import LensModel, ModelState, compute_dtype, differentiable, forward_pass, model_state
+from tl_scopes.prompts import EncodedPrompt, Token, encode_targets, token_strings
+from tl_scopes.scores import row_norms
+
+BLOCKS = 8
+"""Blocks of positions: more shorten the backwards further but cost one forward each."""
+MatrixMethod = Literal["semantic", "contrast", "fisher", "temperature", "total_information"]
+
+
+def attribution_matrix(
+    model: LensModel,
+    prompt: str | Tensor,
+    *,
+    method: MatrixMethod = "semantic",
+    positions: Sequence[int] | None = None,
+    foil: Token | None = None,
+    rank: int | None = None,
+    tol: float = 1e-4,
+    n_samples: int = 32,
+    seed: int = 0,
+    prepend_bos: bool | None = None,
+    at: str = "hook_embed",
+) -> AttributionMatrix:
+    """Influence of every input token on every prediction of a text.
+
+    ``scores[s, t] = ‖v_sᵀ ∂y_s/∂x_t‖₂`` with the direction of ``method`` at each explained position s; exactly 0 for
+    ``t > s``. Semantic target: the token that follows in the text; for the last token, the model's top prediction, and
+    ``top_target_flagged`` says so.
+
+    Args:
+        model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
+        prompt: one string, or a 1-D or ``[1, pos]`` tensor of token ids.
+        method: the scope of every row.
+        positions: explained positions (negative counts from the end), in the order of the rows; None is all.
+        foil: of ``"contrast"``.
+        rank: of ``"fisher"`` (None is 1) and of ``"total_information"`` (None is 8).
+        tol: of ``"fisher"``.
+        n_samples: probes of ``"total_information"``.
+        seed: of the probes.
+        prepend_bos: put BOS before a string prompt; None is the model's own default.
+        at: hook of the source.
+
+    Returns:
+        An :class:`AttributionMatrix`; the same numbers as one call of the scope per position. Fisher rows are each
+        divided by their own ``λ_1``, kept in ``details["first_eigenvalue"]``: compare scores within a row.
+
+    Raises:
+        ValueError: as :func:`tl_scopes.semantic_scope`; repeated positions or positions outside the prompt.
+        TypeError: a list of prompts.
+
+    Cost: up to 8 forwards on prefixes of the prompt and one vector-Jacobian product per row of V; the largest tensors
+        are the graph of one prefix and the gradients of 8 rows.
+
+    >>> matrix = attribution_matrix(model, "German: der Hund sieht die Katze. English: the dog")
+    >>> matrix.scores.shape == (len(matrix.tokens), len(matrix.tokens))
+    True
+
+    Reference: paper figs. 3 and 7 (one row per translated word).
+    """
+    call = "attribution_matrix"
+    if not isinstance(prompt, str | Tensor):
+        raise TypeError(
+            f"{call}(prompt=...): expected one string or one tensor of token ids, got {type(prompt).__name__}"
+        )
+    model, encoded = encode(model, prompt, -1, prepend_bos, call)
+    text = encoded[0]
+    n = len(text.tokens)
+    explained = _positions(positions, n, call)
+    state = model_state(model)
+    following = [int(text.tokens[p + 1]) if p + 1 < n else None for p in explained]
+    foils = encode_targets(model, foil, len(explained), argument="foil", call=call)
+    if method == "contrast" and foil is None:
+        raise ValueError(f"{call}(foil=None): the contrast scope needs a foil")
+    made: dict[str, Explanandum] = {
+        "semantic": Semantic(tuple(following)),
+        "contrast": Contrast(tuple(following), tuple(f for f in foils if f is not None)),
+        "fisher": Fisher(1 if rank is None else rank, tol),
+        "temperature": Temperature(),
+        "total_information": TotalInformation("sampled", 8 if rank is None else rank, n_samples, None, seed),
+    }
+    if method not in made:
+        raise ValueError(f"{call}(method={method!r}): expected one of {tuple(made)}")
+    explanandum = made[method]
+    explanandum.check(state, call)
+
+    scores = torch.zeros(len(explained), n, dtype=compute_dtype(model.W_U.dtype))
+    rows: dict[int, Rows] = {}
+    order = sorted(range(len(explained)), key=lambda i: explained[i])
+    size = -(-len(order) // BLOCKS)
+    blocks = [order[i : i + size] for i in range(0, len(order), size)]
+    with differentiable(model), tqdm(total=len(order), desc=call, unit="target", disable=None) as bar:
+        for block in blocks:
+            for i, row, row_scores in _block(model, state, text, explained, block, explanandum, at, call):
+                rows[i] = row
+                scores[i, : len(row_scores)] = row_scores.to(scores)
+                bar.update()
+    return _result(model, state, text, explained, method, at, scores, [rows[i] for i in range(len(explained))])
+
+
+def _positions(positions: Sequence[int] | None, n: int, call: str) -> list[int]:
+    """Explained positions, non-negative and different."""
+    if positions is None:
+        return list(range(n))
+    asked = list(positions)
+    outside = [p for p in asked if isinstance(p, bool) or not isinstance(p, int) or not -n <= p < n]
+    if outside or not asked:
+        raise ValueError(f"{call}(positions={asked}): the prompt has {n} tokens; positions must be in {-n}..{n - 1}")
+    found = [p % n for p in asked]
+    if len(set(found)) != len(found):
+        raise ValueError(f"{call}(positions={asked}): each position once")
+    return found
+
+
+def _block(
+    model: LensModel,
+    state: ModelState,
+    text: EncodedPrompt,
+    explained: Sequence[int],
+    block: Sequence[int],
+    explanandum: Explanandum,
+    at: str,
+    call: str,
+) -> list[tuple[int, Rows, Tensor]]:
+    """Rows and scores of one block of targets, from one forward on the prompt up to the last of them."""
+    columns = torch.tensor([explained[i] for i in block])
+    tokens = text.tokens[None, : int(columns.max()) + 1]
+    run = forward_pass(
+        model,
+        tokens,
+        torch.ones_like(tokens, dtype=torch.bool),
+        columns,
+        rows=torch.zeros_like(columns),
+        source=at,
+        call=call,
+    )
+    rows = [explanandum.rows(read, state) for read in read_outs(model, run, block, call)]
+    owner = [n for n, row in enumerate(rows) for _ in range(len(row.V))]
+    # Row j of V belongs to one explained position and is 0 at all others.
+    V = rows[0].V.new_zeros(len(owner), len(block), rows[0].V.shape[1])
+    V[torch.arange(len(owner)), torch.tensor(owner)] = torch.cat([row.V for row in rows])
+    norms = torch.cat([row_norms(g[:, 0]).cpu() for (g,) in pull_back(run.hidden, [run.source], V, Capture(at), call)])
+    out = []
+    for n, (i, row) in enumerate(zip(block, rows, strict=True)):
+        mine = norms[torch.tensor([o == n for o in owner])]
+        scores = row.score(mine).scores
+        if bool(scores[explained[i] + 1 :].any()):
+            raise ValueError(
+                f"{call}: tokens after position {explained[i]} influence the prediction there, so this model is not "
+                "causal; Jacobian Scopes explain causal language models"
+            )
+        out.append((i, row, scores))
+    return out
+
+
+def _result(
+    model: LensModel,
+    state: ModelState,
+    text: EncodedPrompt,
+    explained: Sequence[int],
+    method: str,
+    at: str,
+    scores: Tensor,
+    rows: Sequence[Rows],
+) -> AttributionMatrix:
+    """The frozen matrix with each row's target and the details that differ between rows."""
+    targets = tuple(row.target for row in rows)
+    texts = [None if t is None else token_strings(model, torch.tensor([t]))[0] for t in targets]
+    details: dict[str, Any] = {"at": at}
+    if method == "fisher":
+        details["first_eigenvalue"] = [row.details["eigenvalues"][0] for row in rows]
+        details["explained_share"] = [row.details["explained_share"] for row in rows]
+    if method == "temperature":
+        details["beta"] = [row.details["beta"] for row in rows]
+    flagged = method in ("semantic", "contrast") and len(text.tokens) - 1 in explained
+    notes = tuple(dict.fromkeys(note for row in rows for note in row.notes))
+    return AttributionMatrix(
+        scores=scores,
+        tokens=text.tokens,
+        str_tokens=text.str_tokens,
+        positions=tuple(explained),
+        method=method,
+        targets=targets,
+        target_strs=tuple(texts),
+        top_target_flagged=flagged,
+        details=details,
+        notes=notes,
+        provenance=state.provenance(),
+        special=text.special,
+    )
