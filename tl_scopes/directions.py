@@ -60,9 +60,9 @@ class ReadOut:
         w = self.W_U[:, token].to(self.y)
         return w if self.slope is None else w * self.slope[token]
 
-    def fisher(self) -> FisherInformation:
+    def fisher(self, state: ModelState) -> FisherInformation:
         """Fisher information at ``y``."""
-        return FisherInformation(self.W_U.T.to(self.y), self.logits, self.slope)
+        return FisherInformation(self.W_U.T, self.logits, self.slope, state.unembedding_norms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +211,7 @@ class Fisher:
 
     def rows(self, read: ReadOut, state: ModelState) -> Rows:
         """Leading eigenvectors of F with their certificate."""
-        pairs = read.fisher().eigenpairs(self.rank, self.tol)
+        pairs = read.fisher(state).eigenpairs(self.rank, self.tol)
         first = float(pairs.values[0])
         second = float(pairs.values[1]) if self.rank > 1 else pairs.next_value
         gap = first - second

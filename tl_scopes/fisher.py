@@ -20,7 +20,7 @@ which builds F in full and takes its singular value decomposition.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,8 +28,12 @@ from einops import einsum, reduce
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_scopes.eigensolver import davidson, lanczos
+
 DENSE_COST = 2e9
 """Multiply-adds (``d_vocab·d_model²``) up to which the dense matrix is built: about a tenth of a second."""
+MOST_PROBABLE = 2048
+"""Tokens in the restricted problem that starts and preconditions the iterative solver."""
 _CHUNK = 8192
 
 
@@ -58,9 +62,11 @@ class FisherInformation:
     """F at one read position, as an operator on ``[d_model]`` vectors.
 
     Args:
-        W: ``[d_vocab, d_model]`` unembedding rows, float32 or float64.
-        logits: ``[d_vocab]`` in the same dtype, as the model returns them (capped, scaled).
+        W: ``[d_vocab, d_model]`` unembedding rows, in any dtype; half precision is raised chunk by chunk.
+        logits: ``[d_vocab]`` float32 or float64, as the model returns them (capped, scaled); all is computed in their
+            dtype.
         slope: ``[d_vocab]`` derivative of the returned logits by ``W y + b``, or None where it is 1.
+        row_norms: ``[d_vocab]`` ``‖w_i‖²`` in float64 if they are at hand: saves a pass over W in :meth:`trace`.
 
     Raises:
         ValueError: the distribution is one-hot to the precision at hand, so that F underflows to 0.
@@ -71,8 +77,10 @@ class FisherInformation:
         W: Float[Tensor, "d_vocab d_model"],
         logits: Float[Tensor, " d_vocab"],
         slope: Float[Tensor, " d_vocab"] | None = None,
+        row_norms: Float[Tensor, " d_vocab"] | None = None,
     ) -> None:
-        self.W, self.slope = W, slope
+        self.W, self.slope, self.dtype = W, slope, logits.dtype
+        self.row_norms = row_norms
         self.top = int(logits.argmax())
         log_odds = logits - logits[self.top]
         log_odds[self.top] = -torch.inf
@@ -80,9 +88,9 @@ class FisherInformation:
         self.tail = torch.exp(log_odds - torch.log1p(log_tail.exp()))
         self.tail_mass = float(self.tail.sum())
         self.top_row = self._rows(slice(self.top, self.top + 1))[0]
-        if self.tail_mass < torch.finfo(W.dtype).tiny * 1e4:
+        if self.tail_mass < torch.finfo(self.dtype).tiny * 1e4:
             raise ValueError(
-                f"the next-token distribution is one-hot to {W.dtype} precision (mass off the top token "
+                f"the next-token distribution is one-hot to {self.dtype} precision (mass off the top token "
                 f"{self.tail_mass:.1e}): its Fisher information is 0 and has no leading direction. Explain "
                 "the token's logit with semantic_scope, or load the model in float64"
             )
@@ -92,9 +100,13 @@ class FisherInformation:
         """Width of the final hidden state."""
         return int(self.W.shape[1])
 
-    def _rows(self, at: slice) -> Float[Tensor, "rows d_model"]:
-        """Rows of A."""
-        rows = self.W[at]
+    def zeros(self, *shape: int) -> Tensor:
+        """Zeros in the computing dtype, where W is."""
+        return torch.zeros(*shape, dtype=self.dtype, device=self.W.device)
+
+    def _rows(self, at: slice | Tensor) -> Float[Tensor, "rows d_model"]:
+        """Rows of A in the computing dtype."""
+        rows = self.W[at].to(self.dtype)
         return rows if self.slope is None else rows * self.slope[at, None]
 
     def _centred_chunks(self) -> Iterator[tuple[slice, Float[Tensor, "rows d_model"]]]:
@@ -103,25 +115,48 @@ class FisherInformation:
             at = slice(start, start + _CHUNK)
             yield at, self._rows(at) - self.top_row
 
+    def _times(self, a: Float[Tensor, " d_model"]) -> Float[Tensor, " d_vocab"]:
+        """``A a``: one pass over W."""
+        if self.W.dtype == self.dtype:
+            c = self.W @ a
+        else:
+            c = torch.cat([rows.to(self.dtype) @ a for rows in torch.split(self.W, _CHUNK)])
+        return c if self.slope is None else c * self.slope
+
+    def _transpose_times(self, r: Float[Tensor, " d_vocab"]) -> Float[Tensor, " d_model"]:
+        """``Aᵀ r``: one pass over W."""
+        r = r if self.slope is None else r * self.slope
+        if self.W.dtype == self.dtype:
+            return r @ self.W
+        out = self.zeros(self.d_model)
+        for part, rows in zip(torch.split(r, _CHUNK), torch.split(self.W, _CHUNK), strict=True):
+            out += part @ rows.to(self.dtype)
+        return out
+
     def product(self, a: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
         """``F a = Σ_i p_i (c_i − c̄) (a_i − a_top)`` with ``c_i = (a_i − a_top)·a``: two passes over W."""
-        c = self.W @ a
-        if self.slope is not None:
-            c = c * self.slope
+        c = self._times(a)
         c = c - c[self.top]
         r = self.tail * (c - torch.dot(self.tail, c))
-        moved = r if self.slope is None else r * self.slope
-        return moved @ self.W - r.sum() * self.top_row
+        return self._transpose_times(r) - r.sum() * self.top_row
 
     def trace(self) -> float:
         """``tr F = Σ_i p_i ‖a_i − a_top‖² − ‖Σ_i p_i (a_i − a_top)‖²``."""
-        second = 0.0
-        mean = torch.zeros(self.d_model, dtype=torch.float64, device=self.W.device)
-        for at, centred in self._centred_chunks():
-            norms = reduce(centred.square(), "rows d_model -> rows", "sum")
-            second += float(torch.dot(self.tail[at].double(), norms.double()))
-            mean += (self.tail[at] @ centred).double()
-        return second - float(mean.square().sum())
+        if self.row_norms is None:
+            second = 0.0
+            mean = torch.zeros(self.d_model, dtype=torch.float64, device=self.W.device)
+            for at, centred in self._centred_chunks():
+                norms = reduce(centred.square(), "rows d_model -> rows", "sum")
+                second += float(torch.dot(self.tail[at].double(), norms.double()))
+                mean += (self.tail[at] @ centred).double()
+            return second - float(mean.square().sum())
+        # The same with the squares expanded: one pass over W instead of one over a centred copy of it.
+        tail, top = self.tail.double(), self.top_row.double()
+        norms = self.row_norms if self.slope is None else self.row_norms * self.slope.double().square()
+        sums = self._transpose_times(self.tail).double()
+        mass = tail.sum()
+        second_moment = torch.dot(tail, norms) - 2 * torch.dot(top, sums) + mass * top.square().sum()
+        return float(second_moment - (sums - mass * top).square().sum())
 
     def dense(self) -> Float[Tensor, "d_model d_model"]:
         """F itself in float64: ``d_vocab·d_model²`` multiply-adds."""
@@ -136,13 +171,13 @@ class FisherInformation:
     def gaussian_probes(self, n: int, generator: torch.Generator) -> Float[Tensor, "n d_model"]:
         """``v = Σ_i √p_i ξ_i (a_i − μ)`` with ``ξ ~ N(0, I)``: ``E[v vᵀ] = F``. One pass over W for all n.
 
-        Centred at the top row, ``v = Σ_tail √p_i ξ_i (a_i − a_top) − μ' Σ_i √p_i ξ_i`` with ``μ' = Σ_tail p_i (a_i − a_top)``.
+        Centred at the top row: ``v = Σ_tail √p_i ξ_i (a_i − a_top) − μ' Σ_i √p_i ξ_i``, ``μ' = Σ_tail p_i (a_i − a_top)``.
         """
-        draws = torch.randn(n, len(self.tail), generator=generator, dtype=torch.float64).to(self.W)
+        draws = torch.randn(n, len(self.tail), generator=generator, dtype=torch.float64).to(self.tail)
         weighted = draws * self.tail.sqrt()
         total = weighted.sum(dim=1) + draws[:, self.top] * math.sqrt(1 - self.tail_mass)
-        V = self.W.new_zeros(n, self.d_model)
-        mean = self.W.new_zeros(self.d_model)
+        V = self.zeros(n, self.d_model)
+        mean = self.zeros(self.d_model)
         for at, centred in self._centred_chunks():
             V += weighted[:, at] @ centred
             mean += self.tail[at] @ centred
@@ -158,82 +193,51 @@ class FisherInformation:
     def eigenpairs(self, rank: int, tol: float) -> Eigenpairs:
         """The ``rank`` leading eigenpairs, each with relative residual at most ``tol``.
 
-        Builds F where that costs less than :data:`DENSE_COST`, else runs Lanczos on products with F.
+        Builds F where that costs less than :data:`DENSE_COST`, else :func:`tl_scopes.eigensolver.davidson` on products
+        with F, started and preconditioned by F restricted to the most probable tokens.
         """
         if self.W.shape[0] * self.d_model**2 <= DENSE_COST:
             return self._dense_eigenpairs(rank)
-        return self._lanczos(rank, tol)
+        return self.iterative_eigenpairs(rank, tol)
+
+    def iterative_eigenpairs(self, rank: int, tol: float) -> Eigenpairs:
+        """As :meth:`eigenpairs`, never building F."""
+        generator = torch.Generator().manual_seed(0)
+        start = torch.randn(self.d_model, generator=generator, dtype=torch.float64).to(self.tail)
+        size = min(self.W.shape[0], max(MOST_PROBABLE, 4 * rank))
+        restricted = lanczos(self._restricted(size), start, min(self.d_model, 24 + 3 * rank))
+        found = davidson(self.product, restricted, rank, tol, self.dtype, generator)
+        following = restricted.values[rank:].max() if len(restricted.values) > rank else None
+        # Rounding of the products themselves: what the residual cannot see.
+        slack = 8 * torch.finfo(self.dtype).eps
+        return Eigenpairs(
+            values=found.values.clamp_min(0).to(self.dtype),
+            vectors=found.vectors.to(self.dtype),
+            trace=self.trace(),
+            residual=(found.residual + slack).to(self.dtype),
+            next_value=max(found.next_value or 0.0, float(following) if following is not None else 0.0),
+            products=found.products,
+        )
+
+    def _restricted(self, size: int) -> Callable[[Tensor], Tensor]:
+        """Products with F restricted to the ``size`` most probable tokens: small, and close where p is concentrated."""
+        chosen = self.tail.topk(size).indices
+        centred, p = self._rows(chosen) - self.top_row, self.tail[chosen]
+        mean = p @ centred
+
+        def product(a: Tensor) -> Tensor:
+            return (p * (centred @ a)) @ centred - torch.dot(mean, a) * mean
+
+        return product
 
     def _dense_eigenpairs(self, rank: int) -> Eigenpairs:
         F = self.dense()
         values, vectors = torch.linalg.eigh(F)
         values, vectors = values.flip(0).clamp_min(0), vectors.flip(1).T
-        return self._certified(values[:rank], vectors[:rank], values[rank : rank + 1], F, 0)
-
-    def _certified(
-        self,
-        values: Float[Tensor, " rank"],
-        vectors: Float[Tensor, "rank d_model"],
-        following: Float[Tensor, " n"],
-        F: Float[Tensor, "d_model d_model"] | None,
-        products: int,
-    ) -> Eigenpairs:
-        """Round to the working dtype, then measure the residual of exactly what is returned."""
-        values, vectors = values.to(self.W.dtype), vectors.to(self.W.dtype)
+        following = float(values[rank]) if rank < len(values) else 0.0
+        values, vectors = values[:rank].to(self.dtype), vectors[:rank].to(self.dtype)
         vectors = vectors / vectors.norm(dim=1, keepdim=True)
-        if F is None:
-            images = torch.stack([self.product(u) for u in vectors])
-        else:
-            images = (vectors.double() @ F).to(self.W.dtype)
-        floor = torch.finfo(values.dtype).tiny
-        residual = (images - values[:, None] * vectors).norm(dim=1) / values.clamp_min(floor)
-        return Eigenpairs(
-            values=values,
-            vectors=vectors,
-            trace=self.trace() if F is None else float(F.trace()),
-            residual=residual,
-            next_value=float(following[0]) if len(following) else 0.0,
-            products=products,
-        )
-
-    def _lanczos(self, rank: int, tol: float) -> Eigenpairs:
-        """Lanczos with full reorthogonalisation; ends at the tolerance or at the full Krylov space."""
-        d = self.d_model
-        generator = torch.Generator().manual_seed(0)
-        basis: list[Tensor] = []
-        images: list[Tensor] = []
-        q = self._fresh_direction(basis, generator)
-        while True:
-            basis.append(q)
-            image = self.product(q)
-            images.append(image)
-            Q, FQ = torch.stack(basis).double(), torch.stack(images).double()
-            n = len(basis)
-            if n >= min(rank + 2, d) and (n % 4 == 0 or n == d or rank == 1):
-                ritz, mix = torch.linalg.eigh(Q @ FQ.T)
-                ritz, mix = ritz.flip(0), mix.flip(1)[:, :rank].T
-                vectors = mix @ Q
-                residual = (mix @ FQ - ritz[:rank, None] * vectors).norm(dim=1)
-                if n == d or bool((residual <= 0.5 * tol * ritz[:rank].abs()).all()):
-                    return self._certified(ritz[:rank], vectors, ritz[rank : rank + 1], None, n + rank)
-            q = self._orthogonal_to(image, basis)
-            if float(q.norm()) <= 1e-6 * float(image.norm()) + torch.finfo(q.dtype).tiny:
-                q = self._fresh_direction(basis, generator)
-            q = q / q.norm()
-
-    def _fresh_direction(self, basis: list[Tensor], generator: torch.Generator) -> Float[Tensor, " d_model"]:
-        """A random unit vector orthogonal to the basis, from a generator of our own."""
-        draw = torch.randn(self.d_model, generator=generator, dtype=torch.float64)
-        q = self._orthogonal_to(draw.to(self.W), basis)
-        unit: Tensor = q / q.norm()
-        return unit
-
-    @staticmethod
-    def _orthogonal_to(q: Tensor, basis: list[Tensor]) -> Float[Tensor, " d_model"]:
-        """``q`` less its projection on the basis, twice (once loses orthogonality in floating point)."""
-        if not basis:
-            return q
-        Q = torch.stack(basis)
-        for _ in range(2):
-            q = q - (Q @ q) @ Q
-        return q
+        images = vectors.double() @ F
+        floor = torch.finfo(self.dtype).tiny
+        residual = (images - values[:, None].double() * vectors).norm(dim=1) / values.clamp_min(floor)
+        return Eigenpairs(values, vectors, float(F.trace()), residual.to(self.dtype), following, 0)

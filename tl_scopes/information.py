@@ -64,7 +64,7 @@ class TotalInformation:
 
     def rows(self, read: ReadOut, state: ModelState) -> Rows:
         """Eigenvectors with weights ``λ_i``, and for ``sampled`` the first probes."""
-        fisher = read.fisher()
+        fisher = read.fisher(state)
         if self.how == "exact":
             pairs = fisher.all_eigenpairs()
         elif self.rank == 0:
@@ -72,8 +72,8 @@ class TotalInformation:
         else:
             pairs = fisher.eigenpairs(self.rank, _EIGEN_TOL)
         details: dict[str, Any] = {"estimator": self.how, "trace": fisher.trace() if pairs is None else pairs.trace}
-        V = fisher.W.new_zeros(0, fisher.d_model) if pairs is None else pairs.vectors
-        weights = fisher.W.new_zeros(0) if pairs is None else pairs.values
+        V = fisher.zeros(0, fisher.d_model) if pairs is None else pairs.vectors
+        weights = fisher.zeros(0) if pairs is None else pairs.values
         if pairs is not None:
             details["rank"] = len(pairs.values)
             details["explained_share"] = float(pairs.values.sum()) / pairs.trace

@@ -191,6 +191,12 @@ class ModelState:
         return float(mean.norm() / column.clamp_min(1e-30)) < 0.05 / math.sqrt(W.shape[1])
 
     @cached_property
+    def unembedding_norms(self) -> Tensor:
+        """``‖w_i‖²`` of every unembedding row, ``[d_vocab]`` float64."""
+        W = self.model.W_U.detach()
+        return torch.cat([w.double().square().sum(dim=0) for w in torch.split(W, 8192, dim=1)])
+
+    @cached_property
     def unembedding_bias(self) -> bool:
         """Is there a non-zero ``b_U``?"""
         return bool((self.model.b_U != 0).any())
