@@ -107,6 +107,30 @@ def test_a_model_that_is_not_there_is_a_mistake_too(monkeypatch, capsys) -> None
     assert "there is no such folder" in capsys.readouterr().err
 
 
+def test_matrix_shows_every_target_and_writes_what_was_asked_for(run, tmp_path: Path) -> None:
+    page, table = tmp_path / "m.html", tmp_path / "m.csv"
+    code, out, _ = run("matrix", "--html", str(page), "--csv", str(table))
+    assert code == 0
+    assert "Hund" in out
+    assert "top prediction" in out
+    assert "<html" in page.read_text(encoding="utf-8")
+    assert len(table.read_text().splitlines()) == 1 + len(tls.load_model("demo").to_tokens(PROMPT + " dog")[0])
+
+
+def test_spectrum_prints_shares_and_draws_them(run, tmp_path: Path) -> None:
+    code, out, _ = run("spectrum", PROMPT, "-k", "4", "--plot", str(tmp_path / "s.png"))
+    assert code == 0
+    assert "rank-1 share" in out
+    assert (tmp_path / "s.png").stat().st_size > 10_000
+
+
+def test_gold_prints_the_table(run) -> None:
+    code, out, _ = run("gold", "--corpus", "translation", "-n", "6", "--method", "semantic")
+    assert code == 0
+    assert "translation" in out
+    assert "chance" in out
+
+
 @pytest.mark.slow
 def test_both_ways_of_calling_it_work_in_a_process_of_their_own() -> None:
     blocked = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "no_network")}
@@ -136,3 +160,22 @@ def test_hostile_token_text_is_shown_as_text(text: str, demo_model) -> None:
     shown = console.export_text()
     assert terminal.visible(text) in shown
     assert "\x1b" not in shown
+
+
+def test_html_holds_a_button_for_each_scope_and_works_alone(run, tmp_path: Path) -> None:
+    file = tmp_path / "out.html"
+    code, out, _ = run("trace", PROMPT, "--html", str(file))
+    assert code == 0
+    assert "Semantic Scope" in out
+    page = file.read_text(encoding="utf-8")
+    assert page.count('<input type="radio"') == page.count('data-component="ColoredTokens"') == 3
+    run("trace", PROMPT, "--scope", "fisher", "--html", str(file))
+    page = file.read_text(encoding="utf-8")
+    assert page.count('data-component="ColoredTokens"') == 1
+    assert '<input type="radio"' not in page
+
+
+def test_html_in_a_folder_that_is_not_there_is_refused_before_the_work(run) -> None:
+    code, _, err = run("trace", PROMPT, "--html", "/no/such/folder/file.html")
+    assert code == 2
+    assert "there is no folder /no/such/folder" in err

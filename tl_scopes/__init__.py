@@ -33,10 +33,13 @@ if TYPE_CHECKING:
     )
     from tl_scopes.loading import load_model
     from tl_scopes.matrix import AttributionMatrix
+    from tl_scopes.spectrum import FisherSpectrum, fisher_spectrum
 
     __version__: str
 
 _HOME = {
+    "FisherSpectrum": "spectrum",
+    "fisher_spectrum": "spectrum",
     "GoldAlignment": "benchmark",
     "gold_alignment": "benchmark",
     "Attribution": "attribution",
@@ -60,6 +63,7 @@ _HOME = {
 __all__ = [
     "Attribution",
     "AttributionMatrix",
+    "FisherSpectrum",
     "GoldAlignment",
     "ModelReport",
     "TokenScore",
@@ -68,6 +72,7 @@ __all__ = [
     "check_model",
     "contrast_scope",
     "fisher_scope",
+    "fisher_spectrum",
     "gold_alignment",
     "jacobian_scope",
     "load_model",

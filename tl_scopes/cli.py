@@ -56,26 +56,32 @@ def trace(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
     bos: Annotated[bool, typer.Option(help="Colour and rank special tokens (BOS) too.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the attributions here; - for stdout.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page that works offline here.")] = None,
 ) -> None:
     """Show which tokens of PROMPT caused the prediction that follows it."""
     _quiet()
+    _require_folders("trace", html_file, None if str(json_file) == "-" else json_file)
     with _working("loading torch and TransformerLens"):
         import tl_scopes as tls
         from tl_scopes import demo
 
-        _no_progress_while_loading()
     if prompt is None:
         if model != "demo":
             raise ValueError("trace: give a PROMPT with --model; the built-in prompt is for the demo model")
         shown = demo.DEMO_PROMPTS["translation"]
         prompt, target = shown.prompt, target or shown.target
-    with _working(f"loading {model}"):
-        lens = tls.load_model(model, kind=kind, device=device)  # type: ignore[arg-type]
+    lens = _load(model, kind, device)
     methods: Any = ("semantic", "fisher", "temperature") if scope is Scope.all else (scope.value,)
     result: dict[str, Attribution] = tls.scopes(
         lens, prompt, methods=methods, target=target, foil=foil, rank=rank, pos=pos
     )
     attributions = [a if bos else a.without("special") for a in result.values()]
+    if html_file is not None:
+        from tl_scopes import views
+
+        one = len(attributions) == 1
+        picture = views.tokens(attributions[0]) if one else views.compare({a.method: a for a in attributions})
+        picture.save(html_file)
     if json_file is not None:
         _write_json(json_file, attributions)
         if str(json_file) == "-":
@@ -100,21 +106,99 @@ def gold(
 ) -> None:
     """How often each scope puts the token first that is known to cause the answer."""
     _quiet()
-    for file in (plot, csv):
-        if file is not None and not file.parent.is_dir():
-            raise ValueError(f"gold: {file}: there is no folder {file.parent}")
-    with _working(f"loading {model}"):
-        import tl_scopes as tls
-        from tl_scopes.benchmark import SCOPE_METHODS, gold_alignment
+    _require_folders("gold", plot, csv)
+    lens = _load(model, kind)
+    from tl_scopes.benchmark import SCOPE_METHODS, gold_alignment
 
-        _no_progress_while_loading()
-        lens = tls.load_model(model, kind=kind)  # type: ignore[arg-type]
     result = gold_alignment(lens, method or SCOPE_METHODS, corpora=corpus, n=n, seed=seed)
     print(result)
     if plot is not None:
         result.plot().savefig(plot)
     if csv is not None:
         result.to_frame().to_csv(csv, index=False)
+
+
+@app.command()
+def matrix(
+    prompt: Annotated[str | None, typer.Argument(help="Text to explain; without it, a demo.")] = None,
+    model: Annotated[str, typer.Option(help="'demo', a Hub name, or a local Hugging Face folder.")] = "demo",
+    method: Annotated[
+        str, typer.Option(help="semantic, fisher, temperature, contrast, total_information.")
+    ] = "semantic",
+    foil: Annotated[str | None, typer.Option(help="Token to contrast with (method contrast).")] = None,
+    kind: Annotated[str, typer.Option(help="Model class: auto, bridge or hooked.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
+    bos: Annotated[bool, typer.Option(help="Show special tokens (BOS) as sources too.")] = False,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write an interactive page here.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the scores here, one row per target.")] = None,
+) -> None:
+    """For every token of PROMPT, the earlier tokens that caused its prediction."""
+    _quiet()
+    _require_folders("matrix", html_file, csv)
+    if prompt is None:
+        from tl_scopes import demo
+
+        shown = demo.DEMO_PROMPTS["translation"]
+        prompt = shown.prompt + shown.target
+    lens = _load(model, kind, device)
+    import tl_scopes as tls
+
+    result = tls.attribution_matrix(lens, prompt, method=method, foil=foil)  # type: ignore[arg-type]
+    result = result if bos else result.without("special")
+    if html_file is not None:
+        html_file.write_text(result.html(), encoding="utf-8")
+    if csv is not None:
+        result.to_frame().to_csv(csv)
+    from rich.console import Console
+
+    from tl_scopes.views.terminal import matrix_view
+
+    Console().print(matrix_view(result))
+
+
+@app.command()
+def spectrum(
+    prompt: Annotated[list[str] | None, typer.Argument(help="Texts; without any, held-out demo prompts.")] = None,
+    model: Annotated[str, typer.Option(help="'demo', a Hub name, or a local Hugging Face folder.")] = "demo",
+    n: Annotated[int, typer.Option("--n", "-n", help="Demo prompts per corpus, when no PROMPT is given.")] = 10,
+    k: Annotated[int | None, typer.Option("--k", "-k", help="Leading eigenvalues; default: all.")] = None,
+    kind: Annotated[str, typer.Option(help="Model class: auto, bridge or hooked.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a figure here (.png, .svg, .pdf).")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table here.")] = None,
+) -> None:
+    """Eigenvalues of the Fisher information of next-token distributions, and the tokens each direction moves."""
+    _quiet()
+    _require_folders("spectrum", plot, csv)
+    lens = _load(model, kind, device)
+    import tl_scopes as tls
+    from tl_scopes import demo
+
+    texts = prompt or [e.prompt for corpus in demo.CORPORA for e in demo.examples(corpus, n)]
+    result = tls.fisher_spectrum(lens, texts, k=k)
+    print(result)
+    if plot is not None:
+        result.plot().savefig(plot)
+    if csv is not None:
+        result.to_frame().to_csv(csv, index=False)
+
+
+def _require_folders(command: str, *files: Path | None) -> None:
+    """Refuse, before any work, a file whose folder is not there."""
+    for file in files:
+        if file is not None and not file.parent.is_dir():
+            raise ValueError(f"{command}: {file}: there is no folder {file.parent}")
+
+
+def _load(model: str, kind: str, device: str | None = None) -> Any:
+    """The model, with a spinner in place of the libraries' own progress bars."""
+    with _working(f"loading {model}"):
+        from transformers.utils import logging
+
+        import tl_scopes as tls
+
+        logging.disable_progress_bar()
+        return tls.load_model(model, kind=kind, device=device)  # type: ignore[arg-type]
 
 
 def _write_json(path: Path, attributions: list[Attribution]) -> None:
@@ -125,8 +209,6 @@ def _write_json(path: Path, attributions: list[Attribution]) -> None:
     if str(path) == "-":
         print(text)
         return
-    if not path.parent.is_dir():
-        raise ValueError(f"trace: --json {path}: there is no folder {path.parent}")
     path.write_text(text + "\n", encoding="utf-8")
 
 
@@ -135,13 +217,6 @@ def _quiet() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-def _no_progress_while_loading() -> None:
-    """Switch off transformers' own bars: the spinner is enough."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
 
 
 def _working(what: str) -> Any:

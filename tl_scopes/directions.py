@@ -201,13 +201,7 @@ class Fisher:
 
     def check(self, state: ModelState, call: str) -> None:
         """Refused on processed weights, and for a rank or tolerance that makes no sense."""
-        require_fisher(state, call)
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int):
-            raise TypeError(f"{call}(rank={self.rank!r}): expected an integer")
-        if not 1 <= self.rank <= state.cfg.d_model:
-            raise ValueError(f"{call}(rank={self.rank}): rank must be in 1..d_model={state.cfg.d_model}")
-        if not (isinstance(self.tol, int | float) and 0 < self.tol < 1):
-            raise ValueError(f"{call}(tol={self.tol!r}): tol is a relative residual between 0 and 1, e.g. 1e-4")
+        require_rank(state, self.rank, self.tol, call)
 
     def rows(self, read: ReadOut, state: ModelState) -> Rows:
         """Leading eigenvectors of F with their certificate."""
@@ -270,6 +264,17 @@ class Direction:
                 f"{list(feature)} at the target hook; expected {list(feature)} or [k, *{list(feature)}]"
             )
         return Rows(V, torch.ones(len(V), dtype=V.dtype, device=V.device))
+
+
+def require_rank(state: ModelState, rank: int, tol: float, call: str, argument: str = "rank") -> None:
+    """Refuse processed weights, and numbers of eigenpairs or tolerances that make no sense."""
+    require_fisher(state, call)
+    if isinstance(rank, bool) or not isinstance(rank, int):
+        raise TypeError(f"{call}({argument}={rank!r}): expected an integer")
+    if not 1 <= rank <= state.cfg.d_model:
+        raise ValueError(f"{call}({argument}={rank}): {argument} must be in 1..d_model={state.cfg.d_model}")
+    if not (isinstance(tol, int | float) and 0 < tol < 1):
+        raise ValueError(f"{call}(tol={tol!r}): tol is a relative residual between 0 and 1, e.g. 1e-4")
 
 
 def chosen_target(target: int | None, read: ReadOut) -> tuple[int, tuple[str, ...]]:

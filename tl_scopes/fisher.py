@@ -183,9 +183,20 @@ class FisherInformation:
             mean += self.tail[at] @ centred
         return V - total[:, None] * mean
 
-    def all_eigenpairs(self) -> Eigenpairs:
-        """Every eigenpair above the numerical rank of F, from the dense matrix."""
+    def moves(self, u: Float[Tensor, " d_model"]) -> Float[Tensor, " d_vocab"]:
+        """``∂p/∂y · u = p∘(A u − pᵀA u)``: how a unit step along u changes every probability, to first order."""
+        c = self._times(u)
+        c = c - c[self.top]
+        mean = torch.dot(self.tail, c)
+        change = self.tail * (c - mean)
+        change[self.top] = -(1 - self.tail_mass) * mean
+        return change
+
+    def all_eigenpairs(self, full: bool = False) -> Eigenpairs:
+        """Every eigenpair above the numerical rank of F (``full``: the rest too), from the dense matrix."""
         pairs = self._dense_eigenpairs(self.d_model)
+        if full:
+            return pairs
         floor = float(pairs.values[0]) * self.d_model * torch.finfo(torch.float64).eps
         keep = pairs.values > floor
         return replace(pairs, values=pairs.values[keep], vectors=pairs.vectors[keep], residual=pairs.residual[keep])

@@ -16,23 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.matrix import AttributionMatrix
+from tl_scopes.views.wording import title, visible
 
 _LIGHT, _DARK = (222, 235, 247), (8, 69, 148)
 """Ends of a single-hue blue ramp (ColorBrewer Blues), legible with any colour vision."""
-_TITLES = {
-    "semantic": "Semantic Scope: which tokens move the logit of {target}",
-    "contrast": "Contrast Scope: which tokens prefer {target} to the foil",
-    "fisher": "Fisher Scope: which tokens move the whole distribution",
-    "temperature": "Temperature Scope: which tokens move the model's confidence",
-}
 _BLOCKS = " ▏▎▍▌▋▊▉"
 _BAR = "rgb(66,146,198)"
-
-
-def visible(text: str) -> str:
-    """A token's text with its control characters made visible, so that one token stays on one line."""
-    shown = text.replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
-    return "".join(c if c.isprintable() else "�" for c in shown)
 
 
 def token_styles(attribution: Attribution) -> list[Style]:
@@ -67,12 +57,6 @@ def coloured_tokens(attribution: Attribution) -> Text:
             text.append(visible(explained), Style(color="red", bold=True))
             text.append(" " if p + 1 < len(attribution) else "")
     return text
-
-
-def title(attribution: Attribution) -> str:
-    """One line: which scope, and what it explains."""
-    pattern = _TITLES.get(attribution.method, attribution.method + ": influence of each token")
-    return pattern.format(target=repr(attribution.target_str))
 
 
 def strongest(attribution: Attribution, k: int = 5) -> Table:
@@ -124,6 +108,11 @@ def view(attributions: Sequence[Attribution]) -> RenderableType:
 
 def attribution_text(attribution: Attribution) -> str:
     """What ``print(attribution)`` shows: ANSI colours in a terminal, plain text in a file."""
+    return view_text([attribution])
+
+
+def view_text(attributions: Sequence[Attribution]) -> str:
+    """:func:`view` as text."""
     buffer = StringIO()
     reference = Console()
     console = Console(
@@ -132,5 +121,27 @@ def attribution_text(attribution: Attribution) -> str:
         color_system=reference.color_system if reference.is_terminal else None,  # type: ignore[arg-type]
         width=reference.width if reference.is_terminal else 100,
     )
-    console.print(view([attribution]))
+    console.print(view(attributions))
     return buffer.getvalue().rstrip("\n")
+
+
+def matrix_view(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
+    """One line per explained position: the predicted token and its strongest sources."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("pos", "target", f"strongest {k} sources, share of the row's highest"):
+        table.add_column(heading, no_wrap=heading != "target")
+    for i in range(len(matrix)):
+        row = matrix.row(i)
+        top = row.top(k)
+        highest = max((t.score for t in top), default=0.0) or 1.0
+        sources = Text()
+        for token in top:
+            share = token.score / highest
+            r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(_LIGHT, _DARK, strict=True))
+            ink = "#ffffff" if share > 0.45 else "#000000"
+            sources.append(f"{visible(token.str_token)} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
+            sources.append(f" {share:.2f}   ", "dim")
+        target = "" if row.target_str is None else visible(row.target_str)
+        flag = " (top prediction)" if matrix.top_target_flagged and row.pos == len(row) - 1 else ""
+        table.add_row(f"{row.pos}", Text(target, "bold red") + Text(flag, "dim"), sources)
+    return Group(Text(title(matrix.row(-1)).split(":")[0] + ", each row on its own scale", "bold"), table)

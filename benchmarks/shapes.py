@@ -1,0 +1,64 @@
+"""Models with random weights in the shapes that the benchmarks use, as plain Hugging Face and as a bridge.
+
+M1 is GPT-2 small (d=768, 12 layers, V=50,257); M3 has Llama-3.2-1B's width and unembedding with 4 layers (d=2048,
+V=128,256).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models
+
+from tl_scopes.model import bridge_class
+
+
+def gpt2_small(seed: int = 0) -> Any:
+    """M1, eager attention, frozen."""
+    torch.manual_seed(seed)
+    config = transformers.GPT2Config(n_ctx=1024, attn_implementation="eager")
+    model = transformers.GPT2LMHeadModel(config).eval().requires_grad_(False)
+    # Fresh norms have one gain for all units, which makes ‖y‖ constant: the Temperature Scope would be refused.
+    torch.nn.init.normal_(model.transformer.ln_f.weight, 1.0, 0.3)
+    return model
+
+
+def llama_wide(seed: int = 0, peak: float = 3.0) -> Any:
+    """M3, eager attention, frozen; ``peak`` scales the unembedding so that p is as peaked as a trained model's."""
+    torch.manual_seed(seed)
+    config = transformers.LlamaConfig(
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=4,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        vocab_size=128_256,
+        max_position_embeddings=2048,
+        tie_word_embeddings=False,
+        attn_implementation="eager",
+    )
+    model = transformers.LlamaForCausalLM(config).eval().requires_grad_(False)
+    torch.nn.init.normal_(model.model.norm.weight, 1.0, 0.3)
+    model.lm_head.weight.mul_(peak)
+    return model
+
+
+def as_bridge(hf: Any) -> Any:
+    """The same kind of model as a TransformerBridge (which changes ``hf`` in place: give it a copy of its own)."""
+    return bridge_class().boot_transformers("stand-in", hf_model=hf, device="cpu", tokenizer=_tokenizer(hf))
+
+
+def _tokenizer(hf: Any) -> transformers.PreTrainedTokenizerFast:
+    """One word per id: the benchmarks feed token ids."""
+    size = hf.config.vocab_size
+    words = {f"w{i}": i for i in range(size - 1)} | {"<|endoftext|>": size - 1}
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>")),
+        name_or_path="stand-in",
+        add_bos_token=True,
+        bos_token="<|endoftext|>",
+        eos_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+    )

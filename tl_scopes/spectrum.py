@@ -1,0 +1,160 @@
+"""Spectrum of the Fisher information: how many directions a next-token distribution really has.
+
+``F = Σ_i λ_i u_i u_iᵀ`` at the final hidden state (:mod:`tl_scopes.fisher`). ``λ_i`` says how strongly a unit step along
+``u_i`` changes the distribution (KL = ½ λ_i ε²); ``Σ_{i≤r} λ_i / tr F`` is the share that the Fisher Scope of rank r sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from tl_scopes.directions import require_rank
+from tl_scopes.jacobian_scopes import encode
+from tl_scopes.kernel import read_outs
+from tl_scopes.model import LensModel, differentiable, forward_pass, model_state
+from tl_scopes.prompts import Prompt, pad_right, token_strings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FisherSpectrum:
+    """Leading eigenvalues of F at one position of each prompt.
+
+    Attributes:
+        eigenvalues: ``[prompt, k]``, descending, nats per squared unit of y.
+        trace: ``[prompt]``, ``tr F``.
+        entropy: ``[prompt]`` nats, of the next-token distribution.
+        moved: for each prompt and direction the tokens whose logits a step along it moves most, weighted by
+            probability: ``(tokens up, tokens down)``; which is up is a matter of the eigenvector's arbitrary sign.
+        prompts: the text of each prompt.
+    """
+
+    eigenvalues: Float[Tensor, "prompt k"]
+    trace: Float[Tensor, " prompt"]
+    entropy: Float[Tensor, " prompt"]
+    moved: list[list[tuple[list[str], list[str]]]]
+    prompts: list[str]
+
+    @property
+    def share(self) -> Float[Tensor, "prompt k"]:
+        """Cumulative explained share ``Σ_{i≤r} λ_i / tr F``."""
+        return self.eigenvalues.cumsum(dim=1) / self.trace[:, None]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Mean and standard deviation of the share over prompts, by rank."""
+        import pandas as pd
+
+        share = self.share.double().numpy()
+        spread = share.std(axis=0, ddof=1) if len(share) > 1 else np.full(share.shape[1], np.nan)
+        return pd.DataFrame(
+            {
+                "rank": range(1, share.shape[1] + 1),
+                "eigenvalue": self.eigenvalues.double().mean(dim=0).numpy(),
+                "share_mean": share.mean(axis=0),
+                "share_sd": spread,
+            }
+        )
+
+    def __repr__(self) -> str:
+        n, k = self.eigenvalues.shape
+        return f"FisherSpectrum({n} prompts, {k} eigenvalues, rank-1 share {float(self.share[:, 0].mean()):.1%})"
+
+    def __str__(self) -> str:
+        lines = [repr(self), f"{'rank':>5}  {'eigenvalue':>11}  {'share':>7}  moves (first prompt)"]
+        frame = self.to_frame()
+        ranks = [r for r in (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024) if r <= len(frame)]
+        for rank in ranks:
+            row = frame.iloc[rank - 1]
+            up, down = self.moved[0][rank - 1] if rank <= len(self.moved[0]) else ([], [])
+            moves = f"{' '.join(map(repr, up[:4]))} | {' '.join(map(repr, down[:4]))}" if up else ""
+            lines.append(f"{rank:>5}  {row.eigenvalue:>11.4g}  {row.share_mean:>7.1%}  {moves}")
+        return "\n".join(lines)
+
+    def plot(self) -> Any:
+        """A matplotlib figure: eigenvalues on log-log axes, and the cumulative share with its spread (paper fig. 16)."""
+        from tl_scopes.views.plots import spectrum_curves
+
+        return spectrum_curves(self.eigenvalues.double().numpy(), self.share.double().numpy())
+
+
+def fisher_spectrum(
+    model: LensModel,
+    prompt: Prompt,
+    *,
+    k: int | None = None,
+    pos: int | Sequence[int] = -1,
+    prepend_bos: bool | None = None,
+    tol: float = 1e-4,
+    n_directions: int = 8,
+    n_tokens: int = 5,
+) -> FisherSpectrum:
+    """Eigenvalues of the Fisher information of next-token distributions, and the tokens each direction moves.
+
+    ``F = Aᵀ(diag p − p pᵀ)A``, read at ``pos`` of each prompt; nats per squared unit of the final hidden state.
+
+    Args:
+        model: a ``TransformerBridge`` or ``HookedTransformer`` with unprocessed weights.
+        prompt: a string or tensor, or a list of them (a corpus: the frame gives mean and spread).
+        k: leading eigenvalues; None is all of them, from the dense matrix.
+        pos: position whose next-token distribution is looked at, or one per prompt.
+        prepend_bos: put BOS before string prompts; None is the model's own default.
+        tol: relative residual of each eigenpair where the matrix is not built.
+        n_directions: directions to describe by tokens.
+        n_tokens: tokens on each side of a direction.
+
+    Returns:
+        A :class:`FisherSpectrum`; ``print`` it, ``.to_frame()``, ``.plot()``.
+
+    Raises:
+        ValueError: as :func:`tl_scopes.fisher_scope`; k out of range.
+
+    Cost: one forward per prompt, no backward; the dense matrix (``d_vocab·d_model²``) for all eigenvalues.
+
+    >>> spectrum = fisher_spectrum(model, "German: der Hund sieht die Katze. English: the", k=4)
+    >>> bool((spectrum.share <= 1).all())
+    True
+
+    Reference: paper fig. 16 (appendix A.9).
+    """
+    call = "fisher_spectrum"
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
+    state = model_state(model)
+    require_rank(state, state.cfg.d_model if k is None else k, tol, call, argument="k")
+    values, traces, entropies, moved = [], [], [], []
+    with differentiable(model):
+        for i, text in enumerate(tqdm(prompts, desc=call, unit="prompt", disable=None if len(prompts) > 1 else True)):
+            tokens, mask = pad_right([text])
+            run = forward_pass(model, tokens, mask, torch.tensor([text.pos]), source="hook_embed", call=call)
+            read = read_outs(model, run, [i], call)[0]
+            fisher = read.fisher(state)
+            pairs = fisher.all_eigenpairs(full=True) if k is None else fisher.eigenpairs(k, tol)
+            log_p = read.logits.double().log_softmax(-1)
+            values.append(pairs.values.cpu())
+            traces.append(pairs.trace)
+            entropies.append(-float((log_p.exp() * log_p).sum()))
+            moved.append([_moved(model, fisher.moves(u), n_tokens) for u in pairs.vectors[:n_directions]])
+    return FisherSpectrum(
+        eigenvalues=torch.stack(values),
+        trace=torch.tensor(traces, dtype=values[0].dtype),
+        entropy=torch.tensor(entropies, dtype=values[0].dtype),
+        moved=moved,
+        prompts=["".join(p.str_tokens) for p in prompts],
+    )
+
+
+def _moved(model: LensModel, change: Float[Tensor, " d_vocab"], n: int) -> tuple[list[str], list[str]]:
+    """Tokens whose probability rises and falls most."""
+    return (
+        token_strings(model, change.topk(n).indices.cpu()),
+        token_strings(model, (-change).topk(n).indices.cpu()),
+    )
