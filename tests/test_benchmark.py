@@ -63,9 +63,9 @@ def test_the_figures_are_means_over_prompts_with_a_seeded_bootstrap(demo_model) 
 def test_numbers_do_not_depend_on_the_batch_or_the_global_seed(demo_model) -> None:
     before = random.getstate()
     random.seed(5)
-    one = gold_alignment(demo_model, ["fisher"], corpora=["binding"], n=10, batch_size=1)
+    one = gold_alignment(demo_model, ["fisher"], corpora=["instruction"], n=10, batch_size=1)
     random.seed(6)
-    many = gold_alignment(demo_model, ["fisher"], corpora=["binding"], n=10, batch_size=7)
+    many = gold_alignment(demo_model, ["fisher"], corpora=["instruction"], n=10, batch_size=7)
     random.setstate(before)
     assert one.records == many.records
 

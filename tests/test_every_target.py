@@ -82,11 +82,13 @@ def test_rows_come_in_the_order_asked_for() -> None:
         ({"method": "contrast"}, "needs a foil"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_mistakes_are_refused(options, message) -> None:
     with pytest.raises(ValueError, match=message):
         tls.attribution_matrix(families.build("gpt2", "bridge").model, TOKENS, **options)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_list_of_prompts_is_refused() -> None:
     with pytest.raises(TypeError, match="expected one string or one tensor"):
         tls.attribution_matrix(families.build("gpt2", "bridge").model, ["the dog"])

@@ -207,11 +207,13 @@ def test_little_mass_on_numbers_is_noted(demo_model) -> None:
         ({"rtol": 0.0}, "positive relative error"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_impossible_requests_are_refused(options, message) -> None:
     with pytest.raises(ValueError, match=message):
         tls.total_information(families.build("gpt2", "bridge").model, TOKENS, **options)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_moments_of_nothing_are_refused() -> None:
     model = families.build("gpt2", "bridge").model
     with pytest.raises(ValueError, match="at least 2 different numbers"):

@@ -55,6 +55,7 @@ def test_the_bundled_folder_is_small() -> None:
         ({"kind": "Hooked"}, "expected 'auto', 'bridge' or 'hooked'"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_what_cannot_be_loaded_is_refused(arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         tls.load_model(**arguments)

@@ -45,6 +45,7 @@ def never_runs(model, monkeypatch, request) -> None:
     ],
     ids=lambda v: None if isinstance(v, type) else str(v)[:20],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_unusable_prompts_are_refused(model, prompt, error, message) -> None:
     with pytest.raises(error, match=message):
         tls.semantic_scope(model, prompt)
@@ -73,6 +74,7 @@ def test_positions_outside_the_prompt_are_refused(model, pos) -> None:
         ([1, 2], ValueError, "2 targets for 1 prompts"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_unusable_targets_are_refused(model, target, error, message) -> None:
     with pytest.raises(error, match=message):
         tls.semantic_scope(model, "the dog", target=target)
@@ -93,6 +95,7 @@ def test_unusable_options_are_refused(model, options, message) -> None:
         tls.semantic_scope(model, torch.arange(4), **options)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_not_a_transformerlens_model_is_refused_with_the_way_out() -> None:
     with pytest.raises(TypeError, match=r"got Identity\. Use tl_scopes\.load_model"):
         tls.semantic_scope(torch.nn.Identity(), "the dog")  # type: ignore[arg-type]

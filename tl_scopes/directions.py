@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -98,6 +98,7 @@ class Rows:
         return Scored(root_of_squares(norms, self.weights.to(norms)))
 
 
+@runtime_checkable
 class Explanandum(Protocol):
     """What a scope explains: a choice of V."""
 

@@ -253,6 +253,11 @@ def refuse_unusable(model: LensModel, call: str) -> None:
                 f"{call}: the model is in training mode and {active} is active, so attributions would be "
                 "random. Call model.eval() first"
             )
+    if any(p.is_inference() for p in model.parameters()):
+        raise ValueError(
+            f"{call}: the model was built inside torch.inference_mode(), so nothing can be differentiated through its "
+            "weights. Build it outside; calling the scopes inside inference_mode() is fine"
+        )
     architecture = str(getattr(model.cfg, "architecture", "") or "")
     if (
         class_kind(model) == "TransformerBridge"
@@ -476,7 +481,10 @@ def forward_pass(
     hooks += [(Y_HOOK, read_out), (RAW_LOGITS_HOOK, raw)]
     kwargs = {"use_cache": False} if class_kind(model) == "TransformerBridge" else {}
     with attached(points, hooks):
-        logits = model(tokens.to(device), return_type="logits", attention_mask=mask.to(device).long(), **kwargs)
+        # Right padding under a causal model needs no mask. Ones keep HookedTransformer from making one of its own when
+        # the tokenizer pads left, and zeros would leave padded rows of a sliding window with nothing to attend to (NaN).
+        ones = torch.ones_like(mask, dtype=torch.int64, device=device)
+        logits = model(tokens.to(device), return_type="logits", attention_mask=ones, **kwargs)
 
     silent = [n for n in (*differentiated, *explicit) if n not in got]
     silent += [target] if target != Y_HOOK and "hidden" not in picked else []

@@ -1,0 +1,317 @@
+"""The model, the process and the caller's settings are after a call what they were before it, however it ended.
+
+Invariant: over hundreds of calls, every tenth of which fails in one way or another, hooks, `requires_grad`, `training`,
+`.grad`, random states and grad mode do not change, no tensor stays alive, and resident memory does not grow. The scopes
+work under any grad mode, on parameters that do and do not require grad, and beside the user's own hooks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import families
+import numpy as np
+import oracles
+import pytest
+import torch
+from conftest import model_flags
+from oracles import relative_error
+from torch import Tensor
+
+import tl_scopes as tls
+
+TARGET, FOIL = families.VOCAB[" house"], families.VOCAB[" city"]
+TOKENS = families.prompt_tokens()
+N_CALLS, N_FAILING, SETTLED = 500, 50, 100
+MAX_GROWTH_BYTES = 20 * 2**20
+pytestmark = pytest.mark.usefixtures("unchecked")  # as a user runs it; type checks allocate
+
+
+class Interruption(Exception):
+    """Raised by a user's hook in the middle of the forward."""
+
+
+def interrupt(activation: Tensor, hook: Any) -> None:
+    raise Interruption("in the middle of the forward")
+
+
+def interrupted(model: Any, at: str) -> None:
+    with model.hooks(fwd_hooks=[(at, interrupt)]):
+        tls.scopes(model, TOKENS, cache=True)
+
+
+def interrupted_backward(model: Any) -> None:
+    def hook(gradient: Tensor, hook: Any) -> None:
+        raise Interruption("in the middle of the backward")
+
+    with model.hooks(bwd_hooks=[("blocks.0.hook_resid_post", hook)]):
+        tls.semantic_scope(model, TOKENS)
+
+
+def folded_model() -> Any:
+    return families.processed("gpt2", families.kinds_available()[0]).model
+
+
+DIRECTION = torch.ones(families.D_MODEL)
+Call = Callable[[Any], Any]
+WORKING: list[Call] = [
+    lambda m: tls.semantic_scope(m, TOKENS, target=TARGET),
+    lambda m: tls.semantic_scope(m, [TOKENS, TOKENS[:5]], keep_gradient=True),
+    lambda m: tls.contrast_scope(m, TOKENS, target=TARGET, foil=FOIL, pos=4),
+    lambda m: tls.temperature_scope(m, TOKENS, at="blocks.1.hook_resid_pre"),
+    lambda m: tls.fisher_scope(m, TOKENS, rank=3),
+    lambda m: tls.jacobian_scope(m, TOKENS, direction=DIRECTION, target_hook="blocks.0.hook_resid_post"),
+    lambda m: tls.scopes(m, families.PROMPT),
+    lambda m: tls.semantic_scope(m, TOKENS, cache=True, grads_at="blocks.0.attn.hook_pattern"),
+]
+FAILING: list[tuple[Call, type[Exception], str]] = [
+    (lambda m: tls.scopes(folded_model(), TOKENS), ValueError, "folded"),
+    (lambda m: tls.semantic_scope(m, TOKENS, pos=12), ValueError, "pos=12"),
+    (lambda m: tls.semantic_scope(m, TOKENS, target=" no such"), ValueError, "a target is one token"),
+    (lambda m: tls.semantic_scope(m, TOKENS, target=10**6), ValueError, "outside the vocabulary"),
+    (lambda m: tls.contrast_scope(m, TOKENS, target=3, foil=3), ValueError, "same token"),
+    (lambda m: tls.semantic_scope(m, TOKENS, at="hook_nowhere"), ValueError, "no such hook point"),
+    (lambda m: tls.semantic_scope(m, TOKENS, at="blocks.0.attn.hook_z"), ValueError, "the activation there is"),
+    (lambda m: tls.semantic_scope(m, TOKENS, grads_at=["blocks.0.hook_resid_pre", "x"]), ValueError, "grads_at='x'"),
+    (lambda m: tls.fisher_scope(m, TOKENS, rank=2, keep_gradient=True), ValueError, "pulls back 2 rows"),
+    (lambda m: tls.jacobian_scope(m, TOKENS, direction=DIRECTION[:3]), ValueError, "does not fit"),
+    (
+        lambda m: tls.jacobian_scope(
+            m, TOKENS, direction=DIRECTION, target_hook="blocks.0.hook_resid_pre", at="blocks.1.hook_resid_pre"
+        ),
+        ValueError,
+        "nothing flows",
+    ),
+    (lambda m: interrupted(m, "hook_embed"), Interruption, "forward"),
+    (lambda m: interrupted(m, "blocks.1.hook_resid_pre"), Interruption, "forward"),
+    (lambda m: interrupted(m, "unembed.hook_out"), Interruption, "forward"),
+    (interrupted_backward, Interruption, "backward"),
+]
+
+
+def global_state() -> tuple[Any, ...]:
+    return (
+        torch.get_rng_state().tolist(),
+        np.random.get_state()[1].tolist(),  # noqa: NPY002
+        random.getstate(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.is_anomaly_enabled(),
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+    )
+
+
+def live_tensors(model: Any) -> int:
+    """Tensors alive after one and the same call: the bridge itself keeps the attention patterns of its last forward."""
+    WORKING[0](model)
+    gc.collect()
+    return sum(issubclass(type(held), Tensor) for held in gc.get_objects())
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+# -- hundreds of calls -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_500_calls_of_which_50_fail_leave_nothing_behind(kind: str) -> None:
+    model = families.build("gpt2", kind, torch.float32, fresh=True).model
+    flags, state = model_flags(model), global_state()
+    working, failing = itertools.cycle(WORKING), itertools.cycle(FAILING)
+    tensors = resident = failed = 0
+    for i in range(N_CALLS):
+        if i % (N_CALLS // N_FAILING) == 0:
+            call, error, message = next(failing)
+            with pytest.raises(error, match=message):
+                call(model)
+            failed += 1
+            assert model_flags(model) == flags, f"after failing call {i}"
+        else:
+            next(working)(model)
+        if i == SETTLED:
+            tensors, resident = live_tensors(model), resident_bytes()
+    assert failed == N_FAILING
+    assert model_flags(model) == flags
+    assert global_state() == state
+    assert live_tensors(model) <= tensors
+    assert resident_bytes() - resident < MAX_GROWTH_BYTES
+
+
+@pytest.mark.parametrize("number", range(len(FAILING)))
+def test_each_failure_leaves_the_model_and_the_process_as_they_were(kind: str, number: int, guarded: Call) -> None:
+    model = guarded(families.build("gpt2", kind).model)
+    call, error, message = FAILING[number]
+    flags, state = model_flags(model), global_state()
+    with pytest.raises(error, match=message):
+        call(model)
+    assert model_flags(model) == flags
+    assert global_state() == state
+    assert tls.semantic_scope(model, TOKENS, target=TARGET).scores.max() > 0, "and it still works"
+
+
+def test_a_result_keeps_no_graph_and_no_model_alive(kind: str) -> None:
+    model = families.build("gpt2", kind).model
+    attr = tls.semantic_scope(model, TOKENS, keep_gradient=True, cache=True, grads_at="blocks.0.hook_resid_post")
+    held = [attr.scores, attr.gradient, attr.tokens, *attr.cache.values()]
+    assert not any(tensor.requires_grad for tensor in held)
+    assert all(tensor.grad_fn is None for tensor in held)
+    assert attr.scores.device.type == attr.gradient.device.type == attr.tokens.device.type == "cpu"
+
+
+# -- the caller's settings ---------------------------------------------------------------------------------
+
+
+GRAD_MODES: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
+    "enabled": torch.enable_grad,
+    "set_grad_enabled(False)": lambda: torch.set_grad_enabled(False),
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+}
+
+
+@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.parametrize("mode", GRAD_MODES)
+def test_every_scope_works_under_every_grad_mode_with_tensors_made_there(pair: families.Pair, mode: str) -> None:
+    expected = tls.scopes(pair.model, TOKENS, methods=("semantic", "contrast", "fisher", "temperature"), foil=FOIL)
+    with GRAD_MODES[mode]():
+        before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        tokens = TOKENS.clone()
+        direction = pair.model.W_U[:, TARGET].clone()
+        found = tls.scopes(pair.model, tokens, methods=tuple(expected), foil=FOIL, cache=["hook_embed"])
+        along = tls.jacobian_scope(pair.model, tokens, direction=direction)
+        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
+    for method, attr in expected.items():
+        assert torch.equal(found[method].scores, attr.scores), method
+    # a result made under inference_mode is an ordinary tensor, which later code may put into a graph
+    leaf = along.scores.clone().requires_grad_(True)
+    (along.scores * leaf).sum().backward()
+    assert not found["semantic"].cache["hook_embed"].is_inference()
+
+
+def test_a_model_made_under_inference_mode_is_refused_and_left_as_it_is(kind: str) -> None:
+    with torch.inference_mode():
+        model = families.build("gpt2", kind, fresh=True).model
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    with pytest.raises(ValueError, match="inference_mode"):
+        tls.semantic_scope(model, TOKENS, target=TARGET)
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+
+
+@pytest.mark.parametrize("trainable", ["all", "none", "some"])
+def test_parameters_keep_their_requires_grad_and_get_no_grad(kind: str, trainable: str) -> None:
+    pair = families.build("llama", kind, fresh=True)
+    for i, parameter in enumerate(pair.model.parameters()):
+        parameter.requires_grad_(trainable == "all" or (trainable == "some" and i % 2 == 0))
+    flags = model_flags(pair.model)
+    attrs = tls.scopes(pair.model, TOKENS, target=TARGET)
+    assert model_flags(pair.model) == flags
+    assert all(parameter.grad is None for parameter in pair.model.parameters())
+    expected = oracles.semantic(pair.hf, TOKENS, 11, TARGET)
+    assert relative_error(attrs["semantic"].scores, expected) < families.rtol(pair)
+
+
+def test_gradients_the_user_accumulated_are_left_alone(kind: str) -> None:
+    pair = families.build("gpt2", kind, fresh=True)
+    parameter = next(pair.model.embed.parameters())
+    parameter.grad = torch.ones_like(parameter)
+    tls.scopes(pair.model, TOKENS)
+    assert torch.equal(parameter.grad, torch.ones_like(parameter))
+
+
+def test_training_flags_are_kept_module_by_module_also_after_an_error(kind: str) -> None:
+    model = families.build("llama", kind, fresh=True).model
+    model.train()
+    model.blocks[1].eval()
+    before = [module.training for module in model.modules()]
+    assert len(set(before)) == 2
+    tls.semantic_scope(model, TOKENS)
+    assert [module.training for module in model.modules()] == before
+    with pytest.raises(Interruption, match="forward"):
+        interrupted(model, "blocks.0.hook_resid_post")
+    assert [module.training for module in model.modules()] == before
+
+
+# -- the user's hooks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.families("gpt2", "llama")
+def test_a_user_hook_takes_effect_on_the_scores_and_stays(pair: families.Pair) -> None:
+    own = families.build(pair.family, pair.kind, fresh=True)
+    calls: list[int] = []
+
+    def halve(activation: Tensor, hook: Any) -> Tensor:
+        calls.append(1)
+        return activation / 2
+
+    plain = tls.semantic_scope(own.model, TOKENS, target=TARGET)
+    own.model.hook_dict["unembed.hook_in"].add_hook(halve)
+    try:
+        halved = tls.semantic_scope(own.model, TOKENS, target=TARGET)
+        assert calls == [1]
+        assert torch.equal(halved.scores, plain.scores / 2), "the factor belongs to the model now"
+        assert len(own.model.hook_dict["unembed.hook_in"].fwd_hooks) == 1
+    finally:
+        own.model.reset_hooks()
+
+
+@pytest.mark.families("gpt2", "llama", "gemma2")
+def test_scores_under_a_steering_hook_are_the_gradients_of_the_steered_model(pair: families.Pair) -> None:
+    steer = torch.randn(families.D_MODEL, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def add(activation: Tensor, hook: Any) -> Tensor:
+        return activation + steer
+
+    def keep(value: Tensor, hook: Any) -> Tensor:
+        leaf.append(value.detach().clone().requires_grad_(True))
+        return leaf[0]
+
+    leaf: list[Tensor] = []
+    options = {} if pair.kind == "hooked" else {"use_cache": False}
+    with pair.model.hooks(fwd_hooks=[("hook_embed", keep), ("blocks.1.hook_resid_pre", add)]):
+        logits = pair.model(TOKENS[None], return_type="logits", **options)
+    (expected,) = torch.autograd.grad(logits[0, -1, TARGET], leaf[0])
+    plain = tls.semantic_scope(pair.model, TOKENS, target=TARGET)
+    with pair.model.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", add)]):
+        attr = tls.semantic_scope(pair.model, TOKENS, target=TARGET)
+        assert len(pair.model.hook_dict["blocks.1.hook_resid_pre"].fwd_hooks) == 1
+    assert relative_error(attr.scores, expected[0].norm(dim=-1)) < families.rtol(pair)
+    assert relative_error(attr.scores, plain.scores) > 0.01
+
+
+def test_an_ablation_in_place_at_the_source_takes_effect(kind: str) -> None:
+    pair = families.build("gpt2", kind)
+
+    def zero(activation: Tensor, hook: Any) -> Tensor:
+        activation[:, 3] = 0
+        return activation
+
+    x = oracles.embeddings(pair.hf, TOKENS)
+    x[3] = 0
+    expected = oracles.gradient_at(pair.hf, x, 11, lambda z, y: z[TARGET]).norm(dim=-1)
+    with pair.model.hooks(fwd_hooks=[("hook_embed", zero)]):
+        attr = tls.semantic_scope(pair.model, TOKENS, target=TARGET)
+    assert relative_error(attr.scores, expected) < families.rtol(pair)
+
+
+def test_a_user_backward_hook_sees_the_gradient_of_the_pass(kind: str) -> None:
+    model = families.build("gpt2", kind).model
+    seen: list[Tensor] = []
+
+    def look(gradient: Tensor, hook: Any) -> None:
+        seen.append(gradient.detach().clone())
+
+    with model.hooks(bwd_hooks=[("blocks.0.hook_resid_post", look)]):
+        tls.semantic_scope(model, TOKENS, target=TARGET)
+    assert [tuple(gradient.shape) for gradient in seen] == [(1, 12, families.D_MODEL)]
+    assert bool(seen[0].any())
