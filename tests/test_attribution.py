@@ -9,7 +9,9 @@ import math
 import pytest
 import torch
 
+import tl_scopes.views.terminal  # noqa: F401  (rich draws a random number when it is first imported)
 from tl_scopes import Attribution
+from tl_scopes.words import group_words
 
 
 def make(**changes: object) -> Attribution:
@@ -42,6 +44,7 @@ def test_top_ranks_by_score_then_position_and_skips_what_is_hidden_or_after_pos(
     assert [t.pos for t in tied.top(4)] == [0, 1, 2, 3]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_without_hides_positions_and_keeps_every_score() -> None:
     masked = make().without("special").without([-3])
     assert masked.hidden == {0, 2}
@@ -99,6 +102,7 @@ def test_what_was_not_saved_by_us_is_refused(tmp_path) -> None:
         ({"special": frozenset({9})}, "special positions"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_inconsistent_results_cannot_be_made(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**change)
@@ -118,3 +122,89 @@ def test_printing_shows_tokens_target_and_notes_as_plain_text_in_a_file() -> Non
     assert "a note" in text
     assert "\x1b" not in text
     assert "Attribution(semantic, 5 tokens" in repr(make())
+
+
+# -- words -------------------------------------------------------------------------------------------------
+
+
+def test_a_words_score_is_the_joint_change_of_its_tokens() -> None:
+    attr = make(
+        str_tokens=["<bos>", " un", "believ", "able", "!"],
+        scores=torch.tensor([4.0, 3.0, 4.0, 12.0, 0.0]),
+        stderr=torch.ones(5),
+    ).without("special")
+    words = attr.by_word()
+    assert words.str_tokens == ["<bos>", " unbelievable", "!"]
+    assert words.scores.tolist() == [4.0, 13.0, 0.0], "sqrt(9 + 16 + 144)"
+    assert (words.pos, words.special, words.hidden) == (1, {0}, {0})
+    assert words.details["words"] == [[0], [1, 2, 3], [4]]
+    assert words.tokens.tolist() == [0, 7, 9]
+    assert words.stderr is None
+    assert words.details["logit"] == 1.5
+    assert words.by_word() is words
+    assert attr.scores.tolist() == [4.0, 3.0, 4.0, 12.0, 0.0]
+
+
+def test_words_that_cannot_be_told_apart_are_said_so() -> None:
+    glued = make(str_tokens=["<bos>", "the", "dog", "runs", "off"]).by_word()
+    assert any("carry no white space" in note for note in glued.notes)
+    assert not any("carry no white space" in note for note in make().by_word().notes)
+
+
+def test_total_information_of_a_word_is_a_plain_sum() -> None:
+    words = make(method="total_information", str_tokens=["<bos>", " a", "b", "c", "!"]).by_word()
+    assert words.scores.tolist() == pytest.approx([4.0, 0.1 + 3.0 + 0.3, 0.0])
+    assert words.details["word_score"] == "sum"
+
+
+def test_words_survive_saving(tmp_path) -> None:
+    before = make(text="the dog", offsets=((0, 0), (0, 3), (4, 5), (5, 6), (6, 7)))
+    after = Attribution.load(before.save(tmp_path / "a.json"))
+    assert (after.text, after.offsets) == (before.text, before.offsets)
+    assert after.by_word().str_tokens == ["<bos>", "the", " dog"]
+    words = before.by_word()
+    assert Attribution.load(words.save(tmp_path / "b.json")).details == words.details
+    with pytest.raises(ValueError, match="one per token, and come with text"):
+        make(text="the dog", offsets=((0, 3),))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        ([" well", "-", "known"], [" well", "-", "known"]),
+        ([" don", "'t"], [" don't"]),
+        ([" don", "'", "t", " 'x", "'"], [" don't", " 'x", "'"]),
+        (["29", ",", "30"], ["29", ",", "30"]),
+        (["a", " ", "🦊", " ", "\n"], ["a", " 🦊", " ", "\n"]),
+        (["x", "\n", "\n", "y"], ["x", "\n", "\n", "y"]),
+        ([" caf", "\ufffd", "\ufffd", "s"], [" caf\ufffd\ufffds"]),
+        (["\ufffd", "\ufffd", " fox"], ["\ufffd\ufffd", " fox"]),
+        (["👩", "\u200d", "👧"], ["👩\u200d👧"]),
+        (["👍", "🏽", "🦊"], ["👍🏽", "🦊"]),
+        (["שלו", "ם"], ["שלום"]),
+        (["東", "京"], ["東", "京"]),
+        (["", "a", ""], ["", "a", ""]),
+    ],
+)
+def test_words_end_at_spaces_and_punctuation_and_never_inside_a_character(tokens: list[str], words: list[str]) -> None:
+    grouped = group_words(tokens, frozenset())
+    assert [w.text for w in grouped] == words
+    assert [p for w in grouped for p in w.positions] == list(range(len(tokens)))
+
+
+def test_special_tokens_are_words_of_their_own() -> None:
+    assert [w.positions for w in group_words(["a", "b", "c"], frozenset({1}))] == [(0,), (1,), (2,)]
+
+
+def test_with_offsets_the_text_is_read_and_pieces_of_one_character_stay_together() -> None:
+    pieces = ["<s>", "\ufffd", "\ufffd", "fox", "es", "\ufffd", "\ufffd", "."]
+    offsets = [(0, 0), (0, 1), (0, 1), (2, 5), (5, 7), (8, 9), (8, 9), (9, 10)]
+    words = group_words(pieces, frozenset({0}), "🦊 foxes 🐶.", offsets)
+    assert [w.text for w in words] == ["<s>", "🦊", " foxes", " 🐶", "."]
+    assert [w.positions for w in words] == [(0,), (1, 2), (3, 4), (5, 6), (7,)]
+
+
+def test_it_shows_itself_as_html() -> None:
+    assert make().html().startswith("<!doctype html>")
+    assert "log scale" in make().html(scale="log")
+    assert "tls-tokens" in make()._repr_html_()

@@ -131,3 +131,21 @@ def test_a_target_per_prompt_and_a_position_per_prompt() -> None:
     assert got[1].target == int(model(prompts[1][None])[0, -1].argmax())
     assert "own top prediction" in got[1].notes[0]
     assert not got[0].notes
+
+
+@pytest.mark.runs
+def test_offsets_tie_every_token_to_its_characters_and_make_whole_words(demo_model) -> None:
+    text = "German: der 🦊 Hund sieht die Katze. English: the"
+    attr = tls.semantic_scope(demo_model, text)
+    assert attr.text == text
+    assert attr.offsets is not None
+    assert attr.offsets[0] == (0, 0), "BOS stands for no characters"
+    pieces = [text[start:end] for start, end in attr.offsets[1:]]
+    whole = [(p, s) for p, s in zip(pieces, attr.str_tokens[1:], strict=True) if "�" not in s]
+    assert all(piece.strip() == string.strip() for piece, string in whole)
+    words = attr.by_word()
+    assert "🦊" in [w.strip() for w in words.str_tokens]
+    assert not any("�" in w for w in words.str_tokens)
+    by_ids = tls.semantic_scope(demo_model, attr.tokens)
+    assert by_ids.text is None
+    assert torch.equal(by_ids.scores, attr.scores)

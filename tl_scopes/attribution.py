@@ -21,11 +21,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_scopes.words import group_words
+
 if TYPE_CHECKING:
     import pandas as pd
     from transformer_lens import ActivationCache
 
 FORMAT_VERSION = 1
+_ADDITIVE = ("total_information", "attention_rollout")
+"""Methods whose scores add up over tokens; all others are norms of a gradient."""
+_GLUED = (
+    "The tokens of this prompt carry no white space, and there are no character offsets: words may be glued together."
+)
 _TENSOR_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -59,6 +66,8 @@ class Attribution:
         provenance: class, name, dtype and processing state of the model; library versions.
         special: positions of special tokens (BOS, EOS, padding) in the prompt.
         hidden: positions that views and statistics leave out; see :meth:`without`.
+        text: the prompt as text, where it is known.
+        offsets: ``(start, end)`` of each token in ``text``, where the tokenizer gives it; empty for special tokens.
     """
 
     scores: Float[Tensor, " pos"]
@@ -77,6 +86,8 @@ class Attribution:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     special: frozenset[int] = frozenset()
     hidden: frozenset[int] = frozenset()
+    text: str | None = None
+    offsets: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.tokens)
@@ -87,6 +98,8 @@ class Attribution:
             )
         if not 0 <= self.pos < n:
             raise ValueError(f"Attribution: pos={self.pos} is outside 0..{n - 1}")
+        if self.offsets is not None and (self.text is None or len(self.offsets) != n):
+            raise ValueError(f"Attribution: offsets must be {n}, one per token, and come with text")
         if not bool(torch.isfinite(self.scores).all()):
             raise ValueError("Attribution: scores hold NaN or infinity")
         for name in ("special", "hidden"):
@@ -160,6 +173,72 @@ class Attribution:
                 )
             chosen = {p % len(self) for p in positions}
         return replace(self, hidden=self.hidden | chosen)
+
+    def by_word(self) -> Attribution:
+        """The same attribution with one entry per word, for views, ranking and statistics over words.
+
+        ``score_w = sqrt(Σ_{t in w} score_t²)``: the largest first-order change that one perturbation of unit norm,
+        shared by the word's tokens, can cause (appendix A.7). Total information and attention rollout are additive:
+        there it is the plain sum. Words end at white space and punctuation and never inside a character, see
+        :mod:`tl_scopes.words`; special tokens are words of their own.
+
+        Returns:
+            An :class:`Attribution` with positions counted in words. ``details["words"]`` holds the token positions of
+            each word; ``tokens`` is the id of each word's first token; a word is hidden or special if all its tokens
+            are. ``stderr`` (the errors of a word's tokens are correlated), ``gradient`` and ``cache`` are None. Words
+            of words are the same words.
+        """
+        if "words" in self.details:
+            return self
+        words = group_words(self.str_tokens, self.special, self.text, self.offsets)
+        additive = self.method in _ADDITIVE
+        longest = max(len(w.positions) for w in words)
+        unclear = self.offsets is None and longest > 2 and not any(c.isspace() for t in self.str_tokens for c in t)
+        scores = [
+            self.scores[list(w.positions)].sum() if additive else self.scores[list(w.positions)].norm() for w in words
+        ]
+        return replace(
+            self,
+            scores=torch.stack(scores),
+            tokens=self.tokens[[w.positions[0] for w in words]],
+            str_tokens=[w.text for w in words],
+            pos=next(i for i, w in enumerate(words) if self.pos in w.positions),
+            stderr=None,
+            gradient=None,
+            cache=None,
+            details={
+                **self.details,
+                "words": [list(w.positions) for w in words],
+                "word_score": "sum" if additive else "root of the sum of squares",
+            },
+            notes=(*self.notes, _GLUED) if unclear else self.notes,
+            special=frozenset(i for i, w in enumerate(words) if self.special.issuperset(w.positions)),
+            hidden=frozenset(i for i, w in enumerate(words) if self.hidden.issuperset(w.positions)),
+            text=None,
+            offsets=None,
+        )
+
+    def html(self, *, scale: Literal["auto", "linear", "log"] = "auto") -> str:
+        """A page of its own that works offline: CircuitsVis tokens, the scale, the predictions.
+
+        Args:
+            scale: how colours follow scores; ``"auto"`` is linear, or log where the highest score is more than 50
+                times the median. The page says which.
+        """
+        from tl_scopes.views import tokens
+
+        return tokens(self, scale=scale).html()
+
+    def _repr_html_(self) -> str:
+        from tl_scopes.views import tokens
+
+        return tokens(self)._repr_html_()
+
+    def show(self) -> None:
+        """Display it: coloured tokens in a notebook, text in a terminal."""
+        from tl_scopes.views import tokens
+
+        tokens(self).show()
 
     def to_frame(self) -> pd.DataFrame:
         """One row per token: ``pos``, ``token``, ``str_token``, ``score``, ``stderr``, ``shown``."""
@@ -247,4 +326,6 @@ class Attribution:
             provenance=raw["provenance"],
             special=frozenset(raw["special"]),
             hidden=frozenset(raw["hidden"]),
+            text=raw.get("text"),
+            offsets=None if raw.get("offsets") is None else tuple((start, end) for start, end in raw["offsets"]),
         )

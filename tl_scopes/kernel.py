@@ -187,6 +187,8 @@ def _explain_batch(
                     notes=row.notes,
                     provenance=state.provenance(),
                     special=prompt.special,
+                    text=prompt.text,
+                    offsets=prompt.offsets,
                 )
             )
         yield out

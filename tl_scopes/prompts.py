@@ -30,12 +30,16 @@ class EncodedPrompt:
         str_tokens: their texts.
         pos: the explained position, non-negative.
         special: positions of special tokens.
+        text: the prompt as it was typed, None if ids were given or the tokenizer keeps no offsets.
+        offsets: characters of the text that each token stands for; empty spans for added special tokens.
     """
 
     tokens: Int[Tensor, " pos"]
     str_tokens: list[str]
     pos: int
     special: frozenset[int]
+    text: str | None = None
+    offsets: tuple[tuple[int, int], ...] | None = None
 
 
 def encode_prompts(
@@ -63,7 +67,7 @@ def encode_prompts(
     for i, (item, p) in enumerate(zip(items, positions, strict=True)):
         name = "prompt" if single else f"prompt[{i}]"
         tokens = _token_ids(model, item, prepend_bos, name, call)
-        encoded.append(_encoded(model, tokens, p, name, call))
+        encoded.append(_encoded(model, tokens, p, item, name, call))
     return encoded, single
 
 
@@ -105,19 +109,33 @@ def _token_ids(model: LensModel, item: object, prepend_bos: bool | None, name: s
     return tokens
 
 
-def _encoded(model: LensModel, tokens: Tensor, pos: int, name: str, call: str) -> EncodedPrompt:
+def _encoded(model: LensModel, tokens: Tensor, pos: int, item: object, name: str, call: str) -> EncodedPrompt:
     n = len(tokens)
     if isinstance(pos, bool) or not isinstance(pos, int):
         raise TypeError(f"{call}(pos={pos!r}): expected an integer, got {type(pos).__name__}")
     if not -n <= pos < n:
         raise ValueError(f"{call}(pos={pos}): {name} has {n} tokens; pos must be in {-n}..{n - 1}")
     special = set(getattr(model.tokenizer, "all_special_ids", None) or ())
+    offsets = _offsets(model, tokens, item) if isinstance(item, str) else None
     return EncodedPrompt(
         tokens=tokens,
         str_tokens=token_strings(model, tokens),
         pos=pos % n,
         special=frozenset(i for i, token in enumerate(tokens.tolist()) if token in special),
+        text=item if isinstance(item, str) and offsets is not None else None,
+        offsets=offsets,
     )
+
+
+def _offsets(model: LensModel, tokens: Tensor, text: str) -> tuple[tuple[int, int], ...] | None:
+    """Character span of each token, where a fast tokenizer gives the same ids (a BOS before them has no characters)."""
+    if not getattr(model.tokenizer, "is_fast", False):
+        return None
+    encoding = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, added = encoding["input_ids"], len(tokens) - len(encoding["input_ids"])
+    if added < 0 or not ids or tokens[added:].tolist() != ids:
+        return None
+    return ((0, 0),) * added + tuple((int(a), int(b)) for a, b in encoding["offset_mapping"])
 
 
 def token_strings(model: LensModel, tokens: Int[Tensor, " pos"]) -> list[str]:

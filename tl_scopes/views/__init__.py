@@ -1,1 +1,18 @@
-"""Pictures of results; they read results and nothing else."""
+"""Pictures of results; they read results and nothing else.
+
+    tokens      one attribution as coloured tokens (what a notebook shows)
+    compare     several methods on one text, a button for each
+    figure      the paper's layout: tokens left, top predicted words right
+    matrix      all targets of a text: hover one, its sources light up
+    stack       several views on one page
+
+Each gives a :class:`View`: ``.html()``, ``.save(path)``, ``.show()``; notebooks show it by itself.
+"""
+
+from __future__ import annotations
+
+from tl_scopes.views.coloured import compare, figure, tokens
+from tl_scopes.views.page import View, stack
+from tl_scopes.views.pattern import matrix
+
+__all__ = ["View", "compare", "figure", "matrix", "stack", "tokens"]

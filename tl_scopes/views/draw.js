@@ -1,0 +1,76 @@
+// Draws every host on the page that is not drawn yet with its CircuitsVis component. What stands in a host already
+// (the same picture without script) stays until the drawn one is complete, and for good if drawing fails.
+window.tlScopesDraw = window.tlScopesDraw || (function () {
+  let count = 0;
+
+  // CircuitsVis writes token.replace(...) into the page as HTML and shows token and value as text when hovered.
+  // An array with those methods gives each its own: escaped HTML there, plain text and the true score here.
+  function tokens(data) {
+    return {
+      tokens: data.html.map((html, i) =>
+        Object.assign([data.texts[i]], { replace: () => html, match: () => (data.breaks.includes(i) ? ["\n"] : null) })
+      ),
+      values: data.values.map((value, i) => Object.assign([data.tips[i]], { valueOf: () => value })),
+      minValue: 0,
+      maxValue: 1,
+      positiveColor: data.colour,
+    };
+  }
+
+  // Black or white by the luma of the background, which turning the hue keeps and inverting mirrors.
+  function ink(button) {
+    const [r, g, b] = button.style.backgroundColor.match(/\d+/g).map(Number);
+    button.firstElementChild.style.color = 0.213 * r + 0.715 * g + 0.072 * b > 120 ? "#000" : "#fff";
+  }
+
+  const views = {
+    ColoredTokens: { props: tokens, cells: ".colored-tokens > span", ready: () => {} },
+    AttentionPatterns: {
+      // Its tensors are tiny and read back one by one: on a graphics card each read is a stall.
+      prepare: () => window._tfengine && window._tfengine.setBackend("cpu"),
+      props: (data) => ({
+        tokens: data.html.map((html) => ({ replace: () => html })),
+        attention: data.attention,
+        headLabels: [""],
+      }),
+      cells: ".tokens button",
+      ready: (live, data) => {
+        const buttons = [...live.querySelectorAll(".tokens button")];
+        buttons.forEach(ink);
+        new MutationObserver((changes) => changes.forEach((c) => c.target.tagName === "BUTTON" && ink(c.target))).observe(
+          live, { attributes: true, attributeFilter: ["style"], subtree: true }
+        );
+        buttons[data.focus].click();
+      },
+    },
+  };
+
+  return function () {
+    for (const host of document.querySelectorAll(".tls-host:not([data-drawn])")) {
+      host.dataset.drawn = "";
+      const still = host.querySelector(".tls-static");
+      const live = document.createElement("div");
+      live.id = "tls-" + Math.random().toString(36).slice(2) + "-" + count++;
+      live.className = "tls-live";
+      live.style.display = "none";
+      host.prepend(live);
+      try {
+        const view = views[host.dataset.component];
+        const data = JSON.parse(host.querySelector("script").textContent);
+        const seen = new MutationObserver(() => {
+          if (live.querySelectorAll(view.cells).length !== data.html.length) return;
+          seen.disconnect();
+          if (still && host.dataset.keep === undefined) still.remove();
+          live.style.display = "";
+          view.ready(live, data);
+        });
+        seen.observe(live, { childList: true, subtree: true });
+        if (view.prepare) view.prepare();
+        window.CircuitsVis.render(live.id, window.CircuitsVis[host.dataset.component], view.props(data));
+      } catch (error) {
+        live.remove();
+        console.error("tl_scopes: could not draw", error);
+      }
+    }
+  };
+})();

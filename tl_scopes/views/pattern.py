@@ -1,0 +1,93 @@
+"""All targets of a text at once, by CircuitsVis' attention view: hover a target, its sources light up.
+
+CircuitsVis reads its matrix as [destination, source]. The destination is the token whose prediction is explained,
+one to the right of the position that is read; the prediction after the last token stands behind the text.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+from tl_scopes.attribution import Attribution
+from tl_scopes.matrix import AttributionMatrix
+from tl_scopes.views.colours import Scale, blend, css, ink_attributes, quantised
+from tl_scopes.views.page import View, heading, host
+from tl_scopes.views.wording import number, unit, visible
+
+MAX_TOKENS = 256
+"""Above this many tokens hovering becomes slow in CircuitsVis; the list of sources is shown alone."""
+_SOURCES = 5
+
+
+def matrix(attributions: AttributionMatrix) -> View:
+    """Targets and their sources. Each row is divided by its highest shown score, and the view says so."""
+    rows = [attributions.row(i) for i in range(len(attributions))]
+    name = f"{attributions.method.replace('_', ' ').capitalize()}: sources of {len(rows)} targets"
+    static = (
+        '<p class="tls-small">Strongest sources of each target</p>'
+        f'<div class="tls-targets">{"".join(_sources(row) for row in rows)}</div>'
+    )
+    flagged = " The last target is the model's top prediction." if attributions.top_target_flagged else ""
+    if not rows or len(attributions.tokens) > MAX_TOKENS:
+        content = f'<div class="tls-static">{static}</div>'
+        hint = ""
+        flagged = f" The hover view is drawn for up to {MAX_TOKENS} tokens." + flagged
+    else:
+        content = host("AttentionPatterns", _pattern(attributions, rows), static, css="tls-pattern-host", keep=True)
+        hint = "Hover a token: what its prediction came from lights up; click to keep it. The map has a row per target."
+    measure = f" ({unit(rows[0])})" if rows else ""
+    scale = f"Colours: each row divided by its highest shown score{measure}; no colour is 0, rows are not comparable."
+    hidden = ", ".join(f"<bdi>{escape(visible(attributions.str_tokens[p]))}</bdi>" for p in sorted(attributions.hidden))
+    parts = [
+        heading(name),
+        f'<p class="tls-small"><span class="tls-hint">{hint}</span>{flagged} {escape(scale)}</p>',
+        f'<p class="tls-small">Left out as sources: {hidden}</p>' if hidden else "",
+        *(f'<p class="tls-note">{escape(note)}</p>' for note in attributions.notes),
+        content,
+    ]
+    return View(name, f'<div class="tls">{"".join(parts)}</div>', lambda: _plain(name, rows))
+
+
+def _target(row: Attribution) -> str:
+    """The token whose prediction a row explains."""
+    if row.pos + 1 < len(row):
+        return visible(row.str_tokens[row.pos + 1])
+    return visible(row.target_str) if row.target_str is not None else " next token"
+
+
+def _pattern(attributions: AttributionMatrix, rows: list[Attribution]) -> dict[str, object]:
+    """Tokens and the [destination, source] matrix that CircuitsVis draws."""
+    texts = [visible(text) for text in attributions.str_tokens]
+    ends = [row for row in rows if row.pos + 1 == len(row)]
+    html = [f"<bdi>{escape(text)}</bdi>" for text in texts]
+    html += [f'<b class="tls-target">→<bdi>{escape(_target(row))}</bdi></b>' for row in ends]
+    size = len(html)
+    values = [[0.0] * size for _ in range(size)]
+    for row in rows:
+        scale = Scale.of((float(row.scores[p]) for p in row.shown), "linear")
+        for p in row.shown:
+            values[row.pos + 1][p] = quantised(scale.share(float(row.scores[p])))
+    return {"html": html, "attention": [values], "focus": rows[-1].pos + 1}
+
+
+def _sources(row: Attribution) -> str:
+    """One target with its strongest sources, coloured by their share of the highest."""
+    top = [t for t in row.top(_SOURCES) if t.score > 0]
+    scale = Scale.of((t.score for t in top), "linear")
+    cells = []
+    for source in top:
+        colour = blend(quantised(scale.share(source.score)))
+        tip = f"{number(source.score)} · position {source.pos}"
+        text = f"<bdi {ink_attributes(colour)}>{escape(visible(source.str_token))}</bdi>"
+        cells.append(f'<span style="background-color:{css(colour)}" title="{tip}">{text}</span>')
+    arrow = "→" if row.pos + 1 == len(row) else ""
+    sources = f'<span class="tls-ink">{" ".join(cells)}</span>' if cells else "<span>–</span>"
+    return f"<b>{arrow}<bdi>{escape(_target(row))}</bdi></b>{sources}"
+
+
+def _plain(name: str, rows: list[Attribution]) -> str:
+    lines = [
+        f"{_target(row)!r} ← " + ", ".join(f"{visible(t.str_token)!r} {number(t.score)}" for t in row.top(_SOURCES))
+        for row in rows
+    ]
+    return "\n".join([name, *lines])

@@ -1,0 +1,49 @@
+"""Words that every renderer shares: titles, units, and token text with its control characters made visible."""
+
+from __future__ import annotations
+
+from tl_scopes.attribution import Attribution
+
+_TITLES = {
+    "semantic": "Semantic Scope: which tokens move the logit of {target}",
+    "contrast": "Contrast Scope: which tokens prefer {target} to the foil",
+    "fisher": "Fisher Scope: which tokens move the whole distribution",
+    "temperature": "Temperature Scope: which tokens move the model's confidence",
+    "total_information": "Total information: which tokens move the whole distribution, in all directions",
+}
+_UNITS = {
+    "semantic": "logit per unit of {at}",
+    "contrast": "nats of log-odds per unit of {at}",
+    "fisher": "hidden-state units per unit of {at}",
+    "temperature": "‖y‖ per unit of {at}",
+    "total_information": "nats per squared unit of {at}",
+}
+_ZERO_WIDTH = "\u200c\u200d"
+"""Joiners that make one emoji or one ligature out of several characters: invisible and harmless."""
+
+
+def visible(text: str) -> str:
+    """A token's text with its control characters made visible, so that one token stays on one line."""
+    shown = text.replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
+    return "".join(c if c.isprintable() or c in _ZERO_WIDTH else "�" for c in shown)
+
+
+def title(attribution: Attribution) -> str:
+    """One line: which scope, and what it explains."""
+    pattern = _TITLES.get(attribution.method, "{method}: influence of each token")
+    method = attribution.method.replace("_", " ").capitalize()
+    return pattern.format(target=repr(attribution.target_str), method=method)
+
+
+def unit(attribution: Attribution) -> str:
+    """What one unit of the score is."""
+    if "normalized_by" in attribution.details:
+        return "share of the shown tokens' sum"
+    at = str(attribution.details.get("at", "hook_embed"))
+    source = "embedding" if at == "hook_embed" else at
+    return _UNITS.get(attribution.method, "score").format(at=source)
+
+
+def number(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.3g}"

@@ -1,0 +1,89 @@
+"""Which tokens make one word.
+
+A token continues the word before it when no white space stands between them and letters, digits or the pieces of one
+character meet at the border; punctuation and special tokens are words of their own, and so is each Chinese or Japanese
+token. With character offsets two tokens that share a character (the bytes of an emoji) are never separated; without
+them the replacement character ``�``, which stands for such a piece, is taken as a letter.
+"""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_JOINERS = "\u200d\ufe0f\ufffd_"
+_APOSTROPHES = "'’"
+
+
+class Word(NamedTuple):
+    """One word: its text and the positions of its tokens."""
+
+    text: str
+    positions: tuple[int, ...]
+
+
+def group_words(
+    str_tokens: Sequence[str],
+    special: frozenset[int],
+    text: str | None = None,
+    offsets: Sequence[tuple[int, int]] | None = None,
+) -> list[Word]:
+    """The words of a prompt, in order; every position is in exactly one of them.
+
+    Args:
+        str_tokens: the text of each token.
+        special: positions that are words of their own.
+        text: the prompt; with ``offsets``, the borders are read in it, and the words' texts are cut from it.
+        offsets: ``(start, end)`` of each token in ``text``; empty for a token that is not in it.
+    """
+    if text is None or offsets is None:
+        text, ends = "".join(str_tokens), list(itertools.accumulate(len(t) for t in str_tokens))
+        offsets = list(zip([0, *ends], ends, strict=False))
+    groups: list[list[int]] = []
+    for p, (start, end) in enumerate(offsets):
+        alone = p == 0 or p in special or p - 1 in special or start == end
+        if not alone and _joined(text, offsets[p - 1], start):
+            groups[-1].append(p)
+        else:
+            groups.append([p])
+    words, last = [], 0
+    for group in groups:
+        start, end = offsets[group[0]][0], offsets[group[-1]][1]
+        if start > last and text[start - 1] == " ":  # some tokenizers leave the space between tokens
+            start -= 1
+        last = max(last, end)
+        words.append(Word(text[start:end] if end > start else str_tokens[group[0]], tuple(group)))
+    return words
+
+
+def _joined(text: str, before: tuple[int, int], i: int) -> bool:
+    """Whether the token that starts at character ``i`` continues the one at ``before``."""
+    if before[0] == before[1] or i > before[1]:
+        return False
+    if i < before[1]:
+        return True
+    a, b = text[i - 1], text[i]
+    if text[before[0] : before[1]] == " ":  # a space of its own leads the word after it
+        return not b.isspace()
+    if b in _APOSTROPHES:
+        return a.isalpha() and text[i + 1 : i + 2].isalpha()
+    if a in _APOSTROPHES:
+        return text[i - 2 : i - 1].isalpha() and b.isalpha()
+    if a in _JOINERS or _attaches(b):
+        return all(_wordlike(c) or unicodedata.category(c) == "So" for c in a + b)
+    return _wordlike(a) and _wordlike(b) and not (_ideograph(a) or _ideograph(b))
+
+
+def _attaches(c: str) -> bool:
+    """Joiners, combining marks, skin tones: never separated from their neighbours."""
+    return c in _JOINERS or unicodedata.category(c).startswith("M") or "\U0001f3fb" <= c <= "\U0001f3ff"
+
+
+def _wordlike(c: str) -> bool:
+    return c.isalnum() or _attaches(c)
+
+
+def _ideograph(c: str) -> bool:
+    return "\u3040" <= c <= "\u30ff" or "\u3400" <= c <= "\u9fff" or "\U00020000" <= c <= "\U0003ffff"
