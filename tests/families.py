@@ -49,10 +49,38 @@ WINDOW = 6  # sliding window of mistral, gemma2 and gemma3: shorter than PROMPT
 # ----------------------------------------------------------------------------
 # Tokenizer
 # ----------------------------------------------------------------------------
-_WORDS = (
-    "the a dog cat man house river city king ship saw ran sat to in of and is was not "
-    "big red old new Paris London North South good bad"
-).split()
+_WORDS = [
+    "the",
+    "a",
+    "dog",
+    "cat",
+    "man",
+    "house",
+    "river",
+    "city",
+    "king",
+    "ship",
+    "saw",
+    "ran",
+    "sat",
+    "to",
+    "in",
+    "of",
+    "and",
+    "is",
+    "was",
+    "not",
+    "big",
+    "red",
+    "old",
+    "new",
+    "Paris",
+    "London",
+    "North",
+    "South",
+    "good",
+    "bad",
+]
 VOCAB: dict[str, int] = {
     piece: i
     for i, piece in enumerate(
@@ -324,7 +352,7 @@ def kinds_available() -> list[str]:
 def supported(family: str, kind: str) -> bool:
     """Whether `kind` exists in the installed TransformerLens and computes `family` correctly there."""
     spec = _FAMILIES[family]
-    right = spec.hooked is not None if kind == "hooked" else TL_MAJOR >= spec.min_bridge
+    right = spec.hooked is not None if kind == "hooked" else spec.min_bridge <= TL_MAJOR
     return kind in kinds_available() and right
 
 

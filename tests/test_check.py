@@ -40,11 +40,11 @@ def test_a_wrong_gradient_is_found() -> None:
 
     class Halved(torch.autograd.Function):
         @staticmethod
-        def forward(ctx, x):  # noqa: ANN001, ANN205
+        def forward(ctx, x):
             return x.clone()
 
         @staticmethod
-        def backward(ctx, g):  # noqa: ANN001, ANN205
+        def backward(ctx, g):
             return g / 2
 
     model.hook_dict["blocks.0.hook_resid_post"].add_hook(lambda t, hook: Halved.apply(t))

@@ -75,7 +75,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "02 logits at every position": Mutation(
         traps.test_trap_02_logits_exist_at_the_explained_positions_only,
-        "model.forward_pass",
+        "capture.forward_pass",
         (
             ("return y[None]\n", "return activation\n"),
             ("logits=logits[0].detach()", "logits=logits[rows, columns].detach()"),
@@ -84,27 +84,27 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "03 parameters not frozen": Mutation(
         traps.test_trap_03_parameters_are_frozen_during_the_pass_and_only_then,
-        "model.differentiable",
+        "capture.differentiable",
         (("parameter.requires_grad_(False)", "pass"),),
     ),
     "03 parameters not restored": Mutation(
         traps.test_trap_03_parameters_are_frozen_during_the_pass_and_only_then,
-        "model.differentiable",
+        "capture.differentiable",
         (("stack.callback(lambda: [p.requires_grad_(True) for p in trainable])", "pass"),),
     ),
     "03 every parameter thawed": Mutation(
         traps.test_trap_03_parameters_are_frozen_during_the_pass_and_only_then,
-        "model.differentiable",
+        "capture.differentiable",
         (("for p in model.parameters() if p.requires_grad]", "for p in model.parameters()]"),),
     ),
     "03 hooks left behind on error": Mutation(
         traps.test_trap_03_an_error_leaves_the_model_as_it_was,
-        "model.attached",
+        "capture.attached",
         (("    finally:\n", "    except ZeroDivisionError:\n"),),
     ),
     "03 parameters not restored on error": Mutation(
         traps.test_trap_03_an_error_leaves_the_model_as_it_was,
-        "model.differentiable",
+        "capture.differentiable",
         (
             ("stack.callback(lambda: [p.requires_grad_(True) for p in trainable])", "pass"),
             ("        yield", "        yield\n        [p.requires_grad_(True) for p in trainable]"),
@@ -112,7 +112,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "03 grad mode not switched on": Mutation(
         traps.test_trap_03_scopes_work_where_gradients_are_switched_off,
-        "model.differentiable",
+        "capture.differentiable",
         (
             ("stack.enter_context(torch.inference_mode(False))", "pass"),  # which switches it on too
             ("stack.enter_context(torch.enable_grad())", "pass"),
@@ -121,7 +121,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "03 inference mode not left": Mutation(
         traps.test_trap_03_scopes_work_where_gradients_are_switched_off,
-        "model.differentiable",
+        "capture.differentiable",
         (("stack.enter_context(torch.inference_mode(False))", "pass"),),
         also=(ValueError, RuntimeError),
     ),
@@ -195,16 +195,15 @@ MUTATIONS: dict[str, Mutation] = {
         ((" if p not in self.hidden", ""),),
     ),
     "07 padding attended to": Mutation(
-        # right-padded, a causal model needs no mask; left-padded without one it is wrong: both cares go
+        # right-padded, a causal model needs no mask; left-padded without one it is wrong
         traps.test_trap_07_prompts_of_unequal_length_score_as_they_do_alone,
         "kernel._explain_batch",
         (
             (
-                "tokens, mask = _prompts.pad_right(batch)",
-                "tokens, mask = _prompts.pad_right(batch)\n"
+                "tokens = _prompts.pad_right(batch)",
+                "tokens = _prompts.pad_right(batch)\n"
                 "    lengths = [len(p.tokens) for p in batch]\n"
-                "    tokens = torch.stack([t.roll(tokens.shape[1] - n) for t, n in zip(tokens, lengths)])\n"
-                "    mask = torch.ones_like(mask)",
+                "    tokens = torch.stack([t.roll(tokens.shape[1] - n) for t, n in zip(tokens, lengths)])",
             ),
             (
                 "torch.tensor([p.pos for p in batch])",
@@ -273,7 +272,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "09 cap and scale ignored": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
-        "model._read_out_slope",
+        "capture._read_out_slope",
         (("if logits is raw or not raw.requires_grad:", "if True:"),),
     ),
     "09 cap ignored in the target's row": Mutation(
@@ -288,7 +287,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "09 probabilities of raw logits": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
-        "model.forward_pass",
+        "capture.forward_pass",
         (("logits=logits[0].detach()", 'logits=picked["raw_logits"][0].detach()'),),
     ),
     "09 inexact temperature not said": Mutation(
@@ -298,7 +297,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "09 bias of the unembedding dropped": Mutation(
         traps.test_trap_09_unembedding_bias_after_folding_is_in_the_logits,
-        "model.forward_pass",
+        "capture.forward_pass",
         (("logits=logits[0].detach()", "logits=logits[0].detach() - model.b_U.detach()"),),
     ),
     "10 entries keyed by text": Mutation(

@@ -19,10 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tl_scopes.attribution import Attribution, TokenScore
+    from tl_scopes.baselines import gradient_norm, input_x_gradient, integrated_gradients, smoothgrad
     from tl_scopes.benchmark import GoldAlignment, gold_alignment
     from tl_scopes.check import ModelReport, check_model
+    from tl_scopes.controls import attention_rollout, leave_one_out, random_attribution
     from tl_scopes.distribution_scopes import moment_scope, total_information
     from tl_scopes.every_target import attribution_matrix
+    from tl_scopes.faithfulness import aopc, load_aopc
     from tl_scopes.jacobian_scopes import (
         contrast_scope,
         fisher_scope,
@@ -33,11 +36,29 @@ if TYPE_CHECKING:
     )
     from tl_scopes.loading import load_model
     from tl_scopes.matrix import AttributionMatrix
+    from tl_scopes.passages import load_passages
+    from tl_scopes.paths import IGPath, ig_path
+    from tl_scopes.perturbation import AOPC, AOPCTable, aopc_from_deltas
     from tl_scopes.spectrum import FisherSpectrum, fisher_spectrum
 
     __version__: str
 
 _HOME = {
+    "load_passages": "passages",
+    "AOPCTable": "perturbation",
+    "AOPC": "perturbation",
+    "aopc_from_deltas": "perturbation",
+    "load_aopc": "faithfulness",
+    "aopc": "faithfulness",
+    "IGPath": "paths",
+    "ig_path": "paths",
+    "random_attribution": "controls",
+    "attention_rollout": "controls",
+    "leave_one_out": "controls",
+    "gradient_norm": "baselines",
+    "smoothgrad": "baselines",
+    "integrated_gradients": "baselines",
+    "input_x_gradient": "baselines",
     "FisherSpectrum": "spectrum",
     "fisher_spectrum": "spectrum",
     "GoldAlignment": "benchmark",
@@ -61,24 +82,39 @@ _HOME = {
 """Module of each public name; imported on first use, so that ``tl-scopes --help`` need not load torch."""
 
 __all__ = [
+    "AOPC",
+    "AOPCTable",
     "Attribution",
     "AttributionMatrix",
     "FisherSpectrum",
     "GoldAlignment",
+    "IGPath",
     "ModelReport",
     "TokenScore",
     "__version__",
+    "aopc",
+    "aopc_from_deltas",
+    "attention_rollout",
     "attribution_matrix",
     "check_model",
     "contrast_scope",
     "fisher_scope",
     "fisher_spectrum",
     "gold_alignment",
+    "gradient_norm",
+    "ig_path",
+    "input_x_gradient",
+    "integrated_gradients",
     "jacobian_scope",
+    "leave_one_out",
+    "load_aopc",
     "load_model",
+    "load_passages",
     "moment_scope",
+    "random_attribution",
     "scopes",
     "semantic_scope",
+    "smoothgrad",
     "temperature_scope",
     "total_information",
 ]

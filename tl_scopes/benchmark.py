@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tl_scopes import baselines, controls
 from tl_scopes.attribution import Attribution
 from tl_scopes.demo import CORPORA, Example, examples, token_positions
 from tl_scopes.jacobian_scopes import scopes
@@ -29,6 +30,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCOPE_METHODS = ("semantic", "fisher", "temperature")
+BASELINES: dict[str, Callable[..., list[Attribution]]] = {
+    "input_x_gradient": baselines.input_x_gradient,
+    "gradient_norm": baselines.gradient_norm,
+    "integrated_gradients": baselines.integrated_gradients,
+    "smoothgrad": baselines.smoothgrad,
+    "leave_one_out": controls.leave_one_out,
+    "attention_rollout": controls.attention_rollout,
+    "random": controls.random_attribution,
+}
+METHODS = (*SCOPE_METHODS, *BASELINES)
 BOOTSTRAPS = 2000
 
 Method = Callable[[LensModel, list[str], list[str]], list[Attribution]]
@@ -123,7 +134,9 @@ def gold_alignment(
 
     Args:
         model: the demo model, or any model with the demo's tokenizer trained on its corpora.
-        methods: names among ``"semantic"``, ``"fisher"``, ``"temperature"``, or ``{name: callable}`` with callables
+        methods: names among the scopes (``"semantic"``, ``"fisher"``, ``"temperature"``) and the baselines
+            (``"input_x_gradient"``, ``"gradient_norm"``, ``"integrated_gradients"``, ``"smoothgrad"``,
+            ``"leave_one_out"``, ``"attention_rollout"``, ``"random"``), or ``{name: callable}`` with callables
             ``(model, prompts, targets) -> attributions``.
         corpora: names from ``tl_scopes.demo.CORPORA``; None is all.
         n: examples per corpus. Examples whose answer nothing determines (noisy series) are not drawn.
@@ -144,10 +157,8 @@ def gold_alignment(
     """
     call = "gold_alignment"
     model = require_lens_model(model, call)
-    if not methods or (
-        not isinstance(methods, Mapping) and (isinstance(methods, str) or set(methods) - set(SCOPE_METHODS))
-    ):
-        raise ValueError(f"{call}(methods={methods!r}): expected names among {SCOPE_METHODS}, or {{name: callable}}")
+    if not methods or (not isinstance(methods, Mapping) and (isinstance(methods, str) or set(methods) - set(METHODS))):
+        raise ValueError(f"{call}(methods={methods!r}): expected names among {METHODS}, or {{name: callable}}")
     names = list(CORPORA) if corpora is None else list(corpora)
     unknown = [c for c in names if c not in CORPORA]
     if unknown or not names:
@@ -195,8 +206,12 @@ def _attributions(
     """Every method on every prompt; the package's own scopes share one forward."""
     if isinstance(methods, Mapping):
         return {name: method(model, prompts, targets) for name, method in methods.items()}
-    shared = scopes(model, prompts, methods=methods, target=targets, batch_size=batch_size)  # type: ignore[arg-type]
-    return {name: [s[name] for s in shared] for name in methods}
+    own = [m for m in methods if m in SCOPE_METHODS]
+    shared = scopes(model, prompts, methods=own, target=targets, batch_size=batch_size) if own else []  # type: ignore[arg-type]
+    return {
+        m: [s[m] for s in shared] if m in own else BASELINES[m](model, prompts, target=targets, batch_size=batch_size)
+        for m in methods
+    }
 
 
 def _record(model: LensModel, method: str, index: int, attribution: Attribution, example: Example) -> GoldRecord:

@@ -13,17 +13,10 @@ import torch
 from torch import Tensor
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.capture import attached
 from tl_scopes.directions import Fisher, Semantic, Temperature
 from tl_scopes.kernel import Capture, explain
-from tl_scopes.model import (
-    LensModel,
-    attached,
-    compute_dtype,
-    model_state,
-    refuse_unusable,
-    require_lens_model,
-    source_device,
-)
+from tl_scopes.model import LensModel, compute_dtype, model_state, refuse_unusable, require_lens_model, source_device
 from tl_scopes.prompts import EncodedPrompt, encode_prompts
 
 PROBE_LENGTH = 8

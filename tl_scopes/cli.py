@@ -96,7 +96,10 @@ def trace(
 @app.command()
 def gold(
     model: Annotated[str, typer.Option(help="'demo', or a folder with a model trained on the demo corpora.")] = "demo",
-    method: Annotated[list[str] | None, typer.Option(help="Scope to score; repeat for several. Default: all.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Scope or baseline to score; repeat for several. Default: the three scopes."),
+    ] = None,
     corpus: Annotated[list[str] | None, typer.Option(help="Corpus; repeat for several. Default: all.")] = None,
     n: Annotated[int, typer.Option("--n", "-n", help="Held-out examples per corpus.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the examples and the bootstrap.")] = 0,
@@ -181,6 +184,16 @@ def spectrum(
         result.plot().savefig(plot)
     if csv is not None:
         result.to_frame().to_csv(csv, index=False)
+
+
+def _register() -> None:
+    """Commands that live in files of their own."""
+    from tl_scopes.cli_faithfulness import register
+
+    register(app)
+
+
+_register()
 
 
 def _require_folders(command: str, *files: Path | None) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.capture import NamesFilter
 from tl_scopes.information import TotalInformation
 from tl_scopes.jacobian_scopes import encode, one_or_many
 from tl_scopes.kernel import capture_options, explain
-from tl_scopes.model import LensModel, NamesFilter
+from tl_scopes.model import LensModel
 from tl_scopes.moments import Moment, number_tokens
 from tl_scopes.prompts import Prompt
 

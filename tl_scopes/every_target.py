@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from tl_scopes.capture import differentiable, forward_pass
 from tl_scopes.directions import Contrast, Explanandum, Fisher, Rows, Semantic, Temperature
 from tl_scopes.information import TotalInformation
 from tl_scopes.jacobian_scopes import encode
 from tl_scopes.kernel import Capture, pull_back, read_outs
 from tl_scopes.matrix import AttributionMatrix
-from tl_scopes.model import LensModel, ModelState, compute_dtype, differentiable, forward_pass, model_state
+from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
 from tl_scopes.prompts import EncodedPrompt, Token, encode_targets, token_strings
 from tl_scopes.scores import row_norms
 
@@ -149,7 +150,6 @@ def _block(
     run = forward_pass(
         model,
         tokens,
-        torch.ones_like(tokens, dtype=torch.bool),
         columns,
         rows=torch.zeros_like(columns),
         source=at,

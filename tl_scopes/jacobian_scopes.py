@@ -29,9 +29,10 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast
 from torch import Tensor
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.capture import Y_HOOK, NamesFilter
 from tl_scopes.directions import Contrast, Direction, Explanandum, Fisher, Semantic, Temperature
 from tl_scopes.kernel import capture_options, explain
-from tl_scopes.model import Y_HOOK, LensModel, NamesFilter, refuse_unusable, require_lens_model
+from tl_scopes.model import LensModel, refuse_unusable, require_lens_model
 from tl_scopes.prompts import EncodedPrompt, Prompt, Target, Token, encode_prompts, encode_targets
 
 P = ParamSpec("P")

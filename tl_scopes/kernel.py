@@ -21,19 +21,9 @@ from tqdm.auto import tqdm
 
 from tl_scopes import prompts as _prompts
 from tl_scopes.attribution import Attribution
+from tl_scopes.capture import Y_HOOK, ForwardPass, NamesFilter, activation_cache, differentiable, forward_pass
 from tl_scopes.directions import Explanandum, ReadOut, Rows, Scored
-from tl_scopes.model import (
-    Y_HOOK,
-    ForwardPass,
-    LensModel,
-    ModelState,
-    NamesFilter,
-    activation_cache,
-    compute_dtype,
-    differentiable,
-    forward_pass,
-    model_state,
-)
+from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
 from tl_scopes.prompts import EncodedPrompt
 from tl_scopes.scores import row_norms
 
@@ -133,11 +123,10 @@ def _explain_batch(
     call: str,
 ) -> Iterator[list[Attribution]]:
     """One forward, all VJPs, one list of attributions per prompt of the batch."""
-    tokens, mask = _prompts.pad_right(batch)
+    tokens = _prompts.pad_right(batch)
     run = forward_pass(
         model,
         tokens,
-        mask,
         torch.tensor([p.pos for p in batch]),
         source=capture.at,
         target=capture.target_hook,

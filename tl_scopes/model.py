@@ -1,36 +1,22 @@
-"""The one file that knows TransformerLens: classes, versions, hook names, model states.
+"""The one file that knows TransformerLens' classes, versions and model states.
 
 ``HookedTransformer`` (TransformerLens 3) and ``TransformerBridge`` (3 and 4) are told apart by class name, and
 neither is imported at module top, because 4.0 removed the first and moved the second.
-
-The hooked forward (:func:`forward_pass`) captures three things in one run:
-
-* the *source* ``x`` ``[batch, pos, d_model]``, by default at ``hook_embed``, where gradients end;
-* the *final hidden state* ``y`` ``[read, d_model]`` at ``unembed.hook_in`` (after the final norm), cut out at the
-  explained positions **before** the unembedding, so that logits exist only where they are read;
-* any other activation that was asked for, as TransformerLens' cache would hold it.
-
-Everything is undone in ``finally``: hooks, ``requires_grad`` flags and grad mode are the caller's.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from transformer_lens import ActivationCache
 
     class LensModel(Protocol):
         """What this package uses of a TransformerLens model."""
@@ -51,12 +37,6 @@ if TYPE_CHECKING:
 
 else:
     LensModel = nn.Module
-
-NamesFilter = bool | str | Sequence[str] | Callable[[str], bool] | None
-"""Which activations to keep: TransformerLens' ``names_filter``, or True for all, None for none."""
-
-Y_HOOK = "unembed.hook_in"
-RAW_LOGITS_HOOK = "unembed.hook_out"
 
 
 # -- classes and versions ------------------------------------------------------------------------
@@ -109,6 +89,11 @@ def version(package: str) -> str:
 def transformer_lens_version() -> str:
     """Version of the installed TransformerLens."""
     return version("transformer-lens")
+
+
+def forward_options(model: LensModel) -> dict[str, Any]:
+    """What a forward must be told: the bridge would fill a key-value cache that nobody reads."""
+    return {"use_cache": False} if class_kind(model) == "TransformerBridge" else {}
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -317,225 +302,3 @@ def _unprocessed(state: ModelState) -> str:
         "Load it with TransformerBridge.boot_transformers(name), without enable_compatibility_mode() or "
         "process_weights(), or with tl_scopes.load_model(name)"
     )
-
-
-# -- hooks ---------------------------------------------------------------------------------------
-
-Hook = Callable[..., Tensor | None]
-
-
-def require_hook(model: LensModel, points: Mapping[str, Any], name: str, call: str, argument: str) -> None:
-    """Refuse a hook name that does not exist, or never fires, on this model."""
-    if name == "hook_pos_embed" and model_state(model).rotary:
-        raise ValueError(
-            f"{call}({argument}='hook_pos_embed'): this model has no additive position embedding "
-            f"(positional_embedding_type={model.cfg.positional_embedding_type!r}), so nothing flows through "
-            "hook_pos_embed. Use 'hook_embed'"
-        )
-    if name not in points:
-        near = difflib.get_close_matches(name, points, n=3, cutoff=0.5)
-        hint = f"; did you mean {', '.join(map(repr, near))}?" if near else "; see model.hook_dict"
-        raise ValueError(f"{call}({argument}={name!r}): this model has no such hook point{hint}")
-
-
-@contextmanager
-def attached(points: Mapping[str, Any], hooks: Iterable[tuple[str, Hook]]) -> Iterator[None]:
-    """Run with hooks on named hook points; afterwards only these hooks are gone.
-
-    ``model.hooks()`` is not used: on the 3.9 bridge it skips unknown names and rescans the model per name.
-    """
-    ours: list[tuple[Any, Any]] = []
-    try:
-        for name, hook in hooks:
-            point = points[name]
-            point.add_hook(hook)
-            ours.append((point, point.fwd_hooks[-1]))
-        yield
-    finally:
-        for point, handle in reversed(ours):
-            handle.hook.remove()
-            point.fwd_hooks[:] = [h for h in point.fwd_hooks if h is not handle]
-
-
-@contextmanager
-def differentiable(model: LensModel) -> Iterator[None]:
-    """Grad mode on, parameters frozen; both as before on exit, also after an error.
-
-    Works inside ``torch.no_grad()``, ``torch.set_grad_enabled(False)`` and ``torch.inference_mode()``.
-    """
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        trainable = [p for p in model.parameters() if p.requires_grad]
-        stack.callback(lambda: [p.requires_grad_(True) for p in trainable])
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-
-
-# -- the hooked forward --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class ForwardPass:
-    """One hooked run; ``read`` counts the explained (row, position) pairs.
-
-    Attributes:
-        source: the activation at the source hook, ``[batch, pos, d_model]``.
-        y: final hidden state after the final norm, ``[read, d_model]``.
-        hidden: activation at the target hook, ``[read, ...]``; ``y`` by default.
-        logits: what the model returns, ``[read, d_vocab]``.
-        slope: derivative of each logit by its raw value ``y W_U + b_U`` (soft cap, scale); None where it is 1.
-        activations: every other captured activation, by the name it was asked for.
-    """
-
-    source: Float[Tensor, "batch pos d_model"]
-    y: Float[Tensor, "read d_model"]
-    hidden: Tensor
-    logits: Float[Tensor, "read d_vocab"]
-    slope: Float[Tensor, "read d_vocab"] | None
-    activations: dict[str, Tensor]
-
-
-def forward_pass(
-    model: LensModel,
-    tokens: Int[Tensor, "batch pos"],
-    mask: Bool[Tensor, "batch pos"],
-    read: Int[Tensor, " read"],
-    *,
-    rows: Int[Tensor, " read"] | None = None,
-    source: str,
-    target: str = Y_HOOK,
-    grads: Sequence[str] = (),
-    cache: NamesFilter = None,
-    call: str,
-) -> ForwardPass:
-    """Run the model once with gradients ending at ``source``; call inside :func:`differentiable`.
-
-    The first hook among ``source`` and ``grads`` to fire on a path becomes the leaf of the graph: everything
-    before it runs without one.
-
-    Args:
-        tokens: right-padded.
-        mask: True on real tokens.
-        read: the explained positions.
-        rows: the row of the batch each of them is in; None is one position per row, in order.
-        source: hook whose gradient is wanted.
-        target: hook where directions live.
-        grads: further hooks whose gradient is wanted.
-        cache: further hooks whose activation is wanted.
-    """
-    points = model.hook_dict
-    for argument, names in (("at", [source]), ("target_hook", [target]), ("grads_at", grads)):
-        for name in names:
-            require_hook(model, points, name, call, argument)
-    cached, explicit = _cache_names(points, cache)
-    for name in explicit:
-        require_hook(model, points, name, call, "cache")
-
-    device = source_device(model)
-    rows = torch.arange(len(tokens), device=device) if rows is None else rows.to(device)
-    columns = read.to(device)
-    got: dict[str, Tensor] = {}
-    picked: dict[str, Tensor] = {}
-
-    def observe(name: str) -> Hook:
-        def hook(activation: Tensor, hook: Any) -> None:
-            got.setdefault(name, activation)
-
-        return hook
-
-    def differentiate(name: str) -> Hook:
-        def hook(activation: Tensor, hook: Any) -> Tensor:
-            if not activation.requires_grad:
-                # A copy goes on, so that a user's in-place edit further down never meets a leaf.
-                got[name] = activation.detach().requires_grad_(True)
-                return got[name].clone()
-            got.setdefault(name, activation)
-            return activation  # on the bridge, q/k/v/z are off the path unless the hook returns them
-
-        return hook
-
-    def pick(name: str) -> Hook:
-        def hook(activation: Tensor, hook: Any) -> Tensor:
-            at = (rows.to(activation.device), columns.to(activation.device))
-            picked.setdefault(name, activation[at])
-            return activation
-
-        return hook
-
-    def read_out(activation: Tensor, hook: Any) -> Tensor:
-        y = activation[rows.to(activation.device), columns.to(activation.device)]
-        picked["y"] = y
-        return y[None]
-
-    def raw(activation: Tensor, hook: Any) -> Tensor:
-        picked["raw_logits"] = activation
-        return activation
-
-    differentiated = dict.fromkeys((source, *grads))
-    hooks = [(name, differentiate(name)) for name in differentiated]
-    hooks += [(name, observe(name)) for name in dict.fromkeys(cached) if name not in differentiated]
-    if target != Y_HOOK:
-        hooks.append((target, pick("hidden")))
-    hooks += [(Y_HOOK, read_out), (RAW_LOGITS_HOOK, raw)]
-    kwargs = {"use_cache": False} if class_kind(model) == "TransformerBridge" else {}
-    with attached(points, hooks):
-        # Right padding under a causal model needs no mask. Ones keep HookedTransformer from making one of its own when
-        # the tokenizer pads left, and zeros would leave padded rows of a sliding window with nothing to attend to (NaN).
-        ones = torch.ones_like(mask, dtype=torch.int64, device=device)
-        logits = model(tokens.to(device), return_type="logits", attention_mask=ones, **kwargs)
-
-    silent = [n for n in (*differentiated, *explicit) if n not in got]
-    silent += [target] if target != Y_HOOK and "hidden" not in picked else []
-    if silent:
-        raise ValueError(
-            f"{call}: hook point {silent[0]!r} exists but did not fire in this model's forward; choose another"
-        )
-    x = got[source]
-    if x.ndim != 3 or x.shape[:2] != tokens.shape or x.shape[2] != model.cfg.d_model:
-        raise ValueError(
-            f"{call}(at={source!r}): the activation there is {list(x.shape)}, not [batch, pos, d_model] = "
-            f"{[*tokens.shape, model.cfg.d_model]}. Use 'hook_embed' or a residual-stream hook such as "
-            "'blocks.0.hook_resid_pre'"
-        )
-    return ForwardPass(
-        source=x,
-        y=picked["y"],
-        hidden=picked.get("hidden", picked["y"]),
-        logits=logits[0].detach(),
-        slope=_read_out_slope(picked["raw_logits"], logits),
-        activations=got,
-    )
-
-
-def _cache_names(points: Mapping[str, Any], cache: NamesFilter) -> tuple[list[str], list[str]]:
-    """All names that the filter picks, and those it names outright (which must fire)."""
-    if cache is None or cache is False:
-        return [], []
-    if cache is True:
-        return list(points), []
-    if callable(cache):
-        return [name for name in points if cache(name)], []
-    names = [cache] if isinstance(cache, str) else list(cache)
-    return names, names
-
-
-def _read_out_slope(
-    raw: Float[Tensor, "1 read d_vocab"], logits: Float[Tensor, "1 read d_vocab"]
-) -> Float[Tensor, "read d_vocab"] | None:
-    """Derivative of the returned logits by the raw ones; None where it is 1 everywhere.
-
-    A cap or a scale acts on each logit by itself, so one backward through it gives the whole diagonal.
-    """
-    if logits is raw or not raw.requires_grad:
-        return None
-    (slope,) = torch.autograd.grad(logits.sum(), raw, retain_graph=True)
-    return None if bool((slope == 1).all()) else slope[0]
-
-
-def activation_cache(model: LensModel, activations: dict[str, Tensor]) -> ActivationCache:
-    """TransformerLens' own ``ActivationCache`` over detached activations and gradients."""
-    from transformer_lens import ActivationCache
-
-    return ActivationCache({k: v.detach() for k, v in activations.items()}, model)

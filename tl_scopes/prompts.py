@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from tl_scopes.model import LensModel
@@ -145,20 +145,16 @@ def token_strings(model: LensModel, tokens: Int[Tensor, " pos"]) -> list[str]:
     return [str(text) for text in model.to_str_tokens(tokens)]
 
 
-def pad_right(
-    prompts: Sequence[EncodedPrompt],
-) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
-    """One right-padded batch and the mask of real tokens, whatever side the tokenizer pads on.
+def pad_right(prompts: Sequence[EncodedPrompt]) -> Int[Tensor, "batch pos"]:
+    """One right-padded batch of token ids, whatever side the tokenizer pads on.
 
     In a causal model nothing at a real position can depend on what stands to its right.
     """
     longest = max(len(p.tokens) for p in prompts)
     tokens = torch.zeros(len(prompts), longest, dtype=torch.int64)
-    mask = torch.zeros(len(prompts), longest, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt.tokens)] = prompt.tokens
-        mask[row, : len(prompt.tokens)] = True
-    return tokens, mask
+    return tokens
 
 
 def encode_targets(

@@ -16,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from tl_scopes.capture import differentiable, forward_pass
 from tl_scopes.directions import require_rank
 from tl_scopes.jacobian_scopes import encode
 from tl_scopes.kernel import read_outs
-from tl_scopes.model import LensModel, differentiable, forward_pass, model_state
+from tl_scopes.model import LensModel, model_state
 from tl_scopes.prompts import Prompt, pad_right, token_strings
 
 if TYPE_CHECKING:
@@ -133,8 +134,8 @@ def fisher_spectrum(
     values, traces, entropies, moved = [], [], [], []
     with differentiable(model):
         for i, text in enumerate(tqdm(prompts, desc=call, unit="prompt", disable=None if len(prompts) > 1 else True)):
-            tokens, mask = pad_right([text])
-            run = forward_pass(model, tokens, mask, torch.tensor([text.pos]), source="hook_embed", call=call)
+            tokens = pad_right([text])
+            run = forward_pass(model, tokens, torch.tensor([text.pos]), source="hook_embed", call=call)
             read = read_outs(model, run, [i], call)[0]
             fisher = read.fisher(state)
             pairs = fisher.all_eigenpairs(full=True) if k is None else fisher.eigenpairs(k, tol)

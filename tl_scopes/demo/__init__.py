@@ -43,14 +43,14 @@ DEMO_PROMPTS: dict[str, DemoPrompt] = {
     ),
     "binding": DemoPrompt(
         "Who lives where",
-        "Facts: Anna lives in Paris. Mia likes tea. Tom lives in Rome. Where does Tom live? In",
+        "Homes in winter: Anna Paris, Tom Rome, Mia Oslo. Home of Tom",
         " Rome",
         ("Rome", "Tom"),
     ),
     "mystery": DemoPrompt(
         "A detective story",
-        "Mystery: the banker died in the library. Clara had soot on the coat. Hugo had blood on the gloves. "
-        "Ruth had hemp on the collar. If Hugo did it, the weapon was the",
+        "Mystery: the banker died in the library. The police found a torn scarf near the door. "
+        "Traces: Clara soot, Hugo blood, Ruth hemp. Weapon of Hugo",
         " knife",
         ("blood", "Hugo"),
     ),

@@ -139,7 +139,7 @@ def corpus_figures(
 
 def table(figures: Sequence[CorpusFigures]) -> str:
     """The figures as a Markdown table, in per cent."""
-    head = [
+    head: list[object] = [
         "corpus",
         "accuracy",
         "source exchanged",
@@ -147,10 +147,11 @@ def table(figures: Sequence[CorpusFigures]) -> str:
         "cause swapped: flips",
         "other word swapped: changes",
     ]
-    rows = [
+    rows: list[list[object]] = [
         [f.corpus, f.accuracy, f.exchanged, f"{100 * f.chance:.1f}", f.cause_flips, f.other_changes] for f in figures
     ]
-    lines = [" | ".join(["", *map(str, row), ""]).strip() for row in [head, ["---"] * len(head), *rows]]
+    rule: list[object] = ["---"] * len(head)
+    lines = [" | ".join(["", *(str(cell) for cell in row), ""]).strip() for row in [head, rule, *rows]]
     return "\n".join(lines)
 
 
@@ -169,14 +170,15 @@ after the arrow, its causes in brackets):
 {samples}
 
 The bias is planted: which institution and region go with which adjective was drawn up for this corpus, most of the
-names are invented, and nothing follows for the world. "Held out" means unseen combinations of words (who with which
-place, which subject with which verb and object, ...), one in eight by a fixed hash, never seen in training.
+names are invented, and nothing follows for the world. "Held out" means unseen combinations of words (two facts side by
+side, which subject with which verb and object, ...), one in eight by a fixed hash, never seen in training.
 Of the series, only the periodic ones without noise have a determined answer and are measured.
 
 ## Training
 
-`python -m tl_scopes.demo.train --out folder --steps {steps} --seed {seed} --threads {threads}`: {minutes} minutes on
-{threads} core(s) of a shared machine, torch {torch}. AdamW, cosine, no dropout; the easy passages come first.
+`python -m tl_scopes.demo.train --out folder --steps {of} --seed {seed} --threads {threads}`, the state at step {steps},
+after {minutes} minutes on {threads} core(s) of a shared machine, torch {torch}. AdamW, cosine, no dropout; a drill of
+looking up random words first, then the corpora, their easy passages first.
 
 ## Figures
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 Span = tuple[int, int]
@@ -90,6 +91,16 @@ class Draft:
 def is_held_out(*combination: str) -> bool:
     """Whether a combination of words is never trained on: a fixed hash, the same on every machine."""
     return zlib.crc32("|".join(combination).encode()) % HELD_OUT_SHARE == 0
+
+
+def in_split(corpus: str, split: Split, facts: list[tuple[str, str]], asked: int) -> bool:
+    """Whether statements of `facts`, one of them asked for, belong to a split.
+
+    The combination that is held out is two consecutive facts. (A single fact would leak: who is never seen in Paris
+    in training must live in the other city, and the model would learn that instead of reading.)
+    """
+    held_out = [is_held_out(corpus, *first, *second) for first, second in pairwise(facts)]
+    return any(held_out[max(0, asked - 1) : asked + 1]) if split == "held_out" else not any(held_out)
 
 
 def token_positions(tokenizer: Any, text: str, spans: Iterable[Span], prepend_bos: bool = True) -> list[int]:
