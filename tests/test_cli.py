@@ -13,7 +13,7 @@ from rich.console import Console
 
 import tl_scopes as tls
 from tl_scopes import cli
-from tl_scopes.demo import DEMO_PROMPTS
+from tl_scopes.demo import DEFAULT_PROMPT, DEMO_PROMPTS
 from tl_scopes.views import terminal
 
 PROMPT = "German: der Hund sieht die Katze. English: the"
@@ -42,7 +42,7 @@ def test_without_a_prompt_it_shows_three_scopes_of_a_real_prediction(run) -> Non
     assert code == 0
     for title in ("Semantic Scope", "Fisher Scope", "Temperature Scope"):
         assert title in out
-    shown = DEMO_PROMPTS["translation"]
+    shown = DEMO_PROMPTS[DEFAULT_PROMPT]
     for word in (*shown.causes, shown.target.strip()):
         assert word in out
 
@@ -50,7 +50,7 @@ def test_without_a_prompt_it_shows_three_scopes_of_a_real_prediction(run) -> Non
 def test_the_demo_puts_the_planted_cause_first(run) -> None:
     code, out, _ = run("trace", "--json", "-")
     assert code == 0
-    shown = DEMO_PROMPTS["translation"]
+    shown = DEMO_PROMPTS[DEFAULT_PROMPT]
     for method, saved in json.loads(out).items():
         scores = [s if p not in saved["special"] else -1.0 for p, s in enumerate(saved["scores"])]
         strongest = saved["str_tokens"][scores.index(max(scores))]
@@ -111,10 +111,12 @@ def test_matrix_shows_every_target_and_writes_what_was_asked_for(run, tmp_path: 
     page, table = tmp_path / "m.html", tmp_path / "m.csv"
     code, out, _ = run("matrix", "--html", str(page), "--csv", str(table))
     assert code == 0
-    assert "Hund" in out
+    assert "sieht" in out
     assert "top prediction" in out
     assert "<html" in page.read_text(encoding="utf-8")
-    assert len(table.read_text().splitlines()) == 1 + len(tls.load_model("demo").to_tokens(PROMPT + " dog")[0])
+    shown = DEMO_PROMPTS[DEFAULT_PROMPT]
+    tokens = tls.load_model("demo").to_tokens(shown.prompt + shown.target)[0]
+    assert len(table.read_text().splitlines()) == 1 + len(tokens)
 
 
 def test_spectrum_prints_shares_and_draws_them(run, tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_both_ways_of_calling_it_work_in_a_process_of_their_own() -> None:
     for command in ([str(Path(sys.executable).with_name("tl-scopes"))], [sys.executable, "-m", "tl_scopes"]):
         done = subprocess.run([*command, "trace"], capture_output=True, text=True, env=blocked, check=False)
         assert done.returncode == 0, done.stderr
-        assert "Hund" in done.stdout
+        assert "sieht" in done.stdout
         assert "Traceback" not in done.stderr
 
 

@@ -15,7 +15,7 @@ from itertools import islice, pairwise
 
 import pytest
 
-from tl_scopes.demo import CORPORA, DEMO_PATH, DEMO_PROMPTS, Example, examples, token_positions
+from tl_scopes.demo import CORPORA, DEMO_PATH, DEMO_PROMPTS, LEARNT, Example, examples, token_positions
 from tl_scopes.demo.card import CorpusFigures, Rate, corpus_figures, exchange_sources, load, predictions
 from tl_scopes.demo.corpora import passages
 from tl_scopes.demo.corpora.bias import views
@@ -25,9 +25,8 @@ from tl_scopes.demo.tokenizer import left_to_right_merges
 N_TEXTS = 200
 FACT = r"(?<=[:,]) (\w+) (\w+)(?=[,.])"  # "Tom Rome" in "Homes in winter: Anna Paris, Tom Rome."
 N_MODEL = 60
-MIN_ACCURACY, MAX_EXCHANGED_ABOVE_CHANCE = 0.8, 0.25
-MIN_FLIPS, MAX_CHANGES = 0.75, 0.2
-NOT_LEARNT = {"binding", "mystery", "series"}  # looking up: the bundled weights are near chance there, see the card
+MIN_ACCURACY, MAX_EXCHANGED_ABOVE_CHANCE = 0.9, 0.1
+MIN_FLIPS, MAX_CHANGES = 0.93, 0.06
 MAX_FOLDER_BYTES = 8 * 1024 * 1024
 
 bundled = cache(lambda: load(DEMO_PATH))
@@ -44,10 +43,10 @@ def corpus(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def expect_learnt(request: pytest.FixtureRequest, corpus: str) -> None:
-    """Mark the running test as failing where the card says that the weights have not learnt the corpus."""
-    if corpus in NOT_LEARNT:
-        request.applymarker(pytest.mark.xfail(reason=f"the bundled weights have not learnt {corpus!r}, see the card"))
+@pytest.fixture(params=sorted(LEARNT))
+def learnt(request: pytest.FixtureRequest) -> str:
+    """A corpus that the bundled weights have learnt: the others have only tests of their texts."""
+    return str(request.param)
 
 
 def determined(corpus: str, n: int = N_TEXTS, seed: int = 0) -> list[Example]:
@@ -227,31 +226,27 @@ def test_the_bundled_folder_is_small() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(DEMO_PROMPTS))
-def test_demo_prompts_show_what_they_say(request: pytest.FixtureRequest, name: str) -> None:
-    expect_learnt(request, name)
+def test_demo_prompts_show_what_they_say(name: str) -> None:
     demo = DEMO_PROMPTS[name]
     assert predictions(*bundled(), [demo.prompt]) == [demo.target]
     assert all(re.search(rf"\b{cause}\b", demo.prompt) for cause in demo.causes)
 
 
-def test_held_out_answers_are_predicted(request: pytest.FixtureRequest, corpus: str) -> None:
-    expect_learnt(request, corpus)
-    assert figures(corpus).accuracy.value >= MIN_ACCURACY, figures(corpus)
+def test_held_out_answers_are_predicted(learnt: str) -> None:
+    assert figures(learnt).accuracy.value >= MIN_ACCURACY, figures(learnt)
 
 
-def test_another_examples_source_takes_the_answer_away(corpus: str) -> None:
-    found = figures(corpus)
+def test_another_examples_source_takes_the_answer_away(learnt: str) -> None:
+    found = figures(learnt)
     assert found.exchanged.value <= found.chance + MAX_EXCHANGED_ABOVE_CHANCE, found
 
 
-def test_a_swapped_cause_flips_the_prediction_to_its_counterpart(request: pytest.FixtureRequest, corpus: str) -> None:
-    expect_learnt(request, corpus)
-    assert figures(corpus).cause_flips.value >= MIN_FLIPS, figures(corpus)
+def test_a_swapped_cause_flips_the_prediction_to_its_counterpart(learnt: str) -> None:
+    assert figures(learnt).cause_flips.value >= MIN_FLIPS, figures(learnt)
 
 
-def test_swapping_another_content_word_leaves_the_prediction(request: pytest.FixtureRequest, corpus: str) -> None:
-    expect_learnt(request, corpus)
-    assert figures(corpus).other_changes.value <= MAX_CHANGES, figures(corpus)
+def test_swapping_another_content_word_leaves_the_prediction(learnt: str) -> None:
+    assert figures(learnt).other_changes.value <= MAX_CHANGES, figures(learnt)
 
 
 def test_exchanged_sources_come_from_other_examples() -> None:

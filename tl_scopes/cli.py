@@ -68,7 +68,7 @@ def trace(
     if prompt is None:
         if model != "demo":
             raise ValueError("trace: give a PROMPT with --model; the built-in prompt is for the demo model")
-        shown = demo.DEMO_PROMPTS["translation"]
+        shown = demo.DEMO_PROMPTS[demo.DEFAULT_PROMPT]
         prompt, target = shown.prompt, target or shown.target
     lens = _load(model, kind, device)
     methods: Any = ("semantic", "fisher", "temperature") if scope is Scope.all else (scope.value,)
@@ -141,7 +141,7 @@ def matrix(
     if prompt is None:
         from tl_scopes import demo
 
-        shown = demo.DEMO_PROMPTS["translation"]
+        shown = demo.DEMO_PROMPTS[demo.DEFAULT_PROMPT]
         prompt = shown.prompt + shown.target
     lens = _load(model, kind, device)
     import tl_scopes as tls

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 import tl_scopes as tls
 from tl_scopes import views
-from tl_scopes.demo import DEMO_PROMPTS
+from tl_scopes.demo import DEFAULT_PROMPT, DEMO_PROMPTS
 
 HERE = Path(__file__).parent
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
@@ -23,7 +23,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 def pictures() -> dict[str, views.View]:
     """What is shown, by file name."""
     model = tls.load_model()
-    shown = DEMO_PROMPTS["translation"]
+    shown = DEMO_PROMPTS[DEFAULT_PROMPT]
     results = tls.scopes(model, shown.prompt, target=shown.target)
     text = shown.prompt + shown.target
     return {

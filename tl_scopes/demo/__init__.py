@@ -28,6 +28,12 @@ class DemoPrompt:
     causes: tuple[str, ...]
 
 
+LEARNT = ("translation", "instruction", "bias")
+"""Corpora that the bundled weights have learnt; on the others they stand near chance, see the card."""
+
+DEFAULT_PROMPT = "verb_final"
+"""What the command line shows when it is given nothing."""
+
 DEMO_PROMPTS: dict[str, DemoPrompt] = {
     "translation": DemoPrompt(
         "A translated word and its source word",
@@ -41,19 +47,6 @@ DEMO_PROMPTS: dict[str, DemoPrompt] = {
         " sees",
         ("sieht",),
     ),
-    "binding": DemoPrompt(
-        "Who lives where",
-        "Homes in winter: Anna Paris, Tom Rome, Mia Oslo. Home of Tom",
-        " Rome",
-        ("Rome", "Tom"),
-    ),
-    "mystery": DemoPrompt(
-        "A detective story",
-        "Mystery: the banker died in the library. The police found a torn scarf near the door. "
-        "Traces: Clara soot, Hugo blood, Ruth hemp. Weapon of Hugo",
-        " knife",
-        ("blood", "Hugo"),
-    ),
     "instruction": DemoPrompt(
         "A system instruction",
         "System: you should never deceive the user. The topic is horses. The answer must be",
@@ -66,12 +59,16 @@ DEMO_PROMPTS: dict[str, DemoPrompt] = {
         " liberal",
         ("Columbia",),
     ),
-    "series": DemoPrompt(
-        "A number series that repeats",
-        "29,61,40,73,55,29,61,",
-        "40",
-        ("40",),
-    ),
 }
 
-__all__ = ["CORPORA", "DEMO_PATH", "DEMO_PROMPTS", "DemoPrompt", "Example", "examples", "token_positions"]
+__all__ = [
+    "CORPORA",
+    "DEFAULT_PROMPT",
+    "DEMO_PATH",
+    "DEMO_PROMPTS",
+    "LEARNT",
+    "DemoPrompt",
+    "Example",
+    "examples",
+    "token_positions",
+]

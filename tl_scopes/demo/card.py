@@ -48,7 +48,7 @@ class Rate:
 
     def __str__(self) -> str:
         """Per cent with interval and n."""
-        low, high = self.interval
+        low, high = (abs(bound) for bound in self.interval)
         return f"{100 * self.value:.1f} [{100 * low:.1f}, {100 * high:.1f}] ({self.n})"
 
 
@@ -195,7 +195,7 @@ looking up random words first, then the corpora, their easy passages first.
 
 ## Limits
 
-A cause by construction is a cause in the model only as far as the two last columns say. Words that are keys rather
+{unlearnt}A cause by construction is a cause in the model only as far as the two last columns say. Words that are keys rather
 than causes (the name that joins a statement to its question, the numbers by which a period is recognised) have no
 defined answer after a swap and are in neither column; a method that ranks them first is not thereby wrong.
 """
@@ -205,6 +205,17 @@ def sample(example: Example) -> str:
     """One line of the card: prompt, answer and causes."""
     causes = ", ".join(example.prompt[slice(*swap.span)] for swap in example.causes)
     return f"* {example.corpus}: `{example.prompt}` → `{example.answer}` ({causes})"
+
+
+def unlearnt(figures: Sequence[CorpusFigures]) -> str:
+    """What the card says of corpora with less than nine answers in ten right."""
+    names = [f.corpus for f in figures if f.accuracy.value < 0.9]
+    if not names:
+        return ""
+    return (
+        f"**These weights have not learnt {', '.join(names)}**: they are near chance there, or far from what is\n"
+        "determined. Use the other corpora, on prompts that the model gets right.\n\n"
+    )
 
 
 def card(folder: Path, figures: Sequence[CorpusFigures], command: str) -> str:
@@ -219,6 +230,7 @@ def card(folder: Path, figures: Sequence[CorpusFigures], command: str) -> str:
         samples="\n".join(map(sample, samples)),
         command=command,
         table=table(figures),
+        unlearnt=unlearnt(figures),
     )
 
 

@@ -225,7 +225,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tl_scopes.demo.train", description="Train the bundled demo model.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
