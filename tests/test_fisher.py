@@ -5,8 +5,8 @@ from the same numbers, for any shape of distribution, in float32 as in float64. 
 when one vector is added to every row of A or one number to every logit.
 
 Tolerances. float64: 1e-10, sums of a few hundred terms, divided by a tail mass of 1e-2. float32: 1e-5, two digits above
-the 1e-7 (u_1) and 2e-6 (trace) that METHOD.md measured, and four below the plain formula's error at p_top = 0.9999. The
-reference itself loses 1e-16/(1 − p_top), 1e-8 at the sharpest.
+the 1e-7 (u_1) and 2e-6 (trace) that the centred formula reaches, and four below the plain formula's error at
+p_top = 0.9999. The reference itself loses 1e-16/(1 − p_top), 1e-8 at the sharpest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The ten traps that a quick implementation falls into (`METHOD.md`, section 3), one test or a few for each.
+"""The ten traps that a quick implementation falls into, one test or a few for each.
 
 Invariant: where the care is needed the numbers equal the oracle's, and where there is no answer the call is refused
 with the way out. `test_mutations.py` removes each care from the package and sees the trap's own test here fail; for

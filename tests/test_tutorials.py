@@ -1,0 +1,33 @@
+"""Invariant: every tutorial runs from a fresh kernel, its claims hold (each is asserted in a cell), its outputs are kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+
+TUTORIALS = sorted((Path(__file__).parent.parent / "tutorials").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
+def test_outputs_are_kept_and_name_no_local_path(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    code = [c for c in cells if c.cell_type == "code"]
+    assert sum(bool(c.outputs) for c in code) >= len(code) // 2
+    assert "site-packages" not in path.read_text(encoding="utf-8")
+    assert "error" not in {o.output_type for c in code for o in c.outputs}
+
+
+@pytest.mark.slow
+@pytest.mark.enable_socket  # the kernel answers on loopback
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
+def test_it_runs_from_a_fresh_kernel(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv(
+        "PYTHONPATH", str(Path(__file__).parent / "no_network") + os.pathsep + os.environ.get("PYTHONPATH", "")
+    )
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
