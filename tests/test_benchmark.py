@@ -103,3 +103,19 @@ def test_the_table_prints_what_the_frame_holds(demo_model) -> None:
     row = result.to_frame().iloc[0]
     assert f"{row.top1:.1%}" in str(result)
     assert "Candidates: all tokens" in str(result)
+
+
+def test_every_baseline_is_a_row_and_scopes_keep_their_numbers(demo_model) -> None:
+    from tl_scopes.benchmark import METHODS
+
+    result = gold_alignment(demo_model, METHODS, corpora=["instruction"], n=6)
+    assert list(dict.fromkeys(r.method for r in result.records)) == list(METHODS)
+    alone = gold_alignment(demo_model, ["fisher"], corpora=["instruction"], n=6)
+    assert [r for r in result.records if r.method == "fisher"] == list(alone.records)
+    by_call = gold_alignment(
+        demo_model,
+        {"input_x_gradient": lambda m, p, t: tls.input_x_gradient(m, p, target=t)},
+        corpora=["instruction"],
+        n=6,
+    )
+    assert [r for r in result.records if r.method == "input_x_gradient"] == list(by_call.records)
