@@ -4,6 +4,7 @@
     compare     several methods on one text, a button for each
     figure      the paper's layout: tokens left, top predicted words right
     matrix      all targets of a text: hover one, its sources light up
+    heatmap     layer × token, layer × head, ...: a :class:`HeatMap` of numbers, hover a cell
     stack       several views on one page
 
 Each gives a :class:`View`: ``.html()``, ``.save(path)``, ``.show()``; notebooks show it by itself.
@@ -12,7 +13,8 @@ Each gives a :class:`View`: ``.html()``, ``.save(path)``, ``.show()``; notebooks
 from __future__ import annotations
 
 from tl_scopes.views.coloured import compare, figure, tokens
+from tl_scopes.views.heatmap import HeatMap, heatmap, heatmap_figure
 from tl_scopes.views.page import View, stack
 from tl_scopes.views.pattern import matrix
 
-__all__ = ["View", "compare", "figure", "matrix", "stack", "tokens"]
+__all__ = ["HeatMap", "View", "compare", "figure", "heatmap", "heatmap_figure", "matrix", "stack", "tokens"]

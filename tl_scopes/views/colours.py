@@ -81,9 +81,9 @@ class Scale:
         return float(math.exp(math.log(self.low) + place * (math.log(self.high) - math.log(self.low))))
 
 
-def blend(share: float) -> RGB:
-    """Background of a token with this share: white at 0, :data:`FULL` at 1."""
-    return _blend(round(min(max(share, 0.0), 1.0) * _STEPS))
+def blend(share: float, full: str = FULL) -> RGB:
+    """Background of a token with this share: white at 0, ``full`` at 1."""
+    return _blend(round(min(max(share, 0.0), 1.0) * _STEPS), full)
 
 
 def quantised(share: float) -> float:
@@ -91,11 +91,11 @@ def quantised(share: float) -> float:
     return round(min(max(share, 0.0), 1.0) * _STEPS) / _STEPS
 
 
-@lru_cache(maxsize=_STEPS + 1)
-def _blend(step: int) -> RGB:
-    full, white = _lab(_parse(FULL)), _lab((255, 255, 255))
+@lru_cache(maxsize=2 * (_STEPS + 1))
+def _blend(step: int, full: str) -> RGB:
+    colour, white = _lab(_parse(full)), _lab((255, 255, 255))
     weight = 1 - step / _STEPS
-    return _rgb([a * (1 - weight) + b * weight for a, b in zip(full, white, strict=True)])
+    return _rgb([a * (1 - weight) + b * weight for a, b in zip(colour, white, strict=True)])
 
 
 def ink(background: RGB) -> str:

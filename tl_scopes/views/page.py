@@ -49,10 +49,21 @@ class View:
 
     def html(self) -> str:
         """A page of its own that works offline."""
-        return _PAGE.format(title=html.escape(self.title), style=_own("style.css"), body=self.body, script=_bundle())
+        script = _bundle() if self.drawn else _hover()
+        return _PAGE.format(title=html.escape(self.title), style=_own("style.css"), body=self.body, script=script)
+
+    @property
+    def drawn(self) -> bool:
+        """Does CircuitsVis draw a part of it, so that the bundle is needed?"""
+        return "data-component=" in self.body
 
     def _repr_html_(self) -> str:
-        script = _bundle() if _carries_bundle() else "<script>window.tlScopesDraw && window.tlScopesDraw()</script>"
+        if not self.drawn:
+            script = _hover()
+        elif _carries_bundle():
+            script = _bundle()
+        else:
+            script = "<script>window.tlScopesDraw && window.tlScopesDraw()</script>"
         return f"<style>{_own('style.css')}</style>\n{self.body}\n{script}"
 
     def save(self, path: str | Path) -> Path:
@@ -109,7 +120,12 @@ def _bundle() -> str:
     code = (files("circuitsvis") / "dist" / "cdn" / "iife.js").read_text(encoding="utf-8")
     code = re.sub(r"^//# sourceMappingURL=.*$", "", code, flags=re.MULTILINE).replace("</script", "<\\/script")
     wrapped = f"window.CircuitsVis = window.CircuitsVis || (function () {{ {code}\nreturn CircuitsVis; }})();"
-    return f"<script>{wrapped}\n{_own('draw.js')}\nwindow.tlScopesDraw();</script>"
+    return f"<script>{wrapped}\n{_own('draw.js')}\nwindow.tlScopesDraw();\n{_own('hover.js')}</script>"
+
+
+def _hover() -> str:
+    """What a page without CircuitsVis needs."""
+    return f"<script>{_own('hover.js')}</script>"
 
 
 # -- notebooks ---------------------------------------------------------------------------------------------

@@ -1,0 +1,143 @@
+"""Invariant: a heat map shows every value once, in a colour that follows it, its tokens as text, offline.
+
+Without a browser the cells are read from the HTML and from matplotlib's image; the last tests hover in Chromium.
+"""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+
+import pytest
+import torch
+from test_browser import browser, look  # noqa: F401
+from test_views import HOSTILE, attribution
+
+from tl_scopes import views
+from tl_scopes.views.colours import FULL, blend
+from tl_scopes.views.heatmap import BELOW_ZERO, HeatMap, draw_heatmap, heatmap, heatmap_figure
+from tl_scopes.views.wording import visible
+
+CELL = re.compile(r'<td (?:style="background:(#[0-9a-f]{6})"|class="(tls-hid)") title="([^"]*)">')
+
+
+def some_map(**changes: object) -> HeatMap:
+    values: dict[str, object] = {
+        "values": torch.tensor([[0.0, 1.0, 2.0], [4.0, 0.5, 0.25]]),
+        "rows": ("1", "0"),
+        "columns": ("<bos>", " a", " b"),
+        "title": "A <title>",
+        "unit": "nats",
+        "row_name": "layer",
+        "column_name": "token",
+    }
+    return HeatMap(**(values | changes))  # type: ignore[arg-type]
+
+
+def cells(one: HeatMap) -> list[tuple[str, str, str]]:
+    return CELL.findall(heatmap(one).html())
+
+
+def hexed(share: float, full: str = FULL) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*blend(float(share), full))
+
+
+def test_each_value_has_its_cell_its_colour_and_its_number() -> None:
+    found = cells(some_map())
+    assert [c[0] for c in found] == [hexed(v / 4) for v in (0, 1, 2, 4, 0.5, 0.25)]
+    assert unescape(found[3][2]) == "layer 0 · token '<bos>' (0): 4"
+    assert unescape(found[2][2]) == "layer 1 · token ' b' (2): 2"
+
+
+def test_signed_values_are_orange_below_zero_and_equally_strong() -> None:
+    found = cells(some_map(values=torch.tensor([[-2.0, 1.0, 2.0], [0.0, -1.0, 0.5]]), signed=True))
+    wanted = [hexed(1, BELOW_ZERO), hexed(0.5), hexed(1), hexed(0), hexed(0.5, BELOW_ZERO), hexed(0.25)]
+    assert [c[0] for c in found] == wanted
+
+
+def test_hidden_columns_have_no_colour_and_do_not_set_the_scale() -> None:
+    found = cells(some_map(hidden=frozenset({0}), positions=(7, 8, 9)))
+    assert [c[1] for c in found] == ["tls-hid", "", ""] * 2
+    assert [c[0] for c in found] == ["", hexed(0.5), hexed(1), "", hexed(0.25), hexed(0.125)]
+    assert unescape(found[0][2]) == "layer 1 · token '<bos>' (7): 0 · left out"
+
+
+def test_wide_ranges_are_on_a_log_scale_and_say_so() -> None:
+    wide = some_map(values=torch.tensor([[1000.0, 1.0, 2.0], [1.0, 3.0, 0.0]]))
+    assert wide.colour_scale.log
+    html = heatmap(wide).html()
+    assert "log scale" in html and "linear scale" not in html
+    assert "linear scale" in heatmap(some_map()).html()
+
+
+def test_matplotlib_draws_the_same_colours() -> None:
+    from matplotlib.figure import Figure
+
+    for one in (
+        some_map(),
+        some_map(values=torch.tensor([[-2.0, 1.0, 2.0], [0.0, -1.0, 0.5]]), signed=True),
+        some_map(values=torch.tensor([[1000.0, 1.0, 2.0], [1.0, 3.0, 0.0]])),
+    ):
+        axes = Figure().subplots()
+        draw_heatmap(one, axes)
+        (image,) = axes.images
+        drawn = image.cmap(image.norm(image.get_array()))[..., :3].reshape(-1, 3) * 255
+        wanted = [[int(c[0][i : i + 2], 16) for i in (1, 3, 5)] for c in cells(one)]
+        assert abs(drawn - torch.tensor(wanted).numpy()).max() <= 4, "colour steps of 1/256"
+
+
+def test_the_figure_names_rows_and_tokens_and_marks_the_explained_one() -> None:
+    figure = heatmap_figure([some_map(marked=frozenset({2}), columns=("$x$", "a\n", "b" * 40)), some_map()])
+    axes = figure.axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["1", "0"]
+    assert [t.get_text() for t in axes.get_xticklabels()] == [r"\$x\$", "a⏎", "b" * 17 + "…"]
+    assert axes.get_xticklabels()[2].get_color() == "#b2182b"
+    figure.canvas.draw()
+
+
+def test_a_map_of_zeros_is_white_and_says_so() -> None:
+    zeros = some_map(values=torch.zeros(2, 3))
+    assert "all shown values are 0" in heatmap(zeros).html()
+    heatmap_figure(zeros).canvas.draw()
+
+
+def test_text_lists_the_largest_values() -> None:
+    assert heatmap(some_map(hidden=frozenset({0}))).plain().splitlines()[:2] == [
+        "A <title> (nats)",
+        "  layer 1 · ' b' (2): 2",
+    ]
+
+
+def test_pages_without_circuitsvis_do_not_carry_it() -> None:
+    alone = heatmap(some_map()).html()
+    assert len(alone) < 50_000
+    assert "tlScopesHover" in alone
+    both = views.stack(views.tokens(attribution()), heatmap(some_map())).html()
+    assert len(both) > 1_000_000 and "tlScopesHover" in both
+
+
+@pytest.mark.parametrize("changes", [{"rows": ("1",)}, {"columns": ("a",)}, {"positions": (1,)}])
+def test_names_that_do_not_fit_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="HeatMap: "):
+        some_map(**changes)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_hovering_shows_the_value(look, dark: bool) -> None:  # noqa: F811
+    page = look(heatmap([some_map(), some_map(title="second")]).html(), dark=dark)
+    page.locator(".tls-map td").nth(2).hover()
+    assert page.locator(".tls-read").nth(0).text_content() == "layer 1 · token ' b' (2): 2 nats"
+    page.locator(".tls-map").nth(1).locator("td").nth(3).hover()
+    assert page.locator(".tls-read").nth(1).text_content() == "layer 0 · token '<bos>' (0): 4 nats"
+    ink = page.evaluate("getComputedStyle(document.querySelector('.tls-map')).filter")
+    assert ink == ("invert(1) hue-rotate(180deg)" if dark else "none")
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "static"])
+def test_hostile_tokens_are_text(look, scripts: bool) -> None:  # noqa: F811
+    hostile = HeatMap(torch.ones(1, len(HOSTILE)), (HOSTILE[1],), tuple(HOSTILE), HOSTILE[0], HOSTILE[5])
+    page = look(heatmap(hostile).html(), scripts=scripts)
+    assert page.locator("tfoot bdi").all_text_contents() == [visible(text) for text in HOSTILE]
+    assert page.locator("img").count() == 0
+    sizes = page.eval_on_selector_all(".tls-map td", "all => all.map(e => e.getBoundingClientRect().width)")
+    assert min(sizes) >= 15
