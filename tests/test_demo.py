@@ -2,8 +2,8 @@
 
 Invariant: an example's spans, swaps and answers are true of its text (no model needed), and on held-out
 combinations the bundled model predicts the answer, follows a swapped cause to the counterpart's answer and
-ignores a swap of any other content word. The bounds on the model lie below the card's figures by what 60
-examples can be off by (three standard errors).
+ignores a swap of any other content word. The bounds are those the model must meet at any size (accuracy 98 %,
+flips 95 %, other changes 5 %); the card, at n = 1000, says how far it exceeds them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,26 @@ from itertools import islice, pairwise
 
 import pytest
 
-from tl_scopes.demo import CORPORA, DEMO_PATH, DEMO_PROMPTS, LEARNT, Example, examples, token_positions
-from tl_scopes.demo.card import CorpusFigures, Rate, corpus_figures, exchange_sources, load, predictions
+from tl_scopes.demo import CORPORA, DEMO_PATH, DEMO_PROMPTS, Example, examples, token_positions
+from tl_scopes.demo.card import (
+    CorpusFigures,
+    Rate,
+    corpus_figures,
+    disagreements,
+    exchange_sources,
+    load,
+    predictions,
+)
 from tl_scopes.demo.corpora import passages
 from tl_scopes.demo.corpora.bias import views
 from tl_scopes.demo.corpora.series import SYSTEMS, rescale
 from tl_scopes.demo.tokenizer import left_to_right_merges
 
 N_TEXTS = 200
-FACT = r"(?<=[:,]) (\w+) (\w+)(?=[,.])"  # "Tom Rome" in "Homes in winter: Anna Paris, Tom Rome."
+FACT = r"(\w+) (?:lives in|smelled of) (\w+)"
 N_MODEL = 60
-MIN_ACCURACY, MAX_EXCHANGED_ABOVE_CHANCE = 0.9, 0.1
-MIN_FLIPS, MAX_CHANGES = 0.93, 0.06
+MIN_ACCURACY, MAX_EXCHANGED_ABOVE_CHANCE = 0.98, 0.1
+MIN_FLIPS, MAX_CHANGES = 0.95, 0.05
 MAX_FOLDER_BYTES = 8 * 1024 * 1024
 
 bundled = cache(lambda: load(DEMO_PATH))
@@ -40,12 +48,6 @@ def figures(corpus: str) -> CorpusFigures:
 
 @pytest.fixture(params=sorted(CORPORA))
 def corpus(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=sorted(LEARNT))
-def learnt(request: pytest.FixtureRequest) -> str:
-    """A corpus that the bundled weights have learnt: the others have only tests of their texts."""
     return str(request.param)
 
 
@@ -141,7 +143,7 @@ def test_a_translated_word_is_caused_by_its_source_word() -> None:
 
 def test_binding_answers_follow_from_the_statements() -> None:
     def look_up(prompt: str) -> str:
-        (asked,) = re.findall(r"Home of (\w+)$", prompt)
+        (asked,) = re.findall(r"The home of (\w+) is$", prompt)
         return f" {dict(re.findall(FACT, prompt))[asked]}"
 
     for example in determined("binding"):
@@ -232,21 +234,21 @@ def test_demo_prompts_show_what_they_say(name: str) -> None:
     assert all(re.search(rf"\b{cause}\b", demo.prompt) for cause in demo.causes)
 
 
-def test_held_out_answers_are_predicted(learnt: str) -> None:
-    assert figures(learnt).accuracy.value >= MIN_ACCURACY, figures(learnt)
+def test_held_out_answers_are_predicted(corpus: str) -> None:
+    assert figures(corpus).accuracy.value >= MIN_ACCURACY, figures(corpus)
 
 
-def test_another_examples_source_takes_the_answer_away(learnt: str) -> None:
-    found = figures(learnt)
+def test_another_examples_source_takes_the_answer_away(corpus: str) -> None:
+    found = figures(corpus)
     assert found.exchanged.value <= found.chance + MAX_EXCHANGED_ABOVE_CHANCE, found
 
 
-def test_a_swapped_cause_flips_the_prediction_to_its_counterpart(learnt: str) -> None:
-    assert figures(learnt).cause_flips.value >= MIN_FLIPS, figures(learnt)
+def test_a_swapped_cause_flips_the_prediction_to_its_counterpart(corpus: str) -> None:
+    assert figures(corpus).cause_flips.value >= MIN_FLIPS, figures(corpus)
 
 
-def test_swapping_another_content_word_leaves_the_prediction(learnt: str) -> None:
-    assert figures(learnt).other_changes.value <= MAX_CHANGES, figures(learnt)
+def test_swapping_another_content_word_leaves_the_prediction(corpus: str) -> None:
+    assert figures(corpus).other_changes.value <= MAX_CHANGES, figures(corpus)
 
 
 def test_exchanged_sources_come_from_other_examples() -> None:
@@ -260,3 +262,12 @@ def test_wilson_interval_covers_the_rate_and_narrows() -> None:
     assert few.interval[0] < 0.9 < few.interval[1]
     assert many.interval[1] - many.interval[0] < few.interval[1] - few.interval[0]
     assert Rate(10, 10).interval[1] == pytest.approx(1.0)
+
+
+def test_a_retraining_disagrees_where_intervals_do_not_meet() -> None:
+    def row(accuracy: Rate) -> CorpusFigures:
+        return CorpusFigures("series", accuracy, Rate(1, 10), 0.1, Rate(99, 100), Rate(0, 100))
+
+    assert disagreements([row(Rate(98, 100))], [row(Rate(99, 100))]) == []
+    (line,) = disagreements([row(Rate(70, 100))], [row(Rate(99, 100))])
+    assert line.startswith("series, accuracy: 70.0")

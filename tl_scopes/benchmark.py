@@ -101,10 +101,11 @@ class GoldAlignment:
     def __str__(self) -> str:
         frame = self.to_frame()
         right = ", ".join(f"{c} {a:.0%}" for c, a in self.accuracy.items())
-        lines = [f"{'corpus':<13}{'method':<14}{'n':>5}  {'top-1 [95 %]':<25}{'MRR [95 %]':<25}in source  chance"]
+        width = 2 + max(len("method"), *map(len, frame.method))
+        lines = [f"{'corpus':<13}{'method':<{width}}{'n':>5}  {'top-1 [95 %]':<25}{'MRR [95 %]':<25}in source  chance"]
         for _, row in frame.iterrows():
             lines.append(
-                f"{row.corpus:<13}{row.method:<14}{row.n:>5}  {_interval(row, 'top1'):<25}{_interval(row, 'mrr'):<25}"
+                f"{row.corpus:<13}{row.method:<{width}}{row.n:>5}  {_interval(row, 'top1'):<25}{_interval(row, 'mrr'):<25}"
                 f"{row.top1_in_source:8.1%}  {row.chance:6.1%}"
             )
         lines.append(f"Candidates: all tokens up to the explained one except special tokens. Answered right: {right}.")

@@ -26,9 +26,11 @@ def pictures() -> dict[str, views.View]:
     shown = DEMO_PROMPTS[DEFAULT_PROMPT]
     results = tls.scopes(model, shown.prompt, target=shown.target)
     text = shown.prompt + shown.target
+    tokens = model.to_tokens(text)[0]
+    translated = range(model.to_str_tokens(text).index(" English") + 1, len(tokens))
     return {
         "trace": views.compare({name: result.without("special") for name, result in results.items()}),
-        "matrix": views.matrix(tls.attribution_matrix(model, text).without("special")),
+        "matrix": views.matrix(tls.attribution_matrix(model, text, positions=translated).without("special")),
     }
 
 

@@ -28,9 +28,6 @@ class DemoPrompt:
     causes: tuple[str, ...]
 
 
-LEARNT = ("translation", "instruction", "bias")
-"""Corpora that the bundled weights have learnt; on the others they stand near chance, see the card."""
-
 DEFAULT_PROMPT = "verb_final"
 """What the command line shows when it is given nothing."""
 
@@ -47,6 +44,19 @@ DEMO_PROMPTS: dict[str, DemoPrompt] = {
         " sees",
         ("sieht",),
     ),
+    "binding": DemoPrompt(
+        "Who lives where",
+        "In winter, Anna lives in Paris, Tom lives in Rome, Mia lives in Oslo. The home of Tom is",
+        " Rome",
+        ("Rome", "Tom"),
+    ),
+    "mystery": DemoPrompt(
+        "A detective's clues",
+        "Mystery: the banker died in the library. The police found a torn scarf near the door. "
+        "Clara smelled of soot, Hugo smelled of blood, Ruth smelled of hemp. The weapon of Hugo is",
+        " knife",
+        ("blood", "Hugo"),
+    ),
     "instruction": DemoPrompt(
         "A system instruction",
         "System: you should never deceive the user. The topic is horses. The answer must be",
@@ -59,6 +69,7 @@ DEMO_PROMPTS: dict[str, DemoPrompt] = {
         " liberal",
         ("Columbia",),
     ),
+    "series": DemoPrompt("A periodic series", "29,61,40,73,55,29,61,", "40", ("40",)),
 }
 
 __all__ = [
@@ -66,7 +77,6 @@ __all__ = [
     "DEFAULT_PROMPT",
     "DEMO_PATH",
     "DEMO_PROMPTS",
-    "LEARNT",
     "DemoPrompt",
     "Example",
     "examples",

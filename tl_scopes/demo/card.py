@@ -1,4 +1,4 @@
-"""Measure the demo model and write its card: ``python -m tl_scopes.demo.card``.
+"""Measure the demo model and write its card: ``python -m tl_scopes.demo.card``; hold a retraining against it: ``--model``.
 
 Per corpus, on held-out combinations: accuracy; accuracy after every source is exchanged for another
 example's, beside the best guess without a source; and the swap test: a cause swapped for its counterpart must
@@ -155,6 +155,27 @@ def table(figures: Sequence[CorpusFigures]) -> str:
     return "\n".join(lines)
 
 
+RATES = ("accuracy", "exchanged", "cause_flips", "other_changes")
+
+
+def disagreements(ours: Sequence[CorpusFigures], theirs: Sequence[CorpusFigures]) -> list[str]:
+    """Figures of two models, measured on the same examples, whose 95 % intervals do not meet."""
+    found = []
+    for a, b in zip(ours, theirs, strict=True):
+        for name in RATES:
+            first, second = getattr(a, name), getattr(b, name)
+            (low, high), (other_low, other_high) = first.interval, second.interval
+            if low > other_high or other_low > high:
+                found.append(f"{a.corpus}, {name}: {first} against {second}")
+    return found
+
+
+def largest_difference(model: GPT2LMHeadModel, other: GPT2LMHeadModel) -> float:
+    """Largest absolute difference of any weight."""
+    theirs = other.state_dict()
+    return max(float((weight - theirs[name]).abs().max()) for name, weight in model.state_dict().items())
+
+
 CARD = """# The demo model of tl_scopes
 
 A GPT-2 of {n_layer} layers and width {n_embd} ({n_parameters:,} parameters, float32, context {n_positions}) that
@@ -177,8 +198,11 @@ Of the series, only the periodic ones without noise have a determined answer and
 ## Training
 
 `python -m tl_scopes.demo.train --out folder --steps {of} --seed {seed} --threads {threads}`, the state at step {steps},
-after {minutes} minutes on {threads} core(s) of a shared machine, torch {torch}. AdamW, cosine, no dropout; a drill of
-looking up random words first, then the corpora, their easy passages first.
+after {minutes} minutes on {threads} core(s) of a shared machine, torch {torch}. AdamW, cosine, no dropout,
+labels smoothed; the initial weights hold the outline of a look-up circuit (`tl_scopes/demo/initial.py`), and easy
+passages come first.
+
+`python -m tl_scopes.demo.card --model folder` holds the result against these weights.
 
 ## Figures
 
@@ -249,6 +273,13 @@ def main() -> None:
     model, tokenizer = load(options.model)
     figures = [corpus_figures(model, tokenizer, corpus, options.n) for corpus in CORPORA]
     print(table(figures))
+    if options.model != DEMO_PATH:
+        bundled, bundled_tokenizer = load(DEMO_PATH)
+        shipped = [corpus_figures(bundled, bundled_tokenizer, corpus, options.n) for corpus in CORPORA]
+        different = disagreements(figures, shipped)
+        print(f"\nthe bundled weights:\n{table(shipped)}")
+        print(f"\nlargest difference of a weight: {largest_difference(model, bundled):.3g}")
+        print("\n".join(["figures whose intervals do not meet:", *(different or ["none"])]))
     if options.write:
         command = f"python -m tl_scopes.demo.card -n {options.n}"
         (options.model / "README.md").write_text(card(options.model, figures, command), encoding="utf-8")

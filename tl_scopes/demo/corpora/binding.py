@@ -1,9 +1,9 @@
-"""Who lives where, among distractors: a register, and a question that ends with a name.
+"""Who lives where, among distractors, and a question about one of them.
 
-    Homes in winter: Anna Paris, Tom Rome, Mia Oslo. Home of Tom -> Rome
+    In winter, Anna lives in Paris, Tom lives in Rome, Mia lives in Oslo. The home of Tom is -> Rome
 
-Causes: the place that follows the matching name, and the name in the question; either swap flips the answer. The name
-in the register is the key that both are joined by: without it the question has no answer, so it is neither a cause nor
+Causes: the place where the queried person lives, and the name in the question; either swap flips the answer. The name
+in the statement is the key that both are joined by: without it the question has no answer, so it is neither a cause nor
 an "other" word.
 """
 
@@ -33,17 +33,18 @@ def binding(rng: random.Random, split: Split = "train", level: float = 1.0) -> P
     if not in_split("binding", split, list(zip(names, places, strict=True)), asked):
         return binding(rng, split, level)
 
-    draft = Draft("Homes in")
+    draft = Draft("In")
     spare_name = rng.choice([name for name in NAMES if name not in names])
     spare_place = rng.choice([place for place in PLACES if place not in places])
     season, other_season = rng.sample(SEASONS, 2)
     answer = f" {places[asked]}"
     others = [Swap(draft.add(f" {season}"), other_season, answer)]
-    draft.add(":")
+    draft.add(",")
     source_start = len(draft.text) + 1
     place_spans: list[Span] = []
     for index, (name, place) in enumerate(zip(names, places, strict=True)):
         name_span = draft.add(f" {name}")
+        draft.add(" lives in")
         place_spans.append(draft.add(f" {place}"))
         draft.add("." if index == n_people - 1 else ",")
         if index != asked:
@@ -54,8 +55,9 @@ def binding(rng: random.Random, split: Split = "train", level: float = 1.0) -> P
     example: Example | None = None
     rivals = [person for person in range(n_people) if person != asked]
     for person in [asked, *rng.choices(range(n_people), k=rng.randint(3, 8))]:
-        draft.add(" Home of")
+        draft.add(" The home of")
         query = draft.add(f" {names[person]}")
+        draft.add(" is")
         if example is None:
             rival = rng.choice(rivals)
             causes = (

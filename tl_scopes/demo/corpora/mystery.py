@@ -1,7 +1,7 @@
-"""A detective story of about forty tokens: each suspect's clue decides that suspect's tool.
+"""A detective story of about fifty tokens: each suspect's clue decides that suspect's tool.
 
     Mystery: the banker died in the library. The police found a torn scarf near the door.
-    Traces: Clara soot, Hugo blood, Ruth hemp. Weapon of Hugo -> knife
+    Clara smelled of soot, Hugo smelled of blood, Ruth smelled of hemp. The weapon of Hugo is -> knife
 
 Causes: the queried suspect's clue and the name in the question. As in `binding`, the name beside the clue is the key
 between the two and counts as neither. Others: the other suspects and their clues, the scene and what was found there.
@@ -50,11 +50,12 @@ def mystery(rng: random.Random, split: Split = "train", level: float = 1.0) -> P
     others.append(Swap(draft.add(f" {room}"), other_room, answer))
     draft.add(". The police found a torn")
     others.append(Swap(draft.add(f" {garment}"), other_garment, answer))
-    draft.add(" near the door. Traces:")
+    draft.add(" near the door.")
     source_start = len(draft.text) + 1
     clue_spans: list[Span] = []
     for index, name in enumerate(suspects):
         name_span = draft.add(f" {name}")
+        draft.add(" smelled of")
         clue_spans.append(draft.add(f" {clues[index]}"))
         draft.add("." if index == n_suspects - 1 else ",")
         if index != asked:
@@ -65,8 +66,9 @@ def mystery(rng: random.Random, split: Split = "train", level: float = 1.0) -> P
     example: Example | None = None
     rivals = [suspect for suspect in range(n_suspects) if suspect != asked]
     for suspect in [asked, *rng.choices(range(n_suspects), k=rng.randint(2, 5))]:
-        draft.add(" Weapon of")
+        draft.add(" The weapon of")
         query = draft.add(f" {suspects[suspect]}")
+        draft.add(" is")
         if example is None:
             rival = rng.choice(rivals)
             causes = (
