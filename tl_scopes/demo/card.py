@@ -84,10 +84,11 @@ def predictions(
 
 
 def exchange_sources(batch: Sequence[Example], rng: random.Random) -> list[str]:
-    """Each prompt with the source of another example of its kind whose text before the source is the same."""
+    """Each prompt with the source of another example of its kind that starts with the same word ("German:")."""
     groups: dict[tuple[str, str], list[Example]] = {}
     for example in batch:
-        groups.setdefault((example.slot, example.prompt[: example.source[0]]), []).append(example)
+        first_word = example.prompt[: example.source[0]].partition(" ")[0]
+        groups.setdefault((example.slot, first_word), []).append(example)
     donors: dict[Example, Example] = {}
     for group in groups.values():
         shuffled = rng.sample(group, len(group))
