@@ -20,6 +20,7 @@ LAYERS = {
     "prompts": 2, "directions": 2, "information": 2, "moments": 2, "loading": 2,
     "kernel": 3,
     "jacobian_scopes": 4, "check": 4, "every_target": 4, "spectrum": 4, "distribution_scopes": 4,
+    "explained": 5, "verification": 5, "patching": 5, "substitution": 5, "features": 4,
     "interventions": 4, "baselines": 4, "controls": 5, "protocol": 5, "paths": 4, "perturbation": 4,
     "views": 5,
     "demo": 5,

@@ -40,10 +40,13 @@ if TYPE_CHECKING:
     from tl_scopes.paths import IGPath, ig_path
     from tl_scopes.perturbation import AOPC, AOPCTable, aopc_from_deltas
     from tl_scopes.spectrum import FisherSpectrum, fisher_spectrum
+    from tl_scopes.verification import Verification, verify
 
     __version__: str
 
 _HOME = {
+    "Verification": "verification",
+    "verify": "verification",
     "load_passages": "passages",
     "AOPCTable": "perturbation",
     "AOPC": "perturbation",
@@ -91,6 +94,7 @@ __all__ = [
     "IGPath",
     "ModelReport",
     "TokenScore",
+    "Verification",
     "__version__",
     "aopc",
     "aopc_from_deltas",
@@ -117,6 +121,7 @@ __all__ = [
     "smoothgrad",
     "temperature_scope",
     "total_information",
+    "verify",
 ]
 
 

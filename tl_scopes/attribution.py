@@ -33,6 +33,8 @@ _ADDITIVE = ("total_information", "attention_rollout")
 _GLUED = (
     "The tokens of this prompt carry no white space, and there are no character offsets: words may be glued together."
 )
+_BESIDE = ("gradient", "direction")
+"""Tensors that are saved beside the JSON file, as safetensors."""
 _TENSOR_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -60,6 +62,8 @@ class Attribution:
         top_predictions: the model's most probable next tokens at ``pos``, with probabilities.
         stderr: ``[pos]`` standard error of the scores when they were sampled, else None.
         gradient: ``[pos, d_model]`` signed gradient behind the scores, when it was kept.
+        direction: the caller's own rows ``[k, ...]`` at the target hook (``jacobian_scope``); None where the method
+            names what is explained.
         cache: TransformerLens ``ActivationCache`` of the run, when it was asked for.
         details: plain numbers by method (eigenvalues, explained share, ...), JSON-ready.
         notes: sentences a reader must know before trusting the scores.
@@ -80,6 +84,7 @@ class Attribution:
     top_predictions: list[tuple[str, float]]
     stderr: Float[Tensor, " pos"] | None = None
     gradient: Float[Tensor, "pos d_model"] | None = None
+    direction: Tensor | None = None
     cache: ActivationCache | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -257,12 +262,12 @@ class Attribution:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the cache and the gradient as JSON-ready values."""
+        """Everything but the cache, the gradient and the direction as JSON-ready values."""
         out: dict[str, Any] = {"format": "tl_scopes.Attribution", "format_version": FORMAT_VERSION}
         out["dtype"] = str(self.scores.dtype).removeprefix("torch.")
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name in ("cache", "gradient"):
+            if f.name in ("cache", *_BESIDE):
                 continue
             if isinstance(value, Tensor):
                 value = value.tolist()
@@ -274,17 +279,18 @@ class Attribution:
         return out
 
     def save(self, path: str | Path) -> Path:
-        """Write the attribution as JSON, without loss; a kept gradient goes beside it as safetensors.
+        """Write the attribution as JSON, without loss; a kept gradient or direction goes beside it as safetensors.
 
         The activation cache is not written. Returns the path of the JSON file.
         """
         path = Path(path)
         payload = self.to_dict()
-        if self.gradient is not None:
+        kept = {n: t.contiguous() for n in _BESIDE if (t := getattr(self, n)) is not None}
+        if kept:
             from safetensors.torch import save_file
 
             beside = path.with_suffix(".safetensors")
-            save_file({"gradient": self.gradient.contiguous()}, beside)
+            save_file(kept, beside)
             payload["gradient_file"] = beside.name
         path.write_text(json.dumps(payload, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
         return path
@@ -305,11 +311,11 @@ class Attribution:
                 f"tl_scopes reads ({FORMAT_VERSION}); upgrade tl_scopes"
             )
         dtype = _TENSOR_DTYPES[raw["dtype"]]
-        gradient = None
+        beside: dict[str, Tensor] = {}
         if "gradient_file" in raw:
             from safetensors.torch import load_file
 
-            gradient = load_file(path.with_name(raw["gradient_file"]))["gradient"]
+            beside = load_file(path.with_name(raw["gradient_file"]))
         return cls(
             scores=torch.tensor(raw["scores"], dtype=dtype),
             tokens=torch.tensor(raw["tokens"], dtype=torch.int64),
@@ -320,7 +326,8 @@ class Attribution:
             target_str=raw["target_str"],
             top_predictions=[(text, prob) for text, prob in raw["top_predictions"]],
             stderr=None if raw["stderr"] is None else torch.tensor(raw["stderr"], dtype=dtype),
-            gradient=gradient,
+            gradient=beside.get("gradient"),
+            direction=beside.get("direction"),
             details=raw["details"],
             notes=tuple(raw["notes"]),
             provenance=raw["provenance"],

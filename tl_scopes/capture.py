@@ -34,6 +34,9 @@ NamesFilter = bool | str | Sequence[str] | Callable[[str], bool] | None
 Y_HOOK = "unembed.hook_in"
 RAW_LOGITS_HOOK = "unembed.hook_out"
 
+BY_HEAD_FIRST = ("hook_pattern", "hook_attn_scores")
+"""Activations ``[batch, head, query, key]``; with as many heads as tokens their shape alone would not tell."""
+
 Hook = Callable[..., Tensor | None]
 
 
@@ -166,6 +169,12 @@ def forward_pass(
 
     def pick(name: str) -> Hook:
         def hook(activation: Tensor, hook: Any) -> Tensor:
+            if activation.shape[:2] != tokens.shape or target.rsplit(".", 1)[-1] in BY_HEAD_FIRST:
+                raise ValueError(
+                    f"{call}(target_hook={target!r}): the activation there is {list(activation.shape)}, and a target "
+                    f"needs [batch, pos, ...] = {[*tokens.shape]} first, to be read at one position. Use a hook such "
+                    "as 'blocks.0.hook_resid_post', 'blocks.0.attn.hook_z' or 'blocks.0.mlp.hook_post'"
+                )
             at = (rows.to(activation.device), columns.to(activation.device))
             picked.setdefault(name, activation[at])
             return activation

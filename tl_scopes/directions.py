@@ -83,6 +83,8 @@ class Rows:
     target: int | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    given: bool = field(default=False, kw_only=True)
+    """Did the caller give V? Then nothing but V itself can tell what is explained, and results keep it."""
 
     @property
     def may_ask(self) -> bool:
@@ -255,8 +257,11 @@ class Direction:
             raise ValueError(f"{call}(direction=...): holds NaN or infinity")
 
     def rows(self, read: ReadOut, state: ModelState) -> Rows:
-        """The rows as they were given, all with weight 1."""
+        """The rows as they were given, all with weight 1; heads may be given as one flat row."""
         V, feature = self.V.detach().to(read.hidden), read.hidden.shape
+        flat = len(feature) > 1 and V.ndim <= 2 and V.shape[-1] == feature.numel()
+        if flat:
+            V = V.reshape(*V.shape[:-1], *feature)
         if V.shape == feature:
             V = V[None]
         if V.shape[1:] != feature:
@@ -264,7 +269,7 @@ class Direction:
                 f"jacobian_scope(direction=...): shape {list(self.V.shape)} does not fit the activation "
                 f"{list(feature)} at the target hook; expected {list(feature)} or [k, *{list(feature)}]"
             )
-        return Rows(V, torch.ones(len(V), dtype=V.dtype, device=V.device))
+        return Rows(V, torch.ones(len(V), dtype=V.dtype, device=V.device), given=True)
 
 
 def require_rank(state: ModelState, rank: int, tol: float, call: str, argument: str = "rank") -> None:

@@ -112,7 +112,7 @@ def moment_scope(
     """
     call = "moment_scope"
     model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    what = Moment(moment, number_tokens(model) if values is None else dict(values))
+    what = Moment(moment, number_tokens(model) if values is None else dict(values), values is not None)
     capture = capture_options(
         at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call
     )

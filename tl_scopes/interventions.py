@@ -30,7 +30,7 @@ from torch import Tensor
 
 from tl_scopes import prompts as _prompts
 from tl_scopes.attribution import Attribution
-from tl_scopes.capture import attached, differentiable, forward_pass, require_hook
+from tl_scopes.capture import Y_HOOK, attached, differentiable, forward_pass, require_hook
 from tl_scopes.directions import Explanandum, ReadOut, Rows, chosen_target
 from tl_scopes.kernel import DEFAULT_BATCH, N_PREDICTIONS, Capture, pull_back
 from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
@@ -73,12 +73,14 @@ class Outcome:
 
     Attributes:
         x: what the model saw at the source hook, ``[batch, pos, d_model]``.
+        hidden: activation at the target hook, ``[batch, ...]``; by default the final hidden state.
         logits: at each row's explained position, ``[batch, d_vocab]``, float32 (float64 for a float64 model).
         gradient: ``∂s/∂x``, ``[batch, pos, d_model]``; None where no scalar was explained.
         rows: the explanandum's rows, one per batch row; empty where no scalar was explained.
     """
 
     x: Float[Tensor, "batch pos d_model"]
+    hidden: Float[Tensor, "batch ..."]
     logits: Float[Tensor, "batch d_vocab"]
     gradient: Float[Tensor, "batch pos d_model"] | None
     rows: list[Rows]
@@ -99,6 +101,7 @@ def run_changed(
     explanandum: Explanandum | None = None,
     indices: Sequence[int] | None = None,
     at: str = "hook_embed",
+    target_hook: str = Y_HOOK,
     call: str,
 ) -> Outcome:
     """Run the model once with ``change`` applied at ``at``; every row has its own read position.
@@ -111,6 +114,7 @@ def run_changed(
         explanandum: scalar whose gradient is wanted, one row of V per prompt; None runs without a graph.
         indices: number of each row's prompt in the call, for the explanandum's targets; None: row n is prompt n.
         at: source hook.
+        target_hook: whose activation is wanted, and where the explanandum's rows live.
         call: name for errors.
 
     Returns:
@@ -132,7 +136,7 @@ def run_changed(
         for name, _ in changes:
             require_hook(model, points, name, call, "at")
         stack.enter_context(attached(points, [(name, _as_hook(c)) for name, c in changes]))
-        run = forward_pass(model, tokens, read, source=at, call=call)
+        run = forward_pass(model, tokens, read, source=at, target=target_hook, call=call)
         if not bool(torch.isfinite(run.logits).all()):
             raise ValueError(
                 f"{call}: the model's logits hold NaN or infinity. Check its weights for NaN; in float16 activations "
@@ -141,7 +145,7 @@ def run_changed(
         dtype = compute_dtype(run.logits.dtype)
         logits = run.logits.to(dtype)
         if explanandum is None:
-            return Outcome(run.source.detach(), logits, None, [])
+            return Outcome(run.source.detach(), run.hidden.detach(), logits, None, [])
         state = model_state(model)
         chosen = [
             explanandum.rows(
@@ -158,8 +162,8 @@ def run_changed(
             for n in range(len(tokens))
         ]
         V = torch.stack([rows.V for rows in chosen], dim=1)
-        (pulled,) = list(pull_back(run.hidden, [run.source], V, Capture(at=at), call))
-        return Outcome(run.source.detach(), logits, pulled[0][0], chosen)
+        (pulled,) = list(pull_back(run.hidden, [run.source], V, Capture(at=at, target_hook=target_hook), call))
+        return Outcome(run.source.detach(), run.hidden.detach(), logits, pulled[0][0], chosen)
 
 
 def _as_hook(change: Change) -> Callable[..., Tensor]:
@@ -233,6 +237,51 @@ def substitutes(
     return values
 
 
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What several runs on one prompt gave at its explained position.
+
+    Attributes:
+        logits: float32 (float64 for a float64 model).
+        hidden: activation at the target hook; by default the final hidden state.
+    """
+
+    logits: Float[Tensor, "runs d_vocab"]
+    hidden: Float[Tensor, "runs ..."]
+
+
+def run_ablated(
+    model: LensModel,
+    prompt: EncodedPrompt,
+    sets: Sequence[Sequence[int]],
+    values: Callable[[Tensor], Tensor],
+    *,
+    batch_size: int,
+    at: str = "hook_embed",
+    target_hook: str = Y_HOOK,
+    call: str,
+) -> Reading:
+    """What is read with each set of positions replaced.
+
+    All sets of one prompt are one batch, up to ``batch_size`` rows at a time. Positions after the explained one are
+    cut off: nothing there can reach it.
+    """
+    length = prompt.pos + 1
+    removed = torch.zeros(len(sets), length, dtype=torch.bool)
+    for row, positions in enumerate(sets):
+        removed[row, [p for p in positions if p < length]] = True
+    runs = []
+    for part in torch.split(removed, batch_size):
+
+        def change(x: Tensor, part: Tensor = part) -> Tensor:
+            return torch.where(part.to(x.device)[..., None], values(x[0]), x)
+
+        runs.append(
+            run_changed(model, *repeated(prompt, len(part)), change=change, at=at, target_hook=target_hook, call=call)
+        )
+    return Reading(torch.cat([r.logits for r in runs]), torch.cat([r.hidden for r in runs]))
+
+
 def ablated_log_probs(
     model: LensModel,
     prompt: EncodedPrompt,
@@ -243,25 +292,9 @@ def ablated_log_probs(
     at: str = "hook_embed",
     call: str,
 ) -> tuple[Float[Tensor, "sets d_vocab"], Float[Tensor, "sets d_vocab"]]:
-    """Logits and log-probabilities at the explained position with each set of positions replaced.
-
-    All sets of one prompt are one batch, up to ``batch_size`` rows at a time. Positions after the explained one are
-    cut off: nothing there can reach it.
-    """
-    length = prompt.pos + 1
-    removed = torch.zeros(len(sets), length, dtype=torch.bool)
-    for row, positions in enumerate(sets):
-        removed[row, [p for p in positions if p < length]] = True
-    logits = []
-    for first in range(0, len(removed), batch_size):
-        part = removed[first : first + batch_size]
-
-        def change(x: Tensor, part: Tensor = part) -> Tensor:
-            return torch.where(part.to(x.device)[..., None], values(x[0]), x)
-
-        logits.append(run_changed(model, *repeated(prompt, len(part)), change=change, at=at, call=call).logits)
-    stacked = torch.cat(logits)
-    return stacked, stacked.log_softmax(-1)
+    """Logits and log-probabilities at the explained position with each set of positions replaced."""
+    logits = run_ablated(model, prompt, sets, values, batch_size=batch_size, at=at, call=call).logits
+    return logits, logits.log_softmax(-1)
 
 
 def measured_attribution(

@@ -171,6 +171,7 @@ def _explain_batch(
                     target_str=_target_str(model, row.target),
                     top_predictions=top,
                     gradient=gradients[0][i][n, : len(prompt.tokens)].cpu() if capture.keep_gradient else None,
+                    direction=row.V.cpu() if row.given else None,
                     cache=cache,
                     details=_details(row, scored, norms[n][i], log_probs[n], capture),
                     notes=row.notes,

@@ -46,6 +46,8 @@ class Moment:
 
     moment: Literal["mean", "variance"]
     values: Mapping[int, float]
+    own_values: bool = False
+    """Did the caller choose the values? Then the result keeps them, to tell what it explains."""
 
     @property
     def method(self) -> str:
@@ -85,5 +87,7 @@ class Moment:
                 f"Only {mass:.1%} of the probability is on number tokens: the moments describe a small part of the "
                 "prediction.",
             )
-        details = {"mean": float(mean), "variance": float(variance), "probability_on_numbers": mass}
+        details: dict[str, Any] = {"mean": float(mean), "variance": float(variance), "probability_on_numbers": mass}
+        if self.own_values:
+            details["values"] = {str(i): float(v) for i, v in self.values.items()}
         return Rows(v[None], torch.ones(1, dtype=v.dtype, device=v.device), None, details, notes)

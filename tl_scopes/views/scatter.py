@@ -1,0 +1,263 @@
+"""Predicted against measured, with the identity line: a matplotlib figure, and a page without a script."""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tl_scopes.views.plots import COLOURS
+from tl_scopes.views.wording import number, visible
+
+if TYPE_CHECKING:
+    from tl_scopes.verification import Verification
+
+KINDS = {
+    "": ("as predicted", COLOURS[0], "o"),
+    "size": ("size off", COLOURS[1], "s"),
+    "sign": ("wrong sign", COLOURS[5], "X"),
+    "joint": ("several tokens", COLOURS[2], "D"),
+}
+"""Label, colour and marker of each kind of point."""
+MOST_NAMED = 12
+"""Points that carry their token's text: the ones furthest out."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One intervention."""
+
+    predicted: float
+    measured: float
+    label: str
+    mark: str
+    more: str = ""
+
+    @property
+    def size(self) -> float:
+        """How far out it lies."""
+        return max(abs(self.predicted), abs(self.measured))
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """What both renderers draw."""
+
+    title: str
+    unit: str
+    caption: str
+    points: tuple[Point, ...]
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Range of each axis, 0 included; they differ, or a prediction far too small would hide all points."""
+        return _range([p.predicted for p in self.points]), _range([p.measured for p in self.points])
+
+    @property
+    def named(self) -> list[Point]:
+        """Points that carry their text: single tokens first, the outer ones, as long as texts do not overlap."""
+        (left, right), (low, high) = self.limits
+        kept: list[Point] = []
+        for p in sorted(self.points, key=lambda p: (p.mark == "joint", -p.size)):
+            overlap = any(
+                abs(p.measured - q.measured) < 0.045 * (high - low)
+                and abs(p.predicted - q.predicted) < 0.16 * (right - left)
+                for q in kept
+            )
+            if not overlap and len(kept) < MOST_NAMED:
+                kept.append(p)
+        return kept
+
+
+def _range(values: list[float]) -> tuple[float, float]:
+    low, high = min(*values, 0.0), max(*values, 0.0)
+    margin = 0.1 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers, 0 among them, four to nine in the range."""
+    rough = (high - low) / 6
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
+    return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def of_verification(result: Verification) -> Scatter:
+    """The removals of a verification."""
+    frame = result.to_frame()
+    points = tuple(
+        Point(row.predicted, row.measured, visible(row.token), "joint" if row.n > 1 else row.flag, row.flag)
+        for row in frame.itertuples()
+    )
+    rows = tuple(
+        (
+            "" if math.isnan(row.score) else str(row.pos),
+            visible(row.token),
+            "" if math.isnan(row.score) else number(row.score),
+            *(number(v) for v in (row.predicted, row.measured, row.delta_logit, row.delta_log_prob)),
+            row.flag,
+        )
+        for row in frame.itertuples()
+    )
+    moved = result.ablation if result.step == 1 else f"{result.step:g} of the way to {result.ablation}"
+    return Scatter(
+        f"Removing tokens ({moved}): change of {visible(result.scalar)}",
+        result.unit,
+        str(result.linearity),
+        points,
+        ("pos", "token", "score", "predicted", "measured", "Δlogit", "Δlog p", "flag"),
+        rows,
+    )
+
+
+def verification_figure(result: Verification) -> Any:
+    """Scatter of the removals."""
+    return figure(of_verification(result))
+
+
+def verification_body(result: Verification) -> str:
+    """The picture and the table, for a notebook."""
+    return body(of_verification(result))
+
+
+def verification_page(result: Verification) -> str:
+    """The same as a page of its own."""
+    return page(of_verification(result))
+
+
+def figure(scatter: Scatter) -> Any:
+    """A matplotlib figure."""
+    from matplotlib.figure import Figure
+
+    out = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
+    axes = out.subplots()
+    (left, right), (low, high) = scatter.limits
+    axes.axline((0, 0), slope=1, color="#999999", linewidth=1, linestyle="--", label="measured = predicted")
+    axes.axhline(0, color="#dddddd", linewidth=0.8, zorder=0)
+    axes.axvline(0, color="#dddddd", linewidth=0.8, zorder=0)
+    for kind, (label, colour, marker) in KINDS.items():
+        chosen = [p for p in scatter.points if p.mark == kind]
+        if chosen:
+            axes.scatter(
+                [p.predicted for p in chosen],
+                [p.measured for p in chosen],
+                color=colour,
+                marker=marker,
+                s=34,
+                label=label,
+                linewidths=0,
+                zorder=3,
+            )
+    for p in scatter.named:
+        axes.annotate(
+            p.label.replace("$", r"\$"),
+            (p.predicted, p.measured),
+            (5, 4),
+            textcoords="offset points",
+            fontsize=7,
+        )
+    axes.set(xlim=(left, right), ylim=(low, high))
+    axes.set_xlabel(f"predicted to first order ({scatter.unit})")
+    axes.set_ylabel(f"measured ({scatter.unit})")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(scatter.title.replace("$", r"\$"), fontsize=9)
+    axes.legend(frameon=False, fontsize=7, loc="best")
+    out.supxlabel(scatter.caption, fontsize=8)
+    return out
+
+
+_STYLE = """
+.tls-scatter { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; }
+.tls-scatter svg { width: 100%; max-width: 34em; height: auto; }
+.tls-scatter text { font: 11px system-ui, sans-serif; fill: currentColor; }
+.tls-scatter .tls-axis { stroke: currentColor; opacity: .3; fill: none; }
+.tls-scatter .tls-identity { stroke: currentColor; opacity: .6; stroke-dasharray: 5 4; }
+.tls-scatter table { border-collapse: collapse; font-size: 13px; margin-top: .8em; }
+.tls-scatter th, .tls-scatter td { text-align: right; padding: .15em .7em; border-bottom: 1px solid #8884; }
+.tls-scatter .tls-text { text-align: left; white-space: pre; }
+"""
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>
+:root {{ color-scheme: light dark; }} body {{ margin: 1.5em; background: #fff; color: #1a1a1a; }}
+@media (prefers-color-scheme: dark) {{ body {{ background: #14161a; color: #e4e4e4; }} }}
+</style></head><body>{body}</body></html>
+"""
+_SIDE, _EDGE = 420, 46
+"""Side of the square plot and room for its labels, in SVG units."""
+
+
+def page(scatter: Scatter) -> str:
+    """Standalone HTML: no script, nothing loaded, light and dark."""
+    return _PAGE.format(title=html.escape(scatter.title), body=body(scatter))
+
+
+def body(scatter: Scatter) -> str:
+    """The plot as SVG (a point's tooltip has its figures), its caption, and the table."""
+    head = "".join(f'<th class="{_side(h)}">{html.escape(h)}</th>' for h in scatter.headers)
+    lines = "".join(
+        "<tr>"
+        + "".join(
+            f'<td class="{_side(h)}">{html.escape(value)}</td>' for h, value in zip(scatter.headers, row, strict=True)
+        )
+        + "</tr>"
+        for row in scatter.rows
+    )
+    return (
+        f'<div class="tls-scatter"><style>{_STYLE}</style><p><b>{html.escape(scatter.title)}</b></p>{_svg(scatter)}'
+        f"<p>{html.escape(scatter.caption)}</p>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
+
+
+def _side(header: str) -> str:
+    return "tls-text" if header in ("token", "flag") else ""
+
+
+def _svg(scatter: Scatter) -> str:
+    (x0, x1), (y0, y1) = scatter.limits
+    width, height = _SIDE + 2 * _EDGE + 60, _SIDE + 2 * _EDGE
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (
+            round(_EDGE + (x - x0) / (x1 - x0) * _SIDE, 1),
+            round(10 + (y1 - y) / (y1 - y0) * _SIDE, 1),
+        )
+
+    left, bottom = at(x0, y0)
+    right, top = at(x1, y1)
+    zero = at(0.0, 0.0)
+    ends = [at(v, v) for v in (max(x0, y0), min(x1, y1))]
+    parts = [
+        f'<rect class="tls-axis" x="{left}" y="{top}" width="{_SIDE}" height="{_SIDE}"/>',
+        f'<path class="tls-axis" d="M{zero[0]} {top}V{bottom}M{left} {zero[1]}H{right}"/>',
+        f'<line class="tls-identity" x1="{ends[0][0]}" y1="{ends[0][1]}" x2="{ends[1][0]}" y2="{ends[1][1]}"/>',
+        f'<text x="{left + _SIDE / 2}" y="{bottom + 34}" text-anchor="middle">predicted to first order '
+        f"({html.escape(scatter.unit)}); dashed: measured = predicted</text>",
+        f'<text transform="translate(10 {top + _SIDE / 2}) rotate(-90)" text-anchor="middle">measured '
+        f"({html.escape(scatter.unit)})</text>",
+    ]
+    for value in ticks(x0, x1):
+        parts.append(f'<text x="{at(value, 0.0)[0]}" y="{bottom + 15}" text-anchor="middle">{value:g}</text>')
+    for value in ticks(y0, y1):
+        parts.append(f'<text x="{left - 4}" y="{at(0.0, value)[1] + 4}" text-anchor="end">{value:g}</text>')
+    for p in scatter.points:
+        x, y = at(p.predicted, p.measured)
+        tip = f"{p.label}: predicted {number(p.predicted)}, measured {number(p.measured)}"
+        tip += f" ({KINDS[p.more][0]})" if p.more else ""
+        colour = KINDS[p.mark][1]
+        parts.append(f'<circle cx="{x}" cy="{y}" r="5" fill="{colour}"><title>{html.escape(tip)}</title></circle>')
+    for p in scatter.named:
+        x, y = at(p.predicted, p.measured)
+        parts.append(f'<text x="{x + 8}" y="{y - 5}">{html.escape(p.label)}</text>')
+    used = [k for k in KINDS if any(p.mark == k for p in scatter.points)]
+    for i, kind in enumerate(used):
+        x = _EDGE + 118 * i
+        parts.append(f'<circle cx="{x}" cy="{bottom + 48}" r="5" fill="{KINDS[kind][1]}"/>')
+        parts.append(f'<text x="{x + 9}" y="{bottom + 52}">{KINDS[kind][0]}</text>')
+    label = html.escape(f"{scatter.title}; {scatter.caption}")
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
