@@ -57,7 +57,7 @@ def test_error_is_of_second_order(pair: families.Pair) -> None:
 
 
 @pytest.mark.families("gpt2")
-@pytest.mark.parametrize("what", list(SIGNED))
+@pytest.mark.parametrize("what", [*SIGNED])
 def test_error_is_of_second_order_for_every_signed_scalar(pair: families.Pair, what: str) -> None:
     assert slope(pair.model, SIGNED[what](pair.model)) == pytest.approx(2, abs=SLOPE)
 

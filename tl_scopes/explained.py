@@ -109,7 +109,8 @@ class Linearised:
 
     def along(self, delta: Float[Tensor, "pos d_model"]) -> Float[Tensor, "k pos"]:
         """``⟨G_it, δ_t⟩`` of every row and token, float64 on the CPU."""
-        return einsum(self.G.double(), delta.double(), "k pos d_model, pos d_model -> k pos").cpu()
+        products: Tensor = einsum(self.G.double(), delta.double(), "k pos d_model, pos d_model -> k pos")
+        return products.cpu()
 
     def predicted(self, slopes: Float[Tensor, "k runs"]) -> Float[Tensor, " runs"]:
         """From ``Σ_t ⟨G_it, δ_t⟩`` of every row to the prediction."""
