@@ -57,13 +57,13 @@ def test_error_is_of_second_order(pair: families.Pair) -> None:
 
 
 @pytest.mark.families("gpt2")
-@pytest.mark.parametrize("what", [*SIGNED])
-def test_error_is_of_second_order_for_every_signed_scalar(pair: families.Pair, what: str) -> None:
-    assert slope(pair.model, SIGNED[what](pair.model)) == pytest.approx(2, abs=SLOPE)
+def test_error_is_of_second_order_for_every_signed_scalar(pair: families.Pair) -> None:
+    for what, scope in SIGNED.items():
+        assert slope(pair.model, scope(pair.model)) == pytest.approx(2, abs=SLOPE), what
 
 
 @pytest.mark.families("llama")
-@pytest.mark.parametrize("ablation", ("mean", "resample"))
+@pytest.mark.parametrize("ablation", ["mean", "resample"])
 def test_error_is_of_second_order_for_every_ablation(pair: families.Pair, ablation: str) -> None:
     assert slope(pair.model, SIGNED["semantic"](pair.model), ablation=ablation) == pytest.approx(2, abs=SLOPE)
 

@@ -117,7 +117,8 @@ class Linearised:
         if self.measure == "signed":
             return slopes[0]
         if self.measure == "norm":
-            return torch.linalg.vector_norm(slopes, dim=0)
+            norms: Tensor = torch.linalg.vector_norm(slopes, dim=0)
+            return norms
         squares: Tensor = einsum(self.weights.double().cpu(), slopes.square(), "k, k runs -> runs")
         return squares / 2
 
