@@ -91,11 +91,16 @@ def test_mistakes_are_refused(demo_model, options, message) -> None:
 
 
 def test_the_plot_shows_every_corpus_and_method(demo_model) -> None:
-    result = gold_alignment(demo_model, corpora=["translation", "bias"], n=8)
-    axes = result.plot().axes[0]
-    assert [t.get_text().split("\n")[0] for t in axes.get_xticklabels()] == ["translation", "bias", "all"]
-    heights = sorted(p.get_height() for p in axes.patches)
-    assert heights == pytest.approx(sorted(result.to_frame().top1))
+    from tl_scopes.benchmark import METHODS  # more methods than the palette has colours
+
+    result = gold_alignment(demo_model, METHODS, corpora=["translation", "bias"], n=4)
+    frame, panels = result.to_frame(), result.plot().axes
+    assert [panel.get_title().split("\n")[0] for panel in panels] == ["translation", "bias", "all"]
+    for panel, corpus in zip(panels, ["translation", "bias", "all"], strict=True):
+        dots = next(line for line in panel.lines if line.get_marker() == "o")
+        rows = frame[frame.corpus == corpus]
+        assert dots.get_xdata() == pytest.approx(rows.top1.to_numpy())
+        assert list(dots.get_ydata()) == [list(METHODS).index(method) for method in rows.method]
 
 
 def test_the_table_prints_what_the_frame_holds(demo_model) -> None:

@@ -14,6 +14,8 @@ from functools import cache
 from itertools import islice, pairwise
 
 import pytest
+import torch
+from transformers import GPT2LMHeadModel
 
 from tl_scopes.demo import CORPORA, DEMO_PATH, DEMO_PROMPTS, Example, examples, token_positions
 from tl_scopes.demo.card import (
@@ -28,7 +30,9 @@ from tl_scopes.demo.card import (
 from tl_scopes.demo.corpora import passages
 from tl_scopes.demo.corpora.bias import views
 from tl_scopes.demo.corpora.series import SYSTEMS, rescale
+from tl_scopes.demo.initial import LAGS, initialise
 from tl_scopes.demo.tokenizer import left_to_right_merges
+from tl_scopes.demo.train import demo_config, train
 
 N_TEXTS = 200
 FACT = r"(\w+) (?:lives in|smelled of) (\w+)"
@@ -271,3 +275,30 @@ def test_a_retraining_disagrees_where_intervals_do_not_meet() -> None:
     assert disagreements([row(Rate(98, 100))], [row(Rate(99, 100))]) == []
     (line,) = disagreements([row(Rate(70, 100))], [row(Rate(99, 100))])
     assert line.startswith("series, accuracy: 70.0")
+
+
+@pytest.mark.slow
+def test_training_is_a_function_of_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tl_scopes.demo.train.LOOK_UP_STEPS", 2)  # both phases within four steps
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    try:
+        first, again, other = (train(4, seed, 1)[0].state_dict() for seed in (0, 0, 1))
+    finally:
+        torch.set_rng_state(state)
+        torch.set_num_threads(threads)
+    assert all(torch.equal(weight, again[name]) for name, weight in first.items())
+    assert any(not torch.equal(weight, other[name]) for name, weight in first.items())
+
+
+def test_the_initial_weights_look_back_by_their_lags() -> None:
+    """The planted heads of layer 0 attend to the word 1, 2 and 3 back, before any training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(demo_config(400))
+        initialise(model)
+        tokens = torch.randint(400, (4, 40))
+    model.eval().set_attn_implementation("eager")
+    pattern = model(tokens, output_attentions=True).attentions[0]
+    for head, lag in enumerate(LAGS):
+        on_lag = pattern[:, head].diagonal(-lag, 1, 2)[:, 8:]
+        assert on_lag.mean() > 0.5, (lag, on_lag.mean())

@@ -113,9 +113,9 @@ class GoldAlignment:
 
     def plot(self) -> Any:
         """A matplotlib figure: top-1 by corpus and method, with intervals and chance."""
-        from tl_scopes.views.plots import gold_bars
+        from tl_scopes.views.plots import gold_dots
 
-        return gold_bars(self.to_frame())
+        return gold_dots(self.to_frame())
 
 
 def gold_alignment(

@@ -203,7 +203,8 @@ after {minutes} minutes on {threads} core(s) of a shared machine, torch {torch}.
 labels smoothed; the initial weights hold the outline of a look-up circuit (`tl_scopes/demo/initial.py`), and easy
 passages come first.
 
-`python -m tl_scopes.demo.card --model folder` holds the result against these weights.
+`python -m tl_scopes.demo.card --model folder` holds another training against these weights: a second run on the same
+machine gave the same ones, bit for bit.
 
 ## Figures
 
@@ -264,6 +265,18 @@ def load(folder: Path) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerBase]:
     return GPT2LMHeadModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
 
 
+def measure(folder: Path, n: int) -> list[CorpusFigures]:
+    """The figures of the model in `folder`, `n` held-out examples of each corpus."""
+    model, tokenizer = load(folder)
+    return [corpus_figures(model, tokenizer, corpus, n) for corpus in CORPORA]
+
+
+def write(folder: Path, figures: Sequence[CorpusFigures], n: int) -> None:
+    """Write the card, README.md, beside the weights in `folder`."""
+    text = card(folder, figures, f"python -m tl_scopes.demo.card -n {n}")
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tl_scopes.demo.card", description="Measure the demo model.")
@@ -271,19 +284,16 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=1000, help="held-out examples per corpus")
     parser.add_argument("--write", action="store_true", help="also write the card, README.md beside the weights")
     options = parser.parse_args()
-    model, tokenizer = load(options.model)
-    figures = [corpus_figures(model, tokenizer, corpus, options.n) for corpus in CORPORA]
+    figures = measure(options.model, options.n)
     print(table(figures))
     if options.model != DEMO_PATH:
-        bundled, bundled_tokenizer = load(DEMO_PATH)
-        shipped = [corpus_figures(bundled, bundled_tokenizer, corpus, options.n) for corpus in CORPORA]
+        shipped = measure(DEMO_PATH, options.n)
         different = disagreements(figures, shipped)
         print(f"\nthe bundled weights:\n{table(shipped)}")
-        print(f"\nlargest difference of a weight: {largest_difference(model, bundled):.3g}")
+        print(f"\nlargest difference of a weight: {largest_difference(load(options.model)[0], load(DEMO_PATH)[0]):.3g}")
         print("\n".join(["figures whose intervals do not meet:", *(different or ["none"])]))
     if options.write:
-        command = f"python -m tl_scopes.demo.card -n {options.n}"
-        (options.model / "README.md").write_text(card(options.model, figures, command), encoding="utf-8")
+        write(options.model, figures, options.n)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ def look_back(lag: int, width: int, head_width: int, n_positions: int) -> tuple[
 
 def orthonormal(width: int, n: int) -> Tensor:
     """`n` random orthonormal columns."""
-    return torch.linalg.qr(torch.randn(width, n))[0]
+    columns: Tensor = torch.linalg.qr(torch.randn(width, n)).Q
+    return columns
 
 
 @torch.no_grad()

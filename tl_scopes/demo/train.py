@@ -1,4 +1,4 @@
-"""Train the demo model: ``python -m tl_scopes.demo.train --out folder``.
+"""Train the demo model and print its card: ``python -m tl_scopes.demo.train --out folder``.
 
 A GPT-2 of 4 layers and width 128 reads endless passages of the demo corpora. One step is a fixed mix of
 passages, run in a few micro-batches of similar length. The loss is the mean over the predictable words of each
@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from tl_scopes.demo.card import accuracy
+from tl_scopes.demo.card import accuracy, measure, table, write
 from tl_scopes.demo.corpora import CORPORA, Passage
 from tl_scopes.demo.initial import initialise
 from tl_scopes.demo.tokenizer import CONTEXT, build_tokenizer, save_tokenizer
@@ -50,6 +50,7 @@ EASY, RAMP = 0.05, 0.3  # shares of the steps after them at level 0, and growing
 READ_RATE = 0.05  # share of unpredictable words that join the loss
 SMOOTHING = 0.1  # of the labels
 N_MICRO_BATCHES = 2
+N_CARD = 1000  # held-out examples per corpus on the card
 PEAK_LR, LOOK_UP_LR, WEIGHT_DECAY, WARM_UP = 1.5e-3, 1e-3, 0.05, 50
 
 
@@ -228,6 +229,9 @@ def main() -> None:
 
     model, tokenizer = train(options.steps, options.seed, options.threads, report)
     report(options.steps, model, tokenizer)
+    figures = measure(options.out, N_CARD)
+    write(options.out, figures, N_CARD)
+    print(table(figures))
 
 
 if __name__ == "__main__":

@@ -11,30 +11,29 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 """Okabe and Ito's palette, told apart with any colour vision."""
 
 
-def gold_bars(frame: pd.DataFrame) -> Any:
-    """Top-1 gold alignment by corpus and method, with bootstrap intervals; a dashed line marks chance."""
+def gold_dots(frame: pd.DataFrame) -> Any:
+    """Top-1 gold alignment: a panel per corpus, a row per method with its bootstrap interval; dashed is chance."""
     from matplotlib.figure import Figure
 
     corpora, methods = list(dict.fromkeys(frame.corpus)), list(dict.fromkeys(frame.method))
-    figure = Figure(figsize=(1.6 + 1.3 * len(corpora), 3.6), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(methods)
-    for m, method in enumerate(methods):
-        rows = frame[frame.method == method]
-        x = [corpora.index(c) - 0.4 + (m + 0.5) * width for c in rows.corpus]
-        errors = [rows.top1 - rows.top1_low, rows.top1_high - rows.top1]
-        axes.bar(x, rows.top1, width * 0.92, yerr=errors, color=COLOURS[m], label=method, error_kw={"elinewidth": 0.8})
-    for i, corpus in enumerate(corpora):
-        chance = frame[frame.corpus == corpus].chance.mean()
-        label = "chance" if i == 0 else None
-        axes.plot([i - 0.45, i + 0.45], [chance, chance], color="#555555", linestyle="--", linewidth=1, label=label)
-    counts = frame.groupby("corpus", sort=False).n.max()
-    axes.set_xticks(range(len(corpora)), [f"{c}\nn = {counts[c]}" for c in corpora])
-    axes.set_ylim(0, 1.02)
-    axes.set_ylabel("known cause ranks first")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=len(methods) + 1, frameon=False)
+    figure = Figure(figsize=(1.8 + 1.35 * len(corpora), 1.1 + 0.27 * len(methods)), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(corpora), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, corpus in zip(panels, corpora, strict=True):
+        rows = frame[frame.corpus == corpus]
+        y = [methods.index(method) for method in rows.method]
+        axes.axvline(rows.chance.mean(), color="#555555", linestyle="--", linewidth=1, label="chance")
+        axes.hlines(y, rows.top1_low, rows.top1_high, color=COLOURS[0], linewidth=1.2)
+        axes.plot(rows.top1, y, "o", color=COLOURS[0], markersize=4.5, clip_on=False)
+        axes.set_title(f"{corpus}\nn = {rows.n.max()}", fontsize=9)
+        axes.set(xlim=(0, 1), xticks=(0, 0.5, 1))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.tick_params(labelsize=8, length=2)
+        axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    panels[0].set_yticks(range(len(methods)), [method.replace("_", " ") for method in methods])
+    panels[0].invert_yaxis()
+    figure.supxlabel("prompts whose known cause ranks first (dashed: a random ranking)", fontsize=9)
     return figure
 
 
