@@ -96,3 +96,11 @@ def test_help_does_not_import_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_figures_are_the_ones_that_notebooks_show(path: Path) -> None:
+    if path.relative_to(ROOT).as_posix() == "views/figures.py":
+        return
+    found = [n.module for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.ImportFrom)]
+    assert "matplotlib.figure" not in found, "use tl_scopes.views.figures.Figure: Jupyter shows it as a picture"

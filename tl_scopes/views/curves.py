@@ -18,7 +18,7 @@ MOST_LABELS = 60
 
 def aopc_figure(table: AOPCTable) -> Any:
     """Perturbation curves on the left, mean AOPC with its standard error by method on the right."""
-    from matplotlib.figure import Figure
+    from tl_scopes.views.figures import Figure
 
     curves, frame = table.curves(), table.to_frame().sort_values("aopc", ascending=False)
     figure = Figure(figsize=(9.5, 3.8), dpi=150, layout="constrained")
@@ -61,7 +61,7 @@ def aopc_figure(table: AOPCTable) -> Any:
 
 def path_figure(path: IGPath) -> Any:
     """The α × token map of gradient norms, with the target's logit, entropy and sink share beside it."""
-    from matplotlib.figure import Figure
+    from tl_scopes.views.figures import Figure
 
     norms = path.grad_norms[:, : path.pos + 1]
     width = min(14.0, 4.5 + 0.22 * norms.shape[1])

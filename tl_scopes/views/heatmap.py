@@ -99,7 +99,7 @@ def heatmap(maps: HeatMap | Sequence[HeatMap]) -> View:
 
 def heatmap_figure(maps: HeatMap | Sequence[HeatMap]) -> Any:
     """The same as a matplotlib figure, maps below each other."""
-    from matplotlib.figure import Figure
+    from tl_scopes.views.figures import Figure
 
     drawn = [maps] if isinstance(maps, HeatMap) else list(maps)
     width = max(min(16.0, 2.6 + 0.21 * len(m.columns)) for m in drawn)

@@ -13,7 +13,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 
 def gold_dots(frame: pd.DataFrame) -> Any:
     """Top-1 gold alignment: a panel per corpus, a row per method with its bootstrap interval; dashed is chance."""
-    from matplotlib.figure import Figure
+    from tl_scopes.views.figures import Figure
 
     corpora, methods = list(dict.fromkeys(frame.corpus)), list(dict.fromkeys(frame.method))
     figure = Figure(figsize=(1.8 + 1.35 * len(corpora), 1.1 + 0.27 * len(methods)), dpi=150, layout="constrained")
@@ -40,7 +40,8 @@ def gold_dots(frame: pd.DataFrame) -> Any:
 def spectrum_curves(eigenvalues: Any, share: Any) -> Any:
     """Left: eigenvalues of each prompt on log-log axes; right: mean cumulative share with one standard deviation."""
     import numpy as np
-    from matplotlib.figure import Figure
+
+    from tl_scopes.views.figures import Figure
 
     figure = Figure(figsize=(8.4, 3.4), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)

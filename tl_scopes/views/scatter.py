@@ -131,7 +131,7 @@ def verification_page(result: Verification) -> str:
 
 def figure(scatter: Scatter) -> Any:
     """A matplotlib figure."""
-    from matplotlib.figure import Figure
+    from tl_scopes.views.figures import Figure
 
     out = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
     axes = out.subplots()
