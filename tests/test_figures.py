@@ -7,8 +7,8 @@ import struct
 from tl_scopes.views.figures import Figure
 
 
-def test_a_notebook_shows_the_figure_as_png_of_its_own_size() -> None:
-    figure = Figure(figsize=(3, 2), dpi=100)
+def test_a_notebook_shows_the_figure_as_png_at_screen_size() -> None:
+    figure = Figure(figsize=(3, 2), dpi=150)
     figure.subplots().plot([0, 1])
     png = figure._repr_png_()
     assert png.startswith(b"\x89PNG")

@@ -10,6 +10,9 @@ from io import BytesIO
 
 from matplotlib import figure
 
+SCREEN_DPI = 100
+"""Of the picture in a notebook: matplotlib's own for notebooks; files keep the figure's."""
+
 
 class Figure(figure.Figure):
     """``matplotlib.figure.Figure`` that knows its own PNG."""
@@ -17,5 +20,5 @@ class Figure(figure.Figure):
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
         buffer = BytesIO()
-        self.savefig(buffer, format="png")
+        self.savefig(buffer, format="png", dpi=SCREEN_DPI)
         return buffer.getvalue()

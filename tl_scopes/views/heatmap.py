@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from textwrap import fill
 from typing import Any
 
 from jaxtyping import Float
@@ -25,6 +26,8 @@ MOST_LABELS = 80
 """Columns up to which a matplotlib map names each of them."""
 LONGEST_LABEL = 18
 """Characters of a column's name that a matplotlib map shows."""
+_UNIT_LETTERS = 8
+"""Letters of the unit that fit beside a map without rows; each row brings room for four more."""
 _LEGEND = 11
 
 
@@ -143,7 +146,7 @@ def draw_heatmap(one: HeatMap, axes: Any) -> None:
     axes.set_xlabel(one.column_name + (f"; grey: left out ({len(one.hidden)})" if one.hidden else ""), fontsize=8)
     axes.set_title(_tex(one.title), fontsize=9)
     bar = axes.figure.colorbar(picture, ax=axes, pad=0.01)
-    bar.set_label(_tex(one.unit), fontsize=7)
+    bar.set_label(_tex(fill(one.unit, _UNIT_LETTERS + 4 * len(one.rows), break_long_words=False)), fontsize=7)
     bar.ax.tick_params(labelsize=7)
 
 
