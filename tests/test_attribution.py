@@ -208,3 +208,28 @@ def test_it_shows_itself_as_html() -> None:
     assert make().html().startswith("<!doctype html>")
     assert "log scale" in make().html(scale="log")
     assert "tls-tokens" in make()._repr_html_()
+
+
+def test_ids_of_the_predictions_are_those_of_their_texts(demo_model) -> None:
+    import tl_scopes as tls
+
+    prompt = "German: der Hund sieht die Katze. English: the"
+    for attr in (tls.semantic_scope(demo_model, prompt), tls.leave_one_out(demo_model, prompt)):
+        texts = [demo_model.tokenizer.decode([i]) for i in attr.top_tokens]
+        assert texts == [text for text, _ in attr.top_predictions]
+
+
+@pytest.mark.parametrize("field", ["scores", "tokens", "dtype", "top_predictions", "special"])
+@pytest.mark.parametrize("value", ["gone", 5, {"a": 1}])
+def test_a_file_with_a_broken_field_is_a_value_error(field, value, demo_model, tmp_path) -> None:
+    import tl_scopes as tls
+
+    path = tls.semantic_scope(demo_model, "German: der Hund").save(tmp_path / "a.json")
+    raw = json.loads(path.read_text())
+    if value == "gone":
+        del raw[field]
+    else:
+        raw[field] = value
+    path.write_text(json.dumps(raw))
+    with pytest.raises(ValueError, match="Attribution"):
+        Attribution.load(path)

@@ -299,6 +299,49 @@ def test_hovering_a_target_lights_up_its_sources(look) -> None:
     assert page.locator(".tls-targets > b").count() == 4
 
 
+PREDICTED = tuple([(f" word{row}{i}", 0.5 / (i + 1)) for i in range(3)] for row in range(4))
+
+
+def test_beside_the_matrix_stand_the_predictions_of_the_hovered_target(look) -> None:
+    page = look(matrix(top_predictions=PREDICTED).without("special").html())
+    beside, button = ".tls-beside bdi", ".tls-live .tokens button"
+
+    def words() -> list[str]:
+        return page.locator(beside).all_text_contents()
+
+    assert words() == [" word30", " word31", " word32"], "it opens on the last target"
+    page.hover(f"{button} >> nth=2")
+    assert words() == [" word10", " word11", " word12"]
+    assert "(position 1)" in page.locator(".tls-beside p").text_content()
+    page.hover(".tls-title")
+    assert words() == [" word30", " word31", " word32"], "the mouse has left: the target that was kept"
+    page.click(f"{button} >> nth=1")
+    page.hover(".tls-title")
+    assert words() == [" word00", " word01", " word02"]
+    page.hover(f"{button} >> nth=0")
+    assert words() == []
+    assert "No prediction" in page.locator(".tls-beside").text_content()
+
+
+def test_the_keyboard_does_what_the_mouse_does_on_the_matrix(look) -> None:
+    page = look(matrix(top_predictions=PREDICTED).without("special").html())
+    button = ".tls-live .tokens button"
+    page.keyboard.press("Tab")  # the choice of direction
+    page.keyboard.press("Tab")
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.textContent") == " b"
+    page.wait_for_function(f"document.querySelectorAll({button!r})[3].style.backgroundColor === 'rgb(255, 255, 255)'")
+    assert page.locator(".tls-beside bdi").first.text_content() == " word10"
+
+
+def test_hostile_predictions_beside_the_matrix_are_text(look) -> None:
+    predicted = tuple([(text, 0.1) for text in HOSTILE[:7]] for _ in range(4))
+    page = look(matrix(top_predictions=predicted).html())
+    assert page.locator(".tls-beside bdi").all_text_contents() == [visible(text) for text in HOSTILE[:7]]
+    assert page.locator("img").count() == 0
+
+
 def test_hostile_matrix(look) -> None:
     page = look(matrix(HOSTILE).html())
     assert page.locator(".tls-live .tokens button bdi").all_text_contents()[: len(HOSTILE)] == [

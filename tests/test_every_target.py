@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import families
 import oracles
 import pytest
@@ -92,3 +94,19 @@ def test_mistakes_are_refused(options, message) -> None:
 def test_a_list_of_prompts_is_refused() -> None:
     with pytest.raises(TypeError, match="expected one string or one tensor"):
         tls.attribution_matrix(families.build("gpt2", "bridge").model, ["the dog"])
+
+
+def test_rows_carry_the_predictions_of_their_position(demo_model) -> None:
+    text = "German: der Hund sieht die Katze. English: the dog"
+    matrix = tls.attribution_matrix(demo_model, text, positions=[-1, 3, 7])
+    for i, pos in enumerate(matrix.positions):
+        one = tls.semantic_scope(demo_model, text, pos=pos)
+        row = matrix.row(i).top_predictions
+        assert [word for word, _ in row] == [word for word, _ in one.top_predictions]
+        assert [p for _, p in row] == pytest.approx([p for _, p in one.top_predictions], rel=1e-5)
+
+
+def test_predictions_must_fit_the_rows(demo_model) -> None:
+    matrix = tls.attribution_matrix(demo_model, "German: der Hund", method="temperature")
+    with pytest.raises(ValueError, match="top_predictions for"):
+        dataclasses.replace(matrix, top_predictions=matrix.top_predictions[1:])

@@ -60,6 +60,7 @@ class Attribution:
         target: id of the explained token, or None where no single token is explained.
         target_str: its text, or None.
         top_predictions: the model's most probable next tokens at ``pos``, with probabilities.
+        top_tokens: their ids; empty where they were not kept.
         stderr: ``[pos]`` standard error of the scores when they were sampled, else None.
         gradient: ``[pos, d_model]`` signed gradient behind the scores, when it was kept.
         direction: the caller's own rows ``[k, ...]`` at the target hook (``jacobian_scope``); None where the method
@@ -82,6 +83,7 @@ class Attribution:
     target: int | None
     target_str: str | None
     top_predictions: list[tuple[str, float]]
+    top_tokens: tuple[int, ...] = ()
     stderr: Float[Tensor, " pos"] | None = None
     gradient: Float[Tensor, "pos d_model"] | None = None
     direction: Tensor | None = None
@@ -297,8 +299,19 @@ class Attribution:
 
     @classmethod
     def load(cls, path: str | Path) -> Attribution:
-        """Read what :meth:`save` wrote; scores come back bit for bit."""
-        path = Path(path)
+        """Read what :meth:`save` wrote; scores come back bit for bit. Any other file is a ``ValueError``."""
+        try:
+            return cls._read(Path(path))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if str(error).startswith("Attribution"):
+                raise
+            raise ValueError(
+                f"Attribution.load({str(path)!r}): not as Attribution.save writes it ({type(error).__name__}: {error})"
+            ) from error
+
+    @classmethod
+    def _read(cls, path: Path) -> Attribution:
+        """:meth:`load`, with a bare error for a field that is missing or of a wrong type."""
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
@@ -325,6 +338,7 @@ class Attribution:
             target=raw["target"],
             target_str=raw["target_str"],
             top_predictions=[(text, prob) for text, prob in raw["top_predictions"]],
+            top_tokens=tuple(raw.get("top_tokens", ())),
             stderr=None if raw["stderr"] is None else torch.tensor(raw["stderr"], dtype=dtype),
             gradient=beside.get("gradient"),
             direction=beside.get("direction"),

@@ -188,9 +188,10 @@ def spectrum(
 
 def _register() -> None:
     """Commands that live in files of their own."""
-    from tl_scopes.cli_faithfulness import register
+    from tl_scopes import cli_app, cli_faithfulness
 
-    register(app)
+    cli_faithfulness.register(app)
+    cli_app.register(app)
 
 
 _register()

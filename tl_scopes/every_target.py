@@ -19,7 +19,7 @@ from tl_scopes.capture import differentiable, forward_pass
 from tl_scopes.directions import Contrast, Explanandum, Fisher, Rows, Semantic, Temperature
 from tl_scopes.information import TotalInformation
 from tl_scopes.jacobian_scopes import encode
-from tl_scopes.kernel import Capture, pull_back, read_outs
+from tl_scopes.kernel import Capture, pull_back, read_outs, top_predictions
 from tl_scopes.matrix import AttributionMatrix
 from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
 from tl_scopes.prompts import EncodedPrompt, Token, encode_targets, token_strings
@@ -108,16 +108,19 @@ def attribution_matrix(
 
     scores = torch.zeros(len(explained), n, dtype=compute_dtype(model.W_U.dtype))
     rows: dict[int, Rows] = {}
+    predictions: dict[int, list[tuple[str, float]]] = {}
     order = sorted(range(len(explained)), key=lambda i: explained[i])
     size = -(-len(order) // BLOCKS)
     blocks = [order[i : i + size] for i in range(0, len(order), size)]
     with differentiable(model), tqdm(total=len(order), desc=call, unit="target", disable=None) as bar:
         for block in blocks:
-            for i, row, row_scores in _block(model, state, text, explained, block, explanandum, at, call):
-                rows[i] = row
+            for i, row, row_scores, top in _block(model, state, text, explained, block, explanandum, at, call):
+                rows[i], predictions[i] = row, top
                 scores[i, : len(row_scores)] = row_scores.to(scores)
                 bar.update()
-    return _result(model, state, text, explained, method, at, scores, [rows[i] for i in range(len(explained))])
+    in_order = [rows[i] for i in range(len(explained))]
+    tops = tuple(predictions[i] for i in range(len(explained)))
+    return _result(model, state, text, explained, method, at, scores, in_order, tops)
 
 
 def _positions(positions: Sequence[int] | None, n: int, call: str) -> list[int]:
@@ -143,8 +146,8 @@ def _block(
     explanandum: Explanandum,
     at: str,
     call: str,
-) -> list[tuple[int, Rows, Tensor]]:
-    """Rows and scores of one block of targets, from one forward on the prompt up to the last of them."""
+) -> list[tuple[int, Rows, Tensor, list[tuple[str, float]]]]:
+    """Rows, scores and predictions of one block of targets, from one forward on the prompt up to the last of them."""
     columns = torch.tensor([explained[i] for i in block])
     tokens = text.tokens[None, : int(columns.max()) + 1]
     run = forward_pass(
@@ -155,7 +158,8 @@ def _block(
         source=at,
         call=call,
     )
-    rows = [explanandum.rows(read, state) for read in read_outs(model, run, block, call)]
+    reads = read_outs(model, run, block, call)
+    rows = [explanandum.rows(read, state) for read in reads]
     owner = [n for n, row in enumerate(rows) for _ in range(len(row.V))]
     # Row j of V belongs to one explained position and is 0 at all others.
     V = rows[0].V.new_zeros(len(owner), len(block), rows[0].V.shape[1])
@@ -170,7 +174,8 @@ def _block(
                 f"{call}: tokens after position {explained[i]} influence the prediction there, so this model is not "
                 "causal; Jacobian Scopes explain causal language models"
             )
-        out.append((i, row, scores))
+        log_probs = reads[n].logits.to(compute_dtype(model.W_U.dtype)).log_softmax(-1)
+        out.append((i, row, scores, top_predictions(model, log_probs)[0]))
     return out
 
 
@@ -183,6 +188,7 @@ def _result(
     at: str,
     scores: Tensor,
     rows: Sequence[Rows],
+    predictions: tuple[list[tuple[str, float]], ...],
 ) -> AttributionMatrix:
     """The frozen matrix with each row's target and the details that differ between rows."""
     targets = tuple(row.target for row in rows)
@@ -208,4 +214,5 @@ def _result(
         notes=notes,
         provenance=state.provenance(),
         special=text.special,
+        top_predictions=predictions,
     )

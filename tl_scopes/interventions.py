@@ -32,7 +32,7 @@ from tl_scopes import prompts as _prompts
 from tl_scopes.attribution import Attribution
 from tl_scopes.capture import Y_HOOK, attached, differentiable, forward_pass, require_hook
 from tl_scopes.directions import Explanandum, ReadOut, Rows, chosen_target
-from tl_scopes.kernel import DEFAULT_BATCH, N_PREDICTIONS, Capture, pull_back
+from tl_scopes.kernel import DEFAULT_BATCH, Capture, pull_back, top_predictions
 from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
 from tl_scopes.prompts import EncodedPrompt
 
@@ -312,8 +312,7 @@ def measured_attribution(
     """The frozen result of a baseline; scores of tokens after ``pos`` are 0 and may be left off."""
     dtype = compute_dtype(logits.dtype)
     log_probs = logits.log_softmax(-1)
-    best = log_probs.topk(min(N_PREDICTIONS, len(log_probs)))
-    texts = _prompts.token_strings(model, best.indices.cpu())
+    top, top_tokens = top_predictions(model, log_probs)
     if target is not None:
         details = {**details, "target_probability": float(log_probs[target].exp())}
     return Attribution(
@@ -324,7 +323,8 @@ def measured_attribution(
         method=method,
         target=target,
         target_str=None if target is None else _prompts.token_strings(model, torch.tensor([target]))[0],
-        top_predictions=list(zip(texts, best.values.exp().tolist(), strict=True)),
+        top_predictions=top,
+        top_tokens=top_tokens,
         gradient=None if gradient is None else _padded(gradient, len(prompt.tokens)).to(dtype),
         details=details,
         notes=notes,

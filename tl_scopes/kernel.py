@@ -147,7 +147,7 @@ def _explain_batch(
     dtype = compute_dtype(run.logits.dtype)
     log_probs = run.logits.to(dtype).log_softmax(-1)
     for n, (prompt, rows) in enumerate(zip(batch, chosen, strict=True)):
-        top = _top_predictions(model, log_probs[n])
+        top, top_tokens = top_predictions(model, log_probs[n])
         out = []
         for i, (explanandum, row) in enumerate(zip(explananda, rows, strict=True)):
             scored = row.score(norms[n][i])
@@ -170,6 +170,7 @@ def _explain_batch(
                     target=row.target,
                     target_str=_target_str(model, row.target),
                     top_predictions=top,
+                    top_tokens=top_tokens,
                     gradient=gradients[0][i][n, : len(prompt.tokens)].cpu() if capture.keep_gradient else None,
                     direction=row.V.cpu() if row.given else None,
                     cache=cache,
@@ -305,11 +306,13 @@ def _not_upstream(capture: Capture, call: str, source: int = 0) -> ValueError:
     )
 
 
-def _top_predictions(model: LensModel, log_probs: Float[Tensor, " d_vocab"]) -> list[tuple[str, float]]:
-    """The most probable next tokens with their probabilities."""
+def top_predictions(
+    model: LensModel, log_probs: Float[Tensor, " d_vocab"]
+) -> tuple[list[tuple[str, float]], tuple[int, ...]]:
+    """The most probable next tokens with their probabilities, and their ids."""
     best = log_probs.topk(min(N_PREDICTIONS, len(log_probs)))
     texts = _prompts.token_strings(model, best.indices.cpu())
-    return list(zip(texts, best.values.exp().tolist(), strict=True))
+    return list(zip(texts, best.values.exp().tolist(), strict=True)), tuple(best.indices.tolist())
 
 
 def _target_str(model: LensModel, target: int | None) -> str | None:

@@ -39,6 +39,8 @@ class AttributionMatrix:
         provenance: class, name, dtype and processing state of the model; library versions.
         special: positions of special tokens in the prompt.
         hidden: positions that views leave out; see :meth:`without`.
+        top_predictions: the model's most probable next tokens at each explained position, with probabilities; empty
+            where they were not kept.
     """
 
     scores: Float[Tensor, "target pos"]
@@ -54,6 +56,7 @@ class AttributionMatrix:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     special: frozenset[int] = frozenset()
     hidden: frozenset[int] = frozenset()
+    top_predictions: tuple[list[tuple[str, float]], ...] = ()
 
     def __post_init__(self) -> None:
         rows, n = len(self.positions), len(self.tokens)
@@ -71,6 +74,8 @@ class AttributionMatrix:
             raise ValueError(f"AttributionMatrix: positions {self.positions} must be different and in 0..{n - 1}")
         if not bool(torch.isfinite(self.scores).all()):
             raise ValueError("AttributionMatrix: scores hold NaN or infinity")
+        if self.top_predictions and len(self.top_predictions) != rows:
+            raise ValueError(f"AttributionMatrix: {len(self.top_predictions)} top_predictions for {rows} positions")
         if not all(0 <= p < n for p in self.special | self.hidden):
             raise ValueError(f"AttributionMatrix: special and hidden positions must be in 0..{n - 1}")
 
@@ -81,7 +86,7 @@ class AttributionMatrix:
         return f"AttributionMatrix({self.method}, {len(self)} targets, {len(self.tokens)} tokens)"
 
     def row(self, i: int) -> Attribution:
-        """Row ``i`` (negative counts from the end) as an :class:`Attribution`, without top predictions."""
+        """Row ``i`` (negative counts from the end) as an :class:`Attribution`."""
         if not -len(self) <= i < len(self):
             raise ValueError(f"AttributionMatrix.row({i}): there are {len(self)} rows")
         i %= len(self)
@@ -93,7 +98,7 @@ class AttributionMatrix:
             method=self.method,
             target=self.targets[i],
             target_str=self.target_strs[i],
-            top_predictions=[],
+            top_predictions=self.top_predictions[i] if self.top_predictions else [],
             details={
                 key: value[i] if isinstance(value, list | tuple) and len(value) == len(self) else value
                 for key, value in self.details.items()

@@ -13,7 +13,7 @@ from html import escape
 from tl_scopes.attribution import Attribution
 from tl_scopes.views.colours import FULL, Scale, ScaleKind, blend, css, ink_attributes, quantised
 from tl_scopes.views.page import View, heading, host
-from tl_scopes.views.wording import number, title, unit, visible
+from tl_scopes.views.wording import number, percent, predicted, read_text, title, unit, visible
 
 _DIM = "#6b6b6b"
 """Ink of tokens without colour: 5.3:1 on white."""
@@ -165,7 +165,7 @@ def _target(attribution: Attribution) -> tuple[str, str]:
     tip = "the predicted token that is explained"
     probability = attribution.details.get("target_probability")
     return visible(attribution.target_str), tip + (
-        f" · probability {_percent(probability)}" if isinstance(probability, float) else ""
+        f" · probability {percent(probability)}" if isinstance(probability, float) else ""
     )
 
 
@@ -200,27 +200,16 @@ def _strongest(attribution: Attribution, k: int = 5) -> str:
     return f'<p class="tls-small">Strongest: {items}</p>' if items else ""
 
 
-def _percent(probability: float) -> str:
-    """``99.1%``; small ones with one significant digit."""
-    return f"{probability:.1%}" if probability >= 0.001 else f"{100 * probability:.1g}%"
-
-
 def _predictions(attribution: Attribution, k: int) -> str:
     """The most probable next tokens; the explained one is red, and is added when it is not among them."""
-    rows = [(text, p) for text, p in attribution.top_predictions[:k]]
-    target, own = attribution.target_str, attribution.details.get("target_probability")
-    if target is not None and isinstance(own, float) and target not in [text for text, _ in rows]:
-        rows.append((target, own))
     items = []
-    for text, probability in rows:
-        name = f"<bdi>{escape(visible(text))}</bdi>"
-        name = f"<b>{name}</b>" if text == target else f"<span>{name}</span>"
+    for text, probability, explained in predicted(attribution, k):
+        name = f"<b><bdi>{escape(text)}</bdi></b>" if explained else f"<span><bdi>{escape(text)}</bdi></span>"
         bar = f'<span class="tls-track"><span class="tls-bar" style="width:{100 * probability:.1f}%"></span></span>'
-        items.append(f"<li>{name} {bar} <span>{_percent(probability)}</span></li>")
-    read = visible(attribution.str_tokens[attribution.pos])
+        items.append(f"<li>{name} {bar} <span>{percent(probability)}</span></li>")
     return (
-        f'<p class="tls-small">Predicted after <bdi>{escape(repr(read))}</bdi> (position {attribution.pos})</p>'
-        f'<ol class="tls-pred">{"".join(items)}</ol>'
+        f'<p class="tls-small">Predicted after <bdi>{escape(repr(read_text(attribution)))}</bdi> '
+        f'(position {attribution.pos})</p><ol class="tls-pred">{"".join(items)}</ol>'
     )
 
 

@@ -23,6 +23,55 @@ window.tlScopesDraw = window.tlScopesDraw || (function () {
     button.firstElementChild.style.color = 0.213 * r + 0.715 * g + 0.072 * b > 120 ? "#000" : "#fff";
   }
 
+  // Beside the matrix: what was predicted where the hovered target stands; left alone, the target that was clicked last.
+  function predictions(live, data, buttons) {
+    const panel = live.closest(".tls").querySelector(".tls-beside");
+    if (!panel) return;
+    let kept = data.focus;
+    const make = (tag, css, text) => {
+      const element = document.createElement(tag);
+      if (css) element.className = css;
+      if (text !== undefined) element.textContent = text;
+      return element;
+    };
+    const show = (i) => {
+      const found = data.beside[i];
+      if (!found) return panel.replaceChildren(make("p", "tls-small", "No prediction of this token is explained."));
+      const list = make("ol", "tls-pred");
+      for (const [text, percent, width, explained] of found.words) {
+        const item = make("li"), name = make(explained ? "b" : "span"), track = make("span", "tls-track");
+        name.append(make("bdi", "", text));
+        track.append(make("span", "tls-bar"));
+        track.firstChild.style.width = width + "%";
+        item.append(name, track, make("span", "", percent));
+        list.append(item);
+      }
+      panel.replaceChildren(make("p", "tls-small", found.title), list);
+    };
+    buttons.forEach((button, i) => {
+      button.addEventListener("mouseover", () => show(i));
+      button.addEventListener("click", () => show((kept = i)));
+      button.addEventListener("mouseout", () => show(kept));
+    });
+    show(kept);
+  }
+
+  // The keyboard does what the mouse does: a target that gets the focus lights up its sources.
+  function keyboard(buttons) {
+    const send = (name) => (event) => {
+      if (event.target.matches(":focus-visible") || name === "mouseout")
+        event.target.dispatchEvent(new MouseEvent(name, { bubbles: true }));
+    };
+    buttons.forEach((button, i) => {
+      button.addEventListener("focus", send("mouseover"));
+      button.addEventListener("blur", send("mouseout"));
+      button.addEventListener("keydown", (event) => {
+        const next = buttons[i + { ArrowLeft: -1, ArrowRight: 1 }[event.key]];
+        if (next) next.focus();
+      });
+    });
+  }
+
   const views = {
     ColoredTokens: { props: tokens, cells: ".colored-tokens > span", ready: () => {} },
     AttentionPatterns: {
@@ -40,6 +89,8 @@ window.tlScopesDraw = window.tlScopesDraw || (function () {
         new MutationObserver((changes) => changes.forEach((c) => c.target.tagName === "BUTTON" && ink(c.target))).observe(
           live, { attributes: true, attributeFilter: ["style"], subtree: true }
         );
+        keyboard(buttons);
+        predictions(live, data, buttons);
         buttons[data.focus].click();
       },
     },

@@ -50,7 +50,7 @@ class View:
     def html(self) -> str:
         """A page of its own that works offline."""
         script = _bundle() if self.drawn else _hover()
-        return _PAGE.format(title=html.escape(self.title), style=_own("style.css"), body=self.body, script=script)
+        return _PAGE.format(title=html.escape(self.title), style=own_file("style.css"), body=self.body, script=script)
 
     @property
     def drawn(self) -> bool:
@@ -64,7 +64,7 @@ class View:
             script = _bundle()
         else:
             script = "<script>window.tlScopesDraw && window.tlScopesDraw()</script>"
-        return f"<style>{_own('style.css')}</style>\n{self.body}\n{script}"
+        return f"<style>{own_file('style.css')}</style>\n{self.body}\n{script}"
 
     def save(self, path: str | Path) -> Path:
         """Write :meth:`html` to a file; returns its path."""
@@ -110,22 +110,28 @@ def host(component: str, data: dict[str, Any], static: str, *, css: str = "", ke
 
 
 @lru_cache
-def _own(name: str) -> str:
+def own_file(name: str) -> str:
+    """A file of this folder: ``style.css``, ``draw.js``, ``hover.js``."""
     return (files("tl_scopes.views") / name).read_text(encoding="utf-8")
 
 
 @lru_cache
-def _bundle() -> str:
-    """CircuitsVis and the code that draws, as one script element that may stand on a page twice without harm."""
+def drawing_code() -> str:
+    """CircuitsVis and the code that draws with it; running it twice on a page does no harm."""
     code = (files("circuitsvis") / "dist" / "cdn" / "iife.js").read_text(encoding="utf-8")
     code = re.sub(r"^//# sourceMappingURL=.*$", "", code, flags=re.MULTILINE).replace("</script", "<\\/script")
     wrapped = f"window.CircuitsVis = window.CircuitsVis || (function () {{ {code}\nreturn CircuitsVis; }})();"
-    return f"<script>{wrapped}\n{_own('draw.js')}\nwindow.tlScopesDraw();\n{_own('hover.js')}</script>"
+    return f"{wrapped}\n{own_file('draw.js')}\nwindow.tlScopesDraw();\n{own_file('hover.js')}"
+
+
+def _bundle() -> str:
+    """:func:`drawing_code` as a script element."""
+    return f"<script>{drawing_code()}</script>"
 
 
 def _hover() -> str:
     """What a page without CircuitsVis needs."""
-    return f"<script>{_own('hover.js')}</script>"
+    return f"<script>{own_file('hover.js')}</script>"
 
 
 # -- notebooks ---------------------------------------------------------------------------------------------

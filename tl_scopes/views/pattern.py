@@ -12,11 +12,12 @@ from tl_scopes.attribution import Attribution
 from tl_scopes.matrix import AttributionMatrix
 from tl_scopes.views.colours import Scale, blend, css, ink_attributes, quantised
 from tl_scopes.views.page import View, heading, host
-from tl_scopes.views.wording import number, unit, visible
+from tl_scopes.views.wording import number, percent, predicted, read_text, unit, visible
 
 MAX_TOKENS = 256
 """Above this many tokens hovering becomes slow in CircuitsVis; the list of sources is shown alone."""
 _SOURCES = 5
+_PREDICTED = 7
 
 
 def matrix(attributions: AttributionMatrix) -> View:
@@ -34,6 +35,8 @@ def matrix(attributions: AttributionMatrix) -> View:
         flagged = f" The hover view is drawn for up to {MAX_TOKENS} tokens." + flagged
     else:
         content = host("AttentionPatterns", _pattern(attributions, rows), static, css="tls-pattern-host", keep=True)
+        beside = '<div class="tls-right tls-beside" aria-live="polite"></div>' if attributions.top_predictions else ""
+        content = f'<div class="tls-row"><div class="tls-left">{content}</div>{beside}</div>'
         hint = "Hover a token: what its prediction came from lights up; click to keep it. The map has a row per target."
     measure = f" ({unit(rows[0])})" if rows else ""
     scale = f"Colours: each row divided by its highest shown score{measure}; no colour is 0, rows are not comparable."
@@ -67,7 +70,14 @@ def _pattern(attributions: AttributionMatrix, rows: list[Attribution]) -> dict[s
         scale = Scale.of((float(row.scores[p]) for p in row.shown), "linear")
         for p in row.shown:
             values[row.pos + 1][p] = quantised(scale.share(float(row.scores[p])))
-    return {"html": html, "attention": [values], "focus": rows[-1].pos + 1}
+    beside = {str(row.pos + 1): _beside(row) for row in rows} if attributions.top_predictions else {}
+    return {"html": html, "attention": [values], "focus": rows[-1].pos + 1, "beside": beside}
+
+
+def _beside(row: Attribution) -> dict[str, object]:
+    """What the model predicted where this target stands: shown while the target is hovered."""
+    words = [[text, percent(p), round(100 * p, 1), explained] for text, p, explained in predicted(row, _PREDICTED)]
+    return {"title": f"Predicted after {read_text(row)!r} (position {row.pos})", "words": words}
 
 
 def _sources(row: Attribution) -> str:

@@ -47,3 +47,22 @@ def unit(attribution: Attribution) -> str:
 def number(value: float) -> str:
     """Three significant digits."""
     return f"{value:.3g}"
+
+
+def percent(probability: float) -> str:
+    """``99.1%``; small ones with one significant digit."""
+    return f"{probability:.1%}" if probability >= 0.001 else f"{100 * probability:.1g}%"
+
+
+def read_text(attribution: Attribution) -> str:
+    """The token after which the prediction is made."""
+    return visible(attribution.str_tokens[attribution.pos])
+
+
+def predicted(attribution: Attribution, k: int) -> list[tuple[str, float, bool]]:
+    """The ``k`` most probable next tokens, their probabilities, and which is explained: added if it is not among them."""
+    rows = [(text, p) for text, p in attribution.top_predictions[:k]]
+    target, own = attribution.target_str, attribution.details.get("target_probability")
+    if rows and target is not None and isinstance(own, float) and target not in [text for text, _ in rows]:
+        rows.append((target, own))
+    return [(visible(text), p, text == target) for text, p in rows]

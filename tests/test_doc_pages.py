@@ -1,0 +1,145 @@
+"""Invariant: the pages in docs/ are true: each error is raised as it is quoted, each snippet runs, the reference is fresh."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tl_scopes as tls
+import tl_scopes.views.terminal
+
+ROOT = Path(tls.__file__).parent.parent
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r"```(python|text)\n(.*?)```", re.DOTALL)
+PAGES = sorted(DOCS.glob("*.md"))
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    return BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
+
+
+def matches(message: str, quoted: str) -> bool:
+    """`...` in the quotation stands for any text; line breaks do not count."""
+    pattern = ".*".join(re.escape(part) for part in " ".join(quoted.split()).split("..."))
+    return re.fullmatch(pattern, " ".join(message.split()), re.DOTALL) is not None
+
+
+@pytest.fixture
+def names(demo_model, monkeypatch) -> Iterator[dict[str, Any]]:
+    """Where a page's code runs: from the root of the repository, `load_model()` giving a model of its own."""
+    monkeypatch.chdir(ROOT)
+    with torch.random.fork_rng():
+        yield {}
+
+
+def test_each_error_is_raised_as_it_is_quoted(names, unchecked) -> None:
+    found = blocks("errors.md")
+    (kind, shared), rest = found[0], found[1:]
+    assert kind == "python"
+    exec(shared, names)
+    raised = 0
+    for (kind, code), (after, quoted) in pairwise(rest):
+        if kind != "python":
+            continue
+        assert after == "text", f"an example without its message:\n{code}"
+        with pytest.raises((ValueError, TypeError)) as caught:
+            exec(code, names)
+        message = f"{caught.type.__name__}: {caught.value}"
+        assert matches(message, quoted), f"{code}\nraises\n{message}\nnot\n{quoted}"
+        raised += 1
+    assert raised > 30
+
+
+def test_errors_that_are_quoted_without_an_example_are_in_the_code() -> None:
+    found = blocks("errors.md")
+    source = " ".join(" ".join(p.read_text(encoding="utf-8").split()) for p in (ROOT / "tl_scopes").rglob("*.py"))
+    source = re.sub(r'" f?"', "", source)
+    for (before, _), (kind, quoted) in pairwise(found):
+        if kind == "text" and before == "text":
+            pieces = re.split(r"[:;(),.'] | [A-Z]\w*\(p=", " ".join(quoted.split()))
+            rule = max(pieces, key=len).strip()
+            assert rule[:40] in source, rule
+
+
+def test_a_quotation_that_is_wrong_is_noticed() -> None:
+    assert matches("ValueError: f(x=3): a rule", "ValueError: f(x=...): a rule")
+    assert not matches("ValueError: f(x=3): a rule", "ValueError: f(x=...): another rule")
+    assert not matches("ValueError: f(x=3): a rule", "TypeError: f(x=3): a rule")
+
+
+def test_the_migration_page_runs(names) -> None:
+    found = [code for kind, code in blocks("migration.md") if kind == "python"]
+    assert len(found) > 6
+    for code in found:
+        exec(compile(code, "migration.md", "exec"), names)
+
+
+def test_the_migration_page_names_what_exists() -> None:
+    text = (DOCS / "migration.md").read_text(encoding="utf-8")
+    for table in re.findall(r"^\|.*\|.*\|", text, re.MULTILINE):
+        for name in re.findall(r"`(\w+)\(?", table.split("|")[2]):
+            if name.islower() and "_" in name and name not in ("completeness_gap", "delta_log_prob"):
+                known = (
+                    hasattr(tls, name) or hasattr(tls.Attribution, name) or f'"{name}"' in text or f"{name}=" in text
+                )
+                known = known or name in tls.Attribution.__dataclass_fields__
+                assert known, name
+
+
+def make_api() -> Any:
+    spec = importlib.util.spec_from_file_location("make_api", DOCS / "make_api.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["make_api"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_api_reference_is_what_the_docstrings_say() -> None:
+    assert (DOCS / "api.md").read_text(encoding="utf-8") == make_api().page(), "run: python docs/make_api.py"
+
+
+def test_the_api_reference_has_every_public_name() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    for name in tls.__all__:
+        assert name == "__version__" or f"\n## {name}\n" in text, name
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    anchors: list[str] = []
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        anchor = re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+        anchors.append(f"{anchor}-{anchors.count(anchor)}" if anchor in anchors else anchor)
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        if file:
+            assert (page.parent / file).exists(), target
+        else:
+            assert anchor in anchors, target
+
+
+def test_the_citation_file_names_this_version_and_the_paper() -> None:
+    import yaml
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{cited["version"]}"' in project
+    assert f'license = "{cited["license"]}"' in project
+    assert cited["cff-version"] == "1.2.0"
+    assert cited["preferred-citation"]["url"].endswith("2601.16407")
+    assert cited["preferred-citation"]["authors"][0]["family-names"] == "Liu"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert cited["preferred-citation"]["title"] in readme

@@ -1,0 +1,295 @@
+// The page of tl-scopes app. Pictures are HTML that the package's views made, with every token escaped; they are parsed
+// apart from the page, where nothing runs, and the server's Content-Security-Policy runs no script but its own files.
+// Whatever this file writes itself, it writes as text.
+"use strict";
+const $ = (id) => document.getElementById(id);
+const state = { options: null, shown: null, question: null, tab: "tokens", asked: 0, ids: { target: null, foil: null } };
+
+// -- talking to the server -----------------------------------------------------------------------------------
+
+async function ask(path, body) {
+  const options = body === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body };
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Error("The server does not answer. Is tl-scopes app still running?");
+  }
+  const data = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
+  if (!answer.ok) throw new Error(data.error);
+  return data;
+}
+
+// One request at a time is of interest: the answer to the last one.
+async function answered(what, request, use) {
+  const mine = ++state.asked;
+  $("results").setAttribute("aria-busy", "true");
+  $("explain").disabled = true;
+  const late = setTimeout(() => mine === state.asked && say(what), 300);
+  try {
+    const data = await request();
+    if (mine === state.asked) (fail(""), use(data));
+  } catch (error) {
+    if (mine === state.asked) fail(error.message);
+  } finally {
+    clearTimeout(late);
+    if (mine === state.asked) {
+      say("");
+      $("results").removeAttribute("aria-busy");
+      $("explain").disabled = false;
+    }
+  }
+}
+
+const say = (text) => ($("status").textContent = text);
+function fail(text) {
+  $("error").textContent = text;
+  $("error").hidden = !text;
+}
+
+// -- the question --------------------------------------------------------------------------------------------
+
+const entry = () => state.options.methods.find((m) => m.name === $("method").value);
+
+function question() {
+  const number = (id) => ($(id).value.trim() === "" ? NaN : Number($(id).value));
+  const asked = { model: $("model").value, method: $("method").value, prompt: $("prompt").value, pos: number("pos") };
+  if (!Number.isInteger(asked.pos)) throw new Error("The position is a whole number; -1 is the last token.");
+  for (const name of entry().options) {
+    if (name === "rank") asked.rank = number("rank");
+    else if (name === "moment") asked.moment = $("moment").value;
+    else asked[name] = state.ids[name] ?? ($(name).value === "" ? null : $(name).value);
+  }
+  if ("rank" in asked && !Number.isInteger(asked.rank)) throw new Error("The rank is a whole number from 1.");
+  return asked;
+}
+
+function explain() {
+  let asked;
+  try {
+    asked = question();
+  } catch (error) {
+    return fail(error.message);
+  }
+  state.question = JSON.stringify(asked);
+  fetchTab();
+}
+
+const WORKING = { tokens: "Explaining …", matrix: "Explaining every token …", layers: "Looking at every layer …" };
+
+function fetchTab() {
+  if (!state.question) return;
+  const path = { tokens: "explain", matrix: "matrix", layers: "layers" }[state.tab];
+  const asked = state.question;
+  answered(WORKING[state.tab], () => ask(`api/${path}?${how()}`, asked), show);
+}
+
+function setToken(name, text, id) {
+  $(name).value = text;
+  state.ids[name] = id ?? null;
+}
+
+function showOptions() {
+  const chosen = entry();
+  $("explains").textContent = chosen.explains + ".";
+  for (const element of document.querySelectorAll("[data-option]"))
+    element.hidden = !chosen.options.includes(element.dataset.option);
+  for (const tab of document.querySelectorAll("[role=tab]:not(#tab-tokens)")) {
+    tab.disabled = chosen.matrix === null;
+    tab.title = chosen.matrix === null ? `${chosen.title} has no such view; choose a scope` : "";
+  }
+  if (chosen.matrix === null && state.tab !== "tokens") select("tokens");
+}
+
+// -- the answer ----------------------------------------------------------------------------------------------
+
+const how = () =>
+  new URLSearchParams({
+    words: $("words").checked ? "1" : "0",
+    specials: $("specials").checked ? "0" : "1",
+    scale: $("scale").value,
+  });
+
+function show(data) {
+  state.shown = data;
+  const parsed = new DOMParser().parseFromString(data.html, "text/html");
+  $("panel").replaceChildren(...parsed.body.childNodes);
+  $("words").disabled = data.kind !== "attribution";
+  $("scale").disabled = data.kind !== "attribution";
+  for (const kind of ["html", "json"]) {
+    $(`save-${kind}`).href = `download/${data.id}.${kind}?${how()}`;
+    $(`save-${kind}`).hidden = kind === "json" && data.kind !== "attribution";
+  }
+  $("hint").hidden = data.kind !== "attribution";
+  if (data.kind === "attribution") clickable(data);
+  window.tlScopesDraw();
+}
+
+function clickable(data) {
+  const list = $("panel").querySelector(".tls-pred");
+  if (!list || !data.predictions.length) return;
+  list.classList.add("can-click");
+  [...list.children].forEach((item, i) => {
+    if (!data.predictions[i]) return;
+    item.tabIndex = 0;
+    item.dataset.prediction = i;
+    item.setAttribute("role", "button");
+    item.title = "Explain this prediction";
+  });
+}
+
+// Why was this token predicted? Its prediction is made one position before it.
+function explainToken(index) {
+  const data = state.shown, first = data.first[index];
+  if (first === undefined) return;
+  if (first === 0) return fail("Nothing stands before the first token that could have caused it.");
+  aim(first - 1, data.tokens[index], $("panel").querySelector(`bdi[data-pos="${index}"]`).textContent);
+}
+
+function explainPrediction(i) {
+  const { text, id } = state.shown.predictions[i];
+  aim(state.shown.pos, id, text);
+}
+
+function aim(pos, id, text) {
+  if (state.shown.prompt !== null && state.shown.prompt !== undefined) $("prompt").value = state.shown.prompt;
+  $("pos").value = pos;
+  if (!entry().options.includes("target")) $("method").value = "semantic_scope";
+  showOptions();
+  setToken("target", text, id);
+  explain();
+}
+
+function select(tab) {
+  state.tab = tab;
+  for (const button of document.querySelectorAll("[role=tab]")) {
+    const on = button.id === `tab-${tab}`;
+    button.setAttribute("aria-selected", on);
+    button.tabIndex = on ? 0 : -1;
+  }
+  $("panel").setAttribute("aria-labelledby", `tab-${tab}`);
+}
+
+function openFile(file) {
+  if (!file) return;
+  select("tokens");
+  const read = async () => ask(`api/open?${how()}`, await file.text());
+  answered("Opening …", read, (data) => {
+    show(data);
+    if (data.prompt) $("prompt").value = data.prompt;
+    $("pos").value = data.pos;
+    const same = state.options.methods.find((m) => m.name === data.method || m.matrix === data.method);
+    if (same) $("method").value = same.name;
+    showOptions();
+    setToken("target", data.target_text ?? "", data.target);
+    state.question = null;
+    say(`${file.name}: opened as it was saved. Explain computes it anew with the model chosen here.`);
+  });
+}
+
+// -- wiring --------------------------------------------------------------------------------------------------
+
+function fill(select, items) {
+  select.replaceChildren(
+    ...items.map(([value, text]) => Object.assign(document.createElement("option"), { value, textContent: text }))
+  );
+}
+
+function build(options) {
+  state.options = options;
+  fill($("model"), options.models.map((m) => [m.name, m.name]));
+  for (const baseline of [false, true]) {
+    const group = document.createElement("optgroup");
+    group.label = baseline ? "Baselines" : "Scopes";
+    fill(group, options.methods.filter((m) => m.baseline === baseline).map((m) => [m.name, m.title]));
+    $("method").append(group);
+  }
+  for (const example of options.examples) {
+    const chip = Object.assign(document.createElement("button"), { type: "button", textContent: example.title });
+    chip.addEventListener("click", () => {
+      $("prompt").value = example.prompt;
+      $("model").value = "demo";
+      $("pos").value = -1;
+      setToken("target", example.target);
+      explain();
+    });
+    $("examples").append(chip);
+  }
+  showOptions();
+  if (options.examples.length) $("examples").firstElementChild.click();
+  else say("Paste a text and press Explain.");
+}
+
+function theme(dark) {
+  document.documentElement.setAttribute("theme", dark ? "dark" : "light");
+}
+
+function start() {
+  theme(matchMedia("(prefers-color-scheme: dark)").matches);
+  $("theme").addEventListener("click", () => theme(document.documentElement.getAttribute("theme") !== "dark"));
+  $("ask").addEventListener("submit", (event) => (event.preventDefault(), explain()));
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) (event.preventDefault(), explain());
+  });
+  $("method").addEventListener("change", showOptions);
+  $("prompt").addEventListener("input", () => ($("pos").value = -1));
+  for (const name of ["target", "foil"]) $(name).addEventListener("input", () => (state.ids[name] = null));
+  for (const id of ["words", "specials", "scale"])
+    $(id).addEventListener("change", () => {
+      if (state.shown) answered("Drawing …", () => ask(`api/view/${state.shown.id}?${how()}`), show);
+    });
+  const tabs = [...document.querySelectorAll("[role=tab]")];
+  tabs.forEach((tab, i) => {
+    tab.addEventListener("click", () => (select(tab.id.slice(4)), fetchTab()));
+    tab.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      const next = step && tabs[(i + step + tabs.length) % tabs.length];
+      if (next && !next.disabled) (next.focus(), next.click());
+    });
+  });
+  $("panel").addEventListener("click", (event) => act(event.target));
+  $("panel").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === " ") act(event.target) && event.preventDefault();
+    else walk(event);
+  });
+  new MutationObserver(reachable).observe($("panel"), { childList: true, subtree: true });
+  $("open").addEventListener("change", () => (openFile($("open").files[0]), ($("open").value = "")));
+  for (const [name, on] of [["dragover", true], ["dragleave", false], ["drop", false]])
+    document.addEventListener(name, (event) => {
+      event.preventDefault();
+      document.body.classList.toggle("dropping", on);
+      if (name === "drop") openFile(event.dataTransfer.files[0]);
+    });
+  ask("api/options").then(build, (error) => fail(error.message));
+}
+
+// A click or Enter on a token or a prediction.
+function act(element) {
+  if (!state.shown || state.shown.kind !== "attribution") return false;
+  const prediction = element.closest("[data-prediction]");
+  if (prediction) return explainPrediction(+prediction.dataset.prediction), true;
+  const token = element.closest("[data-pos]") ?? element.querySelector(":scope > span > [data-pos], :scope > [data-pos]");
+  if (!token || !element.closest(".tls-tokens") || element.closest(".tls-tokens") === element) return false;
+  return explainToken(+token.dataset.pos), true;
+}
+
+// One token of the text is in the order of Tab; arrow keys walk to the others.
+function reachable() {
+  const tokens = $("panel").querySelectorAll(".tls-tokens bdi[data-pos]");
+  if (!tokens.length || $("panel").querySelector(".tls-tokens bdi[tabindex]")) return;
+  for (const token of tokens) token.tabIndex = -1;
+  tokens[tokens.length - 1].tabIndex = 0;
+}
+
+function walk(event) {
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (!step || !event.target.matches("bdi[data-pos]")) return;
+  const next = $("panel").querySelector(`.tls-tokens bdi[data-pos="${+event.target.dataset.pos + step}"]`);
+  if (!next) return;
+  event.preventDefault();
+  event.target.tabIndex = -1;
+  next.tabIndex = 0;
+  next.focus();
+}
+
+start();

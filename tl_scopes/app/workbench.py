@@ -1,0 +1,209 @@
+"""Models, questions about a text, and the results that are kept; what the web server calls.
+
+Every question is answered once and kept under an id: changing how a result is shown computes nothing. One computation
+runs at a time, whatever number of threads ask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tl_scopes as tls
+from tl_scopes.app.menu import MENU, Entry
+from tl_scopes.attribution import Attribution
+from tl_scopes.demo import DEMO_PROMPTS
+from tl_scopes.matrix import AttributionMatrix
+from tl_scopes.model import LensModel
+from tl_scopes.views import View, matrix, tokens
+
+KEPT = 64
+"""Results that are kept; the oldest is forgotten first."""
+MOST_CHARACTERS = 200_000
+"""Longest text that is handed to a tokenizer at all; what fits is for the model's context to say."""
+Scale = Literal["auto", "linear", "log"]
+Result = Attribution | AttributionMatrix
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the page asks, checked for types; whether it makes sense is for the package to say.
+
+    Attributes:
+        model: name of one of the loaded models.
+        method: a key of :data:`MENU`.
+        prompt: the text.
+        pos: explained position.
+        target, foil: a token as text or id; None is the method's default.
+        rank: of the Fisher Scope.
+        moment: of the numeric moment.
+    """
+
+    model: str
+    method: str
+    prompt: str
+    pos: int = -1
+    target: str | int | None = None
+    foil: str | int | None = None
+    rank: int = 1
+    moment: Literal["mean", "variance"] = "mean"
+
+    @classmethod
+    def of(cls, raw: Any) -> Question:
+        """From the JSON of a request; anything unexpected is a ``ValueError`` that names it."""
+        if not isinstance(raw, Mapping):
+            raise ValueError("explain: expected a JSON object with model, method and prompt")
+        kinds: dict[str, tuple[type, ...]] = {
+            "model": (str,),
+            "method": (str,),
+            "prompt": (str,),
+            "pos": (int,),
+            "target": (str, int, type(None)),
+            "foil": (str, int, type(None)),
+            "rank": (int,),
+            "moment": (str,),
+        }
+        unknown = sorted(set(raw) - set(kinds))
+        if unknown:
+            raise ValueError(f"explain({unknown[0]}=...): unknown; expected {', '.join(kinds)}")
+        for name, value in raw.items():
+            if isinstance(value, bool) or not isinstance(value, kinds[name]):
+                expected = " or ".join("null" if k is type(None) else k.__name__ for k in kinds[name])
+                raise ValueError(f"explain({name}=...): expected {expected}, got {type(value).__name__}")
+        missing = [name for name in ("model", "method", "prompt") if name not in raw]
+        if missing:
+            raise ValueError(f"explain: {missing[0]} is missing")
+        if raw["method"] not in MENU:
+            raise ValueError(f"explain(method={raw['method']!r}): expected one of {', '.join(MENU)}")
+        if len(raw["prompt"]) > MOST_CHARACTERS:
+            raise ValueError(
+                f"explain(prompt=...): {len(raw['prompt'])} characters are more than {MOST_CHARACTERS}; shorten the text"
+            )
+        return cls(**raw)
+
+
+class Forgotten(LookupError):
+    """A result that is not kept, or never was."""
+
+
+class Workbench:
+    """Loaded models and kept results; safe to use from several threads."""
+
+    def __init__(self, models: Mapping[str, LensModel]) -> None:
+        if not models:
+            raise ValueError("app: give at least one model")
+        self._models = dict(models)
+        self._results: OrderedDict[str, Result] = OrderedDict()
+        self._computing = threading.Lock()
+        self._keeping = threading.Lock()
+
+    def options(self) -> dict[str, Any]:
+        """What the page offers: models, methods, examples."""
+        examples = [{"title": d.title, "prompt": d.prompt, "target": d.target} for d in DEMO_PROMPTS.values()]
+        return {
+            "models": [{"name": name, "context": model.cfg.n_ctx} for name, model in self._models.items()],
+            "methods": [entry.to_dict() for entry in MENU.values()],
+            "examples": examples if "demo" in self._models else [],
+        }
+
+    # -- computing -----------------------------------------------------------------------------------------
+
+    def explain(self, question: Question) -> str:
+        """The attribution that answers a question; its id."""
+        entry = MENU[question.method]
+
+        def compute(model: LensModel) -> Attribution:
+            chosen = {name: getattr(question, name) for name in entry.options}
+            return entry.call(model, question.prompt, pos=question.pos, **chosen)
+
+        return self._computed("attribution", question, compute)
+
+    def matrix(self, question: Question) -> str:
+        """The matrix of all predictions of the text; its id."""
+        entry = MENU[question.method]
+        method = self._every_target("matrix", entry)
+
+        def compute(model: LensModel) -> AttributionMatrix:
+            chosen = {name: getattr(question, name) for name in entry.options if name in ("foil", "rank")}
+            return tls.attribution_matrix(model, question.prompt, method=method, **chosen)
+
+        return self._computed("matrix", question, compute)
+
+    def open(self, text: str) -> str:
+        """A file that ``Attribution.save`` wrote; its id."""
+        try:
+            raw = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"This is not a JSON file: {error}") from error
+        if isinstance(raw, dict):
+            raw.pop("gradient_file", None)  # it lies beside the original, and no view needs it
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "opened.json"
+            path.write_text(json.dumps(raw), encoding="utf-8")
+            attribution = Attribution.load(path)
+        try:
+            tokens(attribution.by_word())
+            tokens(attribution)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"This file is not as Attribution.save writes it ({error})") from error
+        return self._keep(_key("opened", text), attribution)
+
+    def _every_target(self, what: str, entry: Entry) -> Any:
+        if entry.matrix is None:
+            able = ", ".join(e.title for e in MENU.values() if e.matrix is not None)
+            raise ValueError(f"{entry.title} has no {what}. Choose one of: {able}")
+        return entry.matrix
+
+    def _computed(self, what: str, question: Question, compute: Callable[[LensModel], Result]) -> str:
+        if question.model not in self._models:
+            raise ValueError(
+                f"explain(model={question.model!r}): not loaded; expected one of {', '.join(self._models)}. "
+                "Start the app with --model for another"
+            )
+        key = _key(what, repr(question))
+        with self._computing:
+            return key if key in self._results else self._keep(key, compute(self._models[question.model]))
+
+    # -- results -------------------------------------------------------------------------------------------
+
+    def _keep(self, key: str, result: Result) -> str:
+        with self._keeping:
+            self._results[key] = result
+            self._results.move_to_end(key)
+            while len(self._results) > KEPT:
+                self._results.popitem(last=False)
+        return key
+
+    def result(self, key: str, *, words: bool = False, specials: bool = True) -> Result:
+        """A kept result as it is shown; ``Forgotten`` when it is not kept any more."""
+        with self._keeping:
+            result = self._results.get(key)
+        if result is None:
+            raise Forgotten("This result is not kept any more. Explain the text again")
+        if not specials:
+            result = result.without("special")
+        return result.by_word() if words and isinstance(result, Attribution) else result
+
+    def view(self, key: str, *, words: bool = False, specials: bool = True, scale: Scale = "auto") -> View:
+        """The picture of a result, as the package draws it everywhere."""
+        result = self.result(key, words=words, specials=specials)
+        return tokens(result, scale=scale) if isinstance(result, Attribution) else matrix(result)
+
+    def saved(self, key: str, *, specials: bool = True) -> bytes:
+        """What ``Attribution.save`` writes: one score per token, without loss."""
+        result = self.result(key, specials=specials)
+        if not isinstance(result, Attribution):
+            raise ValueError("A matrix is shared as a page (HTML); only single attributions are saved as JSON")
+        with tempfile.TemporaryDirectory() as folder:
+            return result.save(Path(folder) / "saved.json").read_bytes()
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:20]
