@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_browser import READ, WAIT, browser, picture_shows  # noqa: F401  (a fixture)
+from test_browser import READ, browser, picture_shows  # noqa: F401  (a fixture)
 from test_views import HOSTILE, attribution
 
 import tl_scopes as tls
@@ -24,6 +24,8 @@ from tl_scopes.views.wording import visible
 pytestmark = [pytest.mark.enable_socket, pytest.mark.slow]
 
 PROMPT = "German: der Hund sieht die Katze. English: the"
+WAIT = 60_000
+"""Milliseconds until an answer must be there; it takes a second on an idle machine."""
 LIVE = "#panel .tls-live .colored-tokens"
 BUTTON = "#panel .tls-live .tokens button"
 
@@ -291,6 +293,7 @@ def test_hostile_text_is_text(app, demo_model, tmp_path: Path) -> None:
     assert page.locator(f"{LIVE} bdi[data-pos]").all_text_contents() == [visible(t) for t in HOSTILE]
     page.select_option("#method", "temperature_scope")
     page.click("#tab-matrix")
+    page.fill("#prompt", "".join(HOSTILE[:4]))
     page.click("#explain")
     page.wait_for_selector(BUTTON)
     assert page.locator("#panel img, #panel script:not([type])").count() == 0

@@ -28,13 +28,12 @@ async function answered(what, request, use) {
   const late = setTimeout(() => mine === state.asked && say(what), 300);
   try {
     const data = await request();
-    if (mine === state.asked) (fail(""), use(data));
+    if (mine === state.asked) (say(""), fail(""), use(data));
   } catch (error) {
-    if (mine === state.asked) fail(error.message);
+    if (mine === state.asked) (say(""), fail(error.message));
   } finally {
     clearTimeout(late);
     if (mine === state.asked) {
-      say("");
       $("results").removeAttribute("aria-busy");
       $("explain").disabled = false;
     }
