@@ -6,14 +6,17 @@ Without a browser the cells are read from the HTML and from matplotlib's image; 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 
 import pytest
 import torch
-from test_browser import browser, look  # noqa: F401
+from test_browser import browser, look, picture_shows  # noqa: F401
 from test_views import HOSTILE, attribution
 
 from tl_scopes import views
+from tl_scopes.inside import HeadInfluence, LayerInfluence
+from tl_scopes.sink_result import AttentionSinks
 from tl_scopes.views.colours import FULL, blend
 from tl_scopes.views.heatmap import BELOW_ZERO, HeatMap, draw_heatmap, heatmap, heatmap_figure
 from tl_scopes.views.wording import visible
@@ -104,7 +107,7 @@ def test_a_map_of_zeros_is_white_and_says_so() -> None:
 def test_text_lists_the_largest_values() -> None:
     assert heatmap(some_map(hidden=frozenset({0}))).plain().splitlines()[:2] == [
         "A <title> (nats)",
-        "  layer 1 · ' b' (2): 2",
+        "  layer 1 · token ' b' (2): 2",
     ]
 
 
@@ -141,3 +144,48 @@ def test_hostile_tokens_are_text(look, scripts: bool) -> None:  # noqa: F811
     assert page.locator("img").count() == 0
     sizes = page.eval_on_selector_all(".tls-map td", "all => all.map(e => e.getBoundingClientRect().width)")
     assert min(sizes) >= 15
+
+
+def synthetic_sinks(tokens: list[str]) -> AttentionSinks:
+    attr = replace(attribution(tokens), sinks=frozenset({2}))
+    end = attr.pos + 1
+    generator = torch.Generator().manual_seed(0)
+    return AttentionSinks(
+        received=torch.rand(2, 3, end, generator=generator),
+        value_norms=torch.rand(2, 3, end, generator=generator),
+        residual_norms=torch.rand(3, end, generator=generator),
+        groups={"bos": (0,), "first": (0,), "secondary": (2,)},
+        mass={name: torch.rand(2, 3, generator=generator) for name in ("bos", "first", "secondary")},
+        secondary={2: {"residual": 9.0}},
+        attributions={"semantic": attr, "fisher": replace(attr, method="fisher")},
+        bos_comparison=({"n_bos": 0, "top_prediction": tokens[1], "share_semantic": 0.25},),
+        notes=("a note <b>",),
+    )
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_layer_and_head_pages_open_and_hover(look, dark: bool) -> None:  # noqa: F811
+    attr = attribution(HOSTILE).without("special")
+    scores = torch.rand(3, len(HOSTILE), generator=torch.Generator().manual_seed(0))
+    layers = LayerInfluence(scores, attr, ("a", "b", "c"), scores, 1.0)
+    heads = HeadInfluence(torch.stack([scores - 0.5, scores - 0.2]), attr)
+    for result, row in ((layers, "layer final_post · token "), (heads, "layer 1 · head 1: ")):
+        page = look(result.html(), dark=dark)
+        page.locator(".tls-map td").nth(1).hover()
+        assert page.locator(".tls-read").first.text_content().startswith(row)
+        picture_shows(page, attr)
+        assert page.locator("img").count() == 0
+
+
+def test_sinks_page_opens_and_switches_to_the_corrected_view(look) -> None:  # noqa: F811
+    sinks = synthetic_sinks(HOSTILE)
+    page = look(sinks.html())
+    assert page.locator(".tls-map").count() == 4
+    picture_shows(page, sinks.attributions["semantic"])
+    assert not page.get_by_text("Sink-corrected view").first.is_visible()
+    page.get_by_label("semantic, sinks left out").check()
+    picture_shows(page, sinks.attributions["semantic"].without("sinks"), index=1)
+    assert page.get_by_text("Sink-corrected view").first.is_visible()
+    assert page.locator("img").count() == 0
+    assert "residual norm 9.0 times the median" in page.locator("body").inner_text()
+    sinks.plot().canvas.draw()

@@ -14,18 +14,19 @@ import tl_scopes
 
 ROOT = Path(tl_scopes.__file__).parent
 LAYERS = {
-    "attribution": 0, "eigensolver": 0, "fisher": 0, "matrix": 0, "records": 0, "scores": 0,
+    "attribution": 0, "eigensolver": 0, "fisher": 0, "inside": 0, "matrix": 0, "records": 0, "scores": 0,
     "statistics": 0, "words": 0,
     "model": 1, "capture": 2,
-    "prompts": 2, "directions": 2, "information": 2, "moments": 2, "loading": 2,
-    "kernel": 3,
+    "prompts": 2, "directions": 2, "information": 2, "explananda": 2, "moments": 2, "loading": 2,
+    "sink_positions": 3, "kernel": 3,
     "jacobian_scopes": 4, "check": 4, "every_target": 4, "spectrum": 4, "distribution_scopes": 4,
     "explained": 5, "verification": 5, "patching": 5, "substitution": 5, "features": 4,
+    "layers": 5, "sink_result": 0, "sinks": 5,
     "interventions": 4, "baselines": 4, "controls": 5, "protocol": 5, "paths": 4, "perturbation": 4,
     "views": 5,
     "demo": 5,
     "benchmark": 6, "faithfulness": 6, "passages": 6,
-    "app": 7, "cli_app": 7, "cli_faithfulness": 7, "cli": 7, "__main__": 8, "__init__": 8,
+    "app": 7, "cli_app": 7, "cli_faithfulness": 7, "cli_followup": 7, "cli": 7, "__main__": 8, "__init__": 8,
 }  # fmt: skip
 """Each module may import modules of its own layer or below; results import views lazily, inside their methods."""
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tl_scopes.distribution_scopes import moment_scope, total_information
     from tl_scopes.every_target import attribution_matrix
     from tl_scopes.faithfulness import aopc, load_aopc
+    from tl_scopes.inside import HeadInfluence, LayerInfluence
     from tl_scopes.jacobian_scopes import (
         contrast_scope,
         fisher_scope,
@@ -34,11 +35,14 @@ if TYPE_CHECKING:
         semantic_scope,
         temperature_scope,
     )
+    from tl_scopes.layers import head_influence, layer_influence
     from tl_scopes.loading import load_model
     from tl_scopes.matrix import AttributionMatrix
     from tl_scopes.passages import load_passages
     from tl_scopes.paths import IGPath, ig_path
     from tl_scopes.perturbation import AOPC, AOPCTable, aopc_from_deltas
+    from tl_scopes.sink_result import AttentionSinks, PositionalBaseline
+    from tl_scopes.sinks import attention_sinks, positional_baseline
     from tl_scopes.spectrum import FisherSpectrum, fisher_spectrum
     from tl_scopes.verification import Verification, verify
 
@@ -47,6 +51,14 @@ if TYPE_CHECKING:
 _HOME = {
     "Verification": "verification",
     "verify": "verification",
+    "AttentionSinks": "sink_result",
+    "PositionalBaseline": "sink_result",
+    "attention_sinks": "sinks",
+    "positional_baseline": "sinks",
+    "HeadInfluence": "inside",
+    "LayerInfluence": "inside",
+    "head_influence": "layers",
+    "layer_influence": "layers",
     "load_passages": "passages",
     "AOPCTable": "perturbation",
     "AOPC": "perturbation",
@@ -87,18 +99,23 @@ _HOME = {
 __all__ = [
     "AOPC",
     "AOPCTable",
+    "AttentionSinks",
     "Attribution",
     "AttributionMatrix",
     "FisherSpectrum",
     "GoldAlignment",
+    "HeadInfluence",
     "IGPath",
+    "LayerInfluence",
     "ModelReport",
+    "PositionalBaseline",
     "TokenScore",
     "Verification",
     "__version__",
     "aopc",
     "aopc_from_deltas",
     "attention_rollout",
+    "attention_sinks",
     "attribution_matrix",
     "check_model",
     "contrast_scope",
@@ -106,15 +123,18 @@ __all__ = [
     "fisher_spectrum",
     "gold_alignment",
     "gradient_norm",
+    "head_influence",
     "ig_path",
     "input_x_gradient",
     "integrated_gradients",
     "jacobian_scope",
+    "layer_influence",
     "leave_one_out",
     "load_aopc",
     "load_model",
     "load_passages",
     "moment_scope",
+    "positional_baseline",
     "random_attribution",
     "scopes",
     "semantic_scope",

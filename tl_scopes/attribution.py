@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformer_lens import ActivationCache
 
 FORMAT_VERSION = 1
-_ADDITIVE = ("total_information", "attention_rollout")
+ADDITIVE = ("total_information", "attention_rollout")
 """Methods whose scores add up over tokens; all others are norms of a gradient."""
 _GLUED = (
     "The tokens of this prompt carry no white space, and there are no character offsets: words may be glued together."
@@ -73,6 +73,8 @@ class Attribution:
         hidden: positions that views and statistics leave out; see :meth:`without`.
         text: the prompt as text, where it is known.
         offsets: ``(start, end)`` of each token in ``text``, where the tokenizer gives it; empty for special tokens.
+        sinks: positions found to be secondary attention sinks (:mod:`tl_scopes.sink_positions`); None where nobody
+            looked.
     """
 
     scores: Float[Tensor, " pos"]
@@ -95,6 +97,7 @@ class Attribution:
     hidden: frozenset[int] = frozenset()
     text: str | None = None
     offsets: tuple[tuple[int, int], ...] | None = None
+    sinks: frozenset[int] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.tokens)
@@ -109,8 +112,8 @@ class Attribution:
             raise ValueError(f"Attribution: offsets must be {n}, one per token, and come with text")
         if not bool(torch.isfinite(self.scores).all()):
             raise ValueError("Attribution: scores hold NaN or infinity")
-        for name in ("special", "hidden"):
-            outside = sorted(p for p in getattr(self, name) if not 0 <= p < n)
+        for name in ("special", "hidden", "sinks"):
+            outside = sorted(p for p in getattr(self, name) or () if not 0 <= p < n)
             if outside:
                 raise ValueError(f"Attribution: {name} positions {outside} are outside 0..{n - 1}")
 
@@ -158,18 +161,24 @@ class Attribution:
             details={**self.details, "normalized_by": total},
         )
 
-    def without(self, tokens: Literal["special"] | Iterable[int]) -> Attribution:
+    def without(self, tokens: Literal["special", "sinks"] | Iterable[int]) -> Attribution:
         """The same attribution with some positions left out of views and statistics.
 
         Scores stay one per token; only :attr:`hidden` grows, so nothing is renormalised behind the
         reader's back.
 
         Args:
-            tokens: ``"special"`` for BOS, EOS and padding, or positions (negative counts from the end).
+            tokens: ``"special"`` for BOS, EOS and padding; ``"sinks"`` for those, the first token, and the secondary
+                sinks of :attr:`sinks` (a correction, which the result's notes state); or positions (negative counts from
+                the end).
         """
         if isinstance(tokens, str):
-            if tokens != "special":
-                raise ValueError(f"Attribution.without({tokens!r}): expected 'special' or an iterable of positions")
+            if tokens not in ("special", "sinks"):
+                raise ValueError(
+                    f"Attribution.without({tokens!r}): expected 'special', 'sinks' or an iterable of positions"
+                )
+            if tokens == "sinks":
+                return self._without_sinks()
             chosen = set(self.special)
         else:
             positions = [int(p) for p in tokens]
@@ -180,6 +189,22 @@ class Attribution:
                 )
             chosen = {p % len(self) for p in positions}
         return replace(self, hidden=self.hidden | chosen)
+
+    def _without_sinks(self) -> Attribution:
+        """Special tokens, the first token and the secondary sinks hidden, and a note that says so."""
+        secondary = sorted(self.sinks or ())
+        named = ", ".join(f"{self.str_tokens[p]!r} ({p})" for p in secondary) or "none found"
+        if self.sinks is None:
+            named = "not looked for"
+        note = (
+            "Sink-corrected view: special tokens, the first token and secondary sinks are left out; scores are "
+            f"unchanged. Secondary sinks: {named}."
+        )
+        return replace(
+            self,
+            hidden=self.hidden | self.special | {0} | frozenset(secondary),
+            notes=self.notes if note in self.notes else (*self.notes, note),
+        )
 
     def by_word(self) -> Attribution:
         """The same attribution with one entry per word, for views, ranking and statistics over words.
@@ -198,7 +223,7 @@ class Attribution:
         if "words" in self.details:
             return self
         words = group_words(self.str_tokens, self.special, self.text, self.offsets)
-        additive = self.method in _ADDITIVE
+        additive = self.method in ADDITIVE
         longest = max(len(w.positions) for w in words)
         unclear = self.offsets is None and longest > 2 and not any(c.isspace() for t in self.str_tokens for c in t)
         scores = [
@@ -221,6 +246,9 @@ class Attribution:
             notes=(*self.notes, _GLUED) if unclear else self.notes,
             special=frozenset(i for i, w in enumerate(words) if self.special.issuperset(w.positions)),
             hidden=frozenset(i for i, w in enumerate(words) if self.hidden.issuperset(w.positions)),
+            sinks=None
+            if self.sinks is None
+            else frozenset(i for i, w in enumerate(words) if self.sinks.issuperset(w.positions)),
             text=None,
             offsets=None,
         )
@@ -323,12 +351,17 @@ class Attribution:
                 f"Attribution.load({str(path)!r}): format {raw['format_version']} is newer than this "
                 f"tl_scopes reads ({FORMAT_VERSION}); upgrade tl_scopes"
             )
-        dtype = _TENSOR_DTYPES[raw["dtype"]]
         beside: dict[str, Tensor] = {}
         if "gradient_file" in raw:
             from safetensors.torch import load_file
 
             beside = load_file(path.with_name(raw["gradient_file"]))
+        return replace(cls.from_dict(raw), gradient=beside.get("gradient"), direction=beside.get("direction"))
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Attribution:
+        """From what :meth:`to_dict` gave."""
+        dtype = _TENSOR_DTYPES[raw["dtype"]]
         return cls(
             scores=torch.tensor(raw["scores"], dtype=dtype),
             tokens=torch.tensor(raw["tokens"], dtype=torch.int64),
@@ -340,8 +373,6 @@ class Attribution:
             top_predictions=[(text, prob) for text, prob in raw["top_predictions"]],
             top_tokens=tuple(raw.get("top_tokens", ())),
             stderr=None if raw["stderr"] is None else torch.tensor(raw["stderr"], dtype=dtype),
-            gradient=beside.get("gradient"),
-            direction=beside.get("direction"),
             details=raw["details"],
             notes=tuple(raw["notes"]),
             provenance=raw["provenance"],
@@ -349,4 +380,5 @@ class Attribution:
             hidden=frozenset(raw["hidden"]),
             text=raw.get("text"),
             offsets=None if raw.get("offsets") is None else tuple((start, end) for start, end in raw["offsets"]),
+            sinks=None if raw.get("sinks") is None else frozenset(raw["sinks"]),
         )

@@ -188,9 +188,10 @@ def spectrum(
 
 def _register() -> None:
     """Commands that live in files of their own."""
-    from tl_scopes import cli_app, cli_faithfulness
+    from tl_scopes import cli_app, cli_faithfulness, cli_followup
 
     cli_faithfulness.register(app)
+    cli_followup.register(app)
     cli_app.register(app)
 
 

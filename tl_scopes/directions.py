@@ -196,7 +196,10 @@ class Temperature:
 
 @dataclass(frozen=True)
 class Fisher:
-    """``V = u_1 … u_rank``, weights ``λ_i/λ_1``."""
+    """``V = u_1 … u_rank``, weights ``λ_i/λ_1``.
+
+    An eigenvector has no sign of its own: each is turned so that a step along it raises the top prediction's probability.
+    """
 
     rank: int
     tol: float
@@ -208,7 +211,10 @@ class Fisher:
 
     def rows(self, read: ReadOut, state: ModelState) -> Rows:
         """Leading eigenvectors of F with their certificate."""
-        pairs = read.fisher(state).eigenpairs(self.rank, self.tol)
+        fisher = read.fisher(state)
+        pairs = fisher.eigenpairs(self.rank, self.tol)
+        rising = pairs.vectors @ fisher.top_gradient() >= 0
+        vectors = torch.where(rising[:, None], pairs.vectors, -pairs.vectors)
         first = float(pairs.values[0])
         second = float(pairs.values[1]) if self.rank > 1 else pairs.next_value
         gap = first - second
@@ -237,7 +243,7 @@ class Fisher:
             "products": pairs.products,
         }
         details = {k: (None if v == math.inf else v) for k, v in details.items()}
-        return Rows(pairs.vectors, pairs.values / first, None, details, notes)
+        return Rows(vectors, pairs.values / first, None, details, notes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from einops import einsum, reduce
@@ -140,6 +141,15 @@ class FisherInformation:
         r = self.tail * (c - torch.dot(self.tail, c))
         return self._transpose_times(r) - r.sum() * self.top_row
 
+    @cached_property
+    def _tail_sum(self) -> Float[Tensor, " d_model"]:
+        """``Σ_tail p_i a_i``: one pass over W."""
+        return self._transpose_times(self.tail)
+
+    def top_gradient(self) -> Float[Tensor, " d_model"]:
+        """``∂ log p_top / ∂y = a_top − μ = −Σ_tail p_i (a_i − a_top)``."""
+        return self.tail.sum() * self.top_row - self._tail_sum
+
     def trace(self) -> float:
         """``tr F = Σ_i p_i ‖a_i − a_top‖² − ‖Σ_i p_i (a_i − a_top)‖²``."""
         if self.row_norms is None:
@@ -153,7 +163,7 @@ class FisherInformation:
         # The same with the squares expanded: one pass over W instead of one over a centred copy of it.
         tail, top = self.tail.double(), self.top_row.double()
         norms = self.row_norms if self.slope is None else self.row_norms * self.slope.double().square()
-        sums = self._transpose_times(self.tail).double()
+        sums = self._tail_sum.double()
         mass = tail.sum()
         second_moment = torch.dot(tail, norms) - 2 * torch.dot(top, sums) + mass * top.square().sum()
         return float(second_moment - (sums - mass * top).square().sum())

@@ -251,7 +251,8 @@ def fisher_scope(
     ``score_t = sqrt(Σ_{i≤rank} (λ_i/λ_1) ‖u_iᵀ J_t‖₂²)`` over the leading eigenpairs of the Fisher information
     ``F = Aᵀ(diag p − p pᵀ)A``, read at ``pos``: the paper's Fisher Scope at rank 1, ``sqrt(tr(J_tᵀFJ_t)/λ_1)`` at full
     rank. ``λ_1`` is the same for all tokens of one prediction, but not between predictions; it is in ``details``.
-    Eigenvectors have no sign; the score does not need one.
+    Eigenvectors have no sign and the score does not need one; kept gradients are of ``u`` turned so that a step along it
+    raises the top prediction's probability.
 
     Args:
         rank: number of eigenpairs; each costs one vector-Jacobian product.

@@ -10,11 +10,12 @@ one forward.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -26,6 +27,7 @@ from tl_scopes.directions import Explanandum, ReadOut, Rows, Scored
 from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
 from tl_scopes.prompts import EncodedPrompt
 from tl_scopes.scores import row_norms
+from tl_scopes.sink_positions import found_sinks, residual_norms
 
 if TYPE_CHECKING:
     from transformer_lens import ActivationCache
@@ -67,6 +69,22 @@ class Capture:
         return bool(self.grads_at) or (self.cache is not None and self.cache is not False)
 
 
+@dataclass(frozen=True, eq=False)
+class Tap:
+    """A hook inside the model, and what is kept there of the gradients that pass it.
+
+    Attributes:
+        name: hook; its activation is ``[batch, pos, ...]``.
+        reduce: ``(gradients [rows, batch, pos, ...], activation [batch, pos, ...])`` to ``[rows, batch, pos, ...]``.
+        joined: how rows of V become one number: ``"score"`` as in the score, by weighted squares; ``"one row"``: there
+            must be one only, for signed numbers; ``"first"``: they are all the same.
+    """
+
+    name: str
+    reduce: Callable[[Tensor, Tensor], Tensor]
+    joined: Literal["score", "one row", "first"] = "score"
+
+
 def capture_options(
     *,
     at: str,
@@ -96,10 +114,25 @@ def explain(
     Prompts run in batches of similar length; an activation cache is taken one prompt at a time, so that it looks
     as ``run_with_cache`` on that prompt would.
     """
+    return [[a for a, _ in results] for results in explain_inside(model, prompts, explananda, (), capture, call)]
+
+
+def explain_inside(
+    model: LensModel,
+    prompts: Sequence[EncodedPrompt],
+    explananda: Sequence[Explanandum],
+    taps: Sequence[Tap],
+    capture: Capture,
+    call: str,
+) -> list[list[tuple[Attribution, list[Tensor]]]]:
+    """As :func:`explain`, with what each tap measured in the same backward, ``[pos, ...]`` on the CPU.
+
+    A tap behind the target hook measures 0: nothing flows from there to it.
+    """
     state = model_state(model)
     for explanandum in explananda:
         explanandum.check(state, call)
-    results: dict[int, list[Attribution]] = {}
+    results: dict[int, list[tuple[Attribution, list[Tensor]]]] = {}
     size = 1 if capture.wants_cache else capture.batch_size or DEFAULT_BATCH
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].tokens))
     batches = [order[i : i + size] for i in range(0, len(order), size)]
@@ -107,7 +140,7 @@ def explain(
         for batch in tqdm(batches, desc=call, unit="batch", disable=None if len(batches) > 1 else True):
             chosen = [prompts[i] for i in batch]
             for i, result in zip(
-                batch, _explain_batch(model, state, chosen, batch, explananda, capture, call), strict=True
+                batch, _explain_batch(model, state, chosen, batch, explananda, taps, capture, call), strict=True
             ):
                 results[i] = result
     return [results[i] for i in range(len(prompts))]
@@ -119,21 +152,23 @@ def _explain_batch(
     batch: Sequence[EncodedPrompt],
     indices: Sequence[int],
     explananda: Sequence[Explanandum],
+    taps: Sequence[Tap],
     capture: Capture,
     call: str,
-) -> Iterator[list[Attribution]]:
-    """One forward, all VJPs, one list of attributions per prompt of the batch."""
+) -> Iterator[list[tuple[Attribution, list[Tensor]]]]:
+    """One forward, all VJPs; one list of attributions, with what the taps measured, per prompt of the batch."""
     tokens = _prompts.pad_right(batch)
-    run = forward_pass(
-        model,
-        tokens,
-        torch.tensor([p.pos for p in batch]),
-        source=capture.at,
-        target=capture.target_hook,
-        grads=capture.grads_at,
-        cache=capture.cache,
-        call=call,
-    )
+    with residual_norms(model) as norms_seen:
+        run = forward_pass(
+            model,
+            tokens,
+            torch.tensor([p.pos for p in batch]),
+            source=capture.at,
+            target=capture.target_hook,
+            grads=(*capture.grads_at, *(tap.name for tap in taps)),
+            cache=capture.cache,
+            call=call,
+        )
     reads = read_outs(model, run, indices, call)
     chosen = [[e.rows(read, state) for e in explananda] for read in reads]
     for explanandum, row in zip(explananda, chosen[0], strict=True):
@@ -142,8 +177,12 @@ def _explain_batch(
                 f"{call}: {explanandum.method} pulls back {len(row.V)} rows, so there is no single gradient to "
                 "keep. Use one row (rank=1), or jacobian_scope row by row, with keep_gradient and grads_at"
             )
-    sources = [run.source, *(run.activations[name] for name in capture.grads_at)]
-    norms, gradients = _pull_rows(run.hidden, sources, chosen, batch, capture, call)
+        if (len(row.V) > 1 or row.may_ask) and any(tap.joined == "one row" for tap in taps):
+            raise ValueError(
+                f"{call}(kind='signed'): {explanandum.method} pulls back {len(row.V)} rows, which have no common sign. "
+                "Use kind='sensitivity', or one row (rank=1)"
+            )
+    norms, tapped, gradients = _pull_rows(run, taps, chosen, batch, capture, call)
     dtype = compute_dtype(run.logits.dtype)
     log_probs = run.logits.to(dtype).log_softmax(-1)
     for n, (prompt, rows) in enumerate(zip(batch, chosen, strict=True)):
@@ -158,30 +197,31 @@ def _explain_batch(
                 )
             cache = None
             if capture.wants_cache:
-                cache = _cache(model, run, capture, [g[i] for g in gradients[1:]])
-            out.append(
-                Attribution(
-                    scores=scored.scores.to(dtype).cpu(),
-                    stderr=None if scored.stderr is None else scored.stderr.to(dtype).cpu(),
-                    tokens=prompt.tokens,
-                    str_tokens=prompt.str_tokens,
-                    pos=prompt.pos,
-                    method=explanandum.method,
-                    target=row.target,
-                    target_str=_target_str(model, row.target),
-                    top_predictions=top,
-                    top_tokens=top_tokens,
-                    gradient=gradients[0][i][n, : len(prompt.tokens)].cpu() if capture.keep_gradient else None,
-                    direction=row.V.cpu() if row.given else None,
-                    cache=cache,
-                    details=_details(row, scored, norms[n][i], log_probs[n], capture),
-                    notes=row.notes,
-                    provenance=state.provenance(),
-                    special=prompt.special,
-                    text=prompt.text,
-                    offsets=prompt.offsets,
-                )
+                cache = _cache(model, run, taps, capture, [g[i] for g in gradients[1:]])
+            inside = [_joined(row, tap, m[n][i]).to(dtype) for tap, m in zip(taps, tapped, strict=True)]
+            result = Attribution(
+                scores=scored.scores.to(dtype).cpu(),
+                stderr=None if scored.stderr is None else scored.stderr.to(dtype).cpu(),
+                tokens=prompt.tokens,
+                str_tokens=prompt.str_tokens,
+                pos=prompt.pos,
+                method=explanandum.method,
+                target=row.target,
+                target_str=_target_str(model, row.target),
+                top_predictions=top,
+                top_tokens=top_tokens,
+                gradient=gradients[0][i][n, : len(prompt.tokens)].cpu() if capture.keep_gradient else None,
+                direction=row.V.cpu() if row.given else None,
+                cache=cache,
+                details=_details(row, scored, norms[n][i], log_probs[n], capture),
+                notes=row.notes,
+                provenance=state.provenance(),
+                special=prompt.special,
+                text=prompt.text,
+                offsets=prompt.offsets,
+                sinks=found_sinks(norms_seen, n, prompt),
             )
+            out.append((result, inside))
         yield out
 
 
@@ -207,36 +247,55 @@ def read_outs(model: LensModel, run: ForwardPass, indices: Sequence[int], call: 
 
 
 def _pull_rows(
-    hidden: Tensor,
-    sources: Sequence[Tensor],
+    run: ForwardPass,
+    taps: Sequence[Tap],
     chosen: Sequence[Sequence[Rows]],
     batch: Sequence[EncodedPrompt],
     capture: Capture,
     call: str,
-) -> tuple[list[list[Float[Tensor, "k pos"]]], list[list[Tensor]]]:
-    """Pull all rows back; norms ``[prompt][explanandum]`` on the CPU, and the gradients ``[source][explanandum]``
-    where there is one row each and somebody asked.
+) -> tuple[list[list[Float[Tensor, "k pos"]]], list[list[list[Tensor]]], list[list[Tensor]]]:
+    """Pull all rows back: norms at the source ``[prompt][explanandum]`` and what each tap measures
+    ``[tap][prompt][explanandum]``, on the CPU; and the gradients ``[source][explanandum]`` where there is one row each
+    and somebody asked.
 
     Explananda that sample may ask for more rows when they see the norms; those of one batch are pulled together.
     """
     keep = capture.keep_gradient or bool(capture.grads_at)
+    sources = [run.source, *(run.activations[name] for name in capture.grads_at)]
+    inside = {tap.name: run.activations[tap.name] for tap in taps}
     V: Tensor | None = torch.stack([torch.cat([r.V for r in rows]) for rows in chosen], dim=1)
     counts = [len(r.V) for r in chosen[0]]
     may_ask = any(r.may_ask for r in chosen[0])
-    norms: list[list[Tensor]] = [[torch.zeros(0, len(p.tokens)) for _ in counts] for p in batch]
+    measured: list[list[list[Tensor]]] = [[[] for _ in batch] for _ in (run.source, *taps)]
     gradients: list[list[Tensor]] = []
     while V is not None:
-        parts: list[Tensor] = []
-        for pulled in pull_back(hidden, sources, V, capture, call, retain_graph=may_ask):
-            parts.append(row_norms(pulled[0]).cpu())
+        parts: list[list[Tensor]] = [[] for _ in measured]
+        for pulled in pull_back(
+            run.hidden, [*sources, *inside.values()], V, capture, call, retain_graph=may_ask, n_required=len(sources)
+        ):
+            parts[0].append(row_norms(pulled[0]).cpu())
+            within = dict(zip(inside, pulled[len(sources) :], strict=True))
+            for part, tap in zip(parts[1:], taps, strict=True):
+                part.append(tap.reduce(within[tap.name], inside[tap.name].detach()).cpu())
             if keep:
-                gradients = [[*old, *p] for old, p in zip(gradients or [[] for _ in sources], pulled, strict=True)]
-        new = torch.split(torch.cat(parts), counts)
-        for n, prompt in enumerate(batch):
-            norms[n] = [torch.cat([o, x[:, n, : len(prompt.tokens)].to(x)]) for o, x in zip(norms[n], new, strict=True)]
-        asked = [[r.more(x) for r, x in zip(rows, norms[n], strict=True)] for n, rows in enumerate(chosen)]
+                kept = pulled[: len(sources)]
+                gradients = [[*old, *p] for old, p in zip(gradients or [[] for _ in sources], kept, strict=True)]
+        for quantity, part in zip(measured, parts, strict=True):
+            new = torch.split(torch.cat(part), counts)
+            for n, prompt in enumerate(batch):
+                fresh = [x[:, n, : len(prompt.tokens)] for x in new]
+                old = quantity[n]
+                quantity[n] = [torch.cat(both) for both in zip(old, fresh, strict=True)] if old else fresh
+        asked = [[r.more(x) for r, x in zip(rows, measured[0][n], strict=True)] for n, rows in enumerate(chosen)]
         V, counts = _stacked(asked, V)
-    return norms, gradients
+    return measured[0], measured[1:], gradients
+
+
+def _joined(row: Rows, tap: Tap, measured: Float[Tensor, "k pos ..."]) -> Float[Tensor, "pos ..."]:
+    """What a tap measured of all rows, as one number per place: joined as the score joins norms."""
+    if tap.joined != "score":
+        return measured[0]
+    return row.score(rearrange(measured, "k ... -> k (...)")).scores.reshape(measured.shape[1:])
 
 
 def _stacked(asked: list[list[Tensor | None]], like: Tensor) -> tuple[Tensor | None, list[int]]:
@@ -257,10 +316,12 @@ def pull_back(
     call: str,
     *,
     retain_graph: bool = False,
+    n_required: int | None = None,
 ) -> Iterator[list[Tensor]]:
     """``V·J`` at each source, ``[rows, batch, ...]`` in V's dtype, chunk by chunk of the rows.
 
-    Each row of V is scaled by a power of two before the backward and back after it, which is exact.
+    Each row of V is scaled by a power of two before the backward and back after it, which is exact. Sources from number
+    ``n_required`` on may lie behind a target hook inside the model: there ``V·J`` is 0.
 
     Raises:
         ValueError: a source does not influence the target hook, or the backward overflowed.
@@ -284,6 +345,9 @@ def pull_back(
         )
         pulled = []
         for i, grad in enumerate(grads):
+            if grad is None and n_required is not None and i >= n_required and capture.target_hook != Y_HOOK:
+                pulled.append(torch.zeros(len(chunk), *sources[i].shape, dtype=V.dtype, device=sources[i].device))
+                continue
             if grad is None:
                 raise _not_upstream(capture, call, source=i)
             if not bool(torch.isfinite(grad).all()):
@@ -299,6 +363,8 @@ def pull_back(
 
 def _not_upstream(capture: Capture, call: str, source: int = 0) -> ValueError:
     """The error for a hook whose activation does not reach the target hook."""
+    if source > len(capture.grads_at):
+        return ValueError(f"{call}: a layer of this model takes no part in the prediction, so nothing flows through it")
     argument, name = ("at", capture.at) if source == 0 else ("grads_at", capture.grads_at[source - 1])
     return ValueError(
         f"{call}({argument}={name!r}): nothing flows from there to target_hook={capture.target_hook!r}. Choose a "
@@ -335,11 +401,14 @@ def _details(
     return details
 
 
-def _cache(model: LensModel, run: ForwardPass, capture: Capture, gradients: Sequence[Tensor]) -> ActivationCache:
+def _cache(
+    model: LensModel, run: ForwardPass, taps: Sequence[Tap], capture: Capture, gradients: Sequence[Tensor]
+) -> ActivationCache:
     """The run's activations that were asked for, and gradients under ``name + "_grad"``."""
     kept = dict(run.activations)
-    if capture.at not in capture.grads_at and not _picked(capture.cache, capture.at):
-        kept.pop(capture.at, None)
+    for name in (capture.at, *(tap.name for tap in taps)):
+        if name not in capture.grads_at and not _picked(capture.cache, name):
+            kept.pop(name, None)
     for name, gradient in zip(capture.grads_at, gradients, strict=True):
         kept[f"{name}_grad"] = gradient.to(run.activations[name].dtype)
     return activation_cache(model, kept)

@@ -96,6 +96,16 @@ def forward_options(model: LensModel) -> dict[str, Any]:
     return {"use_cache": False} if class_kind(model) == "TransformerBridge" else {}
 
 
+def block_hooks(model: LensModel, name: str) -> tuple[str, ...]:
+    """One hook point of every block, first block first: ``"hook_resid_pre"``, ``"attn.hook_z"``, ..."""
+    return tuple(f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers))
+
+
+def residual_hooks(model: LensModel) -> tuple[str, ...]:
+    """The residual stream before every block and after the last one, ``n_layers + 1`` hook points."""
+    return (*block_hooks(model, "hook_resid_pre"), f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
+
+
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Where norms, softmax and Fisher information are computed: float64 stays, all else is float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32

@@ -30,6 +30,11 @@ def pictures() -> dict[str, views.View]:
     translated = range(model.to_str_tokens(text).index(" English") + 1, len(tokens))
     return {
         "trace": views.compare({name: result.without("special") for name, result in results.items()}),
+        "layers": views.heatmap(
+            views.influence_maps(
+                tls.layer_influence(model, shown.prompt, target=shown.target, relative=True).without("special")
+            )
+        ),
         "matrix": views.matrix(tls.attribution_matrix(model, text, positions=translated).without("special")),
     }
 

@@ -4,6 +4,7 @@
     compare     several methods on one text, a button for each
     figure      the paper's layout: tokens left, top predicted words right
     matrix      all targets of a text: hover one, its sources light up
+    influence   layer or head influence
     heatmap     layer × token, layer × head, ...: a :class:`HeatMap` of numbers, hover a cell
     stack       several views on one page
 
@@ -14,7 +15,21 @@ from __future__ import annotations
 
 from tl_scopes.views.coloured import compare, figure, tokens
 from tl_scopes.views.heatmap import HeatMap, heatmap, heatmap_figure
+from tl_scopes.views.influence import influence, influence_figure, influence_maps
 from tl_scopes.views.page import View, stack
 from tl_scopes.views.pattern import matrix
 
-__all__ = ["HeatMap", "View", "compare", "figure", "heatmap", "heatmap_figure", "matrix", "stack", "tokens"]
+__all__ = [
+    "HeatMap",
+    "View",
+    "compare",
+    "figure",
+    "heatmap",
+    "heatmap_figure",
+    "influence",
+    "influence_figure",
+    "influence_maps",
+    "matrix",
+    "stack",
+    "tokens",
+]

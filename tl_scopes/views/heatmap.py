@@ -86,9 +86,11 @@ class HeatMap:
         sizes = (abs(v) for row in self.values[:, self.shown].tolist() for v in row)
         return Scale.of(sizes, "linear" if self.signed else self.scale)
 
-    def position(self, column: int) -> int:
-        """The number of a column for the reader."""
-        return column if self.positions is None else self.positions[column]
+    def name(self, column: int) -> str:
+        """A column for the reader: its name and number, or the number alone where that is its name."""
+        at = column if self.positions is None else self.positions[column]
+        text = self.columns[column]
+        return f"{self.column_name} {text}" if text == str(at) else f"{self.column_name} {visible(text)!r} ({at})"
 
 
 def heatmap(maps: HeatMap | Sequence[HeatMap]) -> View:
@@ -198,8 +200,9 @@ def _table(one: HeatMap) -> str:
 
 
 def _cell(one: HeatMap, scale: Scale, row: str, column: int, value: float) -> str:
-    place = f"{one.row_name} {row} · {one.column_name} {visible(one.columns[column])!r} ({one.position(column)})"
-    tip = escape(f"{place}: {number(value)}" + (" · left out" if column in one.hidden else ""))
+    tip = escape(
+        f"{one.row_name} {row} · {one.name(column)}: {number(value)}" + (" · left out" if column in one.hidden else "")
+    )
     if column in one.hidden:
         return f'<td class="tls-hid" title="{tip}"></td>'
     return f'<td style="background:{_colour(one, scale, value)}" title="{tip}"></td>'
@@ -240,8 +243,5 @@ def _plain(one: HeatMap, k: int = 5) -> str:
     table = one.values.tolist()
     cells = [(abs(table[r][c]), r, c) for r in range(len(one.rows)) for c in one.shown]
     best = sorted(cells, key=lambda cell: (-cell[0], cell[1], cell[2]))[:k]
-    lines = [
-        f"  {one.row_name} {one.rows[r]} · {visible(one.columns[c])!r} ({one.position(c)}): {number(table[r][c])}"
-        for _, r, c in best
-    ]
+    lines = [f"  {one.row_name} {one.rows[r]} · {one.name(c)}: {number(table[r][c])}" for _, r, c in best]
     return "\n".join([f"{one.title} ({one.unit})" if one.unit else one.title, *lines])

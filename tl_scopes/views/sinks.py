@@ -1,0 +1,178 @@
+"""The sink diagnostics as a page, a figure and text: maps by head and by layer, and influence with and without sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from html import escape
+from typing import Any
+
+from tl_scopes.sink_result import AttentionSinks
+from tl_scopes.views.coloured import compare
+from tl_scopes.views.heatmap import LONGEST_LABEL, MOST_LABELS, HeatMap, draw_heatmap, heatmap
+from tl_scopes.views.page import View, heading, stack
+from tl_scopes.views.plots import COLOURS
+from tl_scopes.views.wording import number, visible
+
+GROUPS = {"bos": "BOS", "first": "first tokens", "secondary": "secondary sinks", "all": "all sinks"}
+
+
+def sinks_view(result: AttentionSinks) -> View:
+    """Maps, influence with and without sinks (a correction, and it says so), and the tables."""
+    both = {}
+    for method, attribution in result.attributions.items():
+        both[method] = attribution
+        both[f"{method}, sinks left out"] = attribution.without("sinks")
+    tables = View("", f'<div class="tls">{_tables(result)}</div>', lambda: sinks_text(result))
+    parts = stack(heatmap(sink_maps(result)), compare(both), tables)
+    return View("Attention sinks", parts.body, lambda: sinks_text(result))
+
+
+def sink_maps(result: AttentionSinks) -> list[HeatMap]:
+    """Layer × head: attention on each group that is there. Layer × token: residual norm, and attention received."""
+    layers = tuple(str(layer) for layer in reversed(range(len(result.received))))
+    heads = tuple(str(head) for head in range(result.received.shape[1]))
+    maps = [
+        HeatMap(
+            values=result.mass[group].flip(0),
+            rows=layers,
+            columns=heads,
+            title=f"Attention on {GROUPS[group]}: {_names(result, result.groups[group])}",
+            unit="mean over later queries",
+            row_name="layer",
+            column_name="head",
+            scale="linear",
+        )
+        for group in ("first", "secondary")
+        if result.groups[group]
+    ]
+    tokens = tuple(result.str_tokens)
+    streams = (*(f"{layer}_pre" for layer in range(len(result.received))), "final_post")
+    maps.append(
+        HeatMap(
+            values=result.residual_norms.flip(0),
+            rows=streams[::-1],
+            columns=tokens,
+            title="Norm of the residual stream (red: sinks)",
+            unit="‖r‖",
+            row_name="layer",
+            column_name="token",
+            marked=result.positions,
+        )
+    )
+    maps.append(
+        HeatMap(
+            values=result.received.mean(1).flip(0),
+            rows=layers,
+            columns=tokens,
+            title="Attention received from later queries, mean over heads (red: sinks)",
+            unit="mean attention",
+            row_name="layer",
+            column_name="token",
+            scale="linear",
+            marked=result.positions,
+        )
+    )
+    return maps
+
+
+def sinks_figure(result: AttentionSinks) -> Any:
+    """Layer × head maps and residual norms; under them each scope's share by token, with and without sinks."""
+    from matplotlib.figure import Figure
+
+    maps = [m for m in sink_maps(result) if m.column_name == "head"]
+    norms = sink_maps(result)[len(maps)]
+    frame, methods = result.position_frame(), list(result.attributions)
+    n, n_layers = len(frame), len(result.received)
+    heights = [1.9 + 0.14 * n_layers, *([1.5] * len(methods))]
+    widths = [*([2.2] * len(maps)), max(3.6, 0.16 * n)]
+    figure = Figure(figsize=(min(16.0, 1.5 + sum(widths)), sum(heights) + 0.8), dpi=150, layout="constrained")
+    grid = figure.add_gridspec(len(heights), len(widths), width_ratios=widths, height_ratios=heights)
+    for i, one in enumerate([*maps, norms]):
+        title = one.title.split(":")[0] if i < len(maps) else "Norm of the residual stream"
+        draw_heatmap(replace(one, title=title, unit=""), figure.add_subplot(grid[0, i]))
+    for i, method in enumerate(methods):
+        axes = figure.add_subplot(grid[i + 1, :])
+        _bars(axes, result, frame, method)
+        last = i + 1 == len(methods)
+        names = [visible(t).replace("$", r"\$")[:LONGEST_LABEL] for t in result.str_tokens]
+        axes.set_xticks(range(n), names if last and n <= MOST_LABELS else [""] * n, rotation=90, fontsize=7)
+        for position in sorted(result.positions) if last and n <= MOST_LABELS else ():
+            axes.get_xticklabels()[position].set_color("#b2182b")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=7)
+    return figure
+
+
+def _bars(axes: Any, result: AttentionSinks, frame: Any, method: str) -> None:
+    """Share of one scope's influence by position, the same without sinks, and the baseline."""
+    share = frame[f"share_{method}"].to_numpy()
+    rest = share * ~frame.sink.to_numpy()
+    rest = rest / rest.sum() if rest.sum() > 0 else rest
+    axes.bar(frame.pos - 0.2, share, 0.4, color=COLOURS[0], label="with sinks")
+    axes.bar(frame.pos + 0.2, rest, 0.4, color=COLOURS[1], label="sinks left out (a correction)")
+    if f"baseline_{method}" in frame:
+        base = frame[f"baseline_{method}"]
+        axes.plot(frame.pos, base, ".-", color="#555555", linewidth=0.8, markersize=3, label="on unrelated prompts")
+    axes.set_title(f"{method}: {result.share(method):.0%} of the influence is on sinks", fontsize=8)
+    axes.set_ylabel("share", fontsize=7)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlim(-0.6, len(frame) - 0.4)
+
+
+def sinks_text(result: AttentionSinks) -> str:
+    """The tables as text."""
+    lines = [repr(result)]
+    lines += [f"  {line}" for line in _secondary(result)]
+    for name, frame in (("Share of influence", result.influence_frame()), ("BOS", result.bos_frame())):
+        if len(frame):
+            lines += ["", name, frame.to_string(index=False, float_format=lambda v: f"{v:.3f}")]
+    return "\n".join([*lines, *result.notes])
+
+
+def _names(result: AttentionSinks, positions: Sequence[int]) -> str:
+    return ", ".join(f"{visible(result.str_tokens[p])!r} ({p})" for p in positions)
+
+
+def _secondary(result: AttentionSinks) -> list[str]:
+    """One sentence per secondary sink."""
+    words = {"residual": "residual norm", "attention": "attention"}
+    return [
+        f"{visible(result.str_tokens[p])!r} ({p}): "
+        + ", ".join(f"{words[name]} {ratio:.1f} times the median" for name, ratio in ratios.items())
+        for p, ratios in result.secondary.items()
+    ]
+
+
+def _tables(result: AttentionSinks) -> str:
+    """Shares of influence, secondary sinks, the BOS comparison."""
+    parts = [heading("Share of influence on sinks"), _table(result.influence_frame())]
+    found = "".join(f"<p>{escape(line)}</p>" for line in _secondary(result)) or "<p>none</p>"
+    rule = (
+        f"Secondary sinks: above {number(result.multiple)} times the median of positions that are not first or special"
+    )
+    parts.append(heading(rule) + f'<div class="tls-small">{found}</div>')
+    if result.bos_comparison:
+        parts += [heading("The same text behind 0, 1, 2 … BOS tokens"), _table(result.bos_frame())]
+    if result.baseline:
+        n = next(iter(result.baseline.values())).n_prompts
+        about = f"Share of influence by position, and its mean over {n} unrelated prompts (baseline)"
+        parts += [heading(about), _table(result.position_frame())]
+    parts += [f'<p class="tls-note">{escape(note)}</p>' for note in result.notes]
+    return "".join(parts)
+
+
+def _table(frame: Any) -> str:
+    """A small table; numbers with three digits."""
+
+    def cell(value: Any) -> str:
+        if isinstance(value, float):
+            return "–" if value != value else number(value)
+        return f"<bdi>{escape(visible(str(value)))}</bdi>"
+
+    head = "".join(f"<th>{escape(str(c).replace('_', ' '))}</th>" for c in frame.columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{cell(v)}</td>" for v in row) + "</tr>" for row in frame.itertuples(index=False)
+    )
+    table = f'<table class="tls-numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="tls-scroll">{table}</div>'
