@@ -78,7 +78,7 @@ def sink_maps(result: AttentionSinks) -> list[HeatMap]:
 
 def sinks_figure(result: AttentionSinks) -> Any:
     """Layer × head maps and residual norms; under them each scope's share by token, with and without sinks."""
-    from matplotlib.figure import Figure
+    from tl_scopes.views.figures import Figure
 
     maps = [m for m in sink_maps(result) if m.column_name == "head"]
     norms = sink_maps(result)[len(maps)]
