@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tl_scopes.loading import load_model
     from tl_scopes.matrix import AttributionMatrix
     from tl_scopes.passages import load_passages
+    from tl_scopes.patching import PatchTop, patch_top
     from tl_scopes.paths import IGPath, ig_path
     from tl_scopes.perturbation import AOPC, AOPCTable, aopc_from_deltas
     from tl_scopes.sink_result import AttentionSinks, PositionalBaseline
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOME = {
+    "PatchTop": "patching",
+    "patch_top": "patching",
     "Verification": "verification",
     "verify": "verification",
     "AttentionSinks": "sink_result",
@@ -108,6 +111,7 @@ __all__ = [
     "IGPath",
     "LayerInfluence",
     "ModelReport",
+    "PatchTop",
     "PositionalBaseline",
     "TokenScore",
     "Verification",
@@ -134,6 +138,7 @@ __all__ = [
     "load_model",
     "load_passages",
     "moment_scope",
+    "patch_top",
     "positional_baseline",
     "random_attribution",
     "scopes",

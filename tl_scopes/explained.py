@@ -88,7 +88,7 @@ class Explained:
 
     def metric(self, base: Reading, run: Reading) -> Float[Tensor, " runs"]:
         """The scalar itself for patching: higher is nearer to ``base`` where it has no value of its own."""
-        return self.read(run).cpu() if self.measure == "signed" else -self.measured(base, run)
+        return self.read(run).cpu() if self.measure == "signed" else 0.0 - self.measured(base, run)
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         parameters: Callable[[], Iterator[nn.Parameter]]
         to_tokens: Callable[..., Tensor]
         to_str_tokens: Callable[..., Any]
+        run_with_cache: Callable[..., Any]
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             """Run the model."""

@@ -66,3 +66,8 @@ def predicted(attribution: Attribution, k: int) -> list[tuple[str, float, bool]]
     if rows and target is not None and isinstance(own, float) and target not in [text for text, _ in rows]:
         rows.append((target, own))
     return [(visible(text), p, text == target) for text, p in rows]
+
+
+def whole_percent(share: float) -> str:
+    """Whole per cent; never minus zero."""
+    return f"{round(share, 2) + 0.0:.0%}"
