@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tl_scopes.distribution_scopes import moment_scope, total_information
     from tl_scopes.every_target import attribution_matrix
     from tl_scopes.faithfulness import aopc, load_aopc
+    from tl_scopes.features import sae_feature
     from tl_scopes.inside import HeadInfluence, LayerInfluence
     from tl_scopes.jacobian_scopes import (
         contrast_scope,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOME = {
+    "sae_feature": "features",
     "PatchTop": "patching",
     "patch_top": "patching",
     "Verification": "verification",
@@ -141,6 +143,7 @@ __all__ = [
     "patch_top",
     "positional_baseline",
     "random_attribution",
+    "sae_feature",
     "scopes",
     "semantic_scope",
     "smoothgrad",

@@ -43,7 +43,7 @@ def recovery_view(result: PatchTop) -> View:
 
 def recovery_figure(result: PatchTop) -> Any:
     """Left: all tokens together by layer, beside the random draws. Right: the map of the cells."""
-    from matplotlib.figure import Figure
+    from tl_scopes.views.figures import Figure
 
     table = result.by_layer()
     width = 4.6 + max(2.8, 0.5 * len(result.positions))
