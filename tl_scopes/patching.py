@@ -208,7 +208,7 @@ def patch_top(
     Cost: ``k · len(layers)`` forwards for the cells, ``len(layers)`` forwards of ``n_random + 1`` rows, four more and one
     backward; full logits, as TransformerLens runs them.
 
-    >>> clean, corrupt = (f"German: der {w} sieht die Katze. English: the" for w in ("Hund", "Mann"))
+    >>> clean, corrupt = (f"German: der {w} sieht die Katze. English: the" for w in ("Hund", "Vogel"))
     >>> attr = semantic_scope(model, clean, target=" dog")
     >>> result = patch_top(model, clean, corrupt, attr, k=3, layers=[0], n_random=5)
     >>> result.to_frame()[["layer", "token"]].shape
