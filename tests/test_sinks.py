@@ -174,6 +174,8 @@ def test_without_sinks_is_a_mask_that_says_so(demo_model: Any, tmp_path: Path) -
     assert with_positions.hidden == frozenset({0}) | (with_positions.sinks or frozenset())
     measured = tls.random_attribution(demo_model, PROMPT).without("sinks")
     assert "not looked for" in measured.notes[-1] and 0 in measured.hidden
+    matrix = tls.attribution_matrix(demo_model, PROMPT, positions=[-2, -1]).without("sinks")
+    assert 0 in matrix.hidden and "not looked for" in matrix.notes[-1]
     words = corrected.by_word()
     assert 0 in words.hidden and words.sinks is not None
 

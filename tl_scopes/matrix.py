@@ -109,9 +109,15 @@ class AttributionMatrix:
             hidden=self.hidden,
         )
 
-    def without(self, tokens: Literal["special"] | Iterable[int]) -> AttributionMatrix:
-        """The same matrix with some source positions left out of views; as :meth:`Attribution.without`."""
-        return replace(self, hidden=self.row(0).without(tokens).hidden) if len(self) else self
+    def without(self, tokens: Literal["special", "sinks"] | Iterable[int]) -> AttributionMatrix:
+        """The same matrix with some source positions left out of views; as :meth:`Attribution.without`.
+
+        A matrix does not look for secondary sinks: ``"sinks"`` leaves out special tokens and the first token.
+        """
+        if not len(self):
+            return self
+        first = self.row(0).without(tokens)
+        return replace(self, hidden=first.hidden, notes=first.notes)
 
     def to_frame(self) -> pd.DataFrame:
         """Scores with one row per target and one column per source position."""
