@@ -23,10 +23,11 @@ LAYERS = {
     "explained": 5, "verification": 5, "patching": 5, "substitution": 5, "features": 4,
     "layers": 5, "sink_result": 0, "sinks": 5,
     "interventions": 4, "baselines": 4, "controls": 5, "protocol": 5, "paths": 4, "perturbation": 4,
+    "timeseries": 5,
     "views": 5,
     "demo": 5,
     "benchmark": 6, "faithfulness": 6, "passages": 6,
-    "app": 7, "cli_app": 7, "cli_faithfulness": 7, "cli_followup": 7, "cli": 7, "__main__": 8, "__init__": 8,
+    "app": 7, "cli_app": 7, "cli_faithfulness": 7, "cli_followup": 7, "cli_series": 7, "cli": 7, "__main__": 8, "__init__": 8,
 }  # fmt: skip
 """Each module may import modules of its own layer or below; results import views lazily, inside their methods."""
 

@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tl_scopes import timeseries
     from tl_scopes.attribution import Attribution, TokenScore
     from tl_scopes.baselines import gradient_norm, input_x_gradient, integrated_gradients, smoothgrad
     from tl_scopes.benchmark import GoldAlignment, gold_alignment
@@ -98,6 +99,7 @@ _HOME = {
     "scopes": "jacobian_scopes",
     "semantic_scope": "jacobian_scopes",
     "temperature_scope": "jacobian_scopes",
+    "timeseries": "timeseries",
 }
 """Module of each public name; imported on first use, so that ``tl-scopes --help`` need not load torch."""
 
@@ -148,6 +150,7 @@ __all__ = [
     "semantic_scope",
     "smoothgrad",
     "temperature_scope",
+    "timeseries",
     "total_information",
     "verify",
 ]
@@ -160,7 +163,8 @@ def __getattr__(name: str) -> Any:
         return version("tl_scopes")
     if name not in _HOME:
         raise AttributeError(f"module 'tl_scopes' has no attribute {name!r}")
-    value = getattr(import_module(f"tl_scopes.{_HOME[name]}"), name)
+    module = import_module(f"tl_scopes.{_HOME[name]}")
+    value = module if name == _HOME[name] else getattr(module, name)
     globals()[name] = value
     return value
 

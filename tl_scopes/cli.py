@@ -188,10 +188,11 @@ def spectrum(
 
 def _register() -> None:
     """Commands that live in files of their own."""
-    from tl_scopes import cli_app, cli_faithfulness, cli_followup
+    from tl_scopes import cli_app, cli_faithfulness, cli_followup, cli_series
 
     cli_faithfulness.register(app)
     cli_followup.register(app)
+    cli_series.register(app)
     cli_app.register(app)
 
 

@@ -114,13 +114,14 @@ def _t_statistics(d: Values, mean: float, draws: int, seed: int) -> Values:
 
 def spearman(first: Sequence[float] | Values, second: Sequence[float] | Values) -> float:
     """Rank correlation, ties at their mean rank; NaN where one side has no spread."""
-    a, b = _ranks(np.asarray(first, dtype=np.float64)), _ranks(np.asarray(second, dtype=np.float64))
+    a, b = ranks(np.asarray(first, dtype=np.float64)), ranks(np.asarray(second, dtype=np.float64))
     a, b = a - a.mean(), b - b.mean()
     norm = math.sqrt(float((a * a).sum() * (b * b).sum()))
     return float((a * b).sum() / norm) if norm > 0 else math.nan
 
 
-def _ranks(values: Values) -> Values:
+def ranks(values: Values) -> Values:
+    """Ranks 1 … n, ties at their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     means: Any = last - (counts - 1) / 2

@@ -6,6 +6,7 @@
     matrix      all targets of a text: hover one, its sources light up
     influence   layer or head influence
     heatmap     layer × token, layer × head, ...: a :class:`HeatMap` of numbers, hover a cell
+    forecast    a series with each number's influence, beside it the predicted distribution
     stack       several views on one page
 
 Each gives a :class:`View`: ``.html()``, ``.save(path)``, ``.show()``; notebooks show it by itself.
@@ -18,12 +19,14 @@ from tl_scopes.views.heatmap import HeatMap, heatmap, heatmap_figure
 from tl_scopes.views.influence import influence, influence_figure, influence_maps
 from tl_scopes.views.page import View, stack
 from tl_scopes.views.pattern import matrix
+from tl_scopes.views.series import forecast
 
 __all__ = [
     "HeatMap",
     "View",
     "compare",
     "figure",
+    "forecast",
     "heatmap",
     "heatmap_figure",
     "influence",

@@ -1,0 +1,253 @@
+"""A series as text of two-digit numbers joined by commas, and back.
+
+    number = round(offset + scale·value),   15 … 85 for the values the scale was fitted on, 10 … 99 for all
+
+The scale is fitted on the history only: the future must not leak into it, and finds room above and below. A model's
+tokenizer decides how the text is cut: one token per number and one per comma, or several tokens per number, which are
+then taken together; a token that holds a piece of a number and a comma is refused.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from tl_scopes.model import LensModel
+from tl_scopes.prompts import EncodedPrompt, token_strings
+
+LOW, HIGH = 15, 85
+"""Where the history is put."""
+FIRST, LAST = 10, 99
+"""All two-digit numbers: what can be written."""
+NUMBERS = tuple(range(FIRST, LAST + 1))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EncodedSeries:
+    """A series, its numbers, and the linear map between them.
+
+    Attributes:
+        series: the values as they were given, float64.
+        numbers: what stands for them, each in 10 … 99.
+        scale, offset: ``number = round(offset + scale·value)``; ``scale`` is positive.
+        n_fit: how many of the first values the scale was fitted on; 0 where limits were given.
+    """
+
+    series: Float[ndarray, " n"]
+    numbers: Int[ndarray, " n"]
+    scale: float
+    offset: float
+    n_fit: int
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __repr__(self) -> str:
+        text = self.text if len(self) <= 12 else f"{self.text[:18]}…{self.text[-18:]}"
+        return f"EncodedSeries({len(self)} numbers, {text!r})"
+
+    @property
+    def text(self) -> str:
+        """``"29,30,45,"``: the model continues it with the next number."""
+        return "".join(f"{number}," for number in self.numbers.tolist())
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Characters of :attr:`text` that each number stands in."""
+        return [(3 * i, 3 * i + 2) for i in range(len(self))]
+
+    def number(self, value: float) -> int:
+        """The number that stands for a further value; ``ValueError`` where it has none."""
+        if not np.isfinite(value):
+            raise ValueError(f"EncodedSeries.number({value}): not a finite number")
+        number = round(self.offset + self.scale * float(value))
+        if not FIRST <= number <= LAST:
+            raise ValueError(
+                f"EncodedSeries.number({value:g}): it would be {number}, outside {FIRST} … {LAST}: the value is too far "
+                "from the history that the scale was fitted on. Give encode(limits=...) that leave room for it"
+            )
+        return number
+
+    def decode(self, numbers: Any) -> Float[ndarray, " m"]:
+        """Values that numbers stand for, ``(number − offset) / scale``; off the given ones by at most ``0.5/scale``."""
+        return (np.atleast_1d(np.asarray(numbers, dtype=np.float64)) - self.offset) / self.scale
+
+
+def encode(series: Any, *, n_fit: int | None = None, limits: tuple[float, float] | None = None) -> EncodedSeries:
+    """A series as two-digit numbers: the values that the scale is fitted on fill 15 … 85.
+
+    Args:
+        series: one-dimensional numbers, in time order.
+        n_fit: fit the scale on so many first values; None is all. In a rolling forecast, those before the first
+            forecast, so that no later value leaks into it.
+        limits: the two values that become 15 and 85, in place of a fit.
+
+    Returns:
+        :class:`EncodedSeries`; ``.text`` is the prompt, ``.decode`` goes back.
+
+    Raises:
+        ValueError: empty, not finite or not one-dimensional; constant where a scale must be fitted; a value that would
+            be written below 10 or above 99, with its index.
+
+    >>> encoded = encode([0.0, 0.5, 1.0, 0.25])
+    >>> encoded.text, encoded.decode([15, 85]).tolist()
+    ('15,50,85,32,', [0.0, 1.0])
+
+    Reference: paper section 4.3, after Gruver et al. (2023).
+    """
+    call = "encode"
+    try:
+        values = np.asarray(series, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{call}(series=...): expected one-dimensional numbers ({error})") from error
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"{call}(series=array of shape {list(values.shape)}): expected one-dimensional, not empty")
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise ValueError(f"{call}(series=...): value {int(bad[0])} is {values[bad[0]]}; fill or drop it first")
+    n = len(values) if n_fit is None else n_fit
+    if isinstance(n, bool) or not 1 <= n <= len(values):
+        raise ValueError(f"{call}(n_fit={n_fit!r}): expected 1 … {len(values)}, the length of the series")
+    if limits is not None and n_fit is not None:
+        raise ValueError(f"{call}(n_fit={n_fit}, limits={limits}): give one of them")
+    low, high = (float(values[:n].min()), float(values[:n].max())) if limits is None else map(float, limits)
+    if limits is not None and not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(f"{call}(limits={limits}): expected two finite values, the smaller first")
+    scale = (HIGH - LOW) / (high - low) if high > low else 0.0
+    if not (0 < scale < np.inf):
+        raise ValueError(
+            f"{call}(series=...): the {n} values that the scale is fitted on are all {low:g}, so there is no scale to "
+            "fit; give limits=(low, high)"
+        )
+    offset = LOW - scale * low
+    numbers = np.rint(offset + scale * values)
+    outside = np.flatnonzero((numbers < FIRST) | (numbers > LAST))
+    if len(outside):
+        i = int(outside[0])
+        raise ValueError(
+            f"{call}(series=...): value {i} ({values[i]:g}) would be {numbers[i]:.0f}, outside {FIRST} … {LAST}. Fit on "
+            "more of the series (n_fit), or give limits=(low, high) that leave room"
+        )
+    return EncodedSeries(values, numbers.astype(np.int64), scale, offset, 0 if limits is not None else n)
+
+
+# -- tokens ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class TokenPlaces:
+    """Which tokens of a prompt stand for which number.
+
+    Attributes:
+        numbers: token positions of each number, in order.
+        delimiters: positions of the commas.
+        rest: all others (BOS).
+    """
+
+    numbers: tuple[tuple[int, ...], ...]
+    delimiters: tuple[int, ...]
+    rest: tuple[int, ...]
+
+    @property
+    def one_token_each(self) -> bool:
+        """Is every number a single token?"""
+        return all(len(places) == 1 for places in self.numbers)
+
+
+def token_places(prompt: EncodedPrompt, text: str, call: str) -> TokenPlaces:
+    """Where the numbers of ``text`` stand among the tokens of its prompt.
+
+    Raises:
+        ValueError: the tokens do not spell the text, or one of them holds a piece of a number and a comma.
+    """
+    spans = prompt.offsets or _spans_by_text(prompt, text, call)
+    numbers: list[list[int]] = [[] for _ in range(len(text) // 3)]
+    delimiters, rest = [], []
+    for place, (start, end) in enumerate(spans):
+        characters = [c for c in range(start, end) if not text[c].isspace()]
+        owners = {c // 3 if text[c] != "," else -1 for c in characters}
+        if len(owners) > 1:
+            raise ValueError(
+                f"{call}: the tokenizer of this model joins {text[start:end]!r} into one token, so numbers and commas "
+                "cannot be told apart. Use a model whose tokenizer separates digits from punctuation"
+            )
+        owner = owners.pop() if owners else None
+        if owner is None:
+            rest.append(place)
+        elif owner < 0:
+            delimiters.append(place)
+        else:
+            numbers[owner].append(place)
+    if not all(numbers) or len(delimiters) != len(numbers):
+        raise ValueError(f"{call}: the tokens {prompt.str_tokens[:8]} … do not spell {text[:12]!r} …")
+    return TokenPlaces(tuple(tuple(p) for p in numbers), tuple(delimiters), tuple(rest))
+
+
+def _spans_by_text(prompt: EncodedPrompt, text: str, call: str) -> list[tuple[int, int]]:
+    """Characters of each token by its own text, where the tokenizer keeps no offsets."""
+    spans, at = [], 0
+    for place, token in enumerate(prompt.str_tokens):
+        piece = "" if place in prompt.special else token.strip()
+        if not text.startswith(piece, at):
+            raise ValueError(f"{call}: the tokens {prompt.str_tokens[:8]} … do not spell {text[:12]!r} …")
+        spans.append((at, at + len(piece)))
+        at += len(piece)
+    return spans
+
+
+_NUMBER_IDS: weakref.WeakKeyDictionary[Any, tuple[int, ...] | None] = weakref.WeakKeyDictionary()
+
+
+def number_ids(model: LensModel, call: str) -> tuple[int, ...] | None:
+    """Token id of each of 10 … 99 as it stands after a comma; None where a number takes several tokens.
+
+    Raises:
+        ValueError: no tokenizer, or one that does not separate numbers from commas or does not know digits.
+    """
+    if model.tokenizer is None:
+        raise ValueError(f"{call}: this model has no tokenizer to write numbers with")
+    if model.tokenizer not in _NUMBER_IDS:
+        pieces = _number_pieces(model, call)
+        single = all(len(p) == 1 for p in pieces)
+        _NUMBER_IDS[model.tokenizer] = tuple(p[0] for p in pieces) if single else None
+    return _NUMBER_IDS[model.tokenizer]
+
+
+def _number_pieces(model: LensModel, call: str) -> list[tuple[int, ...]]:
+    """Token ids of each of 10 … 99 as it stands between commas."""
+    text = f"{FIRST}," + "".join(f"{number}," for number in NUMBERS)
+    tokens: Tensor = model.to_tokens(text, prepend_bos=False, truncate=False)[0].cpu()
+    strings = token_strings(model, tokens)
+    special = set(getattr(model.tokenizer, "all_special_ids", None) or ())
+    marked = frozenset(i for i, token in enumerate(tokens.tolist()) if token in special)
+    prompt = EncodedPrompt(tokens, strings, len(tokens) - 1, marked)
+    places = token_places(prompt, text, call)
+    pieces = [tuple(int(tokens[p]) for p in number) for number in places.numbers[1:]]
+    if len(set(pieces)) != len(pieces):
+        raise ValueError(f"{call}: the tokenizer of this model writes different numbers with the same tokens")
+    return pieces
+
+
+def digit_ids(model: LensModel, call: str) -> tuple[tuple[int, int], ...]:
+    """Token ids of the two digits of each of 10 … 99, where a number takes two tokens; refused where it takes others."""
+    pieces = _number_pieces(model, call)
+    if any(len(p) != 2 for p in pieces):
+        lengths = sorted({len(p) for p in pieces})
+        raise ValueError(
+            f"{call}: numbers take {lengths} tokens with this tokenizer; their probabilities are known here for one token "
+            "per number or one per digit"
+        )
+    return tuple((p[0], p[1]) for p in pieces)
+
+
+def by_number(scores: Float[Tensor, " pos"], places: Sequence[Sequence[int]]) -> Float[Tensor, " number"]:
+    """One score per number: ``sqrt(Σ_{t of the number} score_t²)``, the joint ball of appendix A.7."""
+    return torch.stack([scores[list(p)].norm() for p in places])

@@ -1,0 +1,229 @@
+"""Forecast scopes: which earlier values a model's forecast of the next one rests on.
+
+    series → numbers 15 … 85 → "29,30,45," → one forward → influence per number, distribution over numbers
+
+The prediction explained is the one at the last comma. Influence of a number is that of its token (of its digits
+together, where a number takes several); commas and BOS are left out and their share is reported. Beside it stand the
+predicted distribution and the check of Proposition 1, which says whether the Temperature Scope may be read as influence
+on the forecast's spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from tl_scopes.attribution import Attribution
+from tl_scopes.directions import Explanandum, Fisher, ReadOut, Rows, Semantic, Temperature
+from tl_scopes.jacobian_scopes import encode as encode_prompts
+from tl_scopes.kernel import capture_options, explain
+from tl_scopes.model import LensModel, ModelState, model_state
+from tl_scopes.moments import LEAST_MASS, Moment
+from tl_scopes.prompts import EncodedPrompt
+from tl_scopes.timeseries.encoding import (
+    FIRST,
+    NUMBERS,
+    EncodedSeries,
+    TokenPlaces,
+    digit_ids,
+    encode,
+    number_ids,
+    token_places,
+)
+from tl_scopes.timeseries.gaussian import GaussianCheck, compared_gradients, gaussian_check
+from tl_scopes.timeseries.prediction import NumberDistribution, digit_probabilities
+from tl_scopes.timeseries.result import Forecast
+
+ForecastMethod = Literal["temperature", "semantic", "fisher", "moment_mean", "moment_variance"]
+METHODS = ("temperature", "semantic", "fisher", "moment_mean", "moment_variance")
+MOMENTS = ("moment_mean", "moment_variance")
+_DIGITS = (
+    "This tokenizer writes a number with one token per digit: scopes explain the prediction of the first digit, and the "
+    "influence of a number is that of its digits together."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Spread(Moment):
+    """The variance's direction; its details bring the numbers' logits and probabilities back from the forward."""
+
+    def rows(self, read: ReadOut, state: ModelState) -> Rows:
+        """As :class:`Moment`, with ``number_logits`` and ``number_log_probs``."""
+        rows = super().rows(read, state)
+        ids = list(self.values)
+        logits = read.logits.double().cpu()
+        found = {"number_logits": logits[ids].tolist(), "number_log_probs": logits.log_softmax(-1)[ids].tolist()}
+        return replace(rows, details={**rows.details, **found})
+
+
+def forecast_scope(
+    model: LensModel,
+    series: Any,
+    *,
+    truth: Any = None,
+    methods: ForecastMethod | Sequence[ForecastMethod] = "temperature",
+    level: float = 0.9,
+    prepend_bos: bool | None = None,
+    at: str = "hook_embed",
+    batch_size: int | None = None,
+) -> Any:
+    """Influence of every earlier value of a series on a model's forecast of the next one.
+
+    ``influence_i = sqrt(Σ_{t of number i} ‖vᵀ ∂y/∂x_t‖²)``, with v the direction of each scope at the last comma of
+    ``"29,30,45,"``; units as in the scope itself (``‖y‖`` per unit of embedding for ``"temperature"``).
+
+    Args:
+        model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
+        series: what the model sees: one-dimensional numbers, or the result of :func:`encode` where the scale is to be
+            fitted differently; a list of such series gives a list of results.
+        truth: the value that came next, never shown to the model; a list of them for a list of series.
+        methods: one scope or several, in one forward: ``"temperature"`` explains confidence and is the paper's choice
+            for forecasts; ``"semantic"`` the logit of the true number (of the top prediction without a truth);
+            ``"fisher"`` the whole distribution; ``"moment_mean"`` and ``"moment_variance"`` the forecast's value and spread.
+        level: of the predicted interval.
+        prepend_bos: put BOS before the text; None is the model's own default.
+        at: hook of the source.
+        batch_size: series per forward; None lets the package choose.
+
+    Returns:
+        One :class:`Forecast`, or a list; ``notes`` says where the Temperature reading is not warranted.
+
+    Raises:
+        ValueError: a series or truth that cannot be encoded; a tokenizer that joins numbers and commas; a prompt longer
+            than the context; numeric moments where a number takes several tokens; as the scopes themselves.
+        TypeError: not a TransformerLens model.
+
+    Cost: one forward per batch and one vector-Jacobian product per scope, with one more each for ``"temperature"`` and
+        ``"moment_variance"`` if they are not among ``methods``: the check of Proposition 1 compares their gradients.
+
+    >>> result = forecast_scope(model, periodic(40, period=5), methods=("temperature", "semantic"))
+    >>> len(result.influence), result.methods, result.prediction.mass > 0.5
+    (40, ('temperature', 'semantic'), True)
+
+    Reference: paper section 4.3, Proposition 1, figures 4 and 9 to 13.
+    """
+    call = "forecast_scope"
+    asked = (methods,) if isinstance(methods, str) else tuple(methods)
+    if not asked or len(set(asked)) != len(asked) or set(asked) - set(METHODS):
+        raise ValueError(f"{call}(methods={methods!r}): expected one or several different names among {METHODS}")
+    if not 0 < level < 1:
+        raise ValueError(f"{call}(level={level!r}): expected a number between 0 and 1")
+    several, encoded, truths = _given(series, truth, call)
+    model, prompts = encode_prompts(model, [e.text for e in encoded], -1, prepend_bos, call)
+    ids = number_ids(model, call)
+    places = [token_places(p, e.text, call) for p, e in zip(prompts, encoded, strict=True)]
+    numbers = [None if t is None else e.number(t) for e, t in zip(encoded, truths, strict=True)]
+    if ids is None and set(asked) & set(MOMENTS):
+        raise ValueError(
+            f"{call}(methods={methods!r}): numeric moments need one token per number; this model has several"
+        )
+    explananda = _explananda(model, asked, ids, numbers, call)
+    capture = capture_options(at=at, batch_size=batch_size, cache=None, grads_at=(), keep_gradient=True, call=call)
+    results = explain(model, prompts, list(explananda.values()), capture, call)
+    out = []
+    for i, found in enumerate(results):
+        attributions = dict(zip(explananda, found, strict=True))
+        out.append(
+            _forecast(model, encoded[i], prompts[i], places[i], attributions, asked, truths[i], numbers[i], level)
+        )
+    return out if several else out[0]
+
+
+def _given(series: Any, truth: Any, call: str) -> tuple[bool, list[EncodedSeries], list[float | None]]:
+    """Whether several series were given; each encoded, with its truth."""
+    several = isinstance(series, list | tuple) and any(
+        isinstance(item, EncodedSeries | np.ndarray | list | tuple) and np.ndim(item) > 0
+        if not isinstance(item, EncodedSeries)
+        else True
+        for item in series
+    )
+    items = list(series) if several else [series]
+    encoded = [item if isinstance(item, EncodedSeries) else encode(item) for item in items]
+    truths = (list(truth) if truth is not None else [None] * len(items)) if several else [truth]
+    if len(truths) != len(items):
+        raise ValueError(f"{call}(truth=...): {len(truths)} true values for {len(items)} series")
+    bad = [t for t in truths if t is not None and (isinstance(t, bool) or np.ndim(t) != 0)]
+    if bad:
+        raise ValueError(
+            f"{call}(truth={bad[0]!r}): expected the one value that came next, or a list for several series"
+        )
+    return several, encoded, [None if t is None else float(t) for t in truths]
+
+
+def _explananda(
+    model: LensModel,
+    asked: Sequence[str],
+    ids: tuple[int, ...] | None,
+    numbers: Sequence[int | None],
+    call: str,
+) -> dict[str, Explanandum]:
+    """What is pulled back: the scopes asked for, and what the distribution and the check of Proposition 1 need."""
+    firsts = ids if ids is not None else tuple(p[0] for p in digit_ids(model, call))
+    made: dict[str, Explanandum] = {
+        "temperature": Temperature(),
+        "semantic": Semantic(tuple(None if n is None else firsts[n - FIRST] for n in numbers)),
+        "fisher": Fisher(1, 1e-4),
+    }
+    wanted = list(asked)
+    if ids is not None:
+        values = dict(zip(ids, map(float, NUMBERS), strict=True))
+        made |= {"moment_mean": Moment("mean", values), "moment_variance": Spread("variance", values)}
+        extra = ["moment_variance"] if model_state(model).constant_norm else ["temperature", "moment_variance"]
+        wanted += [name for name in extra if name not in asked]
+    return {name: made[name] for name in wanted}
+
+
+def _forecast(
+    model: LensModel,
+    encoded: EncodedSeries,
+    prompt: EncodedPrompt,
+    places: TokenPlaces,
+    found: dict[str, Attribution],
+    asked: Sequence[str],
+    truth: float | None,
+    truth_number: int | None,
+    level: float,
+) -> Forecast:
+    """One result from the attributions of one prompt."""
+    notes = [note for method in asked for note in found[method].notes]
+    check = None
+    if "moment_variance" in found:
+        variance = found["moment_variance"]
+        probabilities = np.exp(np.array(variance.details["number_log_probs"]))
+        if "temperature" in found:
+            check = _check(found["temperature"], variance, places)
+        else:
+            notes.append("‖y‖ is constant in this model, so Proposition 1 does not apply and was not checked.")
+    else:
+        probabilities = digit_probabilities(model, prompt, "forecast_scope")
+        notes.append(_DIGITS)
+    prediction = NumberDistribution(probabilities, level)
+    if prediction.mass < LEAST_MASS and not any("of the probability is on number tokens" in n for n in notes):
+        notes.append(f"Only {prediction.mass:.1%} of the probability is on numbers: this is hardly a forecast.")
+    if "temperature" in asked:
+        reasons = ("it cannot be checked where a number takes several tokens",) if check is None else check.warnings
+        if reasons:
+            notes.append(
+                f"The Temperature Scope is not to be read as influence on this forecast's spread: {'; '.join(reasons)}."
+            )
+    kept = {method: replace(found[method], gradient=None, details=_plain(found[method])) for method in asked}
+    return Forecast(encoded, kept, places, prediction, truth, truth_number, check, tuple(dict.fromkeys(notes)))
+
+
+def _check(temperature: Attribution, variance: Attribution, places: TokenPlaces) -> GaussianCheck:
+    """Proposition 1 on one prediction: the fit, and the two gradients over the tokens of the numbers."""
+    assert temperature.gradient is not None
+    assert variance.gradient is not None
+    beta, s2 = temperature.details["beta"], variance.details["variance"]
+    tokens = [p for number in places.numbers for p in number]
+    cosine, ratio = compared_gradients(temperature.gradient, variance.gradient, beta, s2, tokens)
+    logits = np.array(variance.details["number_logits"])
+    return gaussian_check(np.array(NUMBERS, dtype=np.float64), logits, beta, cosine=cosine, norm_ratio=ratio)
+
+
+def _plain(attribution: Attribution) -> dict[str, Any]:
+    """Details without the lists that the distribution was read from."""
+    return {k: v for k, v in attribution.details.items() if k not in ("number_logits", "number_log_probs")}

@@ -1,0 +1,91 @@
+"""The predicted distribution over numbers: its mean, spread and interval, in numbers and in the series' own units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+
+from tl_scopes.interventions import run_changed
+from tl_scopes.model import LensModel
+from tl_scopes.prompts import EncodedPrompt
+from tl_scopes.timeseries.encoding import FIRST, NUMBERS, EncodedSeries, digit_ids
+
+
+@dataclass(frozen=True, eq=False)
+class NumberDistribution:
+    """Probabilities of the numbers 10 … 99, in numerical order.
+
+    Attributes:
+        probabilities: of each number as the model gives them; they add up to ``mass``, at most 1.
+        level: of the interval.
+    """
+
+    probabilities: Float[ndarray, " 90"]
+    level: float = 0.9
+
+    @property
+    def numbers(self) -> Float[ndarray, " 90"]:
+        """10 … 99."""
+        return np.array(NUMBERS, dtype=np.float64)
+
+    @property
+    def mass(self) -> float:
+        """Probability that the next token is a number at all."""
+        return float(self.probabilities.sum())
+
+    @property
+    def shares(self) -> Float[ndarray, " 90"]:
+        """Probabilities given that it is a number: ``q``, adding up to 1."""
+        return self.probabilities / self.probabilities.sum()
+
+    @property
+    def mean(self) -> float:
+        """``Σ q n``."""
+        return float(self.shares @ self.numbers)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation ``sqrt(Σ q (n − mean)²)``."""
+        return float(np.sqrt(self.shares @ (self.numbers - self.mean) ** 2))
+
+    @property
+    def interval(self) -> tuple[int, int]:
+        """The central numbers that hold at least ``level`` of q: each tail outside has at most ``(1 − level)/2``."""
+        cumulative, tail = np.cumsum(self.shares), (1 - self.level) / 2
+        last = len(cumulative) - 1
+        low = min(int(np.searchsorted(cumulative, tail, side="right")), last)
+        high = min(int(np.searchsorted(cumulative, 1 - tail, side="left")), last)
+        return FIRST + low, FIRST + high
+
+    @property
+    def mode(self) -> int:
+        """The most probable number."""
+        return FIRST + int(self.probabilities.argmax())
+
+    def log_score(self, number: int) -> float:
+        """``log q(number)``, nats; −log 90 is a uniform guess."""
+        return float(np.log(max(self.shares[number - FIRST], 1e-300)))
+
+    def in_units_of(self, encoded: EncodedSeries) -> dict[str, float]:
+        """Mean, spread and interval in the units of the series."""
+        mean, low, high = encoded.decode([self.mean, *self.interval]).tolist()
+        return {"mean": mean, "spread": self.spread / encoded.scale, "low": low, "high": high}
+
+
+def digit_probabilities(model: LensModel, prompt: EncodedPrompt, call: str) -> Float[ndarray, " 90"]:
+    """Probabilities of 10 … 99 where each digit is a token: ``P(first digit)·P(second | first)``.
+
+    Cost: two forwards without a graph, the second on one row per first digit.
+    """
+    pieces = digit_ids(model, call)
+    prefix = prompt.tokens[: prompt.pos + 1]
+    first = run_changed(model, prefix[None], torch.tensor([prompt.pos]), call=call).log_probs[0].double().cpu()
+    heads = sorted({p[0] for p in pieces})
+    extended = torch.stack([torch.cat([prefix, torch.tensor([head])]) for head in heads])
+    places = torch.full((len(heads),), len(prefix))
+    second = run_changed(model, extended, places, call=call).log_probs.double().cpu()
+    return np.array([float((first[a] + second[heads.index(a), b]).exp()) for a, b in pieces])

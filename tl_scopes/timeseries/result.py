@@ -1,0 +1,214 @@
+"""The frozen result of a forecast scope; views and statistics read it, nothing writes it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_scopes.attribution import Attribution
+from tl_scopes.timeseries.encoding import EncodedSeries, TokenPlaces, by_number
+from tl_scopes.timeseries.gaussian import GaussianCheck
+from tl_scopes.timeseries.parroting import ParrotingTest, RecencyProfile, parroting_test, recency_profile
+from tl_scopes.timeseries.prediction import NumberDistribution
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tl_scopes.views import View
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Forecast:
+    """Influence of each earlier number on the forecast of the next one, and the forecast.
+
+    Attributes:
+        encoded: the series, its numbers and the map between them.
+        attributions: ``{method: Attribution}`` over all tokens, BOS and commas included.
+        places: which tokens stand for which number.
+        prediction: the distribution over the next number.
+        truth: the true next value, where it was given.
+        truth_number: the number that stands for it.
+        gaussian: check of Proposition 1; None where it cannot be made (``notes`` says why).
+        notes: sentences a reader must know before trusting the scores.
+    """
+
+    encoded: EncodedSeries
+    attributions: Mapping[str, Attribution]
+    places: TokenPlaces
+    prediction: NumberDistribution
+    truth: float | None = None
+    truth_number: int | None = None
+    gaussian: GaussianCheck | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.attributions:
+            raise ValueError("Forecast: at least one attribution")
+        if len(self.places.numbers) != len(self.encoded):
+            raise ValueError(f"Forecast: {len(self.places.numbers)} places for {len(self.encoded)} numbers")
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __repr__(self) -> str:
+        p = self.prediction
+        return f"Forecast({len(self)} numbers → {p.mean:.1f} ± {p.spread:.1f}, {', '.join(self.methods)})"
+
+    def __str__(self) -> str:
+        from tl_scopes.views.series import forecast_text
+
+        return forecast_text(self)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the scopes; the first is the one that views and statistics take by default."""
+        return tuple(self.attributions)
+
+    @property
+    def influence(self) -> Float[Tensor, " number"]:
+        """Influence of each number by the first scope, non-negative."""
+        return self.influence_by()
+
+    def influence_by(self, method: str | None = None) -> Float[Tensor, " number"]:
+        """Influence of each number by one of :attr:`methods`."""
+        return by_number(self.attributions[self._method(method, "influence_by")].scores, self.places.numbers)
+
+    def shares(self, method: str | None = None) -> dict[str, float]:
+        """Where a scope's influence lies: shares of the sum over tokens on ``numbers``, ``delimiters`` and ``other`` (BOS).
+
+        All NaN where the whole sum is 0.
+        """
+        scores = self.attributions[self._method(method, "shares")].scores.double()
+        total = float(scores.sum())
+        parts = {
+            "numbers": [p for places in self.places.numbers for p in places],
+            "delimiters": list(self.places.delimiters),
+            "other": list(self.places.rest),
+        }
+        return {name: float(scores[p].sum()) / total if total > 0 else math.nan for name, p in parts.items()}
+
+    def parroting(self, method: str | None = None, **options: Any) -> ParrotingTest:
+        """Does influence lie on the best-matching earlier motifs? See :func:`parroting_test` for the options."""
+        influence = self.influence_by(method).double().numpy()
+        return parroting_test(self.encoded.numbers.astype(np.float64), influence, **options)
+
+    def recency(self, method: str | None = None, *, skip: int = 1) -> RecencyProfile:
+        """Does influence fade with distance? See :func:`recency_profile`."""
+        return recency_profile(self.influence_by(method).double().numpy(), skip=skip)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per number: ``index``, ``pos`` (of its first token), ``value``, ``number``, and each scope's influence."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {
+            "index": range(len(self)),
+            "pos": [p[0] for p in self.places.numbers],
+            "value": self.encoded.series,
+            "number": self.encoded.numbers,
+        }
+        return pd.DataFrame(columns | {method: self.influence_by(method).tolist() for method in self.methods})
+
+    def distribution_frame(self) -> pd.DataFrame:
+        """One row per number 10 … 99: ``number``, ``value`` it stands for, ``probability``, and the ``gaussian`` fit."""
+        import pandas as pd
+
+        n = self.prediction.numbers
+        fit = (
+            np.full(len(n), np.nan) if self.gaussian is None else self.gaussian.probabilities(n) * self.prediction.mass
+        )
+        return pd.DataFrame(
+            {
+                "number": n.astype(int),
+                "value": self.encoded.decode(n),
+                "probability": self.prediction.probabilities,
+                "gaussian": fit,
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON-ready values; NaN and infinity become None."""
+        p = self.prediction
+        out = {
+            "format": "tl_scopes.Forecast",
+            "series": self.encoded.series.tolist(),
+            "numbers": self.encoded.numbers.tolist(),
+            "scale": self.encoded.scale,
+            "offset": self.encoded.offset,
+            "influence": {method: self.influence_by(method).tolist() for method in self.methods},
+            "shares": {method: self.shares(method) for method in self.methods},
+            "probabilities": dict(zip(p.numbers.astype(int).tolist(), p.probabilities.tolist(), strict=True)),
+            "prediction": {
+                "mean": p.mean,
+                "spread": p.spread,
+                "interval": list(p.interval),
+                "level": p.level,
+                "probability_on_numbers": p.mass,
+            },
+            "in_units_of_series": p.in_units_of(self.encoded),
+            "truth": self.truth,
+            "truth_number": self.truth_number,
+            "gaussian": None
+            if self.gaussian is None
+            else asdict(self.gaussian)
+            | {"fitted_variance": self.gaussian.fitted_variance, "warranted": self.gaussian.warranted},
+            "notes": list(self.notes),
+            "attributions": {method: a.to_dict() for method, a in self.attributions.items()},
+        }
+        finite: dict[str, Any] = _finite(out)
+        return finite
+
+    def save(self, path: str | Path) -> Path:
+        """Write :meth:`to_dict` as JSON; returns the path."""
+        path = Path(path)
+        text = json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
+        path.write_text(text + "\n", encoding="utf-8")
+        return path
+
+    def plot(self) -> Any:
+        """The paper's figure (matplotlib): the series with each scope's influence, beside it the predicted distribution."""
+        from tl_scopes.views.series_figures import forecast_figure
+
+        return forecast_figure(self)
+
+    def view(self) -> View:
+        """The same as an interactive view."""
+        from tl_scopes.views.series import forecast
+
+        return forecast(self)
+
+    def html(self) -> str:
+        """A page of its own that works offline: hover a number for its value and influence, switch between scopes."""
+        return self.view().html()
+
+    def _repr_html_(self) -> str:
+        return self.view()._repr_html_()
+
+    def show(self) -> None:
+        """Display it in a notebook; print it elsewhere."""
+        self.view().show()
+
+    def _method(self, method: str | None, call: str) -> str:
+        if method is None:
+            return self.methods[0]
+        if method not in self.attributions:
+            raise ValueError(f"Forecast.{call}(method={method!r}): this forecast has {self.methods}")
+        return method
+
+
+def _finite(value: Any) -> Any:
+    """The same with NaN and infinity as None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return value

@@ -1,0 +1,170 @@
+"""Every forecast of a series: which earlier values each rests on, and how good it is.
+
+Row i of the matrix explains the forecast of number ``first + i`` from the numbers before it. All rows come from
+:func:`tl_scopes.attribution_matrix` on one text, read at its commas, and all predictions from one more forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from tl_scopes.capture import differentiable, forward_pass
+from tl_scopes.every_target import attribution_matrix
+from tl_scopes.jacobian_scopes import encode as encode_prompts
+from tl_scopes.kernel import read_outs
+from tl_scopes.matrix import AttributionMatrix
+from tl_scopes.model import LensModel
+from tl_scopes.prompts import EncodedPrompt
+from tl_scopes.timeseries.encoding import NUMBERS, EncodedSeries, encode, number_ids, token_places
+from tl_scopes.timeseries.prediction import NumberDistribution
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RollingMethod = Literal["temperature", "semantic", "fisher", "total_information"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RollingForecast:
+    """Influence of every number on every forecast, and the forecasts.
+
+    Attributes:
+        encoded: the whole series; the scale was fitted on its first ``first`` values.
+        first: index of the first number that is forecast.
+        influence: ``[forecast, number]``; row i is exactly 0 from column ``first + i`` on. The last row forecasts the
+            value after the series.
+        predictions: one distribution per row.
+        matrix: the token-level attribution matrix behind it.
+    """
+
+    encoded: EncodedSeries
+    first: int
+    influence: Float[Tensor, "forecast number"]
+    predictions: tuple[NumberDistribution, ...]
+    matrix: AttributionMatrix
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    def __repr__(self) -> str:
+        errors = ", ".join(f"{name} {value:.2f}" for name, value in self.mean_errors().items())
+        return f"RollingForecast({len(self)} forecasts, {self.matrix.method}; mean absolute error: {errors})"
+
+    def mean_errors(self) -> Mapping[str, float]:
+        """Mean absolute errors in numbers of the forecast mean, and of repeating the last number (``persistence``)."""
+        truth = self.encoded.numbers[self.first :].astype(np.float64)
+        mean = np.array([p.mean for p in self.predictions[:-1]])
+        last = self.encoded.numbers[self.first - 1 : -1].astype(np.float64)
+        return {"model": float(np.abs(mean - truth).mean()), "persistence": float(np.abs(last - truth).mean())}
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per forecast: ``index`` of the number, ``number`` (NaN after the end), ``mean``, ``spread``, interval."""
+        import pandas as pd
+
+        truth = [*self.encoded.numbers[self.first :].astype(np.float64).tolist(), float("nan")]
+        return pd.DataFrame(
+            {
+                "index": range(self.first, self.first + len(self)),
+                "number": truth,
+                "mean": [p.mean for p in self.predictions],
+                "spread": [p.spread for p in self.predictions],
+                "low": [p.interval[0] for p in self.predictions],
+                "high": [p.interval[1] for p in self.predictions],
+                "log_score": [
+                    float("nan") if np.isnan(t) else p.log_score(int(t))
+                    for t, p in zip(truth, self.predictions, strict=True)
+                ],
+            }
+        )
+
+    def plot(self) -> Any:
+        """The influence matrix, and above it the series with the predicted intervals (matplotlib)."""
+        from tl_scopes.views.series_figures import rolling_figure
+
+        return rolling_figure(self)
+
+
+def rolling_forecast(
+    model: LensModel,
+    series: Any,
+    *,
+    first: int = 8,
+    method: RollingMethod = "temperature",
+    level: float = 0.9,
+    prepend_bos: bool | None = None,
+    at: str = "hook_embed",
+) -> RollingForecast:
+    """Influence of every earlier value on every forecast of a series.
+
+    ``influence[i, j] = ‖vᵀ ∂y/∂x_j‖₂`` with v the scope's direction at the comma before number ``first + i``.
+
+    Args:
+        model: a ``TransformerBridge`` or ``HookedTransformer`` whose tokenizer has one token per number.
+        series: one-dimensional numbers; the scale is fitted on the first ``first`` of them, so that no forecast has seen
+            its own value, and refused where later ones leave no room. Or the result of :func:`encode`.
+        first: index of the first number that is forecast, at least 2.
+        method: the scope of every row; ``"semantic"`` explains the logit of the number that came next.
+        level: of the predicted intervals.
+        prepend_bos: put BOS before the text; None is the model's own default.
+        at: hook of the source.
+
+    Returns:
+        :class:`RollingForecast`; row i is :func:`forecast_scope` on the first ``first + i`` numbers.
+
+    Raises:
+        ValueError: as :func:`forecast_scope`; ``first`` out of range; a number takes several tokens.
+
+    Cost: that of :func:`tl_scopes.attribution_matrix` for one row per forecast, and one forward.
+
+    >>> rolling = rolling_forecast(model, encode(periodic(24, period=5)), first=12)
+    >>> rolling.influence.shape, len(rolling.predictions)
+    (torch.Size([13, 24]), 13)
+
+    Reference: this package; the rows are the paper's figure 4 at every cut.
+    """
+    call = "rolling_forecast"
+    n = len(series) if isinstance(series, EncodedSeries) else int(np.size(series))
+    if isinstance(first, bool) or not 2 <= first <= n:
+        raise ValueError(f"{call}(first={first!r}): expected 2 … {n}, the length of the series")
+    if not 0 < level < 1:
+        raise ValueError(f"{call}(level={level!r}): expected a number between 0 and 1")
+    encoded = series if isinstance(series, EncodedSeries) else encode(series, n_fit=first)
+    model, prompts = encode_prompts(model, encoded.text, -1, prepend_bos, call)
+    ids = number_ids(model, call)
+    if ids is None:
+        raise ValueError(f"{call}: a number takes several tokens in this model; rolling forecasts need one")
+    places = token_places(prompts[0], encoded.text, call)
+    commas = list(places.delimiters[first - 1 :])
+    matrix = attribution_matrix(model, encoded.text, method=method, positions=commas, prepend_bos=prepend_bos, at=at)
+    columns = [p[0] for p in places.numbers]
+    return RollingForecast(
+        encoded=encoded,
+        first=first,
+        influence=matrix.scores[:, columns],
+        predictions=_predictions(model, prompts[0], commas, ids, level, call),
+        matrix=matrix,
+    )
+
+
+def _predictions(
+    model: LensModel, prompt: EncodedPrompt, commas: list[int], ids: tuple[int, ...], level: float, call: str
+) -> tuple[NumberDistribution, ...]:
+    """The distribution over numbers at every comma, from one forward without a graph."""
+    read = torch.tensor(commas)
+    with differentiable(model), torch.no_grad():
+        run = forward_pass(
+            model, prompt.tokens[None], read, rows=torch.zeros_like(read), source="hook_embed", call=call
+        )
+        reads = read_outs(model, run, range(len(commas)), call)
+    chosen = torch.tensor(ids)
+    found: list[Float[ndarray, " 90"]] = [r.logits.double().log_softmax(-1).cpu()[chosen].exp().numpy() for r in reads]
+    assert len(ids) == len(NUMBERS)
+    return tuple(NumberDistribution(p, level) for p in found)
