@@ -89,6 +89,7 @@ def series(
             found.plot().savefig(plot)
         return
     result = timeseries.forecast_scope(lens, values[:-1], truth=values[-1], methods=methods)  # type: ignore[arg-type]
+    assert isinstance(result, timeseries.Forecast)
     if plot is not None:
         result.plot().savefig(plot)
     if html is not None:

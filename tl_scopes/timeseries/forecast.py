@@ -69,7 +69,7 @@ def forecast_scope(
     prepend_bos: bool | None = None,
     at: str = "hook_embed",
     batch_size: int | None = None,
-) -> Any:
+) -> Forecast | list[Forecast]:
     """Influence of every earlier value of a series on a model's forecast of the next one.
 
     ``influence_i = sqrt(Σ_{t of number i} ‖vᵀ ∂y/∂x_t‖²)``, with v the direction of each scope at the last comma of
@@ -135,13 +135,12 @@ def forecast_scope(
 def _given(series: Any, truth: Any, call: str) -> tuple[bool, list[EncodedSeries], list[float | None]]:
     """Whether several series were given; each encoded, with its truth."""
     several = isinstance(series, list | tuple) and any(
-        isinstance(item, EncodedSeries | np.ndarray | list | tuple) and np.ndim(item) > 0
-        if not isinstance(item, EncodedSeries)
-        else True
-        for item in series
+        isinstance(item, EncodedSeries) or np.ndim(item) > 0 for item in series
     )
     items = list(series) if several else [series]
     encoded = [item if isinstance(item, EncodedSeries) else encode(item) for item in items]
+    if several and truth is not None and np.ndim(truth) != 1:
+        raise ValueError(f"{call}(truth={truth!r}): {len(items)} series need a list of true values, one each")
     truths = (list(truth) if truth is not None else [None] * len(items)) if several else [truth]
     if len(truths) != len(items):
         raise ValueError(f"{call}(truth=...): {len(truths)} true values for {len(items)} series")

@@ -94,7 +94,7 @@ class GaussianCheck:
             return np.full(len(numbers), np.nan)
         exponent = -((np.asarray(numbers, dtype=np.float64) - self.mu) ** 2) / (2 * self.fitted_variance)
         weights = np.exp(exponent - exponent.max())
-        return weights / weights.sum()
+        return np.asarray(weights / weights.sum())
 
 
 def gaussian_check(

@@ -202,7 +202,7 @@ def _profile(values: Any, call: str) -> Float[ndarray, " n"]:
 def _without(values: Float[ndarray, " n"], nuisance: Float[ndarray, " n"]) -> Float[ndarray, " n"]:
     """Residual of a least-squares line in the nuisance."""
     x, y = nuisance - nuisance.mean(), values - values.mean()
-    return y - x * float(x @ y) / float(x @ x)
+    return np.asarray(y - x * float(x @ y) / float(x @ x))
 
 
 def _cosine(first: Float[ndarray, " n"], second: Float[ndarray, " n"]) -> float:

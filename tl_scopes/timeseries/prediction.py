@@ -40,7 +40,7 @@ class NumberDistribution:
     @property
     def shares(self) -> Float[ndarray, " 90"]:
         """Probabilities given that it is a number: ``q``, adding up to 1."""
-        return self.probabilities / self.probabilities.sum()
+        return np.asarray(self.probabilities / self.probabilities.sum())
 
     @property
     def mean(self) -> float:

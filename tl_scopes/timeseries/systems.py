@@ -137,7 +137,7 @@ def lorenz(
         raise ValueError(f"{call}(solver={solver!r}): expected 'euler' or 'scipy'")
     if not np.isfinite(states).all():
         raise ValueError(f"{call}(dt={dt}): the explicit scheme overflowed; take a smaller dt")
-    return states[:, "xyz".index(coordinate)].astype(np.float64)
+    return np.asarray(states[:, "xyz".index(coordinate)], dtype=np.float64)
 
 
 def lorenz_with_drift(
@@ -173,7 +173,7 @@ def lorenz_with_drift(
     if not math.isfinite(drift):
         raise ValueError(f"lorenz_with_drift(drift={drift}): expected a finite number")
     series = lorenz(length, x0=x0, y0=y0, z0=z0, dt=dt, every=every, burn_in=burn_in, solver=solver, seed=seed)
-    return series + drift * np.arange(length)
+    return np.asarray(series + drift * np.arange(length))
 
 
 def brownian_motion(
@@ -237,7 +237,7 @@ def geometric_brownian_motion(
     if not x0 > 0:
         raise ValueError(f"{call}(x0={x0}): expected a positive start")
     logs = brownian_motion(length, mu=mu - sigma**2 / 2, sigma=sigma, dt=dt, seed=seed)
-    return x0 * np.exp(logs)
+    return np.asarray(x0 * np.exp(logs))
 
 
 def periodic(length: int, *, period: int = 8, noise: float = 0.0, seed: Seed = 0) -> Series:
@@ -319,7 +319,7 @@ def read_column(path: str | Path, column: str | int | None = None) -> Series:
     if len(bad):
         entry = frame.iloc[int(bad[0]), index]
         raise ValueError(f"{call}: {entry!r} in line {int(bad[0]) + 2} is not a finite number; fill or drop it")
-    return values
+    return np.asarray(values)
 
 
 def _require_length(length: int, call: str, *, burn_in: int = 0) -> None:
