@@ -171,7 +171,7 @@ def table(found: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
         ("fades", "random walk", found["random walk"]["fades"], zero),
         ("fades by itself", "random walk", found["random walk"]["fades"], found["random walk, shuffled"]["fades"]),
     ]
-    for name in list(SYSTEMS)[4:] + ["logistic map", "random walk"]:
+    for name in (*list(SYSTEMS)[4:], "logistic map", "random walk"):
         asked.append(("motif", name, found[name]["motif"], found[name]["shifted"]))
         asked.append(("best match", name, found[name]["best_match"], half))
     rows = []

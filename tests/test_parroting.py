@@ -1,10 +1,12 @@
 """Invariant: the parroting test finds influence on matching motifs and nothing else.
 
 Its control keeps the dependence within each profile, so noise, smooth noise and plain recency are significant at 5 % in
-about 5 % of series and not more than 10 %.
+about 5 % of series.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from tl_scopes import timeseries as ts
 
 
+@lru_cache
 def numbers(n: int, seed: int) -> np.ndarray:
     return ts.encode(ts.lorenz(n, seed=seed)).numbers.astype(float)
 
@@ -55,7 +58,7 @@ def test_influence_on_matching_motifs_is_found() -> None:
 @pytest.mark.parametrize("kind", ["noise", "smooth noise", "recency", "recency and noise"])
 def test_influence_that_ignores_motifs_is_not_found(kind: str) -> None:
     rng, tests = np.random.default_rng(1), []
-    for seed in range(150):
+    for seed in range(100):
         noise = rng.exponential(size=90)
         fade = 1 / np.arange(90, 0, -1)
         profile = {
@@ -66,7 +69,7 @@ def test_influence_that_ignores_motifs_is_not_found(kind: str) -> None:
         }[kind]
         tests.append(ts.parroting_test(numbers(90, seed), profile))
     hits = np.mean([t.p_value <= 0.05 for t in tests])
-    assert hits <= 0.10, hits
+    assert hits <= 0.11, "0.05 and three standard errors of 0.022"
     assert abs(np.mean([t.correlation for t in tests])) < 0.1
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from tl_scopes import timeseries as ts
@@ -46,7 +46,7 @@ def test_the_future_does_not_change_what_stands_for_the_past() -> None:
 
 
 def test_given_limits_keep_numbers_as_they_are() -> None:
-    encoded = ts.encode([29, 61, 40], limits=(15, 85))
+    encoded = ts.encode([29, 61, 40], limits=(15.0, 85.0))
     assert encoded.text == "29,61,40,"
     assert encoded.decode(61).tolist() == [61.0]
 
@@ -83,9 +83,13 @@ def word_tokenizer(pieces: list[str], split: str) -> PreTrainedTokenizerFast:
     core = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Split(Regex(split), behavior="isolated")
     core.decoder = decoders.Fuse()
+    core.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", vocab["<bos>"])]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         name_or_path="tiny",
+        add_bos_token=True,
         bos_token="<bos>",
         unk_token="<unk>",
         clean_up_tokenization_spaces=False,
@@ -134,20 +138,22 @@ def test_places_are_the_same_without_character_offsets(kind: str) -> None:
 def test_digits_are_grouped_into_their_number(kind: str) -> None:
     model = digit_model(kind)
     encoded = ts.encode([1.0, 5.0, 2.0])
-    prompt = encode_prompts(model, encoded.text, pos=-1, prepend_bos=False, call="test")[0][0]
+    prompt = encode_prompts(model, encoded.text, pos=-1, prepend_bos=None, call="test")[0][0]
     places = token_places(prompt, encoded.text, "test")
-    assert places.numbers == ((0, 1), (3, 4), (6, 7))
-    assert places.delimiters == (2, 5, 8)
+    assert places.numbers == ((1, 2), (4, 5), (7, 8))
+    assert places.delimiters == (3, 6, 9)
+    assert places.rest == (0,)
     assert not places.one_token_each
     assert number_ids(model, "test") is None
     assert [model.tokenizer.decode(list(pair)) for pair in digit_ids(model, "test")] == [str(n) for n in NUMBERS]
-    scores = torch.arange(9.0, dtype=torch.float64)
-    assert torch.allclose(by_number(scores, places.numbers), torch.tensor([1.0, 5.0, 85.0**0.5], dtype=torch.float64))
+    scores = torch.arange(10.0, dtype=torch.float64)
+    expected = torch.tensor([5.0**0.5, 41.0**0.5, 113.0**0.5], dtype=torch.float64)
+    assert torch.allclose(by_number(scores, places.numbers), expected)
 
 
 def test_a_token_of_number_and_comma_is_refused(kind: str) -> None:
     joined = with_tokenizer(kind, word_tokenizer([f"{n}," for n in NUMBERS], r"\d\d,"))
-    with pytest.raises(ValueError, match=r"joins '15,' into one token, so numbers and commas cannot be told apart"):
+    with pytest.raises(ValueError, match=r"joins '10,' into one token, so numbers and commas cannot be told apart"):
         ts.forecast_scope(joined, [1.0, 2.0, 1.5])
 
 

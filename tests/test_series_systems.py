@@ -182,7 +182,7 @@ def test_a_column_by_name_by_number_and_alone(table: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("column", "match"),
     [
-        ("volume", "nan in line 3 is not a finite number"),
+        ("volume", "'nan' in line 3 is not a finite number"),
         ("day", "'mon' in line 2 is not a finite number"),
         ("cost", r"no such column; the file has \['day', 'price', 'volume'\]"),
         (3, "the file has 3 columns"),

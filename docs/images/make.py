@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 import tl_scopes as tls
-from tl_scopes import views
+from tl_scopes import timeseries, views
 from tl_scopes.demo import DEFAULT_PROMPT, DEMO_PROMPTS
 
 HERE = Path(__file__).parent
@@ -28,6 +28,9 @@ def pictures() -> dict[str, views.View]:
     text = shown.prompt + shown.target
     tokens = model.to_tokens(text)[0]
     translated = range(model.to_str_tokens(text).index(" English") + 1, len(tokens))
+    series = timeseries.lorenz(101, seed=1)
+    forecast = timeseries.forecast_scope(model, series[:-1], truth=series[-1], methods=("temperature", "semantic"))
+    assert isinstance(forecast, timeseries.Forecast)
     return {
         "trace": views.compare({name: result.without("special") for name, result in results.items()}),
         "layers": views.heatmap(
@@ -36,6 +39,7 @@ def pictures() -> dict[str, views.View]:
             )
         ),
         "matrix": views.matrix(tls.attribution_matrix(model, text, positions=translated).without("special")),
+        "series": views.forecast(forecast),
     }
 
 

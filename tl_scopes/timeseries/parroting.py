@@ -43,7 +43,7 @@ class ParrotingTest:
         influence: mean influence over each motif and its successor.
         correlation: partial Spearman of ``−distance`` with ``influence`` given the motif's place; positive where
             influence follows motifs.
-        control: the same under circular shifts of the influence.
+        control: the same under every other circular shift of the influence.
         p_value: share of shifts (the true one counted in) with a correlation at least as high; its floor is
             ``1/(len(control) + 1)``.
         nearest: index of the last number of the best match.
@@ -125,21 +125,20 @@ def parroting_test(numbers: Any, influence: Any, *, dimension: int = 4, skip: in
             f"{call}(dimension={dimension}, skip={skip}): expected dimension of 1 or more, skip of 0 or more"
         )
     ends = np.arange(skip + dimension - 1, len(v) - dimension - 1)
-    fewest = max(FEWEST, 2 * dimension)
-    if len(ends) < fewest:
+    if len(ends) < FEWEST:
         raise ValueError(
             f"{call}(dimension={dimension}): {len(v)} numbers have {max(len(ends), 0)} motifs before the present one; "
-            f"at least {fewest} are needed. Take a longer series or a lower dimension"
+            f"at least {FEWEST} are needed. Take a longer series or a lower dimension"
         )
     offsets = np.arange(1 - dimension, 1)
     distance = np.linalg.norm(v[ends[:, None] + offsets] - v[len(v) - 1 + offsets], axis=1)
     along = a[ends[:, None] + np.arange(1 - dimension, 2)].mean(axis=1)
     place = ranks(ends.astype(np.float64))
     match, follow = _without(ranks(-distance), place), _without(ranks(along), place)
-    control = np.array(
-        [_cosine(match, np.roll(follow, shift)) for shift in range(dimension, len(ends) - dimension + 1)]
-    )
-    correlation = _cosine(match, follow)
+    every = np.arange(len(ends))
+    norm = float(np.linalg.norm(match) * np.linalg.norm(follow))
+    shifted = follow[every[None] - every[:, None]] @ match  # row s: influence shifted circularly by s
+    correlation, *control = (shifted / norm if norm > 1e-9 * len(ends) else 0.0 * shifted).tolist()
     best = int(np.flatnonzero(distance == distance.min())[-1])
     others = np.delete(along, best)
     return ParrotingTest(
@@ -148,8 +147,8 @@ def parroting_test(numbers: Any, influence: Any, *, dimension: int = 4, skip: in
         distance=distance,
         influence=along,
         correlation=correlation,
-        control=control,
-        p_value=float((1 + (control >= correlation).sum()) / (1 + len(control))),
+        control=np.array(control),
+        p_value=(1 + sum(c >= correlation - 1e-12 for c in control)) / (1 + len(control)),
         nearest=int(ends[best]),
         parroted=float(v[ends[best] + 1]),
         percentile=float(((others < along[best]) + 0.5 * (others == along[best])).mean()),
@@ -203,9 +202,3 @@ def _without(values: Float[ndarray, " n"], nuisance: Float[ndarray, " n"]) -> Fl
     """Residual of a least-squares line in the nuisance."""
     x, y = nuisance - nuisance.mean(), values - values.mean()
     return np.asarray(y - x * float(x @ y) / float(x @ x))
-
-
-def _cosine(first: Float[ndarray, " n"], second: Float[ndarray, " n"]) -> float:
-    """Correlation of two centred vectors; 0 where one has no spread."""
-    norm = float(np.linalg.norm(first) * np.linalg.norm(second))
-    return float(first @ second) / norm if norm > 1e-9 * len(first) else 0.0

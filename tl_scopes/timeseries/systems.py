@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -117,16 +117,17 @@ def lorenz(
     x = float(np.random.default_rng(seed).uniform(-10, 10)) if x0 is None else float(x0)
     kept = burn_in + every * np.arange(length)
 
-    def slope(_: float, s: Float[ndarray, " 3"]) -> Float[ndarray, " 3"]:
-        return np.array([sigma * (s[1] - s[0]), s[0] * (rho - s[2]) - s[1], s[0] * s[1] - beta * s[2]])
+    def slope(_: Any, s: Any) -> tuple[Any, Any, Any]:
+        return sigma * (s[1] - s[0]), s[0] * (rho - s[2]) - s[1], s[0] * s[1] - beta * s[2]
 
-    start = np.array([x, y0, z0])
+    start = (x, float(y0), float(z0))
     if solver == "euler":
         path = [start]
-        with np.errstate(over="ignore", invalid="ignore"):
-            for _ in range(int(kept[-1])):
-                path.append(path[-1] + dt * slope(0.0, path[-1]))
-        states = np.stack(path)[kept]
+        for _ in range(int(kept[-1])):
+            here = path[-1]
+            dx, dy, dz = slope(0.0, here)
+            path.append((here[0] + dt * dx, here[1] + dt * dy, here[2] + dt * dz))
+        states = np.array(path)[kept]
     elif solver == "scipy":
         from scipy.integrate import solve_ivp
 
@@ -318,7 +319,7 @@ def read_column(path: str | Path, column: str | int | None = None) -> Series:
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         entry = frame.iloc[int(bad[0]), index]
-        raise ValueError(f"{call}: {entry!r} in line {int(bad[0]) + 2} is not a finite number; fill or drop it")
+        raise ValueError(f"{call}: {str(entry)!r} in line {int(bad[0]) + 2} is not a finite number; fill or drop it")
     return np.asarray(values)
 
 

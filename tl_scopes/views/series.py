@@ -43,7 +43,7 @@ def forecast(result: Forecast) -> View:
     return View(title, body, lambda: forecast_text(result))
 
 
-def _y(value: float) -> float:
+def _y(value: float | int) -> float:
     return _TOP + _TALL * (_HIGH - value) / (_HIGH - _LOW)
 
 
