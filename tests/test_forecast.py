@@ -31,7 +31,7 @@ def numbers_and_ids(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(NUMBERS, dtype=torch.float64), torch.tensor(number_ids(model, "test"))
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2", "neox")
+@pytest.mark.families("gpt2", "gemma2")
 def test_influence_distribution_and_check_are_those_of_plain_autograd(pair: families.Pair) -> None:
     result = ts.forecast_scope(pair.model, SERIES, truth=2.0, methods=METHODS)
     tokens = result.attributions["temperature"].tokens
@@ -67,8 +67,8 @@ def test_influence_distribution_and_check_are_those_of_plain_autograd(pair: fami
     check = result.gaussian
     assert check is not None
     assert check.variance == pytest.approx(float(s2.detach()), rel=1e-5)
-    assert check.cosine == pytest.approx(float(-(g_beta @ g_s2) / (g_beta.norm() * g_s2.norm())), abs=1e-4)
-    assert check.norm_ratio == pytest.approx(float(g_beta.norm() / g_s2.norm()), rel=1e-4)
+    assert check.cosine == pytest.approx(float((-(g_beta @ g_s2) / (g_beta.norm() * g_s2.norm())).detach()), abs=1e-4)
+    assert check.norm_ratio == pytest.approx(float((g_beta.norm() / g_s2.norm()).detach()), rel=1e-4)
 
 
 def test_one_scope_or_several_one_series_or_many_give_the_same_numbers(kind: str) -> None:

@@ -55,7 +55,10 @@ def test_influence_on_matching_motifs_is_found() -> None:
     assert np.mean([t.percentile for t in found]) > 0.9
 
 
-@pytest.mark.parametrize("kind", ["noise", "smooth noise", "recency", "recency and noise"])
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("noise", "recency", "recency and noise")]
+
+
+@pytest.mark.parametrize("kind", ["smooth noise", *SLOW])
 def test_influence_that_ignores_motifs_is_not_found(kind: str) -> None:
     rng, tests = np.random.default_rng(1), []
     for seed in range(100):

@@ -57,9 +57,9 @@ def test_the_phase_contrast_is_that_of_a_planted_profile(study: Any) -> None:
             distance = torch.arange(43, 0, -1, dtype=torch.float64)
             self.influence = torch.where(distance % 6 == phase, torch.e, 1.0) / distance
 
-    assert study.phase_contrast(Planted(0), 6, 0) == pytest.approx(5 / 6, abs=0.02)
-    assert study.phase_contrast(Planted(0), 6, 2) == pytest.approx(-1 / 6, abs=0.05)
-    assert study.phase_contrast(Planted(2), 6, 2) == pytest.approx(5 / 6, abs=0.05)
+    assert study.phase_contrast(Planted(0), 6, 0) == pytest.approx(5 / 6, abs=0.06)
+    assert study.phase_contrast(Planted(0), 6, 2) == pytest.approx(-1 / 6, abs=0.06)
+    assert study.phase_contrast(Planted(2), 6, 2) == pytest.approx(5 / 6, abs=0.06)
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def forecast_scope(
     Cost: one forward per batch and one vector-Jacobian product per scope, with one more each for ``"temperature"`` and
         ``"moment_variance"`` if they are not among ``methods``: the check of Proposition 1 compares their gradients.
 
-    >>> result = forecast_scope(model, periodic(40, period=5), methods=("temperature", "semantic"))
+    >>> result = forecast_scope(model, timeseries.periodic(40, period=5), methods=("temperature", "semantic"))
     >>> len(result.influence), result.methods, result.prediction.mass > 0.5
     (40, ('temperature', 'semantic'), True)
 

@@ -124,7 +124,7 @@ def rolling_forecast(
 
     Cost: that of :func:`tl_scopes.attribution_matrix` for one row per forecast, and one forward.
 
-    >>> rolling = rolling_forecast(model, encode(periodic(24, period=5)), first=12)
+    >>> rolling = rolling_forecast(model, encode(timeseries.periodic(24, period=5)), first=12)
     >>> rolling.influence.shape, len(rolling.predictions)
     (torch.Size([13, 24]), 13)
 
