@@ -91,6 +91,7 @@ def word_tokenizer(pieces: list[str], split: str) -> PreTrainedTokenizerFast:
         name_or_path="tiny",
         add_bos_token=True,
         bos_token="<bos>",
+        pad_token="<unk>",
         unk_token="<unk>",
         clean_up_tokenization_spaces=False,
     )

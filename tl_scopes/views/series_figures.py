@@ -19,7 +19,7 @@ TRUTH = "#b2182b"
 
 def forecast_figure(forecast: Forecast) -> Any:
     """A row per scope: the series coloured by influence with bars under it; beside it the predicted distribution."""
-    from matplotlib.figure import Figure
+    from tl_scopes.views.figures import Figure
 
     rows = len(forecast.methods)
     notes = [line for note in forecast.notes for line in textwrap.wrap(note, 150)]
@@ -99,7 +99,7 @@ def _distribution(axes: Any, forecast: Forecast, *, legend: bool) -> None:
 
 def rolling_figure(rolling: RollingForecast) -> Any:
     """Above: the series with the predicted mean and interval; below: influence, a row per forecast, rows normalised."""
-    from matplotlib.figure import Figure
+    from tl_scopes.views.figures import Figure
 
     frame = rolling.to_frame()
     figure = Figure(figsize=(8.5, 8), dpi=150, layout="constrained")
