@@ -19,16 +19,20 @@ _NAME = re.compile(r"^([\w, |*]+): (.*)", re.DOTALL)
 
 def page() -> str:
     """The whole page."""
-    names = [n for n in tl_scopes.__all__ if not n.startswith("__")]
-    values = {n: getattr(tl_scopes, n) for n in names}
-    functions = sorted(n for n in names if not inspect.isclass(values[n]))
-    classes = sorted(n for n in names if inspect.isclass(values[n]))
-    taken = {n.lower() for n in functions}  # a second heading of one name gets -1
-    anchors = {n: n.lower() + ("-1" if n.lower() in taken else "") for n in classes}
+    values: dict[str, Any] = {}
+    for name in (n for n in tl_scopes.__all__ if not n.startswith("__")):
+        value = getattr(tl_scopes, name)
+        inside = {f"{name}.{n}": getattr(value, n) for n in value.__all__} if inspect.ismodule(value) else {name: value}
+        values |= inside
+    functions = sorted(n for n in values if not inspect.isclass(values[n]))
+    classes = sorted(n for n in values if inspect.isclass(values[n]))
+    anchors = {n: n.lower().replace(".", "") for n in values}
+    taken = {anchors[n] for n in functions}  # a second heading of one name gets -1
+    anchors |= {n: anchors[n] + "-1" for n in classes if anchors[n] in taken}
     parts = [
         "# API reference\n",
         "Written by `python docs/make_api.py` from the docstrings; do not edit. `import tl_scopes as tls`.\n",
-        "**Functions**: " + " · ".join(f"[{n}](#{n})" for n in functions) + "\n",
+        "**Functions**: " + " · ".join(f"[{n}](#{anchors[n]})" for n in functions) + "\n",
         "**Results**: " + " · ".join(f"[{n}](#{anchors[n]})" for n in classes) + "\n",
     ]
     parts += [_function(n, values[n]) for n in functions]
