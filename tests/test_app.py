@@ -17,10 +17,11 @@ from test_views import HOSTILE, attribution
 
 import tl_scopes as tls
 from tl_scopes import cli, cli_app
+from tl_scopes.app import workbench
 from tl_scopes.app.guard import HEADERS, MOST_BYTES
 from tl_scopes.app.menu import MENU
 from tl_scopes.app.server import create_app
-from tl_scopes.app.workbench import KEPT, Question, Workbench
+from tl_scopes.app.workbench import Question, Workbench
 from tl_scopes.demo import DEMO_PROMPTS
 
 pytestmark = pytest.mark.enable_socket  # the client's event loop wakes itself through a socket pair
@@ -135,10 +136,12 @@ def test_computations_run_one_at_a_time(demo_model, monkeypatch) -> None:
     assert most == [1, 1, 1]
 
 
-def test_old_results_are_forgotten_and_the_page_is_told(client, demo_model) -> None:
+def test_old_results_are_forgotten_and_the_page_is_told(client, monkeypatch) -> None:
+    monkeypatch.setattr(workbench, "KEPT", 3)
     first = explained(client)["id"]
     saved = client.get(f"/download/{first}.json").json()
-    for i in range(KEPT):
+    for i in range(3):
+        assert client.get(f"/api/view/{first}").status_code == 200, "three are kept"
         body = json.dumps({**saved, "method": f"m{i}"})
         assert client.post("/api/open", content=body, headers={"Content-Type": "application/json"}).status_code == 200
     answer = client.get(f"/api/view/{first}")
@@ -152,6 +155,20 @@ def test_matrix_is_the_packages(client, demo_model) -> None:
     assert client.get(f"/download/{answer['id']}.html").text == wanted.html()
     hidden = client.get(f"/api/view/{answer['id']}?specials=0").json()["html"]
     assert "Left out as sources" in hidden
+
+
+@pytest.mark.parametrize(("what", "own"), [("layers", {"relative": True}), ("heads", {})])
+def test_layers_and_heads_are_the_packages(what, own, client, demo_model) -> None:
+    asked = question(method="contrast_scope", target=" dog", foil=" cat", pos=-2)
+    answer = client.post(f"/api/{what}", json=asked)
+    assert answer.status_code == 200, answer.text
+    function = {"layers": tls.layer_influence, "heads": tls.head_influence}[what]
+    wanted = function(demo_model, PROMPT, method="contrast", target=" dog", foil=" cat", pos=-2, **own)
+    key = answer.json()["id"]
+    assert client.get(f"/download/{key}.html?specials=0").text == wanted.without("special").html()
+    assert client.get(f"/download/{key}.json").status_code == 400
+    refused = client.post(f"/api/{what}", json=question(method="smoothgrad"))
+    assert f"SmoothGrad has no {what}" in refused.json()["error"]
 
 
 def test_examples_are_the_demos(client) -> None:
@@ -205,7 +222,7 @@ def test_a_mistake_is_a_message(changes, reason, client, unchecked) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"model": "demo"}'])
-@pytest.mark.parametrize("path", ["explain", "matrix", "open"])
+@pytest.mark.parametrize("path", ["explain", "open"])
 def test_a_body_that_is_no_question_is_a_message(path, body, client, unchecked) -> None:
     answer = client.post(f"/api/{path}", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400, answer.text

@@ -211,6 +211,21 @@ def test_the_matrix_lights_up_sources_and_shows_predictions(app, demo_model) -> 
     assert page.locator(".tls-beside bdi").all_text_contents()[: len(wanted)] == [visible(text) for text, _ in wanted]
 
 
+def test_layers_and_heads_are_maps_that_name_the_hovered_cell(app) -> None:
+    page = app()
+    explain(page, PROMPT, target=" dog")
+    for tab, cell in (("layers", "layer "), ("heads", "head ")):
+        page.click(f"#tab-{tab}")
+        page.wait_for_selector("#panel .tls-map td")
+        drawn(page)
+        page.hover("#panel .tls-map td:not(.tls-hid) >> nth=-1")
+        assert page.locator("#panel .tls-read").last.text_content().startswith(cell)
+    page.select_option("#method", "leave_one_out")
+    assert page.is_disabled("#tab-layers")
+    assert page.is_disabled("#tab-matrix")
+    assert page.get_attribute("#tab-tokens", "aria-selected") == "true"
+
+
 def test_files_are_shared(app, demo_model, tmp_path: Path) -> None:
     page = app()
     explain(page, PROMPT, target=" dog")

@@ -74,11 +74,11 @@ function explain() {
   fetchTab();
 }
 
-const WORKING = { tokens: "Explaining …", matrix: "Explaining every token …", layers: "Looking at every layer …" };
+const WORKING = { tokens: "Explaining …", matrix: "Explaining every token …", layers: "Looking at every layer …", heads: "Looking at every head …" };
 
 function fetchTab() {
   if (!state.question) return;
-  const path = { tokens: "explain", matrix: "matrix", layers: "layers" }[state.tab];
+  const path = state.tab === "tokens" ? "explain" : state.tab;
   const asked = state.question;
   answered(WORKING[state.tab], () => ask(`api/${path}?${how()}`, asked), show);
 }
@@ -93,11 +93,11 @@ function showOptions() {
   $("explains").textContent = chosen.explains + ".";
   for (const element of document.querySelectorAll("[data-option]"))
     element.hidden = !chosen.options.includes(element.dataset.option);
-  for (const tab of document.querySelectorAll("[role=tab]:not(#tab-tokens)")) {
-    tab.disabled = chosen.matrix === null;
-    tab.title = chosen.matrix === null ? `${chosen.title} has no such view; choose a scope` : "";
+  for (const [tab, method] of [["matrix", chosen.matrix], ["layers", chosen.inside], ["heads", chosen.inside]]) {
+    $(`tab-${tab}`).disabled = method === null;
+    $(`tab-${tab}`).title = method === null ? `${chosen.title} has no such view; choose a scope` : "";
+    if (method === null && state.tab === tab) select("tokens");
   }
-  if (chosen.matrix === null && state.tab !== "tokens") select("tokens");
 }
 
 // -- the answer ----------------------------------------------------------------------------------------------

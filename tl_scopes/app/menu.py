@@ -24,7 +24,8 @@ class Entry:
         title: on the page.
         explains: one line below the choice.
         options: arguments that the page asks for.
-        matrix: method of ``attribution_matrix`` and of ``layer_influence``, or None where there is none.
+        matrix: method of ``attribution_matrix``, or None where there is none.
+        inside: method of ``layer_influence`` and ``head_influence``, or None.
         baseline: listed among the baselines.
     """
 
@@ -33,6 +34,7 @@ class Entry:
     explains: str
     options: tuple[Option, ...] = ()
     matrix: str | None = None
+    inside: str | None = None
     baseline: bool = False
     call: Callable[..., Attribution] = field(repr=False, default=lambda: NotImplemented)
 
@@ -41,8 +43,9 @@ class Entry:
         return {key: value for key, value in asdict(self).items() if key != "call"}
 
 
-def _entry(name: str, title: str, explains: str, *options: Option, matrix: str | None = None) -> Entry:
-    return Entry(name, title, explains, options, matrix, call=getattr(tls, name))
+def _entry(name: str, title: str, explains: str, *options: Option, matrix: bool = True) -> Entry:
+    method = name.removesuffix("_scope")
+    return Entry(name, title, explains, options, method if matrix else None, method, call=getattr(tls, name))
 
 
 def _baseline(name: str, title: str, explains: str, *options: Option) -> Entry:
@@ -52,17 +55,22 @@ def _baseline(name: str, title: str, explains: str, *options: Option) -> Entry:
 MENU: Mapping[str, Entry] = {
     entry.name: entry
     for entry in (
-        _entry("semantic_scope", "Semantic", "What moves the logit of one token", "target", matrix="semantic"),
-        _entry("contrast_scope", "Contrast", "Why this token and not that", "target", "foil", matrix="contrast"),
-        _entry("fisher_scope", "Fisher", "What moves the whole distribution", "rank", matrix="fisher"),
-        _entry("temperature_scope", "Temperature", "What moves the model's confidence", matrix="temperature"),
+        _entry("semantic_scope", "Semantic", "What moves the logit of one token", "target"),
+        _entry("contrast_scope", "Contrast", "Why this token and not that", "target", "foil"),
+        _entry("fisher_scope", "Fisher", "What moves the whole distribution", "rank"),
+        _entry("temperature_scope", "Temperature", "What moves the model's confidence"),
         _entry(
             "total_information",
             "Total information",
             "The whole distribution, in all directions",
-            matrix="total_information",
         ),
-        _entry("moment_scope", "Numeric moment", "What moves the mean or spread of a predicted number", "moment"),
+        _entry(
+            "moment_scope",
+            "Numeric moment",
+            "What moves the mean or spread of a predicted number",
+            "moment",
+            matrix=False,
+        ),
         _baseline("input_x_gradient", "Input × Gradient", "Embedding times gradient of the logit", "target"),
         _baseline("integrated_gradients", "Integrated Gradients", "Gradients on the way from zero", "target"),
         _baseline("smoothgrad", "SmoothGrad", "Gradient averaged over noisy inputs", "target"),

@@ -4,7 +4,7 @@
 GET   ``/``                    the page; ``/app.css``, ``/app.js``, ``/views.css``, ``/views.js``
 GET   ``/api/options``         models, methods, examples
 POST  ``/api/explain``         a question to an answer: id, tokens, predictions, picture
-POST  ``/api/matrix``          the same for all targets of the text
+POST  ``/api/matrix``          the same for all targets of the text; ``/api/layers``, ``/api/heads`` inside the model
 POST  ``/api/open``            a saved attribution to an answer
 GET   ``/api/view/{id}``       the same answer shown otherwise: ``?words=1&specials=0&scale=log``
 GET   ``/download/{id}.html``  the standalone page; ``.json`` is what ``Attribution.save`` writes
@@ -54,8 +54,15 @@ def create_app(workbench: Workbench, host: str = "127.0.0.1") -> Guard:
     api = _Api(workbench)
     routes += [
         Route("/api/options", api.options),
-        Route("/api/explain", api.explain, methods=["POST"]),
-        Route("/api/matrix", api.matrix, methods=["POST"]),
+        *(
+            Route(f"/api/{name}", api.asks(compute), methods=["POST"])
+            for name, compute in {
+                "explain": workbench.explain,
+                "matrix": workbench.matrix,
+                "layers": workbench.layers,
+                "heads": workbench.heads,
+            }.items()
+        ),
         Route("/api/open", api.open, methods=["POST"]),
         Route("/api/view/{key}", api.view),
         Route("/download/{key}.{kind}", api.download),
@@ -80,13 +87,14 @@ class _Api:
     async def options(self, request: Request) -> Response:
         return JSONResponse(self.workbench.options())
 
-    async def explain(self, request: Request) -> Response:
-        question = Question.of(await _json(request))
-        return await self._answer(await run_in_threadpool(self.workbench.explain, question), request)
+    def asks(self, compute: Callable[[Question], str]) -> Callable[[Request], Awaitable[Response]]:
+        """The route of one kind of question."""
 
-    async def matrix(self, request: Request) -> Response:
-        question = Question.of(await _json(request))
-        return await self._answer(await run_in_threadpool(self.workbench.matrix, question), request)
+        async def route(request: Request) -> Response:
+            question = Question.of(await _json(request))
+            return await self._answer(await run_in_threadpool(compute, question), request)
+
+        return route
 
     async def open(self, request: Request) -> Response:
         text = await _text(request)
@@ -125,7 +133,7 @@ class _Api:
 def _facts(result: Result, by_token: Result) -> dict[str, Any]:
     """What the page needs besides the picture: where a click on a token, a word or a prediction leads."""
     if not isinstance(result, Attribution) or not isinstance(by_token, Attribution):
-        return {"kind": "matrix", "method": result.method}
+        return {"kind": "picture", "method": result.method}
     words = result.details.get("words")
     return {
         "kind": "attribution",

@@ -20,16 +20,17 @@ import tl_scopes as tls
 from tl_scopes.app.menu import MENU, Entry
 from tl_scopes.attribution import Attribution
 from tl_scopes.demo import DEMO_PROMPTS
+from tl_scopes.inside import HeadInfluence, LayerInfluence
 from tl_scopes.matrix import AttributionMatrix
 from tl_scopes.model import LensModel
-from tl_scopes.views import View, matrix, tokens
+from tl_scopes.views import View, influence, matrix, tokens
 
 KEPT = 64
 """Results that are kept; the oldest is forgotten first."""
 MOST_CHARACTERS = 200_000
 """Longest text that is handed to a tokenizer at all; what fits is for the model's context to say."""
 Scale = Literal["auto", "linear", "log"]
-Result = Attribution | AttributionMatrix
+Result = Attribution | AttributionMatrix | LayerInfluence | HeadInfluence
 
 
 @dataclass(frozen=True)
@@ -128,13 +129,32 @@ class Workbench:
     def matrix(self, question: Question) -> str:
         """The matrix of all predictions of the text; its id."""
         entry = MENU[question.method]
-        method = self._every_target("matrix", entry)
+        method = self._method("matrix", entry, entry.matrix)
 
         def compute(model: LensModel) -> AttributionMatrix:
             chosen = {name: getattr(question, name) for name in entry.options if name in ("foil", "rank")}
             return tls.attribution_matrix(model, question.prompt, method=method, **chosen)
 
         return self._computed("matrix", question, compute)
+
+    def layers(self, question: Question) -> str:
+        """Influence of the residual stream at every layer; its id."""
+        return self._inside("layers", question, tls.layer_influence, relative=True)
+
+    def heads(self, question: Question) -> str:
+        """Influence through every attention head; its id."""
+        return self._inside("heads", question, tls.head_influence)
+
+    def _inside(self, what: str, question: Question, function: Any, **own: Any) -> str:
+        entry = MENU[question.method]
+        method = self._method(what, entry, entry.inside)
+
+        def compute(model: LensModel) -> Result:
+            chosen = {name: getattr(question, name) for name in entry.options}
+            result: Result = function(model, question.prompt, method=method, pos=question.pos, **chosen, **own)
+            return result
+
+        return self._computed(what, question, compute)
 
     def open(self, text: str) -> str:
         """A file that ``Attribution.save`` wrote; its id."""
@@ -155,11 +175,11 @@ class Workbench:
             raise ValueError(f"This file is not as Attribution.save writes it ({error})") from error
         return self._keep(_key("opened", text), attribution)
 
-    def _every_target(self, what: str, entry: Entry) -> Any:
-        if entry.matrix is None:
-            able = ", ".join(e.title for e in MENU.values() if e.matrix is not None)
+    def _method(self, what: str, entry: Entry, method: str | None) -> Any:
+        if method is None:
+            able = ", ".join(e.title for e in MENU.values() if (e.matrix if what == "matrix" else e.inside) is not None)
             raise ValueError(f"{entry.title} has no {what}. Choose one of: {able}")
-        return entry.matrix
+        return method
 
     def _computed(self, what: str, question: Question, compute: Callable[[LensModel], Result]) -> str:
         if question.model not in self._models:
@@ -194,13 +214,15 @@ class Workbench:
     def view(self, key: str, *, words: bool = False, specials: bool = True, scale: Scale = "auto") -> View:
         """The picture of a result, as the package draws it everywhere."""
         result = self.result(key, words=words, specials=specials)
-        return tokens(result, scale=scale) if isinstance(result, Attribution) else matrix(result)
+        if isinstance(result, Attribution):
+            return tokens(result, scale=scale)
+        return matrix(result) if isinstance(result, AttributionMatrix) else influence(result)
 
     def saved(self, key: str, *, specials: bool = True) -> bytes:
         """What ``Attribution.save`` writes: one score per token, without loss."""
         result = self.result(key, specials=specials)
         if not isinstance(result, Attribution):
-            raise ValueError("A matrix is shared as a page (HTML); only single attributions are saved as JSON")
+            raise ValueError("Only single attributions are saved as JSON; share this as a page (HTML)")
         with tempfile.TemporaryDirectory() as folder:
             return result.save(Path(folder) / "saved.json").read_bytes()
 
