@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from tl_scopes.sink_result import AttentionSinks, PositionalBaseline
     from tl_scopes.sinks import attention_sinks, positional_baseline
     from tl_scopes.spectrum import FisherSpectrum, fisher_spectrum
+    from tl_scopes.substitution import Substitutions, substitutions
     from tl_scopes.verification import Verification, verify
 
     __version__: str
@@ -55,6 +56,8 @@ _HOME = {
     "sae_feature": "features",
     "PatchTop": "patching",
     "patch_top": "patching",
+    "Substitutions": "substitution",
+    "substitutions": "substitution",
     "Verification": "verification",
     "verify": "verification",
     "AttentionSinks": "sink_result",
@@ -117,6 +120,7 @@ __all__ = [
     "ModelReport",
     "PatchTop",
     "PositionalBaseline",
+    "Substitutions",
     "TokenScore",
     "Verification",
     "__version__",
@@ -149,6 +153,7 @@ __all__ = [
     "scopes",
     "semantic_scope",
     "smoothgrad",
+    "substitutions",
     "temperature_scope",
     "timeseries",
     "total_information",

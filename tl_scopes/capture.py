@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,24 @@ def differentiable(model: LensModel) -> Iterator[None]:
         for parameter in trainable:
             parameter.requires_grad_(False)
         yield
+
+
+class _Stop(Exception):
+    """Ends a forward that has shown what was wanted."""
+
+
+def embedded(model: LensModel, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens d_model"]:
+    """What ``hook_embed`` holds for each token alone; no layer is run."""
+    got: list[Tensor] = []
+
+    def stop(activation: Tensor, hook: Any) -> None:
+        got.append(activation[:, 0].clone())
+        raise _Stop
+
+    rows = tokens[:, None].to(source_device(model))
+    with torch.no_grad(), attached(model.hook_dict, [("hook_embed", stop)]), suppress(_Stop):
+        model(rows, return_type="logits", attention_mask=torch.ones_like(rows), **forward_options(model))
+    return got[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from tl_scopes.views.plots import COLOURS
 from tl_scopes.views.wording import number, visible
 
 if TYPE_CHECKING:
+    from tl_scopes.substitution import Substitutions
     from tl_scopes.verification import Verification
 
 KINDS = {
@@ -127,6 +128,39 @@ def verification_body(result: Verification) -> str:
 def verification_page(result: Verification) -> str:
     """The same as a page of its own."""
     return page(of_verification(result))
+
+
+def of_substitutions(result: Substitutions) -> Scatter:
+    """The swaps of one token."""
+    frame = result.to_frame()
+    points = tuple(Point(row.predicted, row.measured, visible(row.token), "") for row in frame.itertuples())
+    rows = tuple(
+        (visible(r.token), *(number(v) for v in (r.predicted, r.measured, r.delta_logit, r.delta_log_prob)))
+        for r in frame.itertuples()
+    )
+    return Scatter(
+        f"Another token in place of {visible(result.token)!r}: change of {visible(result.scalar)}",
+        result.unit,
+        f"Spearman {result.spearman:.2f} over {len(frame)} swaps",
+        points,
+        ("token", "predicted", "measured", "Δlogit", "Δlog p"),
+        rows,
+    )
+
+
+def substitutions_figure(result: Substitutions) -> Any:
+    """Scatter of the swaps."""
+    return figure(of_substitutions(result))
+
+
+def substitutions_body(result: Substitutions) -> str:
+    """The picture and the table, for a notebook."""
+    return body(of_substitutions(result))
+
+
+def substitutions_page(result: Substitutions) -> str:
+    """The same as a page of its own."""
+    return page(of_substitutions(result))
 
 
 def figure(scatter: Scatter) -> Any:
