@@ -15,10 +15,10 @@ from tokenizers import Tokenizer, models
 from tl_scopes.model import bridge_class
 
 
-def gpt2_small(seed: int = 0) -> Any:
+def gpt2_small(seed: int = 0, n_ctx: int = 1024) -> Any:
     """M1, eager attention, frozen."""
     torch.manual_seed(seed)
-    config = transformers.GPT2Config(n_ctx=1024, attn_implementation="eager")
+    config = transformers.GPT2Config(n_ctx=n_ctx, n_positions=n_ctx, attn_implementation="eager")
     model = transformers.GPT2LMHeadModel(config).eval().requires_grad_(False)
     # Fresh norms have one gain for all units, which makes ‖y‖ constant: the Temperature Scope would be refused.
     torch.nn.init.normal_(model.transformer.ln_f.weight, 1.0, 0.3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import families
 import pytest
+import scipy.stats
 import torch
 
 import tl_scopes as tls
@@ -74,3 +75,68 @@ def test_unknown_findings_are_a_key_error() -> None:
     report = tls.check_model(families.build("gpt2", families.kinds_available()[-1], torch.float32).model)
     with pytest.raises(KeyError, match="the report has"):
         report["nothing"]
+
+
+# -- half precision against float32 ------------------------------------------------------------------
+
+
+def copy_in_float32(family: str, kind: str, dtype: torch.dtype) -> families.Pair:
+    """A model whose weights and tables (rotary angles) are those of the half-precision one, raised one by one."""
+    half, full = families.build(family, kind, dtype), families.build(family, kind, torch.float32, fresh=True)
+    with torch.no_grad():
+        for kind_of in ("parameters", "buffers"):
+            for own, rounded in zip(getattr(full.model, kind_of)(), getattr(half.model, kind_of)(), strict=True):
+                own.copy_(rounded)
+    return full
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.families("gpt2", "llama", "gemma2")
+def test_precision_is_the_rank_correlation_with_the_same_weights_in_float32(pair, dtype: torch.dtype) -> None:
+    half = families.build(pair.family, pair.kind, dtype).model
+    tokens = families.prompt_tokens(24)
+    finding = tls.check_model(half, precision_prompt=tokens)["precision"]
+    full = copy_in_float32(pair.family, pair.kind, dtype).model
+    target = tls.semantic_scope(half, tokens).target
+    scopes = dict(semantic=tls.semantic_scope, fisher=tls.fisher_scope, temperature=tls.temperature_scope)
+    expected = []
+    for name, scope in scopes.items():
+        options = {"target": target} if name == "semantic" else {}
+        a, b = (scope(model, tokens, **options).scores for model in (half, full))
+        expected.append(f"{name} {scipy.stats.spearmanr(a, b).statistic:.3f}")
+    dtype_name = str(dtype).removeprefix("torch.")
+    assert finding.text == f"rank correlation of {dtype_name} with float32 over 24 tokens: {', '.join(expected)}"
+    assert finding.ok, str(finding)
+
+
+def test_a_ranking_that_half_precision_destroys_is_said_with_the_remedy() -> None:
+    model = families.build("gpt2", families.kinds_available()[-1], torch.bfloat16, fresh=True).model
+
+    def coarse(activation: torch.Tensor, hook) -> torch.Tensor:
+        if activation.dtype != torch.bfloat16:
+            return activation
+        generator = torch.Generator().manual_seed(0)
+        return activation + torch.randn(activation.shape, generator=generator).to(activation)  # a broken kernel
+
+    model.hook_dict["blocks.0.hook_resid_post"].add_hook(coarse)
+    finding = tls.check_model(model, precision_prompt=families.prompt_tokens(24))["precision"]
+    assert not finding.ok
+    assert finding.remedy == "Load the model in float32"
+
+
+@pytest.mark.parametrize("kind", families.kinds_available())
+def test_the_weights_are_the_very_tensors_of_before(kind: str) -> None:
+    model = families.build("llama", kind, torch.bfloat16, fresh=True).model
+    before = [(t.data_ptr(), t.dtype) for t in (*model.parameters(), *model.buffers())]
+    dtype = model.cfg.dtype
+    tls.check_model(model, precision_prompt=families.prompt_tokens(8))
+    assert [(t.data_ptr(), t.dtype) for t in (*model.parameters(), *model.buffers())] == before
+    assert model.cfg.dtype == dtype
+
+
+def test_a_full_precision_model_has_nothing_to_compare() -> None:
+    model = families.build("gpt2", families.kinds_available()[-1], torch.float32).model
+    report = tls.check_model(model, precision_prompt=families.prompt_tokens(8))
+    assert report["precision"].text == "float32: nothing to compare"
+    with pytest.raises(ValueError, match="2 tokens; a ranking needs at least 3"):
+        tls.check_model(model, precision_prompt=families.prompt_tokens(2))

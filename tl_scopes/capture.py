@@ -7,8 +7,9 @@
   explained positions **before** the unembedding, so that logits exist only where they are read;
 * any other activation that was asked for, as TransformerLens' cache would hold it.
 
-Hooks, ``requires_grad`` flags and grad mode are the caller's again in ``finally``. Hook names are the same in both model
-classes; what differs between classes is in :mod:`tl_scopes.model`.
+With ``checkpoint`` the blocks keep only their inputs (:mod:`tl_scopes.checkpointing`). Hooks, ``requires_grad`` flags
+and grad mode are the caller's again in ``finally``. Hook names are the same in both model classes; what differs between
+classes is in :mod:`tl_scopes.model`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_scopes.checkpointing import checkpointed_blocks
 from tl_scopes.model import LensModel, forward_options, model_state, source_device
 
 if TYPE_CHECKING:
@@ -128,6 +130,100 @@ class ForwardPass:
     activations: dict[str, Tensor]
 
 
+class _Taps:
+    """The hooks of one run at the explained (row, column) pairs, and what they record."""
+
+    def __init__(self, rows: Int[Tensor, " read"], columns: Int[Tensor, " read"]) -> None:
+        self.rows, self.columns = rows, columns
+        self.got: dict[str, Tensor] = {}
+        self.picked: dict[str, Tensor] = {}
+        self._leaves: dict[str, Tensor] = {}
+        self._stand_ins: dict[Hook, Hook] = {}
+
+    def observe(self, name: str) -> Hook:
+        """Record the activation."""
+
+        def hook(activation: Tensor, hook: Any) -> None:
+            self.got.setdefault(name, activation)
+
+        self._stand_ins[hook] = lambda activation, hook: None
+        return hook
+
+    def differentiate(self, name: str) -> Hook:
+        """Record the activation on the graph; begin the graph here if there is none yet."""
+        leaves = self._leaves
+
+        def hook(activation: Tensor, hook: Any) -> Tensor:
+            if not activation.requires_grad:
+                # A copy goes on, so that a user's in-place edit further down never meets a leaf.
+                self.got[name] = leaves[name] = activation.detach().requires_grad_(True)
+                return leaves[name].clone()
+            self.got.setdefault(name, activation)
+            return activation  # on the bridge, q/k/v/z are off the path unless the hook returns them
+
+        self._stand_ins[hook] = lambda activation, hook: leaves[name].clone() if name in leaves else activation
+        return hook
+
+    def pick(self, name: str, check: Callable[[Tensor], None]) -> Hook:
+        """Record the explained positions of the activation, once ``check`` lets it pass."""
+        at = _index(self.rows, self.columns)
+
+        def hook(activation: Tensor, hook: Any) -> Tensor:
+            check(activation)
+            self.picked.setdefault(name, at(activation))
+            return activation
+
+        def same(activation: Tensor, hook: Any) -> Tensor:
+            at(activation)
+            return activation
+
+        self._stand_ins[hook] = same
+        return hook
+
+    def read_out(self, activation: Tensor, hook: Any) -> Tensor:
+        """Record y, and let nothing else go on to the unembedding."""
+        y = _index(self.rows, self.columns)(activation)
+        self.picked["y"] = y
+        return y[None]
+
+    def raw(self, activation: Tensor, hook: Any) -> Tensor:
+        """Record ``y W_U + b_U``."""
+        self.picked["raw_logits"] = activation
+        return activation
+
+    def again(self, hook: Hook) -> Hook:
+        """A hook that does to the graph what ``hook`` did, for a block computed again.
+
+        It records nothing and refers to no tensor of the graph (leaves have no history), so that the graph is not
+        kept alive by what it holds.
+        """
+        return self._stand_ins[hook]
+
+
+def _index(rows: Tensor, columns: Tensor) -> Callable[[Tensor], Tensor]:
+    """Cuts (row, column) pairs out of an activation, wherever it lives."""
+    return lambda activation: activation[rows.to(activation.device), columns.to(activation.device)]
+
+
+def _by_position(shape: torch.Size, target: str, call: str) -> Callable[[Tensor], None]:
+    """Refuses an activation that is not ``[batch, pos, ...]``."""
+
+    def check(activation: Tensor) -> None:
+        if activation.shape[:2] != shape or target.rsplit(".", 1)[-1] in BY_HEAD_FIRST:
+            raise ValueError(
+                f"{call}(target_hook={target!r}): the activation there is {list(activation.shape)}, and a target "
+                f"needs [batch, pos, ...] = {[*shape]} first, to be read at one position. Use a hook such "
+                "as 'blocks.0.hook_resid_post', 'blocks.0.attn.hook_z' or 'blocks.0.mlp.hook_post'"
+            )
+
+    return check
+
+
+def _of_block(i: int, hooks: Sequence[tuple[str, Hook]]) -> list[tuple[str, Hook]]:
+    """Those inside the i-th block."""
+    return [(name, hook) for name, hook in hooks if name.startswith(f"blocks.{i}.")]
+
+
 def forward_pass(
     model: LensModel,
     tokens: Int[Tensor, "batch pos"],
@@ -138,6 +234,7 @@ def forward_pass(
     target: str = Y_HOOK,
     grads: Sequence[str] = (),
     cache: NamesFilter = None,
+    checkpoint: bool = False,
     call: str,
 ) -> ForwardPass:
     """Run the model once with gradients ending at ``source``; call inside :func:`differentiable`.
@@ -153,6 +250,7 @@ def forward_pass(
         target: hook where directions live.
         grads: further hooks whose gradient is wanted.
         cache: further hooks whose activation is wanted.
+        checkpoint: keep only the inputs of the blocks and compute their insides again in each backward.
     """
     points = model.hook_dict
     for argument, names in (("at", [source]), ("target_hook", [target]), ("grads_at", grads)):
@@ -163,70 +261,30 @@ def forward_pass(
         require_hook(model, points, name, call, "cache")
 
     device = source_device(model)
-    rows = torch.arange(len(tokens), device=device) if rows is None else rows.to(device)
-    columns = read.to(device)
-    got: dict[str, Tensor] = {}
-    picked: dict[str, Tensor] = {}
-
-    def observe(name: str) -> Hook:
-        def hook(activation: Tensor, hook: Any) -> None:
-            got.setdefault(name, activation)
-
-        return hook
-
-    def differentiate(name: str) -> Hook:
-        def hook(activation: Tensor, hook: Any) -> Tensor:
-            if not activation.requires_grad:
-                # A copy goes on, so that a user's in-place edit further down never meets a leaf.
-                got[name] = activation.detach().requires_grad_(True)
-                return got[name].clone()
-            got.setdefault(name, activation)
-            return activation  # on the bridge, q/k/v/z are off the path unless the hook returns them
-
-        return hook
-
-    def pick(name: str) -> Hook:
-        def hook(activation: Tensor, hook: Any) -> Tensor:
-            if activation.shape[:2] != tokens.shape or target.rsplit(".", 1)[-1] in BY_HEAD_FIRST:
-                raise ValueError(
-                    f"{call}(target_hook={target!r}): the activation there is {list(activation.shape)}, and a target "
-                    f"needs [batch, pos, ...] = {[*tokens.shape]} first, to be read at one position. Use a hook such "
-                    "as 'blocks.0.hook_resid_post', 'blocks.0.attn.hook_z' or 'blocks.0.mlp.hook_post'"
-                )
-            at = (rows.to(activation.device), columns.to(activation.device))
-            picked.setdefault(name, activation[at])
-            return activation
-
-        return hook
-
-    def read_out(activation: Tensor, hook: Any) -> Tensor:
-        y = activation[rows.to(activation.device), columns.to(activation.device)]
-        picked["y"] = y
-        return y[None]
-
-    def raw(activation: Tensor, hook: Any) -> Tensor:
-        picked["raw_logits"] = activation
-        return activation
-
+    taps = _Taps(torch.arange(len(tokens), device=device) if rows is None else rows.to(device), read.to(device))
     differentiated = dict.fromkeys((source, *grads))
-    hooks = [(name, differentiate(name)) for name in differentiated]
-    hooks += [(name, observe(name)) for name in dict.fromkeys(cached) if name not in differentiated]
+    hooks = [(name, taps.differentiate(name)) for name in differentiated]
+    hooks += [(name, taps.observe(name)) for name in dict.fromkeys(cached) if name not in differentiated]
     if target != Y_HOOK:
-        hooks.append((target, pick("hidden")))
-    hooks += [(Y_HOOK, read_out), (RAW_LOGITS_HOOK, raw)]
-    with attached(points, hooks):
+        hooks.append((target, taps.pick("hidden", _by_position(tokens.shape, target, call))))
+    hooks += [(Y_HOOK, taps.read_out), (RAW_LOGITS_HOOK, taps.raw)]
+    with ExitStack() as stack:
+        if checkpoint:
+            again = [(name, taps.again(hook)) for name, hook in hooks if name.startswith("blocks.")]
+            stack.enter_context(checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again))))
+        stack.enter_context(attached(points, hooks))
         # Right padding under a causal model needs no mask. Ones keep HookedTransformer from making one of its own when
         # the tokenizer pads left, and zeros would leave padded rows of a sliding window with nothing to attend to (NaN).
         ones = torch.ones_like(tokens, device=device)
         logits = model(tokens.to(device), return_type="logits", attention_mask=ones, **forward_options(model))
 
-    silent = [n for n in (*differentiated, *explicit) if n not in got]
-    silent += [target] if target != Y_HOOK and "hidden" not in picked else []
+    silent = [n for n in (*differentiated, *explicit) if n not in taps.got]
+    silent += [target] if target != Y_HOOK and "hidden" not in taps.picked else []
     if silent:
         raise ValueError(
             f"{call}: hook point {silent[0]!r} exists but did not fire in this model's forward; choose another"
         )
-    x = got[source]
+    x = taps.got[source]
     if x.ndim != 3 or x.shape[:2] != tokens.shape or x.shape[2] != model.cfg.d_model:
         raise ValueError(
             f"{call}(at={source!r}): the activation there is {list(x.shape)}, not [batch, pos, d_model] = "
@@ -235,12 +293,17 @@ def forward_pass(
         )
     return ForwardPass(
         source=x,
-        y=picked["y"],
-        hidden=picked.get("hidden", picked["y"]),
+        y=taps.picked["y"],
+        hidden=taps.picked.get("hidden", taps.picked["y"]),
         logits=logits[0].detach(),
-        slope=_read_out_slope(picked["raw_logits"], logits),
-        activations=got,
+        slope=_read_out_slope(taps.picked["raw_logits"], logits),
+        activations=taps.got,
     )
+
+
+def cached_names(points: Mapping[str, Any], cache: NamesFilter) -> list[str]:
+    """All hook names that the filter picks."""
+    return _cache_names(points, cache)[0]
 
 
 def _cache_names(points: Mapping[str, Any], cache: NamesFilter) -> tuple[list[str], list[str]]:

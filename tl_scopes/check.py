@@ -2,7 +2,8 @@
 
 It states the class and the processing state, which scopes are defined, compares the package's vector-Jacobian
 product with central differences on the model itself, and measures how far the scores move when the embeddings are
-rounded once more in the model's own dtype.
+rounded once more in the model's own dtype. Given a prompt, it compares a half-precision model's ranking of that prompt's
+tokens with the ranking of the same weights in float32.
 """
 
 from __future__ import annotations
@@ -14,16 +15,28 @@ from torch import Tensor
 
 from tl_scopes.attribution import Attribution
 from tl_scopes.capture import attached
-from tl_scopes.directions import Fisher, Semantic, Temperature
+from tl_scopes.directions import Explanandum, Fisher, Semantic, Temperature
 from tl_scopes.kernel import Capture, explain
-from tl_scopes.model import LensModel, compute_dtype, model_state, refuse_unusable, require_lens_model, source_device
+from tl_scopes.model import (
+    LensModel,
+    ModelState,
+    compute_dtype,
+    in_float32,
+    model_state,
+    refuse_unusable,
+    require_lens_model,
+    source_device,
+)
 from tl_scopes.prompts import EncodedPrompt, encode_prompts
+from tl_scopes.statistics import spearman
 
 PROBE_LENGTH = 8
 """Tokens of the probe prompt: long enough for attention to matter, short enough for seconds."""
 VJP_TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-2, torch.bfloat16: 0.3, torch.float16: 0.1}
 """Largest accepted disagreement with central differences, by dtype; it measures the difference quotient's noise."""
 NOISE_TOLERANCE = 0.1
+LEAST_RANK_CORRELATION = 0.9
+"""Spearman correlation with float32 from which a half-precision ranking of tokens is called the same."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ class ModelReport:
         return tuple(n for n in names if self[f"{n}_scope"].ok)
 
 
-def check_model(model: LensModel, *, seed: int = 0) -> ModelReport:
+def check_model(model: LensModel, *, seed: int = 0, precision_prompt: str | Tensor | None = None) -> ModelReport:
     """A fitness report: class, processing state, valid scopes, a finite-difference check, dtype noise.
 
     The check compares ``⟨vᵀJ_t, δ⟩`` with ``(vᵀy(x+hδ) − vᵀy(x−hδ))/2h`` along seeded random δ at every token of a
@@ -82,14 +95,18 @@ def check_model(model: LensModel, *, seed: int = 0) -> ModelReport:
     Args:
         model: a ``TransformerBridge`` or ``HookedTransformer``.
         seed: of the probe prompt and the directions; the global RNG is not used.
+        precision_prompt: at least 3 tokens on which a bfloat16 or float16 model is compared with its own weights in
+            float32 (finding ``"precision"``): Spearman's rank correlation of the scores, for every valid scope, target
+            the half-precision model's top prediction. While it runs, a float32 copy of the weights is in memory.
 
     Returns:
         A :class:`ModelReport`; ``print(report)`` shows one line per finding, ``report.ok`` sums up.
 
     Raises:
         TypeError: not a TransformerLens model.
+        ValueError: a ``precision_prompt`` of fewer than 3 tokens, or that does not encode.
 
-    Cost: about a dozen forwards on 8 tokens.
+    Cost: about a dozen forwards on 8 tokens; with a half-precision model and a ``precision_prompt`` two runs on it.
 
     >>> check_model(model).valid_scopes
     ('semantic', 'contrast', 'fisher', 'temperature', 'jacobian')
@@ -138,6 +155,8 @@ def check_model(model: LensModel, *, seed: int = 0) -> ModelReport:
         except ValueError as error:
             findings.append(Finding(f"{name}_scope", False, str(error).removeprefix(f"{call}: ")))
     findings += _measured(model, seed)
+    if precision_prompt is not None:
+        findings.append(_precision(model, precision_prompt))
     return ModelReport(tuple(findings))
 
 
@@ -168,6 +187,45 @@ def _measured(model: LensModel, seed: int) -> list[Finding]:
         )
     )
     return findings
+
+
+def _precision(model: LensModel, text: str | Tensor) -> Finding:
+    """Spearman's rank correlation of a half-precision model's scores with those of its weights in float32."""
+    call = "check_model"
+    (prompt,) = encode_prompts(model, text, pos=-1, prepend_bos=None, call=call)[0]
+    if len(prompt.tokens) < 3:
+        raise ValueError(f"{call}(precision_prompt=...): {len(prompt.tokens)} tokens; a ranking needs at least 3")
+    dtype = str(model.W_U.dtype).removeprefix("torch.")
+    if compute_dtype(model.W_U.dtype) == model.W_U.dtype:
+        return Finding("precision", True, f"{dtype}: nothing to compare")
+    state = model_state(model)
+    half = _all_scopes(model, state, prompt, None)
+    with in_float32(model):
+        full = _all_scopes(model, model_state(model), prompt, half["semantic"].target)
+    correlation = {name: spearman(half[name].scores.tolist(), full[name].scores.tolist()) for name in half}
+    same = min(correlation.values()) >= LEAST_RANK_CORRELATION
+    text_of = ", ".join(f"{name} {value:.3f}" for name, value in correlation.items())
+    return Finding(
+        "precision",
+        same,
+        f"rank correlation of {dtype} with float32 over {len(prompt.tokens)} tokens: {text_of}",
+        "" if same else "Load the model in float32",
+    )
+
+
+def _all_scopes(
+    model: LensModel, state: ModelState, prompt: EncodedPrompt, target: int | None
+) -> dict[str, Attribution]:
+    """Every valid one-direction scope of one prompt, by name."""
+    wanted: list[Explanandum] = [Semantic((target,))]
+    for explanandum in (Fisher(1, 1e-4), Temperature()):
+        try:
+            explanandum.check(state, "check_model")
+        except ValueError:
+            continue
+        wanted.append(explanandum)
+    results = explain(model, [prompt], wanted, Capture(), "check_model")[0]
+    return {attr.method: attr for attr in results}
 
 
 def _probe(model: LensModel, prompt: EncodedPrompt) -> Attribution:

@@ -62,7 +62,9 @@ class ReadOut:
 
     def fisher(self, state: ModelState) -> FisherInformation:
         """Fisher information at ``y``."""
-        return FisherInformation(self.W_U.T, self.logits, self.slope, state.unembedding_norms)
+        device = self.W_U.device
+        slope = None if self.slope is None else self.slope.to(device)
+        return FisherInformation(self.W_U.T, self.logits.to(device), slope, state.unembedding_norms)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,8 @@ def total_information(
     prepend_bos: bool | None = None,
     at: str = "hook_embed",
     batch_size: int | None = None,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
 ) -> list[Attribution]:
     """Information that each input token carries about the next-token distribution.
 
@@ -44,7 +46,8 @@ def total_information(
         rtol: stop sampling when every token that matters (above 1 % of the highest) has a relative standard error of at
             most this, 16 probes at the earliest; None draws all ``n_samples``.
         seed: of the probes; the global RNG is not used.
-        model, prompt, pos, prepend_bos, at, batch_size: as in :func:`tl_scopes.semantic_scope`.
+        model, prompt, pos, prepend_bos, at, batch_size, checkpoint, memory_budget: as in
+            :func:`tl_scopes.semantic_scope`.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list. Sampled: ``.stderr`` per token,
@@ -65,7 +68,16 @@ def total_information(
     call = "total_information"
     model, prompts = encode(model, prompt, pos, prepend_bos, call)
     what = TotalInformation(method, rank, n_samples, rtol, seed)
-    capture = capture_options(at=at, batch_size=batch_size, cache=None, grads_at=(), keep_gradient=False, call=call)
+    capture = capture_options(
+        at=at,
+        batch_size=batch_size,
+        cache=None,
+        grads_at=(),
+        keep_gradient=False,
+        call=call,
+        checkpoint=checkpoint,
+        memory_budget=memory_budget,
+    )
     return [r[0] for r in explain(model, prompts, [what], capture, call)]
 
 
@@ -83,6 +95,8 @@ def moment_scope(
     cache: NamesFilter = None,
     grads_at: str | Sequence[str] = (),
     keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
 ) -> list[Attribution]:
     """Influence of each input token on the mean or the variance of a numeric forecast.
 
@@ -92,8 +106,8 @@ def moment_scope(
     Args:
         moment: ``"mean"`` explains the forecast value, ``"variance"`` its spread.
         values: ``{token id: number}``; None is every token of the vocabulary whose text is a whole number.
-        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient: as in
-            :func:`tl_scopes.semantic_scope`.
+        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
+            checkpoint, memory_budget: as in :func:`tl_scopes.semantic_scope`.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list; ``details`` has ``mean``, ``variance`` and
@@ -114,6 +128,7 @@ def moment_scope(
     model, prompts = encode(model, prompt, pos, prepend_bos, call)
     what = Moment(moment, number_tokens(model) if values is None else dict(values), values is not None)
     capture = capture_options(
-        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call
-    )
+        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
+        checkpoint=checkpoint, memory_budget=memory_budget,
+    )  # fmt: skip
     return [r[0] for r in explain(model, prompts, [what], capture, call)]

@@ -16,7 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_scopes.precision import wide
+
 Operator = Callable[[Tensor], Tensor]
+CLOSE = 0.8
+"""Eigenvalues of the nearby operator from this share of the last wanted one on may change places with it."""
+MOST_CLOSE = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,34 +57,35 @@ def lanczos(operator: Operator, start: Float[Tensor, " d"], steps: int) -> RitzP
         if float(q.norm()) <= 1e-6 * float(images[-1].norm()):
             break  # the space is invariant: nothing new in it
         basis.append(q / q.norm())
-    return _rayleigh_ritz(torch.stack(basis).double(), torch.stack(images).double(), len(basis))
+    return _rayleigh_ritz(wide(torch.stack(basis)), wide(torch.stack(images)), len(basis))
 
 
 def davidson(
-    operator: Operator, nearby: RitzPairs, rank: int, tol: float, dtype: torch.dtype, generator: torch.Generator
+    operator: Operator, nearby: RitzPairs, rank: int, tol: float, like: Tensor, generator: torch.Generator
 ) -> RitzPairs:
     """The ``rank`` leading eigenpairs of ``operator`` to relative residual ``tol``.
 
-    1. Start from the leading pairs of the nearby operator.
+    1. Start from the leading pairs of the nearby operator, and from those so close that they may change places.
     2. Rayleigh-Ritz in the span of all directions tried; stop when ``rank`` residuals are at most ``tol``.
     3. For each pair that is not there yet, solve ``(A' − θ) δ = −r`` with the nearby operator A' (diagonal in its own
-       Ritz vectors, 0 beside them), and add δ to the span. One exact product each, in ``dtype``.
+       Ritz vectors, 0 beside them), and add δ to the span. One exact product each, in dtype and on the device of ``like``.
 
     Ends at the tolerance, or when the span is the whole space, or when rounding lets nothing new in.
     """
     d = nearby.vectors.shape[1]
     basis: list[Tensor] = []
     images: list[Tensor] = []
-    new = list(nearby.vectors[: rank + (1 if rank > 1 else 0)])
+    close = int((nearby.values[rank:] > CLOSE * nearby.values[:rank][-1]).sum())
+    new = list(nearby.vectors[: rank + max(min(close, MOST_CLOSE), int(rank > 1))])
     while True:
         added = 0
         for direction in new:
             size = float(direction.norm())
-            q = _orthogonal_to(direction.double(), basis)
+            q = _orthogonal_to(wide(direction), basis)
             if len(basis) < d and float(q.norm()) > 1e-10 * size > 0:
                 # Rounded before use, so that the image is that of the very vector in the basis.
-                basis.append((q / q.norm()).to(dtype).double())
-                images.append(operator(basis[-1].to(dtype)).double())
+                basis.append(wide((q / q.norm()).to(like)))
+                images.append(wide(operator(basis[-1].to(like))))
                 added += 1
         found = _rayleigh_ritz(torch.stack(basis), torch.stack(images), rank)
         wanting = [i for i in range(min(rank, len(found.values))) if found.residual[i] > tol]

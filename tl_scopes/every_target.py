@@ -3,12 +3,14 @@
 Row s is the scope of the prediction made at position s, whose target is the token that really follows. One forward
 serves many rows: the final hidden states of all explained positions are read from it, and each row's direction is
 pulled back by itself, several at a time (vmapped). A prediction at s needs only tokens up to s, so positions are taken in
-blocks and each block runs on the prompt cut after its last position: shorter backwards, for one forward per block.
+blocks and each block runs on the prompt cut after its last position: shorter backwards, for one forward per block. Size of
+the blocks and rows pulled back at once are such that the run fits (:mod:`tl_scopes.memory`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -19,8 +21,9 @@ from tl_scopes.capture import differentiable, forward_pass
 from tl_scopes.directions import Contrast, Explanandum, Fisher, Rows, Semantic, Temperature
 from tl_scopes.information import TotalInformation
 from tl_scopes.jacobian_scopes import encode
-from tl_scopes.kernel import Capture, pull_back, read_outs, top_predictions
+from tl_scopes.kernel import VJP_CHUNK, Capture, capture_options, pull_back, read_outs, top_predictions
 from tl_scopes.matrix import AttributionMatrix
+from tl_scopes.memory import Memory, Run
 from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
 from tl_scopes.prompts import EncodedPrompt, Token, encode_targets, token_strings
 from tl_scopes.scores import row_norms
@@ -43,6 +46,8 @@ def attribution_matrix(
     seed: int = 0,
     prepend_bos: bool | None = None,
     at: str = "hook_embed",
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
 ) -> AttributionMatrix:
     """Influence of every input token on every prediction of a text.
 
@@ -62,17 +67,21 @@ def attribution_matrix(
         seed: of the probes.
         prepend_bos: put BOS before a string prompt; None is the model's own default.
         at: hook of the source.
+        checkpoint: compute the insides of blocks again in every backward; None where the text does not fit otherwise.
+        memory_budget: bytes that may be taken beside the weights; None is what is free. Blocks of positions and rows pulled
+            back at once shrink until they fit; the numbers do not depend on it.
 
     Returns:
         An :class:`AttributionMatrix`; the same numbers as one call of the scope per position. Fisher rows are each
         divided by their own ``λ_1``, kept in ``details["first_eigenvalue"]``: compare scores within a row.
 
     Raises:
-        ValueError: as :func:`tl_scopes.semantic_scope`; repeated positions or positions outside the prompt.
+        ValueError: as :func:`tl_scopes.semantic_scope`; repeated positions or positions outside the prompt; no way to
+            run fits the memory.
         TypeError: a list of prompts.
 
-    Cost: up to 8 forwards on prefixes of the prompt and one vector-Jacobian product per row of V; the largest tensors
-        are the graph of one prefix and the gradients of 8 rows.
+    Cost: 8 forwards on prefixes of the prompt (more under a tight budget) and one vector-Jacobian product per row of V; the
+        largest tensors are the graph of one prefix and the gradients of up to 8 rows.
 
     >>> matrix = attribution_matrix(model, "German: der Hund sieht die Katze. English: the dog")
     >>> matrix.scores.shape == (len(matrix.tokens), len(matrix.tokens))
@@ -106,15 +115,22 @@ def attribution_matrix(
     explanandum = made[method]
     explanandum.check(state, call)
 
+    capture = capture_options(
+        at=at, batch_size=None, cache=None, grads_at=(), keep_gradient=False, call=call, checkpoint=checkpoint,
+        memory_budget=memory_budget,
+    )  # fmt: skip
     scores = torch.zeros(len(explained), n, dtype=compute_dtype(model.W_U.dtype))
     rows: dict[int, Rows] = {}
     predictions: dict[int, list[tuple[str, float]]] = {}
     order = sorted(range(len(explained)), key=lambda i: explained[i])
-    size = -(-len(order) // BLOCKS)
-    blocks = [order[i : i + size] for i in range(0, len(order), size)]
     with differentiable(model), tqdm(total=len(order), desc=call, unit="target", disable=None) as bar:
-        for block in blocks:
-            for i, row, row_scores, top in _block(model, state, text, explained, block, explanandum, at, call):
+        memory = capture.memory(model, call)
+        plan = _plan(memory, max(explained) + 1, len(order))
+        for first in range(0, len(order), plan.reads):
+            block = order[first : first + plan.reads]
+            for i, row, row_scores, top in _block(
+                model, state, text, explained, block, explanandum, capture, memory, plan, call
+            ):
                 rows[i], predictions[i] = row, top
                 scores[i, : len(row_scores)] = row_scores.to(scores)
                 bar.update()
@@ -137,6 +153,16 @@ def _positions(positions: Sequence[int] | None, n: int, call: str) -> list[int]:
     return found
 
 
+def _plan(memory: Memory, length: int, n: int) -> Run:
+    """How many positions share a forward: at least :data:`BLOCKS` blocks, more until the longest fits."""
+    sizes: list[int] = []
+    size = -(-n // BLOCKS)
+    while not sizes or sizes[-1] > 1:
+        sizes.append(size)
+        size = -(-size // 2)
+    return memory.first_that_fits([Run(1, length, reads, 1, c) for c in memory.checkpointing() for reads in sizes])
+
+
 def _block(
     model: LensModel,
     state: ModelState,
@@ -144,7 +170,9 @@ def _block(
     explained: Sequence[int],
     block: Sequence[int],
     explanandum: Explanandum,
-    at: str,
+    capture: Capture,
+    memory: Memory,
+    plan: Run,
     call: str,
 ) -> list[tuple[int, Rows, Tensor, list[tuple[str, float]]]]:
     """Rows, scores and predictions of one block of targets, from one forward on the prompt up to the last of them."""
@@ -155,19 +183,29 @@ def _block(
         tokens,
         columns,
         rows=torch.zeros_like(columns),
-        source=at,
+        source=capture.at,
+        checkpoint=plan.checkpoint,
         call=call,
     )
     reads = read_outs(model, run, block, call)
     rows = [explanandum.rows(read, state) for read in reads]
-    owner = [n for n, row in enumerate(rows) for _ in range(len(row.V))]
-    # Row j of V belongs to one explained position and is 0 at all others.
-    V = rows[0].V.new_zeros(len(owner), len(block), rows[0].V.shape[1])
-    V[torch.arange(len(owner)), torch.tensor(owner)] = torch.cat([row.V for row in rows])
-    norms = torch.cat([row_norms(g[:, 0]).cpu() for (g,) in pull_back(run.hidden, [run.source], V, Capture(at), call)])
+    owner = torch.tensor([n for n, row in enumerate(rows) for _ in range(len(row.V))])
+    given = torch.cat([row.V for row in rows])
+    most = min(VJP_CHUNK, len(given))
+    at_once = memory.rows_at_once(replace(plan, length=tokens.shape[1], reads=len(block)), most)
+    parts = []
+    for first in range(0, len(given), at_once):
+        chunk = given[first : first + at_once]
+        # Row j of V belongs to one explained position and is 0 at all others.
+        V = chunk.new_zeros(len(chunk), len(block), chunk.shape[1])
+        V[torch.arange(len(chunk)), owner[first : first + at_once]] = chunk
+        more = first + at_once < len(given)
+        for (pulled,) in pull_back(run.hidden, [run.source], V, capture, call, retain_graph=more, at_once=at_once):
+            parts.append(row_norms(pulled[:, 0]).cpu())
+    norms = torch.cat(parts)
     out = []
     for n, (i, row) in enumerate(zip(block, rows, strict=True)):
-        mine = norms[torch.tensor([o == n for o in owner])]
+        mine = norms[owner == n]
         scores = row.score(mine).scores
         if bool(scores[explained[i] + 1 :].any()):
             raise ValueError(

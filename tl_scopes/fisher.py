@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.eigensolver import davidson, lanczos
+from tl_scopes.precision import wide
 
 DENSE_COST = 2e9
 """Multiply-adds (``d_vocab·d_model²``) up to which the dense matrix is built: about a tenth of a second."""
@@ -83,11 +84,14 @@ class FisherInformation:
         self.W, self.slope, self.dtype = W, slope, logits.dtype
         self.row_norms = row_norms
         self.top = int(logits.argmax())
-        log_odds = logits - logits[self.top]
+        # In float64: a float32 difference of logits of size 30 is off by 2e-6, and so would be the tail.
+        log_odds = wide(logits)
+        log_odds = log_odds - log_odds[self.top]
         log_odds[self.top] = -torch.inf
         log_tail = torch.logsumexp(log_odds, 0)
-        self.tail = torch.exp(log_odds - torch.log1p(log_tail.exp()))
-        self.tail_mass = float(self.tail.sum())
+        self.exact_tail = torch.exp(log_odds - torch.log1p(log_tail.exp()))
+        self.tail = self.exact_tail.to(logits)
+        self.tail_mass = float(self.exact_tail.sum())
         self.top_row = self._rows(slice(self.top, self.top + 1))[0]
         if self.tail_mass < torch.finfo(self.dtype).tiny * 1e4:
             raise ValueError(
@@ -115,6 +119,18 @@ class FisherInformation:
         for start in range(0, self.W.shape[0], _CHUNK):
             at = slice(start, start + _CHUNK)
             yield at, self._rows(at) - self.top_row
+
+    def _wide_centred_chunks(self) -> Iterator[tuple[Tensor, Float[Tensor, "rows d_model"]]]:
+        """The same in float64, each chunk with its probabilities."""
+        top = self._wide_rows(slice(self.top, self.top + 1))
+        for start in range(0, self.W.shape[0], _CHUNK):
+            at = slice(start, start + _CHUNK)
+            yield self.exact_tail[at], self._wide_rows(at) - top
+
+    def _wide_rows(self, at: slice) -> Float[Tensor, "rows d_model"]:
+        """Rows of A in float64."""
+        rows = wide(self.W[at])
+        return rows if self.slope is None else rows * wide(self.slope[at])[:, None]
 
     def _times(self, a: Float[Tensor, " d_model"]) -> Float[Tensor, " d_vocab"]:
         """``A a``: one pass over W."""
@@ -154,26 +170,24 @@ class FisherInformation:
         """``tr F = Σ_i p_i ‖a_i − a_top‖² − ‖Σ_i p_i (a_i − a_top)‖²``."""
         if self.row_norms is None:
             second = 0.0
-            mean = torch.zeros(self.d_model, dtype=torch.float64, device=self.W.device)
-            for at, centred in self._centred_chunks():
-                norms = reduce(centred.square(), "rows d_model -> rows", "sum")
-                second += float(torch.dot(self.tail[at].double(), norms.double()))
-                mean += (self.tail[at] @ centred).double()
+            mean = wide(self.zeros(self.d_model))
+            for p, centred in self._wide_centred_chunks():
+                second += float(torch.dot(p, reduce(centred.square(), "rows d_model -> rows", "sum")))
+                mean += p @ centred
             return second - float(mean.square().sum())
         # The same with the squares expanded: one pass over W instead of one over a centred copy of it.
-        tail, top = self.tail.double(), self.top_row.double()
-        norms = self.row_norms if self.slope is None else self.row_norms * self.slope.double().square()
-        sums = self._tail_sum.double()
+        tail, top = self.exact_tail, wide(self.top_row)
+        norms = self.row_norms if self.slope is None else self.row_norms * wide(self.slope).square()
+        sums = wide(self._tail_sum)
         mass = tail.sum()
         second_moment = torch.dot(tail, norms) - 2 * torch.dot(top, sums) + mass * top.square().sum()
         return float(second_moment - (sums - mass * top).square().sum())
 
     def dense(self) -> Float[Tensor, "d_model d_model"]:
         """F itself in float64: ``d_vocab·d_model²`` multiply-adds."""
-        F = torch.zeros(self.d_model, self.d_model, dtype=torch.float64, device=self.W.device)
-        mean = torch.zeros(self.d_model, dtype=torch.float64, device=self.W.device)
-        for at, centred in self._centred_chunks():
-            rows, p = centred.double(), self.tail[at].double()
+        F = wide(self.zeros(self.d_model, self.d_model))
+        mean = wide(self.zeros(self.d_model))
+        for p, rows in self._wide_centred_chunks():
             F += einsum(p, rows, rows, "rows, rows i, rows j -> i j")
             mean += p @ rows
         return F - torch.outer(mean, mean)
@@ -227,18 +241,27 @@ class FisherInformation:
         start = torch.randn(self.d_model, generator=generator, dtype=torch.float64).to(self.tail)
         size = min(self.W.shape[0], max(MOST_PROBABLE, 4 * rank))
         restricted = lanczos(self._restricted(size), start, min(self.d_model, 24 + 3 * rank))
-        found = davidson(self.product, restricted, rank, tol, self.dtype, generator)
+        # A little below the tolerance, to leave room for what rounding hides.
+        found = davidson(self.product, restricted, rank, 0.9 * tol, self.tail, generator)
         following = restricted.values[rank:].max() if len(restricted.values) > rank else None
-        # Rounding of the products themselves: what the residual cannot see.
-        slack = 8 * torch.finfo(self.dtype).eps
         return Eigenpairs(
-            values=found.values.clamp_min(0).to(self.dtype),
-            vectors=found.vectors.to(self.dtype),
+            values=found.values.clamp_min(0).to(self.tail),
+            vectors=found.vectors.to(self.tail),
             trace=self.trace(),
-            residual=(found.residual + slack).to(self.dtype),
+            residual=self._with_rounding(found.residual, found.values, self.dtype),
             next_value=max(found.next_value or 0.0, float(following) if following is not None else 0.0),
             products=found.products,
         )
+
+    def _with_rounding(self, residual: Tensor, values: Tensor, dtype: torch.dtype) -> Float[Tensor, " rank"]:
+        """Measured residuals and what rounding in ``dtype`` hides from the measurement.
+
+        The largest part that does not average out is that of ``Σ_i r_i`` times the top row in :meth:`product`, with
+        ``Σ_i |r_i| ≤ sqrt(mass·λ)`` for an eigenvector.
+        """
+        floor = max(float(values[0]) * torch.finfo(dtype).eps, torch.finfo(self.dtype).tiny)
+        offset = float(self.top_row.norm()) * (self.tail_mass / values.clamp_min(floor)).sqrt()
+        return ((residual + 8 * torch.finfo(dtype).eps * (1 + offset)) * (1 + 1e-6)).to(self.tail)
 
     def _restricted(self, size: int) -> Callable[[Tensor], Tensor]:
         """Products with F restricted to the ``size`` most probable tokens: small, and close where p is concentrated."""
@@ -256,9 +279,10 @@ class FisherInformation:
         values, vectors = torch.linalg.eigh(F)
         values, vectors = values.flip(0).clamp_min(0), vectors.flip(1).T
         following = float(values[rank]) if rank < len(values) else 0.0
-        values, vectors = values[:rank].to(self.dtype), vectors[:rank].to(self.dtype)
+        values, vectors = values[:rank].to(self.tail), vectors[:rank].to(self.tail)
         vectors = vectors / vectors.norm(dim=1, keepdim=True)
-        images = vectors.double() @ F
+        images = wide(vectors) @ F
         floor = torch.finfo(self.dtype).tiny
-        residual = (images - values[:, None].double() * vectors).norm(dim=1) / values.clamp_min(floor)
-        return Eigenpairs(values, vectors, float(F.trace()), residual.to(self.dtype), following, 0)
+        residual = (images - wide(values)[:, None] * wide(vectors)).norm(dim=1) / wide(values).clamp_min(floor)
+        residual = self._with_rounding(residual, wide(values), torch.float64)
+        return Eigenpairs(values, vectors, float(F.trace()), residual, following, 0)

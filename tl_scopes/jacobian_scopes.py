@@ -88,6 +88,8 @@ def semantic_scope(
     cache: NamesFilter = None,
     grads_at: str | Sequence[str] = (),
     keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
 ) -> list[Attribution]:
     """Influence of each input token on one token's logit.
 
@@ -107,6 +109,10 @@ def semantic_scope(
             ``unembed.hook_out`` in it holds the explained position only.
         grads_at: hooks whose gradient of the explained scalar joins the cache as ``name + "_grad"``.
         keep_gradient: keep the signed ``[pos, d_model]`` gradient as ``.gradient``.
+        checkpoint: keep only the inputs of the blocks and compute their insides again in the backward, which changes no
+            number; None does so where the run does not fit otherwise.
+        memory_budget: bytes that the run may take beside the weights; None is what is free. Batches shrink until they
+            fit, and a run that cannot fit is refused before it starts.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list; scores are 0 after ``pos``.
@@ -127,8 +133,9 @@ def semantic_scope(
     model, prompts = encode(model, prompt, pos, prepend_bos, call)
     targets = encode_targets(model, target, len(prompts), call=call)
     capture = capture_options(
-        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call
-    )
+        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
+        checkpoint=checkpoint, memory_budget=memory_budget,
+    )  # fmt: skip
     return [r[0] for r in explain(model, prompts, [Semantic(tuple(targets))], capture, call)]
 
 
@@ -146,6 +153,8 @@ def contrast_scope(
     cache: NamesFilter = None,
     grads_at: str | Sequence[str] = (),
     keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
 ) -> list[Attribution]:
     """Influence of each input token on the preference for ``target`` over ``foil``.
 
@@ -155,8 +164,8 @@ def contrast_scope(
     Args:
         foil: the token that was *not* predicted, as text or id; a list gives one per prompt.
         target: the token it is compared with; None is the model's own top prediction.
-        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient: as in
-            :func:`semantic_scope`.
+        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
+            checkpoint, memory_budget: as in :func:`semantic_scope`.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list.
@@ -179,8 +188,9 @@ def contrast_scope(
     if any(f is None for f in foils):
         raise ValueError(f"{call}(foil=None): a foil is a token that the target is compared with; name one")
     capture = capture_options(
-        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call
-    )
+        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
+        checkpoint=checkpoint, memory_budget=memory_budget,
+    )  # fmt: skip
     what = Contrast(tuple(targets), tuple(f for f in foils if f is not None))
     return [r[0] for r in explain(model, prompts, [what], capture, call)]
 
@@ -197,6 +207,8 @@ def temperature_scope(
     cache: NamesFilter = None,
     grads_at: str | Sequence[str] = (),
     keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
 ) -> list[Attribution]:
     """Influence of each input token on the model's confidence.
 
@@ -205,8 +217,8 @@ def temperature_scope(
     is so only approximately, and the result says it.
 
     Args:
-        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient: as in
-            :func:`semantic_scope`.
+        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
+            checkpoint, memory_budget: as in :func:`semantic_scope`.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list; ``details["beta"]`` is ``‖y‖₂``.
@@ -226,8 +238,9 @@ def temperature_scope(
     call = "temperature_scope"
     model, prompts = encode(model, prompt, pos, prepend_bos, call)
     capture = capture_options(
-        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call
-    )
+        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
+        checkpoint=checkpoint, memory_budget=memory_budget,
+    )  # fmt: skip
     return [r[0] for r in explain(model, prompts, [Temperature()], capture, call)]
 
 
@@ -245,6 +258,8 @@ def fisher_scope(
     cache: NamesFilter = None,
     grads_at: str | Sequence[str] = (),
     keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
 ) -> list[Attribution]:
     """Influence of each input token on the whole next-token distribution.
 
@@ -257,8 +272,8 @@ def fisher_scope(
     Args:
         rank: number of eigenpairs; each costs one vector-Jacobian product.
         tol: largest accepted relative residual ``‖F u − λ u‖/λ``.
-        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient: as in
-            :func:`semantic_scope`.
+        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
+            checkpoint, memory_budget: as in :func:`semantic_scope`.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list. ``details``: ``eigenvalues``, ``trace``,
@@ -280,8 +295,9 @@ def fisher_scope(
     call = "fisher_scope"
     model, prompts = encode(model, prompt, pos, prepend_bos, call)
     capture = capture_options(
-        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call
-    )
+        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
+        checkpoint=checkpoint, memory_budget=memory_budget,
+    )  # fmt: skip
     return [r[0] for r in explain(model, prompts, [Fisher(rank, tol)], capture, call)]
 
 
@@ -299,6 +315,8 @@ def jacobian_scope(
     cache: NamesFilter = None,
     grads_at: str | Sequence[str] = (),
     keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
 ) -> list[Attribution]:
     """Influence of each input token along any direction at any later hook point.
 
@@ -309,8 +327,8 @@ def jacobian_scope(
     Args:
         direction: ``[d_model]`` or ``[k, d_model]``; at a hook of another shape, one activation's shape or k of them.
         target_hook: where the direction lives; ``unembed.hook_in`` is the final hidden state after the final norm.
-        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient: as in
-            :func:`semantic_scope`.
+        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
+            checkpoint, memory_budget: as in :func:`semantic_scope`.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list; linear in the length of ``direction``.
@@ -336,6 +354,8 @@ def jacobian_scope(
         grads_at=grads_at,
         keep_gradient=keep_gradient,
         target_hook=target_hook,
+        checkpoint=checkpoint,
+        memory_budget=memory_budget,
         call=call,
     )
     return [r[0] for r in explain(model, prompts, [Direction(direction)], capture, call)]
@@ -358,14 +378,16 @@ def scopes(
     cache: NamesFilter = None,
     grads_at: str | Sequence[str] = (),
     keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
 ) -> list[dict[str, Attribution]]:
     """Several scopes on one prompt from one forward.
 
     Args:
         methods: any of ``"semantic"``, ``"contrast"`` (needs ``foil``), ``"fisher"``, ``"temperature"``.
         target, foil, rank, tol: of the scopes that use them.
-        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient: as in
-            :func:`semantic_scope`.
+        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
+            checkpoint, memory_budget: as in :func:`semantic_scope`.
 
     Returns:
         ``{method: Attribution}`` for one prompt, a list of them for a list; the same numbers as separate calls.
@@ -395,7 +417,8 @@ def scopes(
         "temperature": Temperature(),
     }
     capture = capture_options(
-        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call
-    )
+        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
+        checkpoint=checkpoint, memory_budget=memory_budget,
+    )  # fmt: skip
     results = explain(model, prompts, [made[m] for m in methods], capture, call)
     return [dict(zip(methods, result, strict=True)) for result in results]

@@ -11,7 +11,7 @@ one forward.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -24,6 +24,7 @@ from tl_scopes import prompts as _prompts
 from tl_scopes.attribution import Attribution
 from tl_scopes.capture import Y_HOOK, ForwardPass, NamesFilter, activation_cache, differentiable, forward_pass
 from tl_scopes.directions import Explanandum, ReadOut, Rows, Scored
+from tl_scopes.memory import Memory, Run
 from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
 from tl_scopes.prompts import EncodedPrompt
 from tl_scopes.scores import row_norms
@@ -54,6 +55,8 @@ class Capture:
         cache: activations to bring back.
         grads_at: hooks whose gradient joins the cache.
         keep_gradient: keep ``[pos, d_model]`` at the source.
+        checkpoint: compute the insides of blocks again in the backward; None where the run does not fit otherwise.
+        memory_budget: bytes that a run may take beside the weights; None is what is free.
     """
 
     at: str = "hook_embed"
@@ -62,11 +65,26 @@ class Capture:
     cache: NamesFilter = None
     grads_at: tuple[str, ...] = ()
     keep_gradient: bool = False
+    checkpoint: bool | None = None
+    memory_budget: int | None = None
 
     @property
     def wants_cache(self) -> bool:
         """Is an ``ActivationCache`` to be returned?"""
         return bool(self.grads_at) or (self.cache is not None and self.cache is not False)
+
+    def memory(self, model: LensModel, call: str, taps: Sequence[Tap] = ()) -> Memory:
+        """What decides how to run the model so that it fits."""
+        return Memory(
+            model,
+            source=self.at,
+            target=self.target_hook,
+            grads=(*self.grads_at, *(tap.name for tap in taps)),
+            cache=self.cache,
+            checkpoint=self.checkpoint,
+            budget=self.memory_budget,
+            call=call,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +112,16 @@ def capture_options(
     keep_gradient: bool,
     call: str,
     target_hook: str = Y_HOOK,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
 ) -> Capture:
     """The common keywords of a scope, checked."""
+    if memory_budget is not None and (isinstance(memory_budget, bool) or memory_budget < 1):
+        raise ValueError(f"{call}(memory_budget={memory_budget!r}): expected a positive number of bytes or None")
     if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
         raise ValueError(f"{call}(batch_size={batch_size!r}): expected a positive integer or None")
     names = (grads_at,) if isinstance(grads_at, str) else tuple(grads_at)
-    return Capture(at, target_hook, batch_size, cache, names, keep_gradient)
+    return Capture(at, target_hook, batch_size, cache, names, keep_gradient, checkpoint, memory_budget)
 
 
 def explain(
@@ -133,17 +155,26 @@ def explain_inside(
     for explanandum in explananda:
         explanandum.check(state, call)
     results: dict[int, list[tuple[Attribution, list[Tensor]]]] = {}
+    with differentiable(model):
+        memory = capture.memory(model, call, taps)
+        batches = _batches(prompts, capture, memory)
+        for batch, run in tqdm(batches, desc=call, unit="batch", disable=None if len(batches) > 1 else True):
+            chosen = [prompts[i] for i in batch]
+            explained = _explain_batch(model, state, chosen, batch, explananda, taps, capture, memory, run, call)
+            results.update(zip(batch, explained, strict=True))
+    return [results[i] for i in range(len(prompts))]
+
+
+def _batches(prompts: Sequence[EncodedPrompt], capture: Capture, memory: Memory) -> list[tuple[list[int], Run]]:
+    """Prompts of similar length together, as many as fit; refused before any forward where one does not."""
     size = 1 if capture.wants_cache else capture.batch_size or DEFAULT_BATCH
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].tokens))
-    batches = [order[i : i + size] for i in range(0, len(order), size)]
-    with differentiable(model):
-        for batch in tqdm(batches, desc=call, unit="batch", disable=None if len(batches) > 1 else True):
-            chosen = [prompts[i] for i in batch]
-            for i, result in zip(
-                batch, _explain_batch(model, state, chosen, batch, explananda, taps, capture, call), strict=True
-            ):
-                results[i] = result
-    return [results[i] for i in range(len(prompts))]
+    found = []
+    for first in range(0, len(order), size):
+        batch = order[first : first + size]
+        run = memory.batch_plan(len(prompts[batch[-1]].tokens), len(batch), fixed=capture.batch_size is not None)
+        found += [(batch[i : i + run.batch], run) for i in range(0, len(batch), run.batch)]
+    return found
 
 
 def _explain_batch(
@@ -154,6 +185,8 @@ def _explain_batch(
     explananda: Sequence[Explanandum],
     taps: Sequence[Tap],
     capture: Capture,
+    memory: Memory,
+    plan: Run,
     call: str,
 ) -> Iterator[list[tuple[Attribution, list[Tensor]]]]:
     """One forward, all VJPs; one list of attributions, with what the taps measured, per prompt of the batch."""
@@ -167,10 +200,11 @@ def _explain_batch(
             target=capture.target_hook,
             grads=(*capture.grads_at, *(tap.name for tap in taps)),
             cache=capture.cache,
+            checkpoint=plan.checkpoint,
             call=call,
         )
     reads = read_outs(model, run, indices, call)
-    chosen = [[e.rows(read, state) for e in explananda] for read in reads]
+    chosen = [[_at(read.hidden, e.rows(read, state)) for e in explananda] for read in reads]
     for explanandum, row in zip(explananda, chosen[0], strict=True):
         if (len(row.V) > 1 or row.may_ask) and (capture.keep_gradient or capture.grads_at):
             raise ValueError(
@@ -182,7 +216,9 @@ def _explain_batch(
                 f"{call}(kind='signed'): {explanandum.method} pulls back {len(row.V)} rows, which have no common sign. "
                 "Use kind='sensitivity', or one row (rank=1)"
             )
-    norms, tapped, gradients = _pull_rows(run, taps, chosen, batch, capture, call)
+    most = min(VJP_CHUNK, max(sum(VJP_CHUNK if r.may_ask else len(r.V) for r in rows) for rows in chosen))
+    at_once = memory.rows_at_once(plan, most)
+    norms, tapped, gradients = _pull_rows(run, taps, chosen, batch, capture, at_once, call)
     dtype = compute_dtype(run.logits.dtype)
     log_probs = run.logits.to(dtype).log_softmax(-1)
     for n, (prompt, rows) in enumerate(zip(batch, chosen, strict=True)):
@@ -246,12 +282,18 @@ def read_outs(model: LensModel, run: ForwardPass, indices: Sequence[int], call: 
     ]
 
 
+def _at(hidden: Tensor, rows: Rows) -> Rows:
+    """The rows on the device of the activation they are pulled back from: the unembedding may live on another."""
+    return rows if rows.V.device == hidden.device else replace(rows, V=rows.V.to(hidden.device))
+
+
 def _pull_rows(
     run: ForwardPass,
     taps: Sequence[Tap],
     chosen: Sequence[Sequence[Rows]],
     batch: Sequence[EncodedPrompt],
     capture: Capture,
+    at_once: int,
     call: str,
 ) -> tuple[list[list[Float[Tensor, "k pos"]]], list[list[list[Tensor]]], list[list[Tensor]]]:
     """Pull all rows back: norms at the source ``[prompt][explanandum]`` and what each tap measures
@@ -270,8 +312,9 @@ def _pull_rows(
     gradients: list[list[Tensor]] = []
     while V is not None:
         parts: list[list[Tensor]] = [[] for _ in measured]
+        every, least = [*sources, *inside.values()], len(sources)
         for pulled in pull_back(
-            run.hidden, [*sources, *inside.values()], V, capture, call, retain_graph=may_ask, n_required=len(sources)
+            run.hidden, every, V, capture, call, retain_graph=may_ask, n_required=least, at_once=at_once
         ):
             parts[0].append(row_norms(pulled[0]).cpu())
             within = dict(zip(inside, pulled[len(sources) :], strict=True))
@@ -304,7 +347,7 @@ def _stacked(asked: list[list[Tensor | None]], like: Tensor) -> tuple[Tensor | N
     if not any(sizes):
         return None, sizes
     blank = [like.new_zeros(size, *like.shape[2:]) for size in sizes]
-    rows = [torch.cat([b if m is None else m for m, b in zip(row, blank, strict=True)]) for row in asked]
+    rows = [torch.cat([b if m is None else m.to(b) for m, b in zip(row, blank, strict=True)]) for row in asked]
     return torch.stack(rows, dim=1), sizes
 
 
@@ -317,8 +360,9 @@ def pull_back(
     *,
     retain_graph: bool = False,
     n_required: int | None = None,
+    at_once: int = VJP_CHUNK,
 ) -> Iterator[list[Tensor]]:
-    """``V·J`` at each source, ``[rows, batch, ...]`` in V's dtype, chunk by chunk of the rows.
+    """``V·J`` at each source, ``[rows, batch, ...]`` in V's dtype, ``at_once`` rows in one backward.
 
     Each row of V is scaled by a power of two before the backward and back after it, which is exact. Sources from number
     ``n_required`` on may lie behind a target hook inside the model: there ``V·J`` is 0.
@@ -332,14 +376,14 @@ def pull_back(
     exponent = torch.where(norms > 0, COTANGENT_EXPONENT - torch.frexp(norms).exponent, 0)
     scale = torch.ldexp(torch.ones_like(norms), exponent)
     cotangents = (V * scale.reshape(-1, *[1] * (V.ndim - 1))).to(hidden)
-    for first in range(0, len(cotangents), VJP_CHUNK):
-        chunk = cotangents[first : first + VJP_CHUNK]
+    for first in range(0, len(cotangents), at_once):
+        chunk = cotangents[first : first + at_once]
         one = len(chunk) == 1
         grads = torch.autograd.grad(
             hidden,
             sources,
             chunk[0] if one else chunk,
-            retain_graph=retain_graph or first + VJP_CHUNK < len(cotangents),
+            retain_graph=retain_graph or first + at_once < len(cotangents),
             allow_unused=True,
             is_grads_batched=not one,
         )
@@ -356,7 +400,7 @@ def pull_back(
                     "or float32"
                 )
             grad = (grad[None] if one else grad).to(V.dtype)
-            by_row = scale[first : first + VJP_CHUNK].to(grad.device)
+            by_row = scale[first : first + at_once].to(grad.device)
             pulled.append(grad / by_row.reshape(-1, *[1] * (grad.ndim - 1)))
         yield pulled
 

@@ -9,12 +9,17 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import psutil
 import torch
 from torch import Tensor, nn
+
+from tl_scopes.precision import wide
 
 if TYPE_CHECKING:
 
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
         b_U: Tensor
         hook_dict: Mapping[str, Any]
         training: bool
+        blocks: nn.ModuleList
         modules: Callable[[], Iterator[nn.Module]]
         parameters: Callable[[], Iterator[nn.Parameter]]
         to_tokens: Callable[..., Tensor]
@@ -119,6 +125,59 @@ def source_device(model: LensModel) -> torch.device:
     return parameter.device if parameter is not None else torch.device(model.cfg.device)
 
 
+@contextmanager
+def in_float32(model: LensModel) -> Iterator[None]:
+    """The same weights in float32, for a comparison; afterwards the very tensors of before."""
+    held: list[tuple[Tensor, Tensor]] = []
+    configs = {id(c): c for m in model.modules() if (c := getattr(m, "cfg", None)) is not None}.values()
+    dtypes = [(cfg, cfg.dtype) for cfg in configs if isinstance(getattr(cfg, "dtype", None), torch.dtype)]
+    try:
+        for module in model.modules():
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None and tensor.dtype in (torch.float16, torch.bfloat16):
+                    held.append((tensor, tensor.data))
+                    tensor.data = tensor.data.float()
+        for cfg, dtype in dtypes:
+            # HookedTransformer casts its activations to what is written here.
+            if dtype in (torch.float16, torch.bfloat16):
+                cfg.dtype = torch.float32
+        yield
+    finally:
+        for tensor, data in held:
+            tensor.data = data
+        for cfg, dtype in dtypes:
+            cfg.dtype = dtype
+
+
+def memory_flags(model: LensModel) -> tuple[Any, ...]:
+    """What, besides the architecture, decides how much memory a forward takes."""
+    names = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in", "dtype")
+    return (*(getattr(model.cfg, name, None) for name in names), str(source_device(model)))
+
+
+def available_memory(model: LensModel) -> int | None:
+    """Bytes free on the devices that hold the model's weights, together; None where a device does not tell."""
+    devices = {parameter.device for parameter in model.parameters()}
+    free = [_free_bytes(device) for device in devices]
+    return None if None in free else sum(f for f in free if f is not None)
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """Bytes that new tensors may take on one device."""
+    if device.type == "cpu":
+        free = int(psutil.virtual_memory().available)
+        limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+        if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
+            free = min(free, max(0, int(text) - int(used.read_text())))
+        return free
+    if device.type == "cuda":
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + held
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    return None
+
+
 # -- state of the model --------------------------------------------------------------------------
 
 
@@ -160,7 +219,7 @@ class ModelState:
         """Is ``‖y‖₂`` the constant ``√d_model``·gain, because the final norm has one gain for all units?"""
         if self.final_norm is None:
             return False
-        gain, bias = (None if t is None else t.double() for t in self.final_norm)
+        gain, bias = (None if t is None else wide(t) for t in self.final_norm)
         assert gain is not None
         spread = float(gain.abs().std(correction=0) / gain.abs().mean().clamp_min(1e-30))
         flat_bias = bias is None or float(bias.norm()) < 1e-4 * float(gain.norm())
@@ -190,7 +249,7 @@ class ModelState:
     def unembedding_norms(self) -> Tensor:
         """``‖w_i‖²`` of every unembedding row, ``[d_vocab]`` float64."""
         W = self.model.W_U.detach()
-        return torch.cat([w.double().square().sum(dim=0) for w in torch.split(W, 8192, dim=1)])
+        return torch.cat([wide(w).square().sum(dim=0) for w in torch.split(W, 8192, dim=1)])
 
     @cached_property
     def unembedding_bias(self) -> bool:

@@ -20,6 +20,7 @@ import torch
 
 from tl_scopes.directions import ReadOut, Rows
 from tl_scopes.model import LensModel, ModelState
+from tl_scopes.precision import wide
 
 LEAST_MASS = 0.5
 """Probability on number tokens below which the moments describe too little of the prediction."""
@@ -70,16 +71,18 @@ class Moment:
 
     def rows(self, read: ReadOut, state: ModelState) -> Rows:
         """The gradient of the moment at y."""
-        ids = torch.tensor(list(self.values), device=read.y.device)
-        n = torch.tensor(list(self.values.values()), dtype=torch.float64, device=read.y.device)
-        log_p = read.logits.double().log_softmax(-1)[ids]
+        log_p = wide(read.logits).log_softmax(-1)
+        ids = torch.tensor(list(self.values), device=log_p.device)
+        n = torch.tensor(list(self.values.values()), dtype=torch.float64, device=log_p.device)
+        log_p = log_p[ids]
         q = (log_p - log_p.logsumexp(0)).exp()
         mean = (q * n).sum()
         variance = (q * (n - mean).square()).sum()
         slope = q * (n - mean) if self.moment == "mean" else q * ((n - mean).square() - variance)
         if read.slope is not None:
-            slope = slope * read.slope[ids].double()
-        v = (read.W_U[:, ids].double() @ slope).to(read.y)
+            slope = slope * wide(read.slope)[ids]
+        columns = wide(read.W_U[:, ids.to(read.W_U.device)])
+        v = (columns @ slope.to(columns)).to(read.y)
         mass = float(log_p.exp().sum())
         notes: tuple[str, ...] = ()
         if mass < LEAST_MASS:

@@ -21,6 +21,7 @@ from tl_scopes.directions import require_rank
 from tl_scopes.jacobian_scopes import encode
 from tl_scopes.kernel import read_outs
 from tl_scopes.model import LensModel, model_state
+from tl_scopes.precision import wide
 from tl_scopes.prompts import Prompt, pad_right, token_strings
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def fisher_spectrum(
             read = read_outs(model, run, [i], call)[0]
             fisher = read.fisher(state)
             pairs = fisher.all_eigenpairs(full=True) if k is None else fisher.eigenpairs(k, tol)
-            log_p = read.logits.double().log_softmax(-1)
+            log_p = wide(read.logits).log_softmax(-1)
             values.append(pairs.values.cpu())
             traces.append(pairs.trace)
             entropies.append(-float((log_p.exp() * log_p).sum()))

@@ -1,0 +1,68 @@
+"""What ``attribution_matrix`` costs per target, and the memory it takes: ``python benchmarks/matrix_cost.py``.
+
+*Lean* is a bare Hugging Face forward with one position's logits and one vector-Jacobian product at the embeddings
+(``scope_cost.py``). Shape M1, T=64, all 64 targets; first the matrix is compared with row-by-row calls of the scope. The
+ratio per target is that of the interleaved pairs' times, divided by the number of targets. Memory is the bytes alive beside
+the weights, counted operation by operation, without a budget and within stated ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+
+import torch
+from scope_cost import lean
+from shapes import as_bridge, gpt2_small
+from timing import paired
+
+import tl_scopes as tls
+from tl_scopes.memory import _BytesAlive
+
+
+def main() -> None:
+    """Print the ratio and the memory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--budgets", type=float, nargs="*", default=[150, 60], help="MiB")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    hf, bridge = gpt2_small(), as_bridge(gpt2_small())
+    tokens = torch.randint(50257, (args.length,), generator=torch.Generator().manual_seed(1))
+    print(f"torch {torch.__version__}, {args.threads} thread(s), GPT-2 small shape, T={args.length}, float32")
+    matrix = tls.attribution_matrix(bridge, tokens).scores
+    worst = 0.0
+    for s in (0, args.length // 3, args.length - 2):
+        alone = tls.semantic_scope(bridge, tokens, pos=s, target=int(tokens[s + 1])).scores
+        worst = max(worst, float((matrix[s] - alone).abs().max() / alone.max()))
+    print(f"rows agree with single calls to {worst:.1e} of the largest score", flush=True)
+    assert worst < 1e-5
+    # One target of the matrix against one lean scope, so that both sides of a pair see the same machine.
+    mine, bare = paired(
+        lambda: tls.attribution_matrix(bridge, tokens),
+        lambda: [lean(hf, tokens, 1234) for _ in range(10)],
+        args.pairs,
+        warm_up=1,
+    )
+    ratios = sorted((a / args.length) / (b / 10) for a, b in zip(mine, bare, strict=True))
+    quarter = len(ratios) // 4
+    print(
+        f"attribution_matrix: {statistics.median(ratios):.3f} x lean per target (middle half {ratios[quarter]:.3f} to "
+        f"{ratios[-quarter - 1]:.3f}; {statistics.median(mine):.2f} s for {args.length} targets over "
+        f"{100 * statistics.median(bare):.0f} ms, {args.pairs} pairs)",
+        flush=True,
+    )
+    for budget in (None, *args.budgets):
+        allowed = None if budget is None else int(budget * 2**20)
+        tls.attribution_matrix(bridge, tokens, memory_budget=allowed)  # measuring runs come once, before the first
+        with _BytesAlive() as watch:
+            found = tls.attribution_matrix(bridge, tokens, memory_budget=allowed).scores
+        worst = float((found - matrix).abs().max() / matrix.max())
+        stated = "no budget" if budget is None else f"budget {budget:.0f} MiB"
+        print(f"{stated}: at most {max(watch.timeline) / 2**20:.0f} MiB; scores move by {worst:.1e}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
