@@ -1,7 +1,7 @@
 """Models with random weights in the shapes that the benchmarks use, as plain Hugging Face and as a bridge.
 
-M1 is GPT-2 small (d=768, 12 layers, V=50,257); M3 has Llama-3.2-1B's width and unembedding with 4 layers (d=2048,
-V=128,256).
+M1 is GPT-2 small (d=768, 12 layers, V=50,257); M2 and M3 are Llamas with Llama-3.2-1B's vocabulary (V=128,256), M2 of
+half its width with 8 layers (d=1024), M3 of its width with 4 layers (d=2048).
 """
 
 from __future__ import annotations
@@ -25,15 +25,24 @@ def gpt2_small(seed: int = 0, n_ctx: int = 1024) -> Any:
     return model
 
 
+def llama_medium(seed: int = 0, peak: float = 3.0) -> Any:
+    """M2; else as M3."""
+    return _llama(seed, peak, d_model=1024, n_layers=8)
+
+
 def llama_wide(seed: int = 0, peak: float = 3.0) -> Any:
     """M3, eager attention, frozen; ``peak`` scales the unembedding so that p is as peaked as a trained model's."""
+    return _llama(seed, peak, d_model=2048, n_layers=4)
+
+
+def _llama(seed: int, peak: float, d_model: int, n_layers: int) -> Any:
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
-        hidden_size=2048,
-        intermediate_size=8192,
-        num_hidden_layers=4,
-        num_attention_heads=32,
-        num_key_value_heads=8,
+        hidden_size=d_model,
+        intermediate_size=4 * d_model,
+        num_hidden_layers=n_layers,
+        num_attention_heads=d_model // 64,
+        num_key_value_heads=d_model // 256,
         vocab_size=128_256,
         max_position_embeddings=2048,
         tie_word_embeddings=False,

@@ -36,13 +36,15 @@ def run(monkeypatch: pytest.MonkeyPatch, demo_model: Any) -> Any:
 def test_aopc_prints_the_table_and_continues_the_same_run(run: Any, tmp_path: Path) -> None:
     arguments = ["aopc", "demo:translation", "-n", "3", "--method", "semantic", "--method", "random", "--rank", "2"]
     arguments += ["--out", str(tmp_path / "run")]
-    first = run(*arguments, "--csv", str(tmp_path / "t.csv"), "--plot", str(tmp_path / "t.svg"))
+    files = ["--csv", str(tmp_path / "t.csv"), "--plot", str(tmp_path / "t.svg")]
+    first = run(*arguments, *files, "--rank-plot", str(tmp_path / "r.svg"))
     for text in ("semantic", "random", "fisher@2", "3 prompts"):
         assert text in first
     assert run(*arguments) == first
     assert str(load_aopc(tmp_path / "run")) in first
     assert (tmp_path / "t.csv").read_text().startswith("method,n,aopc,sem")
-    assert (tmp_path / "t.svg").stat().st_size > 1000
+    for name in ("t.svg", "r.svg"):
+        assert (tmp_path / name).stat().st_size > 1000
 
 
 def test_aopc_of_several_models_has_a_folder_each(run: Any, tmp_path: Path) -> None:
@@ -65,6 +67,7 @@ def test_ig_path_prints_the_path_and_writes_the_page(run: Any, tmp_path: Path) -
         (("aopc", "no-such-data"), "no such file"),
         (("aopc", "--method", "magic"), "unknown method 'magic'"),
         (("aopc", "--plot", "/nowhere/x.png"), "there is no folder"),
+        (("aopc", "--rank-plot", "x.png"), "give --rank"),
         (("aopc", "--preset", "paper", "--ablation", "mean"), "contradicts"),
         (("ig-path", "--points", "1"), "at least 2"),
         (("ig-path", "--model", "gpt2"), "give a PROMPT with --model"),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tl_scopes.demo import CORPORA
-from tl_scopes.passages import PARQUET, load_passages, translation_passage
+from tl_scopes.passages import PAPER_MODELS, PARQUET, load_passages, translation_passage
 
 LONG = " ".join(["word"] * 49) + ' end?!"'
 PAIR = {"de": "Das ist der Satz.", "en": " ".join(["word"] * 19) + " end."}
@@ -44,29 +43,68 @@ def test_pairs_get_the_papers_format(tmp_path: Path) -> None:
     assert translation_passage("Wie geht's?", "How are you?") == "German: Wie geht's?. English: How are you"
 
 
+LAMBADA = {"text": ["too short .", LONG], "domain": ["", ""]}
+"""Columns of cimec/lambada: the test part's domain is empty."""
+IWSLT = {"translation": [{"de": "Kurz.", "en": "Too short."}, PAIR]}
+"""Columns of IWSLT/iwslt2017, configuration iwslt2017-de-en."""
+
+
 @pytest.mark.parametrize(
-    ("name", "records", "expected"),
+    ("name", "columns", "expected"),
     [
-        ("lambada", [{"text": "too short"}, {"text": LONG}], [LONG.rstrip('?!"')]),
-        ("iwslt2017-de-en", [{"translation": {**PAIR, "en": "too short"}}, {"translation": PAIR}], None),
+        ("lambada", LAMBADA, LONG.rstrip('?!"')),
+        ("iwslt2017-de-en", IWSLT, translation_passage(PAIR["de"], PAIR["en"])),
     ],
 )
+@pytest.mark.parametrize("streamed", [False, True])
 def test_the_papers_data_sets_are_read_as_parquet_and_filtered(
-    monkeypatch: pytest.MonkeyPatch, name: str, records: list[Any], expected: Any
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, columns: Any, expected: str, streamed: bool
 ) -> None:
+    """The real ``load_dataset`` reads parquet files of the published schema, here local ones instead of the Hub's."""
+    import datasets
+
+    if name == "lambada":
+        features = datasets.Features(text=datasets.Value("string"), domain=datasets.Value("string"))
+    else:
+        features = datasets.Features(translation=datasets.Translation(languages=["de", "en"]))
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "0000.parquet")
     asked: list[Any] = []
+    real = datasets.load_dataset
 
-    def load_dataset(kind: str, **kwargs: Any) -> list[Any]:
-        asked.append((kind, kwargs))
-        return records
+    def local(kind: str, *, data_files: dict[str, str], split: str) -> Any:
+        asked.append((kind, data_files, split))
+        return real(
+            kind,
+            data_files={"test": str(tmp_path / "*.parquet")},
+            split=split,
+            cache_dir=str(tmp_path),
+            streaming=streamed,
+        )
 
-    fake = types.ModuleType("datasets")
-    fake.load_dataset = load_dataset  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "datasets", fake)
-    found = load_passages(name)
-    assert found == (expected or [translation_passage(PAIR["de"], PAIR["en"])])
-    assert asked == [("parquet", {"data_files": {"test": PARQUET[name]}, "split": "test"})]
-    assert not found[0].endswith((".", "?", "!"))
+    monkeypatch.setattr(datasets, "load_dataset", local)
+    assert load_passages(name) == [expected]
+    assert asked == [("parquet", {"test": PARQUET[name]}, "test")]
+    assert PARQUET[name].startswith("hf://datasets/")
+    assert "@refs/convert/parquet/" in PARQUET[name], "loading scripts no longer run"
+    assert expected[-1].isalnum()
+    with pytest.raises(ValueError, match="no passage of at least 51 words"):
+        load_passages(name, min_words=51)
+
+
+def test_a_hub_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def unreachable(*args: Any, **kwargs: Any) -> Any:
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(ValueError, match=r"load_passages\('lambada'\): could not read hf://.*offline"):
+        load_passages("lambada")
+
+
+def test_the_papers_six_models_are_named() -> None:
+    assert len(set(PAPER_MODELS)) == 6
+    assert {name.split("/")[0] for name in PAPER_MODELS} == {"meta-llama", "Qwen", "google"}
 
 
 def test_without_datasets_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

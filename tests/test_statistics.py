@@ -107,3 +107,30 @@ def test_table_marks_what_cannot_be_told_from_the_best() -> None:
     assert len(result.where(top_is_truth=True).records) == 40
     assert "cannot be told" in str(result)
     assert result.plot() is not None
+
+
+def test_aopc_by_fisher_rank_is_paired_with_the_lowest_rank() -> None:
+    rng = np.random.default_rng(0)
+    shared = 10 * rng.standard_normal((60, 1))
+    gains = {"fisher@16": -0.3, "fisher": 0.0, "random": 5.0, "fisher@4": -0.2}
+    result = table({m: shared + gain + 0.01 * rng.standard_normal((60, 2)) for m, gain in gains.items()})
+    frame = result.by_rank()
+    assert frame["rank"].tolist() == [1, 4, 16]
+    for rank, method in ((1, "fisher"), (4, "fisher@4"), (16, "fisher@16")):
+        row = frame[frame["rank"] == rank].iloc[0]
+        assert row.aopc == result[method].mean
+        assert row["sem"] == result[method].sem
+        difference = result[method].per_prompt - result["fisher"].per_prompt
+        assert row.difference == pytest.approx(difference.mean(), abs=1e-12)
+        assert row.difference_sem == pytest.approx(difference.std(ddof=1) / math.sqrt(60), abs=1e-12)
+    assert frame.difference_sem.iloc[-1] < frame["sem"].iloc[-1] / 50
+    axes, paired = result.plot_ranks().axes
+    assert [line.get_label() for line in axes.get_lines() if line.get_linestyle() == "--"] == ["random"]
+    (bars,) = axes.containers
+    assert bars.lines[0].get_xdata().tolist() == [1, 4, 16]
+    assert bars.lines[0].get_ydata().tolist() == frame.aopc.tolist()
+    ends = [segment[1, 1] - segment[0, 1] for segment in bars.lines[2][0].get_segments()]
+    assert ends == pytest.approx((2 * frame["sem"]).tolist())
+    assert paired.containers[0].lines[0].get_ydata().tolist() == frame.difference.tolist()
+    with pytest.raises(ValueError, match="no 'fisher' or 'fisher@<rank>'"):
+        table({"random": shared}).by_rank()

@@ -203,8 +203,8 @@ def integrated_gradients(
     ``score_t = ‖(x_t − x'_t) ⊙ ∫₀¹ ∂s/∂x_t (x' + α(x − x')) dα‖₂``, read at ``pos``; logits (or nats). The signed sums
     over d (``details["signed"]``) add up to ``s(x) − s(x')`` up to the quadrature's error, the *completeness gap*.
 
-    The path is cut at α = 0.05 and each part has Gauss–Legendre nodes of its own, because in trained models nearly all
-    of the error sits next to the baseline, where the input is out of distribution.
+    The path is cut at α = 0.05 and each part has a rule of its own (:mod:`tl_scopes.paths`), because in trained models
+    nearly all of the error sits next to the baseline, where the input is out of distribution.
 
     Args:
         model, prompt, target, pos, prepend_bos, at: as in :func:`semantic_scope`.

@@ -211,6 +211,37 @@ class AOPCTable:
                 rows.append({**row, "sem": standard_error(column)})
         return pd.DataFrame(rows)
 
+    @staticmethod
+    def fisher_rank(method: str) -> int | None:
+        """Rank of ``"fisher"`` or ``"fisher@<rank>"``; None for every other method."""
+        name, _, rank = method.partition("@")
+        return int(rank or 1) if name == "fisher" else None
+
+    def by_rank(self) -> pd.DataFrame:
+        """AOPC against the Fisher Scope's rank: mean, standard error, and the paired difference from the lowest rank.
+
+        One row per rank among the methods ``"fisher"`` and ``"fisher@<rank>"``, in order. Raises ``ValueError`` where
+        there is none. The prompts are the same for all ranks, so the differences have far smaller errors than the means.
+        """
+        import pandas as pd
+
+        ranks = {r: m for m in reversed(self.methods) if (r := self.fisher_rank(m)) is not None}
+        if not ranks:
+            raise ValueError(f"AOPCTable.by_rank(): no 'fisher' or 'fisher@<rank>' among the methods {self.methods}")
+        first, rows = ranks[min(ranks)], []
+        for rank, method in sorted(ranks.items()):
+            difference = self[method].per_prompt - self[first].per_prompt
+            rows.append(
+                {
+                    "rank": rank,
+                    "aopc": self[method].mean,
+                    "sem": self[method].sem,
+                    "difference": float(difference.mean()) if len(difference) else math.nan,
+                    "difference_sem": standard_error(difference),
+                }
+            )
+        return pd.DataFrame(rows)
+
     def to_frame(self) -> pd.DataFrame:
         """One row per method: AOPC with its error, whether it can be told from the best, and what was asked beside."""
         import pandas as pd
@@ -238,6 +269,12 @@ class AOPCTable:
         from tl_scopes.views.curves import aopc_figure
 
         return aopc_figure(self)
+
+    def plot_ranks(self) -> Any:
+        """A matplotlib figure: AOPC against the Fisher Scope's rank (:meth:`by_rank`), the other methods as lines."""
+        from tl_scopes.views.curves import rank_figure
+
+        return rank_figure(self)
 
     def __str__(self) -> str:
         if not self.records:

@@ -15,7 +15,7 @@ from tl_scopes import baselines, controls
 from tl_scopes.attribution import Attribution
 from tl_scopes.directions import Explanandum, Fisher, Semantic, Temperature
 from tl_scopes.interventions import Ablation, LogProb, ablated_log_probs, repeated, run_changed, substitutes
-from tl_scopes.kernel import Capture, explain
+from tl_scopes.kernel import Capture, Tap, explain_inside
 from tl_scopes.model import LensModel
 from tl_scopes.paths import along
 from tl_scopes.perturbation import PAPER_FRACTIONS, most_influential, number_removed
@@ -102,22 +102,32 @@ def method_scores(
             )
         elif method != "random":
             scores[label] = _OTHERS[method](model, given.tokens, target=target, pos=given.pos).scores
+    return scores | _shared_scores(model, given, shared, methods, call)
+
+
+def _shared_scores(
+    model: LensModel,
+    given: EncodedPrompt,
+    shared: Mapping[Explanandum, Sequence[str]],
+    methods: Mapping[str, Method | str],
+    call: str,
+) -> dict[str, Tensor]:
+    """Scores of the methods that are directions at y, from one forward; Input × Gradient's from its gradient."""
+    if not shared:
+        return {}
+    scores: dict[str, Tensor] = {}
     times_input = [label for label, m in methods.items() if m == "input_x_gradient"]
-    single = [e for e in shared if not times_input or not isinstance(e, Fisher) or e.rank == 1]
-    for group in (single, [e for e in shared if e not in single]):
-        if not group:
-            continue
-        keep = bool(times_input) and group is single
-        capture = Capture(cache="hook_embed" if keep else None, keep_gradient=keep)
-        for explained, attribution in zip(group, explain(model, [given], group, capture, call)[0], strict=True):
-            for label in shared[explained]:
-                scores[label] = attribution.scores
-                if label in times_input:
-                    assert attribution.gradient is not None
-                    assert attribution.cache is not None
-                    x = attribution.cache["hook_embed"][0].double().cpu()
-                    scores[label] = row_norms(x * attribution.gradient.double())
+    taps = [Tap("hook_embed", _norms_of_product)] if times_input else []
+    (results,) = explain_inside(model, [given], list(shared), taps, Capture(), call)
+    for explained, (attribution, inside) in zip(shared, results, strict=True):
+        for label in shared[explained]:
+            scores[label] = inside[0] if label in times_input else attribution.scores
     return scores
+
+
+def _norms_of_product(gradients: Tensor, x: Tensor) -> Tensor:
+    """``‖x_t ⊙ g_t‖₂``, ``[rows, batch, pos]``."""
+    return row_norms(x.double() * gradients.double())
 
 
 def paper_integrated_gradients(model: LensModel, given: EncodedPrompt, target: int, call: str) -> Tensor:

@@ -1,9 +1,7 @@
-"""Curves of faithfulness runs and of integrated-gradient paths; they read results and nothing else."""
+"""Figures of faithfulness runs and of integrated-gradient paths, with matplotlib."""
 
 from __future__ import annotations
 
-import html
-import json
 from typing import TYPE_CHECKING, Any
 
 from tl_scopes.views.plots import COLOURS
@@ -39,6 +37,7 @@ def aopc_figure(table: AOPCTable) -> Any:
             capsize=2,
             label=method,
         )
+    left.set_xticks([100 * k for k in table.fractions], [f"{100 * k:g}" for k in table.fractions])
     left.set_xlabel("tokens removed (%)")
     left.set_ylabel("change of log p (nats)")
     left.axhline(0, color="#999999", linewidth=0.8)
@@ -55,6 +54,35 @@ def aopc_figure(table: AOPCTable) -> Any:
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     left.legend(frameon=False, fontsize=7)
+    figure.suptitle(f"n = {len(table.records)} prompts, mean ± SEM over prompts", fontsize=9)
+    return figure
+
+
+def rank_figure(table: AOPCTable) -> Any:
+    """AOPC against the Fisher Scope's rank, the other methods as dashed lines; right, the paired difference from rank 1."""
+    from tl_scopes.views.figures import Figure
+
+    frame = table.by_rank()
+    figure = Figure(figsize=(9.5, 3.8), dpi=150, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    bars = {"color": COLOURS[0], "marker": "o", "markersize": 4, "capsize": 3, "linewidth": 1.2}
+    left.errorbar(frame["rank"], frame.aopc, yerr=frame["sem"], label="fisher", **bars)
+    others = [m for m in table.methods if table.fisher_rank(m) is None]
+    for i, method in enumerate(others):
+        colour = COLOURS[1 + i % (len(COLOURS) - 1)]
+        left.axhline(table[method].mean, color=colour, linestyle="--", linewidth=1.2, label=method)
+    left.set_ylabel("AOPC (nats)")
+    if others:
+        left.legend(frameon=False, fontsize=7)
+    right.errorbar(frame["rank"], frame.difference, yerr=frame.difference_sem, **bars)
+    right.axhline(0, color="#999999", linewidth=0.8)
+    right.set_ylabel(f"AOPC less that of rank {frame['rank'].iloc[0]}, paired (nats)")
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(frame["rank"].tolist(), [str(r) for r in frame["rank"]])
+        axes.minorticks_off()
+        axes.set_xlabel("rank of the Fisher Scope")
+        axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"n = {len(table.records)} prompts, mean ± SEM over prompts", fontsize=9)
     return figure
 
@@ -91,61 +119,3 @@ def path_figure(path: IGPath) -> Any:
         f"completeness residual {path.completeness_residual:.2g} logits (trapezoid on the grid)", fontsize=8
     )
     return figure
-
-
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>__TITLE__</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem;
-  background: #fff; color: #111 }
-#tokens span { padding: .1em .05em; border-radius: .2em; white-space: pre-wrap }
-input { width: 100% } svg { width: 100%; height: 9rem } td { padding-right: 2rem } label { font-weight: 600 }
-</style>
-<h1 style="font-size:1.1rem">__TITLE__</h1>
-<p id="tokens"></p>
-<label for="alpha">α = <output id="value"></output></label>
-<input id="alpha" type="range" min="0" step="1">
-<table><tr><td>logit <b id="logit"></b></td><td>entropy <b id="entropy"></b> nats</td>
-<td>share on the first tokens <b id="sink"></b></td></tr></table>
-<svg id="curve" viewBox="0 0 600 120" preserveAspectRatio="none" role="img"
-  aria-label="target logit against alpha"></svg>
-<p>Colour: share of the gradient norm at this α. Curve: the target's logit along the path. __RESIDUAL__</p>
-<script>
-const d = __DATA__, $ = id => document.getElementById(id), slider = $("alpha");
-slider.max = d.alphas.length - 1; slider.value = slider.max;
-const lo = Math.min(...d.logits), hi = Math.max(...d.logits), a0 = d.alphas[0];
-const span = (d.alphas[d.alphas.length - 1] - a0) || 1;
-const x = i => 5 + 590 * (d.alphas[i] - a0) / span, y = i => 112 - 104 * (d.logits[i] - lo) / ((hi - lo) || 1);
-const line = d.alphas.map((_, i) => x(i) + "," + y(i)).join(" ");
-d.tokens.forEach(t => { const s = document.createElement("span"); s.textContent = t; $("tokens").append(s); });
-function draw() {
-  const i = +slider.value, row = d.norms[i], top = Math.max(...row) || 1, sum = row.reduce((a, b) => a + b, 0) || 1;
-  $("value").textContent = d.alphas[i].toFixed(3); $("logit").textContent = d.logits[i].toFixed(2);
-  $("entropy").textContent = d.entropy[i].toFixed(2); $("sink").textContent = (100 * d.sink[i]).toFixed(0) + " %";
-  [...$("tokens").children].forEach((s, t) => {
-    const v = row[t] / top;
-    s.style.background = `rgba(0,114,178,${v.toFixed(3)})`; s.style.color = v > 0.55 ? "#fff" : "#111";
-    s.title = `${row[t].toPrecision(3)} (${(100 * row[t] / sum).toFixed(1)} %)`;
-  });
-  $("curve").innerHTML = `<polyline points="${line}" fill="none" stroke="#0072B2" stroke-width="1.5"/>` +
-    `<circle cx="${x(i)}" cy="${y(i)}" r="4" fill="#D55E00"/>`;
-}
-slider.addEventListener("input", draw); draw();
-</script></html>
-"""
-
-
-def path_page(path: IGPath) -> str:
-    """A standalone page: tokens coloured by gradient norm, a slider over α, the target's logit as a curve."""
-    end = path.pos + 1
-    data = {
-        "alphas": path.alphas.tolist(),
-        "logits": path.logits.tolist(),
-        "entropy": path.entropy.tolist(),
-        "sink": path.sink_share.tolist(),
-        "norms": [[float(f"{v:.4g}") for v in row] for row in path.grad_norms[:, :end].tolist()],
-        "tokens": path.str_tokens[:end],
-    }
-    title = html.escape(f"Gradient of the logit of {path.target_str!r} on the path from zero to the prompt")
-    residual = f"Completeness residual {path.completeness_residual:.2g} logits."
-    text = json.dumps(data, ensure_ascii=False).replace("</", "<\\/").replace("<!--", "<\\!--")
-    return _PAGE.replace("__TITLE__", title).replace("__RESIDUAL__", residual).replace("__DATA__", text)

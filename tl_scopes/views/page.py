@@ -50,7 +50,7 @@ class View:
     def html(self) -> str:
         """A page of its own that works offline."""
         script = _bundle() if self.drawn else _hover()
-        return _PAGE.format(title=html.escape(self.title), style=own_file("style.css"), body=self.body, script=script)
+        return document(self.title, self.body, style="style.css", script=script)
 
     @property
     def drawn(self) -> bool:
@@ -83,6 +83,11 @@ class View:
         display(self)  # type: ignore[no-untyped-call, unused-ignore]
 
 
+def document(title: str, body: str, *, style: str, script: str) -> str:
+    """A page that works offline; ``style`` is a file of this package, ``script`` whole elements."""
+    return _PAGE.format(title=html.escape(title), style=own_file(style), body=body, script=script)
+
+
 def stack(*views: View) -> View:
     """Several views below each other, on one page with one bundle."""
     return View(
@@ -111,7 +116,7 @@ def host(component: str, data: dict[str, Any], static: str, *, css: str = "", ke
 
 @lru_cache
 def own_file(name: str) -> str:
-    """A file of this folder: ``style.css``, ``draw.js``, ``hover.js``."""
+    """A style sheet or script of this folder, e.g. ``style.css``."""
     return (files("tl_scopes.views") / name).read_text(encoding="utf-8")
 
 

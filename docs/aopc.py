@@ -1,0 +1,44 @@
+"""Measure the README's AOPC table and figures again: ``python docs/aopc.py``.
+
+The table is what ``tl-scopes aopc`` prints, and goes between the README's two ``aopc`` comments; the figures are
+``images/aopc.png`` and ``images/aopc-rank.png``. A run that is stopped goes on where it was when ``--out`` is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import tl_scopes as tls
+from tl_scopes.faithfulness import AOPC_METHODS
+
+HERE = Path(__file__).parent
+RANKS = (4, 16, 64, 128)
+BESIDE_RANKS = ("input_x_gradient", "semantic", "temperature")
+
+
+def main() -> None:
+    """Run, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-n", type=int, default=120, help="passages")
+    parser.add_argument("--out", type=Path, help="folder of the two runs")
+    args = parser.parse_args()
+    model, passages = tls.load_model(), tls.load_passages("demo", args.n)
+    folders = [None, None] if args.out is None else [args.out / "methods", args.out / "ranks"]
+    table = tls.aopc(model, passages, AOPC_METHODS, out=folders[0])
+    table.plot().savefig(HERE / "images" / "aopc.png")
+    by_rank = tls.aopc(model, passages, ["fisher", *(f"fisher@{r}" for r in RANKS), *BESIDE_RANKS], out=folders[1])
+    by_rank.plot_ranks().savefig(HERE / "images" / "aopc-rank.png")
+    readme = HERE.parent / "README.md"
+    text, block = readme.read_text(encoding="utf-8"), f"<!-- aopc -->\n```\n{table}\n```\n<!-- /aopc -->"
+    text, found = re.subn(r"<!-- aopc -->.*?<!-- /aopc -->", lambda _: block, text, flags=re.DOTALL)
+    if found != 1:
+        raise SystemExit("README.md: expected one pair of comments <!-- aopc --> and <!-- /aopc -->")
+    readme.write_text(text, encoding="utf-8")
+    print(table)
+    print(by_rank.by_rank().to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
