@@ -9,6 +9,7 @@ import re
 from dataclasses import replace
 from html import unescape
 
+import numpy as np
 import pytest
 import torch
 from test_browser import browser, look, picture_shows  # noqa: F401
@@ -96,6 +97,19 @@ def test_the_figure_names_rows_and_tokens_and_marks_the_explained_one() -> None:
     assert [t.get_text() for t in axes.get_xticklabels()] == [r"\$x\$", "a⏎", "b" * 17 + "…"]
     assert axes.get_xticklabels()[2].get_color() == "#b2182b"
     figure.canvas.draw()
+
+
+def test_nothing_of_a_small_map_with_a_long_unit_is_cut() -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    columns = ("<|endoftext|>", *[" political"] * 21)
+    unit = "share of the row's highest score"
+    figure = heatmap_figure(some_map(values=torch.ones(2, 22), columns=columns, unit=unit))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+        assert (edge == 255).all(), "text runs over the edge of the picture"
 
 
 def test_a_map_of_zeros_is_white_and_says_so() -> None:
