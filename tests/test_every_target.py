@@ -44,6 +44,28 @@ def test_fisher_contrast_and_total_information_rows_equal_single_calls(kind: str
     assert oracles.relative_error(full.scores[0], exact.scores) < 1e-9
 
 
+@pytest.mark.parametrize("kind", families.kinds_available())
+def test_moment_and_jacobian_rows_equal_single_calls(kind: str) -> None:
+    model = families.build("gpt2", kind).model
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(2, families.D_MODEL, generator=generator, dtype=torch.float64)
+    for moment in ("mean", "variance"):
+        matrix = tls.attribution_matrix(model, TOKENS, method="moment", moment=moment, positions=[3, 7])
+        alone = tls.moment_scope(model, TOKENS, moment=moment, pos=7)
+        assert matrix.method == alone.method
+        assert oracles.relative_error(matrix.scores[1], alone.scores) < 1e-9
+    matrix = tls.attribution_matrix(model, TOKENS, method="jacobian", direction=direction, positions=[5])
+    alone = tls.jacobian_scope(model, TOKENS, direction=direction, pos=5)
+    assert oracles.relative_error(matrix.scores[0], alone.scores) < 1e-9
+    assert "<table" in matrix.html() or "tls-targets" in matrix.html()
+
+
+def test_a_keyword_that_the_method_does_not_read_is_refused() -> None:
+    model = families.build("gpt2", "bridge").model
+    with pytest.raises(ValueError, match="method 'temperature' does not read it"):
+        tls.attribution_matrix(model, TOKENS, method="temperature", rank=2)
+
+
 def test_the_upper_triangle_is_exactly_zero() -> None:
     scores = tls.attribution_matrix(families.build("llama", "bridge").model, TOKENS).scores
     assert bool((scores.triu(1) == 0).all())

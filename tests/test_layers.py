@@ -275,7 +275,7 @@ def test_fisher_is_turned_towards_the_top_prediction(kind: str) -> None:
 @pytest.mark.parametrize(
     ("call", "options", "reason"),
     [
-        (tls.layer_influence, {"method": "nonsense"}, "expected different names among"),
+        (tls.layer_influence, {"method": "nonsense"}, "expected one of"),
         (tls.layer_influence, {"method": "temperature", "target": 1}, "'temperature' does not read it"),
         (tls.layer_influence, {"method": "semantic", "rank": 2}, "it belongs to 'fisher', 'total_information'"),
         (tls.layer_influence, {"method": "contrast", "target": 1}, "needs a foil"),

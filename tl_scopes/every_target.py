@@ -9,7 +9,7 @@ the blocks and rows pulled back at once are such that the run fits (:mod:`tl_sco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -18,32 +18,37 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tl_scopes.capture import differentiable, forward_pass
-from tl_scopes.directions import Contrast, Explanandum, Fisher, Rows, Semantic, Temperature
+from tl_scopes.directions import Explanandum, Rows
+from tl_scopes.explananda import Keywords, Method, named_explananda
 from tl_scopes.information import TotalInformation
 from tl_scopes.jacobian_scopes import encode
 from tl_scopes.kernel import VJP_CHUNK, Capture, capture_options, pull_back, read_outs, top_predictions
 from tl_scopes.matrix import AttributionMatrix
 from tl_scopes.memory import Memory, Run
 from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
-from tl_scopes.prompts import EncodedPrompt, Token, encode_targets, token_strings
+from tl_scopes.prompts import EncodedPrompt, Token, token_strings
 from tl_scopes.scores import row_norms
 
 BLOCKS = 8
 """Blocks of positions: more shorten the backwards further but cost one forward each."""
-MatrixMethod = Literal["semantic", "contrast", "fisher", "temperature", "total_information"]
+N_SAMPLES = 32
+"""Probes of total information per target: half of the scope's, whose stopping rule would need a forward per target."""
 
 
 def attribution_matrix(
     model: LensModel,
     prompt: str | Tensor,
     *,
-    method: MatrixMethod = "semantic",
+    method: Method = "semantic",
     positions: Sequence[int] | None = None,
     foil: Token | None = None,
     rank: int | None = None,
-    tol: float = 1e-4,
-    n_samples: int = 32,
-    seed: int = 0,
+    tol: float | None = None,
+    n_samples: int | None = None,
+    seed: int | None = None,
+    moment: Literal["mean", "variance"] | None = None,
+    values: Mapping[int, float] | None = None,
+    direction: Tensor | None = None,
     prepend_bos: bool | None = None,
     at: str = "hook_embed",
     checkpoint: bool | None = None,
@@ -62,9 +67,12 @@ def attribution_matrix(
         positions: explained positions (negative counts from the end), in the order of the rows; None is all.
         foil: of ``"contrast"``.
         rank: of ``"fisher"`` (None is 1) and of ``"total_information"`` (None is 8).
-        tol: of ``"fisher"``.
-        n_samples: probes of ``"total_information"``.
-        seed: of the probes.
+        tol: of ``"fisher"`` (None is 1e-4).
+        n_samples: probes of ``"total_information"`` (None is 32).
+        seed: of the probes (None is 0).
+        moment: of ``"moment"`` (None is ``"mean"``).
+        values: of ``"moment"``, ``{token id: number}``; None is the model's number tokens.
+        direction: of ``"jacobian"``, ``[d_model]`` or ``[k, d_model]`` at the final hidden state, the same for every row.
         prepend_bos: put BOS before a string prompt; None is the model's own default.
         at: hook of the source.
         checkpoint: compute the insides of blocks again in every backward; None where the text does not fit otherwise.
@@ -76,8 +84,8 @@ def attribution_matrix(
         divided by their own ``λ_1``, kept in ``details["first_eigenvalue"]``: compare scores within a row.
 
     Raises:
-        ValueError: as :func:`tl_scopes.semantic_scope`; repeated positions or positions outside the prompt; no way to
-            run fits the memory.
+        ValueError: as :func:`tl_scopes.semantic_scope`; a keyword that ``method`` does not read; repeated positions or
+            positions outside the prompt; no way to run fits the memory.
         TypeError: a list of prompts.
 
     Cost: 8 forwards on prefixes of the prompt (more under a tight budget) and one vector-Jacobian product per row of V; the
@@ -100,19 +108,15 @@ def attribution_matrix(
     explained = _positions(positions, n, call)
     state = model_state(model)
     following = [int(text.tokens[p + 1]) if p + 1 < n else None for p in explained]
-    foils = encode_targets(model, foil, len(explained), argument="foil", call=call)
-    if method == "contrast" and foil is None:
-        raise ValueError(f"{call}(foil=None): the contrast scope needs a foil")
-    made: dict[str, Explanandum] = {
-        "semantic": Semantic(tuple(following)),
-        "contrast": Contrast(tuple(following), tuple(f for f in foils if f is not None)),
-        "fisher": Fisher(1 if rank is None else rank, tol),
-        "temperature": Temperature(),
-        "total_information": TotalInformation("sampled", 8 if rank is None else rank, n_samples, None, seed),
-    }
-    if method not in made:
-        raise ValueError(f"{call}(method={method!r}): expected one of {tuple(made)}")
-    explanandum = made[method]
+    samples = N_SAMPLES if n_samples is None and method == "total_information" else n_samples
+    of_targets = {"target": following} if method in ("semantic", "contrast") else {}
+    keywords = Keywords(
+        **of_targets, foil=foil, rank=rank, tol=tol, n_samples=samples, seed=seed, moment=moment, values=values,
+        direction=direction,
+    )  # fmt: skip
+    (explanandum,) = named_explananda(model, [method], len(explained), keywords, call)
+    if isinstance(explanandum, TotalInformation):
+        explanandum = replace(explanandum, rtol=None)
     explanandum.check(state, call)
 
     capture = capture_options(
@@ -136,7 +140,7 @@ def attribution_matrix(
                 bar.update()
     in_order = [rows[i] for i in range(len(explained))]
     tops = tuple(predictions[i] for i in range(len(explained)))
-    return _result(model, state, text, explained, method, at, scores, in_order, tops)
+    return _result(model, state, text, explained, explanandum.method, at, scores, in_order, tops)
 
 
 def _positions(positions: Sequence[int] | None, n: int, call: str) -> list[int]:

@@ -64,7 +64,9 @@ def named_explananda(
         ValueError: an unknown or repeated method, a keyword that none of them reads, or one that is missing.
     """
     if isinstance(methods, str) or not methods or len(set(methods)) != len(methods) or set(methods) - set(KEYWORDS):
-        raise ValueError(f"{call}(method={methods!r}): expected different names among {tuple(KEYWORDS)}")
+        one = not isinstance(methods, str) and len(methods) == 1
+        found, rule = (methods[0], "one of") if one else (methods, "different names among")
+        raise ValueError(f"{call}(method={found!r}): expected {rule} {tuple(KEYWORDS)}")
     read = {name for method in methods for name in KEYWORDS[method]}
     for given in fields(keywords):
         if getattr(keywords, given.name) is not None and given.name not in read:
