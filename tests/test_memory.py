@@ -200,6 +200,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool, int]]:
     return noted
 
 
+@pytest.mark.slow
 def test_a_tighter_budget_takes_smaller_batches_then_fewer_rows_then_checkpoints_and_then_refuses(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +262,7 @@ def test_free_memory_of_this_machine_is_known() -> None:
     assert 2**20 < free < 2**50
 
 
+@pytest.mark.slow
 def test_a_matrix_stays_within_its_budget_and_keeps_its_numbers(kind: str) -> None:
     lens = families.build("gpt2", kind).model
     tokens = families.prompt_tokens(48)
@@ -273,7 +275,7 @@ def test_a_matrix_stays_within_its_budget_and_keeps_its_numbers(kind: str) -> No
         with memory._BytesAlive() as watch:
             found = tls.attribution_matrix(lens, tokens, memory_budget=budget).scores
         assert oracles.relative_error(found, expected) < 1e-9
-        assert max(watch.timeline) < 1.5 * budget  # HookedTransformer: garbage of the block before, 1.32 measured
+        assert max(watch.timeline) < 1.25 * budget
     with memory._BytesAlive() as watch:
         tls.attribution_matrix(lens, tokens)
     assert max(watch.timeline) > WITHIN * tight

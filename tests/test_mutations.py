@@ -77,10 +77,10 @@ MUTATIONS: dict[str, Mutation] = {
         traps.test_trap_02_logits_exist_at_the_explained_positions_only,
         "capture.forward_pass",
         (
-            ("return y[None]\n", "return activation\n"),
-            ("logits=logits[0].detach()", "logits=logits[rows, columns].detach()"),
-            ('slope=_read_out_slope(picked["raw_logits"], logits)', "slope=None"),
+            ("logits=logits[0].detach()", "logits=logits[taps.rows, taps.columns].detach()"),
+            ('slope=_read_out_slope(taps.picked["raw_logits"], logits)', "slope=None"),
         ),
+        further=(("capture._Taps.read_out", (("return y[None]\n", "return activation\n"),)),),
     ),
     "03 parameters not frozen": Mutation(
         traps.test_trap_03_parameters_are_frozen_during_the_pass_and_only_then,
@@ -226,8 +226,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "07 results in the order of length": Mutation(
         traps.test_trap_07_prompts_of_unequal_length_score_as_they_do_alone,
-        "kernel.explain",
-        (("return [results[i] for i in range(len(prompts))]", "return [results[i] for i in order]"),),
+        "kernel.explain_inside",
+        (("return [results[i] for i in range(len(prompts))]", "return list(results.values())"),),
     ),
     "07 another prompt's target": Mutation(
         traps.test_trap_07_prompts_of_unequal_length_score_as_they_do_alone,
@@ -243,7 +243,7 @@ MUTATIONS: dict[str, Mutation] = {
     "08 squares in the model's dtype": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
         "scores.row_norms",
-        (("gradients.double()", "gradients.bfloat16()"),),
+        (("wide(gradients)", "gradients.bfloat16()"),),
     ),
     "08 softmax in half precision": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
@@ -252,13 +252,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "08 fisher in half precision": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
-        "fisher.FisherInformation.dense",
-        (
-            (
-                "rows, p = centred.double(), self.tail[at].double()",
-                "rows, p = centred.double(), self.tail[at].bfloat16().double()",
-            ),
-        ),
+        "fisher.FisherInformation._wide_centred_chunks",
+        (("yield self.exact_tail[at], ", "yield self.exact_tail[at].bfloat16().double(), "),),
     ),
     "08 cotangent not scaled": Mutation(
         traps.test_trap_08_small_gradients_do_not_flush_to_zero_in_float16,
@@ -283,12 +278,12 @@ MUTATIONS: dict[str, Mutation] = {
     "09 cap ignored in Fisher": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
         "directions.ReadOut.fisher",
-        (("self.logits, self.slope,", "self.logits, None,"),),
+        (("self.logits.to(device), slope,", "self.logits.to(device), None,"),),
     ),
     "09 probabilities of raw logits": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
         "capture.forward_pass",
-        (("logits=logits[0].detach()", 'logits=picked["raw_logits"][0].detach()'),),
+        (("logits=logits[0].detach()", 'logits=taps.picked["raw_logits"][0].detach()'),),
     ),
     "09 inexact temperature not said": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,

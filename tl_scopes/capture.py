@@ -131,7 +131,11 @@ class ForwardPass:
 
 
 class _Taps:
-    """The hooks of one run at the explained (row, column) pairs, and what they record."""
+    """The hooks of one run at the explained (row, column) pairs, and what they record.
+
+    Hooks hold the dictionaries they write, never the object that holds the hooks: such a cycle would keep a graph alive
+    until the garbage collector comes by.
+    """
 
     def __init__(self, rows: Int[Tensor, " read"], columns: Int[Tensor, " read"]) -> None:
         self.rows, self.columns = rows, columns
@@ -142,23 +146,24 @@ class _Taps:
 
     def observe(self, name: str) -> Hook:
         """Record the activation."""
+        got = self.got
 
         def hook(activation: Tensor, hook: Any) -> None:
-            self.got.setdefault(name, activation)
+            got.setdefault(name, activation)
 
         self._stand_ins[hook] = lambda activation, hook: None
         return hook
 
     def differentiate(self, name: str) -> Hook:
         """Record the activation on the graph; begin the graph here if there is none yet."""
-        leaves = self._leaves
+        got, leaves = self.got, self._leaves
 
         def hook(activation: Tensor, hook: Any) -> Tensor:
             if not activation.requires_grad:
                 # A copy goes on, so that a user's in-place edit further down never meets a leaf.
-                self.got[name] = leaves[name] = activation.detach().requires_grad_(True)
+                got[name] = leaves[name] = activation.detach().requires_grad_(True)
                 return leaves[name].clone()
-            self.got.setdefault(name, activation)
+            got.setdefault(name, activation)
             return activation  # on the bridge, q/k/v/z are off the path unless the hook returns them
 
         self._stand_ins[hook] = lambda activation, hook: leaves[name].clone() if name in leaves else activation
@@ -166,11 +171,11 @@ class _Taps:
 
     def pick(self, name: str, check: Callable[[Tensor], None]) -> Hook:
         """Record the explained positions of the activation, once ``check`` lets it pass."""
-        at = _index(self.rows, self.columns)
+        at, picked = _index(self.rows, self.columns), self.picked
 
         def hook(activation: Tensor, hook: Any) -> Tensor:
             check(activation)
-            self.picked.setdefault(name, at(activation))
+            picked.setdefault(name, at(activation))
             return activation
 
         def same(activation: Tensor, hook: Any) -> Tensor:

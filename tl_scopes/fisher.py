@@ -141,30 +141,28 @@ class FisherInformation:
         return c if self.slope is None else c * self.slope
 
     def _transpose_times(self, r: Float[Tensor, " d_vocab"]) -> Float[Tensor, " d_model"]:
-        """``Aᵀ r``: one pass over W."""
+        """``Aᵀ r`` in float64: one pass over W. Chunks are summed in float64, or rounding would grow with the vocabulary."""
         r = r if self.slope is None else r * self.slope
-        if self.W.dtype == self.dtype:
-            return r @ self.W
-        out = self.zeros(self.d_model)
+        out = wide(self.zeros(self.d_model))
         for part, rows in zip(torch.split(r, _CHUNK), torch.split(self.W, _CHUNK), strict=True):
-            out += part @ rows.to(self.dtype)
+            out += wide(part @ rows.to(self.dtype))
         return out
 
     def product(self, a: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
         """``F a = Σ_i p_i (c_i − c̄) (a_i − a_top)`` with ``c_i = (a_i − a_top)·a``: two passes over W."""
         c = self._times(a)
         c = c - c[self.top]
-        r = self.tail * (c - torch.dot(self.tail, c))
-        return self._transpose_times(r) - r.sum() * self.top_row
+        r = self.tail * (c - torch.dot(self.exact_tail, wide(c)).to(c))
+        return (self._transpose_times(r) - wide(r).sum() * wide(self.top_row)).to(a)
 
     @cached_property
     def _tail_sum(self) -> Float[Tensor, " d_model"]:
-        """``Σ_tail p_i a_i``: one pass over W."""
+        """``Σ_tail p_i a_i`` in float64: one pass over W."""
         return self._transpose_times(self.tail)
 
     def top_gradient(self) -> Float[Tensor, " d_model"]:
         """``∂ log p_top / ∂y = a_top − μ = −Σ_tail p_i (a_i − a_top)``."""
-        return self.tail.sum() * self.top_row - self._tail_sum
+        return (self.exact_tail.sum() * wide(self.top_row) - self._tail_sum).to(self.tail)
 
     def trace(self) -> float:
         """``tr F = Σ_i p_i ‖a_i − a_top‖² − ‖Σ_i p_i (a_i − a_top)‖²``."""
@@ -178,7 +176,7 @@ class FisherInformation:
         # The same with the squares expanded: one pass over W instead of one over a centred copy of it.
         tail, top = self.exact_tail, wide(self.top_row)
         norms = self.row_norms if self.slope is None else self.row_norms * wide(self.slope).square()
-        sums = wide(self._tail_sum)
+        sums = self._tail_sum
         mass = tail.sum()
         second_moment = torch.dot(tail, norms) - 2 * torch.dot(top, sums) + mass * top.square().sum()
         return float(second_moment - (sums - mass * top).square().sum())
@@ -241,8 +239,9 @@ class FisherInformation:
         start = torch.randn(self.d_model, generator=generator, dtype=torch.float64).to(self.tail)
         size = min(self.W.shape[0], max(MOST_PROBABLE, 4 * rank))
         restricted = lanczos(self._restricted(size), start, min(self.d_model, 24 + 3 * rank))
-        # A little below the tolerance, to leave room for what rounding hides.
-        found = davidson(self.product, restricted, rank, 0.9 * tol, self.tail, generator)
+        # Below the tolerance by what rounding may hide, where that leaves anything to aim at.
+        hidden = float(self._rounding(restricted.values[:rank], self.dtype).max())
+        found = davidson(self.product, restricted, rank, max(0.95 * tol - hidden, 0.25 * tol), self.tail, generator)
         following = restricted.values[rank:].max() if len(restricted.values) > rank else None
         return Eigenpairs(
             values=found.values.clamp_min(0).to(self.tail),
@@ -254,14 +253,19 @@ class FisherInformation:
         )
 
     def _with_rounding(self, residual: Tensor, values: Tensor, dtype: torch.dtype) -> Float[Tensor, " rank"]:
-        """Measured residuals and what rounding in ``dtype`` hides from the measurement.
+        """Measured residuals and what rounding in ``dtype`` hides from the measurement."""
+        return ((residual + self._rounding(values, dtype)) * (1 + 1e-6)).to(self.tail)
+
+    def _rounding(self, values: Tensor, dtype: torch.dtype) -> Float[Tensor, " rank"]:
+        """Relative rounding of a product with F at eigenvectors of ``values``.
 
         The largest part that does not average out is that of ``Σ_i r_i`` times the top row in :meth:`product`, with
-        ``Σ_i |r_i| ≤ sqrt(mass·λ)`` for an eigenvector.
+        ``Σ_i |r_i| ≤ sqrt(mass·λ)`` for an eigenvector. The rest grows as the root of the number of terms.
         """
+        growth = max(8.0, math.sqrt(len(self.tail)) / 8)
         floor = max(float(values[0]) * torch.finfo(dtype).eps, torch.finfo(self.dtype).tiny)
         offset = float(self.top_row.norm()) * (self.tail_mass / values.clamp_min(floor)).sqrt()
-        return ((residual + 8 * torch.finfo(dtype).eps * (1 + offset)) * (1 + 1e-6)).to(self.tail)
+        return growth * torch.finfo(dtype).eps * (1 + offset)
 
     def _restricted(self, size: int) -> Callable[[Tensor], Tensor]:
         """Products with F restricted to the ``size`` most probable tokens: small, and close where p is concentrated."""

@@ -73,7 +73,7 @@ def rank_figure(table: AOPCTable) -> Any:
         left.axhline(table[method].mean, color=colour, linestyle="--", linewidth=1.2, label=method)
     left.set_ylabel("AOPC (nats)")
     if others:
-        left.legend(frameon=False, fontsize=7)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=7)
     right.errorbar(frame["rank"], frame.difference, yerr=frame.difference_sem, **bars)
     right.axhline(0, color="#999999", linewidth=0.8)
     right.set_ylabel(f"AOPC less that of rank {frame['rank'].iloc[0]}, paired (nats)")
