@@ -149,6 +149,17 @@ def test_float32_is_right_when_p_is_peaked(exponent: int, slope: bool) -> None:
         assert pairs.trace == pytest.approx(float(exact.trace()), rel=FLOAT32_RTOL)
 
 
+@pytest.mark.parametrize("exponent", [1, 2, 3, 6])
+@pytest.mark.parametrize("tol", [1e-7, 1e-9, 1e-12])
+def test_a_tolerance_that_float32_cannot_reach_ends_with_the_true_residual(exponent: int, tol: float) -> None:
+    single = case(10.0**-exponent, seed=exponent, offset=1.0).to(torch.float32)
+    F = single.information().dense()
+    pairs = single.information().iterative_eigenpairs(2, tol)
+    u, value = pairs.vectors[0].double(), float(pairs.values[0])
+    true = float((F @ u - value * u).norm()) / value
+    assert true <= float(pairs.residual[0]) < 1e-4
+
+
 def test_the_plain_formula_would_fail_that_test() -> None:
     single = case(1e-6, seed=6, offset=1.0).to(torch.float32)
     p = single.z.softmax(-1)

@@ -82,7 +82,7 @@ def davidson(
         for direction in new:
             size = float(direction.norm())
             q = _orthogonal_to(wide(direction), basis)
-            if len(basis) < d and float(q.norm()) > 1e-10 * size > 0:
+            if len(basis) < d and float(q.norm()) > 1e-10 * size > 0 and _is_new(q / q.norm(), basis):
                 # Rounded before use, so that the image is that of the very vector in the basis.
                 basis.append(wide((q / q.norm()).to(like)))
                 images.append(wide(operator(basis[-1].to(like))))
@@ -123,6 +123,11 @@ def _rayleigh_ritz(Q: Float[Tensor, "n d"], AQ: Float[Tensor, "n d"], rank: int)
     residual = (images - ritz[:kept, None] * vectors).norm(dim=1) / scale
     following = float(ritz[kept]) if len(ritz) > kept else None
     return RitzPairs(ritz[:kept], vectors, images, residual, following, len(Q))
+
+
+def _is_new(q: Float[Tensor, " d"], basis: list[Tensor]) -> bool:
+    """Does a unit vector point out of the span? What rounding of the basis left over of another one does not."""
+    return float(_orthogonal_to(q, basis).norm()) > 0.5
 
 
 def _orthogonal_to(q: Float[Tensor, " d"], basis: list[Tensor]) -> Float[Tensor, " d"]:

@@ -239,9 +239,10 @@ class FisherInformation:
         start = torch.randn(self.d_model, generator=generator, dtype=torch.float64).to(self.tail)
         size = min(self.W.shape[0], max(MOST_PROBABLE, 4 * rank))
         restricted = lanczos(self._restricted(size), start, min(self.d_model, 24 + 3 * rank))
-        # Below the tolerance by what rounding may hide, where that leaves anything to aim at.
+        # Below the tolerance by what rounding may hide, but not below what can be reached.
         hidden = float(self._rounding(restricted.values[:rank], self.dtype).max())
-        found = davidson(self.product, restricted, rank, max(0.95 * tol - hidden, 0.25 * tol), self.tail, generator)
+        aim = max(0.95 * tol - hidden, min(0.9 * tol, 16 * torch.finfo(self.dtype).eps))
+        found = davidson(self.product, restricted, rank, aim, self.tail, generator)
         following = restricted.values[rank:].max() if len(restricted.values) > rank else None
         return Eigenpairs(
             values=found.values.clamp_min(0).to(self.tail),
