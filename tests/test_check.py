@@ -140,3 +140,5 @@ def test_a_full_precision_model_has_nothing_to_compare() -> None:
     assert report["precision"].text == "float32: nothing to compare"
     with pytest.raises(ValueError, match="2 tokens; a ranking needs at least 3"):
         tls.check_model(model, precision_prompt=families.prompt_tokens(2))
+    with pytest.raises(ValueError, match=r"check_model\(precision_prompt=''\): the prompt is empty"):
+        tls.check_model(model, precision_prompt="")

@@ -6,6 +6,7 @@ Proposition 1 is planted: in a model whose final norm keeps one unit, ``y = β e
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -313,8 +314,10 @@ def test_a_wrong_option_is_refused(unchecked: None, options: dict[str, Any], mat
 
 def test_too_long_a_series_and_wrong_truths_are_refused() -> None:
     model = families.build("gpt2", "bridge").model
-    with pytest.raises(ValueError, match="more than the model's context of 128"):
+    with pytest.raises(ValueError, match=r"series\[0\]=.*more than the model's context of 128; shorten the series"):
         ts.forecast_scope(model, np.arange(70.0))
+    with pytest.raises(ValueError, match=r"rolling_forecast\(series=\.\.\.\): expected at least 2 values, got 1"):
+        ts.rolling_forecast(model, [1.0])
     with pytest.raises(ValueError, match="1 true values for 2 series"):
         ts.forecast_scope(model, [SERIES, SERIES], truth=[2.0])
     with pytest.raises(ValueError, match="need a list of true values"):
@@ -341,6 +344,16 @@ def test_frames_json_and_text_hold_the_same_numbers(demo_model: Any, tmp_path: P
     assert read["truth_number"] == result.truth_number == result.encoded.number(x[-1])
     assert read["probabilities"]["42"] == result.prediction.probabilities[32]
     assert read["gaussian"]["beta"] == result.gaussian.beta
+    again = ts.Forecast.load(tmp_path / "f.json")
+    assert again.to_dict() == result.to_dict()
+    assert again.influence.equal(result.influence)
+    assert again.gaussian == result.gaussian
+    assert dataclasses.astuple(again.places) == dataclasses.astuple(result.places)
+    assert again.encoded.numbers.dtype == result.encoded.numbers.dtype
+    assert str(again) == str(result)
+    (tmp_path / "other.json").write_text('{"format": "tl_scopes.Attribution"}')
+    with pytest.raises(ValueError, match="not as Forecast.save writes it"):
+        ts.Forecast.load(tmp_path / "other.json")
     text = str(result)
     assert f"Truth: {result.truth_number}" in text
     assert f"{result.prediction.mean:.1f} ±" in text

@@ -73,6 +73,8 @@ def test_checkpointing_changes_no_bit_of_any_scope(kind: str) -> None:
         lambda c: tls.total_information(lens, TOKENS, rtol=0.1, checkpoint=c).scores,
         lambda c: tls.scopes(lens, TOKENS, checkpoint=c)["fisher"].scores,
         lambda c: tls.attribution_matrix(lens, TOKENS, method="fisher", rank=2, checkpoint=c).scores,
+        lambda c: tls.layer_influence(lens, TOKENS, method="fisher", rank=2, checkpoint=c).scores,
+        lambda c: tls.head_influence(lens, TOKENS, checkpoint=c).scores,
     ]  # fmt: skip
     for i, call in enumerate(calls):
         assert torch.equal(call(True), call(False)), i

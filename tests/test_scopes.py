@@ -259,6 +259,30 @@ def test_scopes_equals_separate_calls_from_one_forward(pair: Pair) -> None:
 
 
 @pytest.mark.families("gpt2")
+def test_scopes_takes_the_other_methods_with_their_own_keywords(pair: Pair) -> None:
+    tokens, values, v = families.prompt_tokens(), {5: 1.0, 9: 2.5, 17: 4.0}, torch.full_like(ONES, 0.5).double()
+    together = tls.scopes(
+        pair.model,
+        tokens,
+        methods=("total_information", "moment", "jacobian"),
+        moment="variance",
+        values=values,
+        direction=v,
+        rank=3,
+        n_samples=20,
+        seed=7,
+    )
+    alone = {
+        "total_information": tls.total_information(pair.model, tokens, rank=3, n_samples=20, seed=7),
+        "moment": tls.moment_scope(pair.model, tokens, moment="variance", values=values),
+        "jacobian": tls.jacobian_scope(pair.model, tokens, direction=v),
+    }
+    for method, attr in together.items():
+        assert relative_error(attr.scores, alone[method].scores) < families.FLOAT64_RTOL[pair.family], method
+        assert attr.details.keys() == alone[method].details.keys()
+
+
+@pytest.mark.families("gpt2")
 def test_every_form_of_a_prompt_gives_the_same_scores(pair: Pair) -> None:
     text = families.PROMPT
     tokens = pair.model.to_tokens(text)
@@ -435,7 +459,26 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
         ValueError,
         "nothing flows from there to target_hook='blocks.0.hook_resid_pre'",
     ),
-    "methods": (lambda m: tls.scopes(m, TOKENS, methods=("semantic", "x")), ValueError, "expected a sequence"),
+    "methods": (
+        lambda m: tls.scopes(m, TOKENS, methods=("semantic", "x")),
+        ValueError,
+        r"scopes\(methods=.*expected different names among",
+    ),
+    "scopes one name": (
+        lambda m: tls.scopes(m, TOKENS, methods="semantic"),
+        ValueError,
+        r"scopes\(methods='semantic'\): expected different names",
+    ),
+    "scopes unread": (
+        lambda m: tls.scopes(m, TOKENS, methods=("semantic", "fisher"), seed=1),
+        ValueError,
+        r"scopes\(seed=\.\.\.\): method 'semantic', 'fisher' does not read it; it belongs to 'total_information'",
+    ),
+    "checkpoint": (
+        lambda m: tls.semantic_scope(m, TOKENS, checkpoint="yes"),
+        ValueError,
+        r"semantic_scope\(checkpoint='yes'\): expected True, False or None",
+    ),
     "methods twice": (lambda m: tls.scopes(m, TOKENS, methods=("fisher", "fisher")), ValueError, "different names"),
     "scopes foil": (lambda m: tls.scopes(m, TOKENS, methods=("contrast",)), ValueError, "contrast scope needs a foil"),
 }

@@ -192,7 +192,7 @@ def _measured(model: LensModel, seed: int) -> list[Finding]:
 def _precision(model: LensModel, text: str | Tensor) -> Finding:
     """Spearman's rank correlation of a half-precision model's scores with those of its weights in float32."""
     call = "check_model"
-    (prompt,) = encode_prompts(model, text, pos=-1, prepend_bos=None, call=call)[0]
+    (prompt,) = encode_prompts(model, text, pos=-1, prepend_bos=None, call=call, argument="precision_prompt")[0]
     if len(prompt.tokens) < 3:
         raise ValueError(f"{call}(precision_prompt=...): {len(prompt.tokens)} tokens; a ranking needs at least 3")
     dtype = str(model.W_U.dtype).removeprefix("torch.")

@@ -56,7 +56,12 @@ class Keywords:
 
 
 def named_explananda(
-    model: LensModel, methods: Sequence[str], n_prompts: int, keywords: Keywords, call: str
+    model: LensModel,
+    methods: Sequence[str],
+    n_prompts: int,
+    keywords: Keywords,
+    call: str,
+    argument: Literal["method", "methods"] = "method",
 ) -> list[Explanandum]:
     """What each method explains, with the scopes' own defaults.
 
@@ -64,9 +69,9 @@ def named_explananda(
         ValueError: an unknown or repeated method, a keyword that none of them reads, or one that is missing.
     """
     if isinstance(methods, str) or not methods or len(set(methods)) != len(methods) or set(methods) - set(KEYWORDS):
-        one = not isinstance(methods, str) and len(methods) == 1
+        one = argument == "method" and not isinstance(methods, str) and len(methods) == 1
         found, rule = (methods[0], "one of") if one else (methods, "different names among")
-        raise ValueError(f"{call}(method={found!r}): expected {rule} {tuple(KEYWORDS)}")
+        raise ValueError(f"{call}({argument}={found!r}): expected {rule} {tuple(KEYWORDS)}")
     read = {name for method in methods for name in KEYWORDS[method]}
     for given in fields(keywords):
         if getattr(keywords, given.name) is not None and given.name not in read:
@@ -97,7 +102,7 @@ def _named(model: LensModel, method: str, n_prompts: int, keywords: Keywords, ca
         return TotalInformation("sampled", rank, n_samples, 0.05, 0 if keywords.seed is None else keywords.seed)
     if method == "moment":
         values = number_tokens(model) if keywords.values is None else dict(keywords.values)
-        return Moment("mean" if keywords.moment is None else keywords.moment, values)
+        return Moment("mean" if keywords.moment is None else keywords.moment, values, keywords.values is not None)
     if method == "jacobian":
         if keywords.direction is None:
             raise ValueError(f"{call}(direction=None): the Jacobian scope needs a direction, [d_model] or [k, d_model]")

@@ -23,21 +23,21 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload, runtime_checkable
 
 from torch import Tensor
 
 from tl_scopes.attribution import Attribution
 from tl_scopes.capture import Y_HOOK, NamesFilter
-from tl_scopes.directions import Contrast, Direction, Explanandum, Fisher, Semantic, Temperature
+from tl_scopes.directions import Contrast, Direction, Fisher, Semantic, Temperature
+from tl_scopes.explananda import Keywords, Method, named_explananda
 from tl_scopes.kernel import capture_options, explain
 from tl_scopes.model import LensModel, refuse_unusable, require_lens_model
 from tl_scopes.prompts import EncodedPrompt, Prompt, Target, Token, encode_prompts, encode_targets
 
 P = ParamSpec("P")
 R = TypeVar("R")
-ScopeName = Literal["semantic", "contrast", "fisher", "temperature"]
 
 
 @runtime_checkable
@@ -67,12 +67,17 @@ def one_or_many(scope: Callable[Concatenate[LensModel, Prompt, P], list[R]]) -> 
 
 
 def encode(
-    model: LensModel, prompt: Prompt, pos: int | Sequence[int], prepend_bos: bool | None, call: str
+    model: LensModel,
+    prompt: Prompt,
+    pos: int | Sequence[int],
+    prepend_bos: bool | None,
+    call: str,
+    argument: str = "prompt",
 ) -> tuple[LensModel, list[EncodedPrompt]]:
-    """Check the model, then the prompts."""
+    """Check the model, then the prompts; errors name the caller's ``argument``."""
     checked = require_lens_model(model, call)
     refuse_unusable(checked, call)
-    return checked, encode_prompts(checked, prompt, pos=pos, prepend_bos=prepend_bos, call=call)[0]
+    return checked, encode_prompts(checked, prompt, pos=pos, prepend_bos=prepend_bos, call=call, argument=argument)[0]
 
 
 @one_or_many
@@ -366,11 +371,16 @@ def scopes(
     model: LensModel,
     prompt: Prompt,
     *,
-    methods: Sequence[ScopeName] = ("semantic", "fisher", "temperature"),
+    methods: Sequence[Method] = ("semantic", "fisher", "temperature"),
     target: Target = None,
     foil: Target = None,
-    rank: int = 1,
-    tol: float = 1e-4,
+    rank: int | None = None,
+    tol: float | None = None,
+    n_samples: int | None = None,
+    seed: int | None = None,
+    moment: Literal["mean", "variance"] | None = None,
+    values: Mapping[int, float] | None = None,
+    direction: Tensor | None = None,
     pos: int | Sequence[int] = -1,
     prepend_bos: bool | None = None,
     at: str = "hook_embed",
@@ -384,8 +394,10 @@ def scopes(
     """Several scopes on one prompt from one forward.
 
     Args:
-        methods: any of ``"semantic"``, ``"contrast"`` (needs ``foil``), ``"fisher"``, ``"temperature"``.
-        target, foil, rank, tol: of the scopes that use them.
+        methods: any of ``"semantic"``, ``"contrast"`` (needs ``foil``), ``"fisher"``, ``"temperature"``,
+            ``"total_information"``, ``"moment"``, ``"jacobian"`` (needs ``direction``).
+        target, foil, rank, tol, n_samples, seed, moment, values, direction: of the scopes that read them, with their
+            defaults; one that none of ``methods`` reads is refused.
         model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
             checkpoint, memory_budget: as in :func:`semantic_scope`.
 
@@ -393,7 +405,7 @@ def scopes(
         ``{method: Attribution}`` for one prompt, a list of them for a list; the same numbers as separate calls.
 
     Raises:
-        ValueError: an unknown or repeated method; as the scopes themselves.
+        ValueError: an unknown or repeated method; a keyword that no method reads; as the scopes themselves.
 
     Cost: one forward per batch, and one vector-Jacobian product per row of V (``rank`` rows for Fisher).
 
@@ -402,23 +414,12 @@ def scopes(
     ['semantic', 'temperature']
     """
     call = "scopes"
-    known = ("semantic", "contrast", "fisher", "temperature")
-    if isinstance(methods, str) or not methods or len(set(methods)) != len(methods) or set(methods) - set(known):
-        raise ValueError(f"{call}(methods={methods!r}): expected a sequence of different names among {known}")
+    keywords = Keywords(target, foil, rank, tol, n_samples, seed, moment, values, direction)
     model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    targets = tuple(encode_targets(model, target, len(prompts), call=call))
-    foils = encode_targets(model, foil, len(prompts), argument="foil", call=call)
-    if "contrast" in methods and any(f is None for f in foils):
-        raise ValueError(f"{call}(foil=None): the contrast scope needs a foil")
-    made: dict[str, Explanandum] = {
-        "semantic": Semantic(targets),
-        "contrast": Contrast(targets, tuple(f for f in foils if f is not None)),
-        "fisher": Fisher(rank, tol),
-        "temperature": Temperature(),
-    }
+    explananda = named_explananda(model, methods, len(prompts), keywords, call, "methods")
     capture = capture_options(
         at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
         checkpoint=checkpoint, memory_budget=memory_budget,
     )  # fmt: skip
-    results = explain(model, prompts, [made[m] for m in methods], capture, call)
+    results = explain(model, prompts, explananda, capture, call)
     return [dict(zip(methods, result, strict=True)) for result in results]

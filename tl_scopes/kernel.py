@@ -118,6 +118,8 @@ def capture_options(
     """The common keywords of a scope, checked."""
     if memory_budget is not None and (isinstance(memory_budget, bool) or memory_budget < 1):
         raise ValueError(f"{call}(memory_budget={memory_budget!r}): expected a positive number of bytes or None")
+    if checkpoint is not None and not isinstance(checkpoint, bool):
+        raise ValueError(f"{call}(checkpoint={checkpoint!r}): expected True, False or None")
     if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
         raise ValueError(f"{call}(batch_size={batch_size!r}): expected a positive integer or None")
     names = (grads_at,) if isinstance(grads_at, str) else tuple(grads_at)

@@ -79,6 +79,8 @@ def layer_influence(
     cache: NamesFilter = None,
     grads_at: str | Sequence[str] = (),
     keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
 ) -> list[LayerInfluence]:
     """Influence of each position's residual stream, layer by layer, on what a scope explains.
 
@@ -97,8 +99,8 @@ def layer_influence(
             each other; relative ones are changes per relative change of the stream.
         target, foil, rank, tol, n_samples, seed, moment, values, direction, target_hook: of the scope that reads them,
             with its defaults; another scope's keyword is refused. ``target_hook`` goes with ``direction``.
-        pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient: as in :func:`tl_scopes.semantic_scope`; ``at``
-            is the source of ``.attribution``.
+        pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient, checkpoint, memory_budget: as in
+            :func:`tl_scopes.semantic_scope`; ``at`` is the source of ``.attribution``.
 
     Returns:
         One :class:`LayerInfluence` for one prompt, a list for a list: ``.scores`` ``[n_layers + 1, pos]``, 0 after
@@ -129,6 +131,8 @@ def layer_influence(
         grads_at=grads_at,
         keep_gradient=keep_gradient,
         target_hook=_target_hook(target_hook, method, call),
+        checkpoint=checkpoint,
+        memory_budget=memory_budget,
         call=call,
     )
     hooks = residual_hooks(model)
@@ -176,6 +180,8 @@ def head_influence(
     cache: NamesFilter = None,
     grads_at: str | Sequence[str] = (),
     keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
 ) -> list[HeadInfluence]:
     """Influence through each attention head's output, at each query position, on what a scope explains.
 
@@ -187,7 +193,8 @@ def head_influence(
         kind: ``"signed"`` needs one row of V; ``"sensitivity"`` joins several as the score does.
         method, target, foil, rank, tol, n_samples, seed, moment, values, direction, target_hook: as in
             :func:`layer_influence`. Under ``"fisher"`` positive means towards the top prediction.
-        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient: as in :func:`layer_influence`.
+        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient, checkpoint, memory_budget: as in
+            :func:`layer_influence`.
 
     Returns:
         One :class:`HeadInfluence` for one prompt, a list for a list: ``.scores`` ``[layer, head, pos]``, 0 after
@@ -217,6 +224,8 @@ def head_influence(
         grads_at=grads_at,
         keep_gradient=keep_gradient,
         target_hook=_target_hook(target_hook, method, call),
+        checkpoint=checkpoint,
+        memory_budget=memory_budget,
         call=call,
     )
     signed = kind == "signed"

@@ -49,23 +49,24 @@ def encode_prompts(
     pos: int | Sequence[int],
     prepend_bos: bool | None,
     call: str,
+    argument: str = "prompt",
 ) -> tuple[list[EncodedPrompt], bool]:
-    """Token ids of each prompt, and whether a single prompt was given."""
+    """Token ids of each prompt, and whether a single prompt was given; errors name the caller's ``argument``."""
     single = isinstance(prompt, str | Tensor)
     if not single and not isinstance(prompt, list | tuple):
         raise TypeError(
-            f"{call}(prompt=...): expected a string, a tensor of token ids, or a list of either; got "
+            f"{call}({argument}=...): expected a string, a tensor of token ids, or a list of either; got "
             f"{type(prompt).__name__}"
         )
     items: list[object] = [prompt] if single else list(prompt)
     if not items:
-        raise ValueError(f"{call}(prompt=[]): the list of prompts is empty")
+        raise ValueError(f"{call}({argument}=[]): the list of prompts is empty")
     positions = [pos] * len(items) if isinstance(pos, int) else list(pos)
     if len(positions) != len(items):
         raise ValueError(f"{call}(pos=...): {len(positions)} positions for {len(items)} prompts")
     encoded = []
     for i, (item, p) in enumerate(zip(items, positions, strict=True)):
-        name = "prompt" if single else f"prompt[{i}]"
+        name = argument if single else f"{argument}[{i}]"
         tokens = _token_ids(model, item, prepend_bos, name, call)
         encoded.append(_encoded(model, tokens, p, item, name, call))
     return encoded, single
@@ -99,7 +100,7 @@ def _token_ids(model: LensModel, item: object, prepend_bos: bool | None, name: s
     if len(tokens) > model.cfg.n_ctx:
         raise ValueError(
             f"{call}({name}=...): {len(tokens)} tokens are more than the model's context of {model.cfg.n_ctx}; "
-            "shorten the prompt"
+            f"shorten the {name.partition('[')[0]}"
         )
     outside = tokens[(tokens < 0) | (tokens >= model.cfg.d_vocab)]
     if len(outside):

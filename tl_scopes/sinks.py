@@ -106,7 +106,7 @@ def attention_sinks(
     _require_numbers(n_first, multiple, bos, call)
     model, prompts = encode(model, prompt, pos, prepend_bos, call)
     keywords = Keywords(target=target, foil=foil, rank=rank)
-    named_explananda(model, methods, len(prompts), keywords, call)  # refuse before any forward
+    named_explananda(model, methods, len(prompts), keywords, call, "methods")  # refuse before any forward
     for i, one in enumerate(prompts):
         if one.pos + 1 < n_first + 2:
             raise ValueError(
@@ -224,7 +224,7 @@ def _look(
     capture = capture_options(
         at=at, batch_size=None, cache=[*patterns, *values, *streams], grads_at=(), keep_gradient=False, call=call
     )
-    explananda = named_explananda(model, methods, 1, keywords, call)
+    explananda = named_explananda(model, methods, 1, keywords, call, "methods")
     found = dict(zip(methods, explain(model, [prompt], explananda, capture, call)[0], strict=True))
     cache: Any = next(iter(found.values())).cache
     end = prompt.pos + 1
@@ -405,7 +405,7 @@ def _baselines(
     if len(others) < 2:
         return {}
     _, encoded = encode(model, others, prompt.pos, None, call)
-    explananda = named_explananda(model, methods, len(encoded), keywords, call)
+    explananda = named_explananda(model, methods, len(encoded), keywords, call, "methods")
     capture = capture_options(at=at, batch_size=None, cache=None, grads_at=(), keep_gradient=False, call=call)
     results = explain(model, encoded, explananda, capture, call)
     out = {}

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 
 from tl_scopes.attribution import Attribution
-from tl_scopes.directions import Explanandum, Fisher, ReadOut, Rows, Semantic, Temperature
+from tl_scopes.directions import Explanandum, ReadOut, Rows
+from tl_scopes.explananda import Keywords, named_explananda
 from tl_scopes.jacobian_scopes import encode as encode_prompts
 from tl_scopes.kernel import capture_options, explain
 from tl_scopes.model import LensModel, ModelState, model_state
@@ -112,7 +113,7 @@ def forecast_scope(
     if not 0 < level < 1:
         raise ValueError(f"{call}(level={level!r}): expected a number between 0 and 1")
     several, encoded, truths = _given(series, truth, call)
-    model, prompts = encode_prompts(model, [e.text for e in encoded], -1, prepend_bos, call)
+    model, prompts = encode_prompts(model, [e.text for e in encoded], -1, prepend_bos, call, "series")
     ids = number_ids(model, call)
     places = [token_places(p, e.text, call) for p, e in zip(prompts, encoded, strict=True)]
     numbers = [None if t is None else e.number(t) for e, t in zip(encoded, truths, strict=True)]
@@ -161,17 +162,16 @@ def _explananda(
 ) -> dict[str, Explanandum]:
     """What is pulled back: the scopes asked for, and what the distribution and the check of Proposition 1 need."""
     firsts = ids if ids is not None else tuple(p[0] for p in digit_ids(model, call))
-    made: dict[str, Explanandum] = {
-        "temperature": Temperature(),
-        "semantic": Semantic(tuple(None if n is None else firsts[n - FIRST] for n in numbers)),
-        "fisher": Fisher(1, 1e-4),
-    }
-    wanted = list(asked)
+    wanted, made = list(asked), dict[str, Explanandum]()
     if ids is not None:
         values = dict(zip(ids, map(float, NUMBERS), strict=True))
         made |= {"moment_mean": Moment("mean", values), "moment_variance": Spread("variance", values)}
         extra = ["moment_variance"] if model_state(model).constant_norm else ["temperature", "moment_variance"]
         wanted += [name for name in extra if name not in asked]
+    if scopes := [name for name in wanted if name not in MOMENTS]:
+        targets = [None if n is None else firsts[n - FIRST] for n in numbers]
+        keywords = Keywords(target=targets if "semantic" in scopes else None)
+        made |= dict(zip(scopes, named_explananda(model, scopes, len(numbers), keywords, call, "methods"), strict=True))
     return {name: made[name] for name in wanted}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tl_scopes.views import View
+
+
+FORMAT, FORMAT_VERSION = "tl_scopes.Forecast", 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,11 +140,14 @@ class Forecast:
         """Everything as JSON-ready values; NaN and infinity become None."""
         p = self.prediction
         out = {
-            "format": "tl_scopes.Forecast",
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
             "series": self.encoded.series.tolist(),
             "numbers": self.encoded.numbers.tolist(),
             "scale": self.encoded.scale,
             "offset": self.encoded.offset,
+            "n_fit": self.encoded.n_fit,
+            "places": asdict(self.places),
             "influence": {method: self.influence_by(method).tolist() for method in self.methods},
             "shares": {method: self.shares(method) for method in self.methods},
             "probabilities": dict(zip(p.numbers.astype(int).tolist(), p.probabilities.tolist(), strict=True)),
@@ -172,6 +178,50 @@ class Forecast:
         path.write_text(text + "\n", encoding="utf-8")
         return path
 
+    @classmethod
+    def load(cls, path: str | Path) -> Forecast:
+        """Read what :meth:`save` wrote: influence, probabilities and checks come back bit for bit.
+
+        Raises:
+            ValueError: any other file.
+        """
+        try:
+            raw = json.loads(Path(path).read_text(encoding="utf-8"))
+            if raw["format"] != FORMAT or raw["format_version"] > FORMAT_VERSION:
+                raise ValueError(
+                    f"format {raw['format']} {raw['format_version']}; this reads {FORMAT} {FORMAT_VERSION}"
+                )
+            return cls.from_dict(raw)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"Forecast.load({str(path)!r}): not as Forecast.save writes it ({type(error).__name__}: {error})"
+            ) from error
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Forecast:
+        """From what :meth:`to_dict` gave."""
+        places, check = raw["places"], raw["gaussian"]
+        return cls(
+            encoded=EncodedSeries(
+                series=np.array(raw["series"], dtype=np.float64),
+                numbers=np.array(raw["numbers"], dtype=np.int64),
+                scale=raw["scale"],
+                offset=raw["offset"],
+                n_fit=raw["n_fit"],
+            ),
+            attributions={method: Attribution.from_dict(a) for method, a in raw["attributions"].items()},
+            places=TokenPlaces(
+                tuple(map(tuple, places["numbers"])), tuple(places["delimiters"]), tuple(places["rest"])
+            ),
+            prediction=NumberDistribution(
+                np.array(list(raw["probabilities"].values()), dtype=np.float64), raw["prediction"]["level"]
+            ),
+            truth=raw["truth"],
+            truth_number=raw["truth_number"],
+            gaussian=None if check is None else GaussianCheck(**_check_fields(check)),
+            notes=tuple(raw["notes"]),
+        )
+
     def plot(self) -> Any:
         """The paper's figure (matplotlib): the series with each scope's influence, beside it the predicted distribution."""
         from tl_scopes.views.series_figures import forecast_figure
@@ -201,6 +251,12 @@ class Forecast:
         if method not in self.attributions:
             raise ValueError(f"Forecast.{call}(method={method!r}): this forecast has {self.methods}")
         return method
+
+
+def _check_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the check: NaN was written as None, which only the compared gradients may be."""
+    names = [f.name for f in fields(GaussianCheck)]
+    return {n: math.nan if raw[n] is None and n not in ("cosine", "norm_ratio") else raw[n] for n in names}
 
 
 def _finite(value: Any) -> Any:

@@ -132,12 +132,14 @@ def rolling_forecast(
     """
     call = "rolling_forecast"
     n = len(series) if isinstance(series, EncodedSeries) else int(np.size(series))
+    if n < 2:
+        raise ValueError(f"{call}(series=...): expected at least 2 values, got {n}")
     if isinstance(first, bool) or not 2 <= first <= n:
         raise ValueError(f"{call}(first={first!r}): expected 2 … {n}, the length of the series")
     if not 0 < level < 1:
         raise ValueError(f"{call}(level={level!r}): expected a number between 0 and 1")
     encoded = series if isinstance(series, EncodedSeries) else encode(series, n_fit=first)
-    model, prompts = encode_prompts(model, encoded.text, -1, prepend_bos, call)
+    model, prompts = encode_prompts(model, encoded.text, -1, prepend_bos, call, "series")
     ids = number_ids(model, call)
     if ids is None:
         raise ValueError(f"{call}: a number takes several tokens in this model; rolling forecasts need one")
