@@ -19,8 +19,8 @@ import tl_scopes as tls
 
 def lean(hf: Any, tokens: torch.Tensor, target: int | None) -> torch.Tensor:
     """Forward, logits at the last position, one VJP of a logit (or of ‖y‖) at the embeddings, norms."""
-    x = hf.transformer.wte(tokens[None]).detach().requires_grad_(True)
-    y = hf.transformer(inputs_embeds=x, use_cache=False).last_hidden_state[0, -1]
+    x = hf.get_input_embeddings()(tokens[None]).detach().requires_grad_(True)
+    y = hf.base_model(inputs_embeds=x, use_cache=False).last_hidden_state[0, -1]
     logits = hf.lm_head(y)
     (gradient,) = torch.autograd.grad(y.norm() if target is None else logits[target], x)
     return gradient[0].norm(dim=-1)

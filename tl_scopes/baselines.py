@@ -44,6 +44,7 @@ from tl_scopes.interventions import (
 from tl_scopes.jacobian_scopes import encode, one_or_many
 from tl_scopes.model import LensModel
 from tl_scopes.paths import NEAR_ZERO, integrate_path, path_baseline
+from tl_scopes.precision import wide
 from tl_scopes.prompts import Prompt, Target, encode_targets, pad_right
 from tl_scopes.scores import row_norms
 
@@ -157,14 +158,14 @@ def _gradients(
     model, prompts = encode(model, prompt, pos, prepend_bos, call)
     explained = explained_scalar(of, encode_targets(model, target, len(prompts), call=call), call)
     results: dict[int, Attribution] = {}
-    for batch in batches(prompts, rows_per_forward(batch_size, call)):
+    for batch in batches(prompts, rows_per_forward(model, prompts, batch_size, call, at=at)):
         tokens = pad_right(cut_prompts([prompts[i] for i in batch]))
         read = torch.tensor([prompts[i].pos for i in batch])
         run = run_changed(model, tokens, read, explanandum=explained, indices=batch, at=at, call=call)
         assert run.gradient is not None
         for n, i in enumerate(batch):
             end = prompts[i].pos + 1
-            gradient = run.gradient[n, :end].double()
+            gradient = wide(run.gradient[n, :end])
             product = run.x[n, :end].to(gradient) * gradient
             rows = run.rows[n]
             details = {**rows.details, "of": of, "at": at}
@@ -238,7 +239,7 @@ def integrated_gradients(
             f"{call}(n_steps={n_steps!r}): expected an integer of at least 2, one for each part of the path"
         )
     targets = encode_targets(model, target, len(prompts), call=call)
-    size, results = rows_per_forward(batch_size, call), []
+    size, results = rows_per_forward(model, prompts, batch_size, call, at=at), []
     for given, wanted in zip(prompts, targets, strict=True):
         start = path_baseline(model, given, baseline, at, call)
 
@@ -328,14 +329,14 @@ def smoothgrad(
     if sigma is not None and not (math.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"{call}(sigma={sigma!r}): expected a number of at least 0")
     targets = encode_targets(model, target, len(prompts), call=call)
-    size, results = rows_per_forward(batch_size, call), []
+    size, results = rows_per_forward(model, prompts, batch_size, call, at=at), []
     for given, wanted in zip(prompts, targets, strict=True):
         plain = run_changed(model, *repeated(given, 1), at=at, call=call)
         chosen = int(plain.logits[0].argmax()) if wanted is None else wanted
-        width = 0.1 * float(plain.x.double().square().mean().sqrt()) if sigma is None else float(sigma)
+        width = 0.1 * float(wide(plain.x).square().mean().sqrt()) if sigma is None else float(sigma)
         explained = explained_scalar(of, [chosen], call)
         generator = prompt_generator(seed, given.tokens)
-        total = torch.zeros_like(plain.x[0], dtype=torch.float64)
+        total = torch.zeros_like(wide(plain.x[0]))
         for first in range(0, n_samples, size):
             n = min(size, n_samples - first)
             noise = width * torch.randn(n, *plain.x.shape[1:], generator=generator, dtype=torch.float64)
@@ -347,7 +348,7 @@ def smoothgrad(
                 model, *repeated(given, n), change=change, explanandum=explained, indices=[0] * n, at=at, call=call
             )
             assert run.gradient is not None
-            total += reduce(run.gradient.double(), "n pos d_model -> pos d_model", "sum")
+            total += reduce(wide(run.gradient), "n pos d_model -> pos d_model", "sum")
         results.append(
             measured_attribution(
                 model,

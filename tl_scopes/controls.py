@@ -88,7 +88,7 @@ def leave_one_out(
     if of not in ("logit", "log_prob"):
         raise ValueError(f"{call}(of={of!r}): expected 'logit' or 'log_prob'")
     targets = encode_targets(model, target, len(prompts), call=call)
-    size, results = rows_per_forward(batch_size, call), []
+    size, results = rows_per_forward(model, prompts, batch_size, call, at=at), []
     for given, wanted in zip(prompts, targets, strict=True):
         candidates = [p for p in range(given.pos + 1) if p not in given.special]
         values = substitutes(ablation, candidates or range(given.pos + 1), given.tokens, seed)
@@ -96,7 +96,7 @@ def leave_one_out(
         logits, log_probs = ablated_log_probs(model, given, sets, values, batch_size=size, at=at, call=call)
         chosen = int(logits[0].argmax()) if wanted is None else wanted
         changes = {
-            name: (table[1:, chosen] - table[0, chosen]).double().cpu()
+            name: (table[1:, chosen] - table[0, chosen]).cpu().double()
             for name, table in (("delta_logit", logits), ("delta_log_prob", log_probs))
         }
         results.append(
@@ -152,14 +152,14 @@ def attention_rollout(
     targets = encode_targets(model, target, len(prompts), call=call)
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
     results: dict[int, Attribution] = {}
-    for batch in batches(prompts, rows_per_forward(batch_size, call)):
+    for batch in batches(prompts, rows_per_forward(model, prompts, batch_size, call)):
         tokens = pad_right(cut_prompts([prompts[i] for i in batch]))
         read = torch.tensor([prompts[i].pos for i in batch])
         with differentiable(model), torch.no_grad():
             run = forward_pass(model, tokens, read, source="hook_embed", cache=names, call=call)
         flow = torch.eye(tokens.shape[1], dtype=torch.float64).expand(len(batch), -1, -1)
         for name in names:
-            pattern = reduce(run.activations[name].double().cpu(), "batch head q k -> batch q k", "mean")
+            pattern = reduce(run.activations[name].cpu().double(), "batch head q k -> batch q k", "mean")
             flow = (pattern + torch.eye(tokens.shape[1], dtype=torch.float64)) / 2 @ flow
         for n, i in enumerate(batch):
             end = prompts[i].pos + 1
@@ -205,7 +205,7 @@ def random_attribution(
     model, prompts = encode(model, prompt, pos, prepend_bos, call)
     targets = encode_targets(model, target, len(prompts), call=call)
     results: dict[int, Attribution] = {}
-    for batch in batches(prompts, rows_per_forward(batch_size, call)):
+    for batch in batches(prompts, rows_per_forward(model, prompts, batch_size, call)):
         tokens = pad_right(cut_prompts([prompts[i] for i in batch]))
         read = torch.tensor([prompts[i].pos for i in batch])
         run = run_changed(model, tokens, read, call=call)

@@ -22,15 +22,17 @@ from tl_scopes.directions import Explanandum, Rows
 from tl_scopes.explananda import Keywords, Method, named_explananda
 from tl_scopes.information import TotalInformation
 from tl_scopes.jacobian_scopes import encode
-from tl_scopes.kernel import VJP_CHUNK, Capture, capture_options, pull_back, read_outs, top_predictions
+from tl_scopes.kernel import Capture, capture_options, pull_back, read_outs, top_predictions
 from tl_scopes.matrix import AttributionMatrix
 from tl_scopes.memory import Memory, Run
 from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
 from tl_scopes.prompts import EncodedPrompt, Token, token_strings
 from tl_scopes.scores import row_norms
 
-BLOCKS = 8
+BLOCKS = 6
 """Blocks of positions: more shorten the backwards further but cost one forward each."""
+ROWS = 12
+"""Rows of V pulled back at once where memory allows: those of one block of a short text together."""
 N_SAMPLES = 32
 """Probes of total information per target: half of the scope's, whose stopping rule would need a forward per target."""
 
@@ -88,8 +90,8 @@ def attribution_matrix(
             positions outside the prompt; no way to run fits the memory.
         TypeError: a list of prompts.
 
-    Cost: 8 forwards on prefixes of the prompt (more under a tight budget) and one vector-Jacobian product per row of V; the
-        largest tensors are the graph of one prefix and the gradients of up to 8 rows.
+    Cost: 6 forwards on prefixes of the prompt (more under a tight budget) and one vector-Jacobian product per row of V; the
+        largest tensors are the graph of one prefix and the gradients of up to 12 rows.
 
     >>> matrix = attribution_matrix(model, "German: der Hund sieht die Katze. English: the dog")
     >>> matrix.scores.shape == (len(matrix.tokens), len(matrix.tokens))
@@ -195,7 +197,7 @@ def _block(
     rows = [explanandum.rows(read, state) for read in reads]
     owner = torch.tensor([n for n, row in enumerate(rows) for _ in range(len(row.V))])
     given = torch.cat([row.V for row in rows])
-    most = min(VJP_CHUNK, len(given))
+    most = min(ROWS, len(given))
     at_once = memory.rows_at_once(replace(plan, length=tokens.shape[1], reads=len(block)), most)
     parts = []
     for first in range(0, len(given), at_once):

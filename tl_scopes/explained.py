@@ -37,6 +37,7 @@ from tl_scopes.interventions import LogProb, Reading, run_changed
 from tl_scopes.kernel import Capture, pull_back, read_outs
 from tl_scopes.model import LensModel, model_state
 from tl_scopes.moments import Moment, number_tokens
+from tl_scopes.precision import wide
 from tl_scopes.prompts import EncodedPrompt
 
 Measure = Literal["signed", "norm", "divergence"]
@@ -81,7 +82,7 @@ class Explained:
     def measured(self, base: Reading, changed: Reading) -> Float[Tensor, " runs"]:
         """Change of every run against the first run of ``base``, float64 on the CPU."""
         if self.measure == "divergence":
-            log_p, log_q = (r.logits.double().log_softmax(-1) for r in (base, changed))
+            log_p, log_q = (wide(r.logits).log_softmax(-1) for r in (base, changed))
             return (log_p[:1].exp() * (log_p[:1] - log_q)).sum(-1).cpu()
         change = (self.read(changed) - self.read(base)[:1]).cpu()
         return torch.linalg.vector_norm(change, dim=-1) if self.measure == "norm" else change
@@ -109,7 +110,7 @@ class Linearised:
 
     def along(self, delta: Float[Tensor, "pos d_model"]) -> Float[Tensor, "k pos"]:
         """``⟨G_it, δ_t⟩`` of every row and token, float64 on the CPU."""
-        products: Tensor = einsum(self.G.double(), delta.double(), "k pos d_model, pos d_model -> k pos")
+        products: Tensor = einsum(wide(self.G), wide(delta), "k pos d_model, pos d_model -> k pos")
         return products.cpu()
 
     def predicted(self, slopes: Float[Tensor, "k runs"]) -> Float[Tensor, " runs"]:
@@ -119,7 +120,7 @@ class Linearised:
         if self.measure == "norm":
             norms: Tensor = torch.linalg.vector_norm(slopes, dim=0)
             return norms
-        squares: Tensor = einsum(self.weights.double().cpu(), slopes.square(), "k, k runs -> runs")
+        squares: Tensor = einsum(self.weights.cpu().double(), slopes.square(), "k, k runs -> runs")
         return squares / 2
 
 
@@ -151,14 +152,14 @@ def explained_by(model: LensModel, attribution: Attribution, call: str) -> Expla
     word = repr(_prompts.token_strings(model, torch.tensor([target]))[0])
 
     def logit(run: Reading) -> Tensor:
-        return run.logits[:, target].double()
+        return wide(run.logits[:, target])
 
     def made(explanandum: Explanandum, measure: Measure, name: str, unit: str, read: Read = logit) -> Explained:
         hook = str(details.get("target_hook", Y_HOOK))
         return Explained(explanandum, measure, name, unit, read, hook, target)
 
     if method in _TARGETED and details.get("of") == "log_prob":
-        read = lambda run: run.logits.double().log_softmax(-1)[:, target]  # noqa: E731
+        read = lambda run: wide(run.logits).log_softmax(-1)[:, target]  # noqa: E731
         return made(LogProb((target,)), "signed", f"log p of {word}", "nats", read)
     if method in _TARGETED:
         return made(Semantic((target,)), "signed", f"logit of {word}", "logits")
@@ -170,10 +171,10 @@ def explained_by(model: LensModel, attribution: Attribution, call: str) -> Expla
             "signed",
             name,
             "nats of log-odds",
-            lambda run: (run.logits[:, target] - run.logits[:, foil]).double(),
+            lambda run: wide(run.logits[:, target] - run.logits[:, foil]),
         )
     if method == "temperature":
-        norm = lambda run: torch.linalg.vector_norm(run.hidden.double(), dim=-1)  # noqa: E731
+        norm = lambda run: torch.linalg.vector_norm(wide(run.hidden), dim=-1)  # noqa: E731
         return made(Temperature(), "signed", "confidence ‖y‖", "units of y", norm)
     if method == "fisher":
         return made(Fisher(int(details.get("rank", 1)), 1e-4), "divergence", "KL(p ‖ p′)", "nats")
@@ -202,7 +203,8 @@ def _projection(V: Tensor, measure: Measure) -> Read:
     """``vᵀh`` of each run, or ``V h``."""
 
     def read(run: Reading) -> Tensor:
-        out = run.hidden.double().flatten(1) @ V.to(run.hidden.device).double().flatten(1).T
+        hidden = wide(run.hidden).flatten(1)
+        out = hidden @ V.to(hidden).flatten(1).T
         return out[:, 0] if measure == "signed" else out
 
     return read
@@ -215,8 +217,8 @@ def _moment(model: LensModel, attribution: Attribution, made: Callable[..., Expl
     which: Literal["mean", "variance"] = "mean" if attribution.method == "moment_mean" else "variance"
 
     def read(run: Reading) -> Tensor:
-        n = torch.tensor(list(values.values()), dtype=torch.float64, device=run.logits.device)
-        q: Tensor = run.logits[:, list(values)].double().softmax(-1)
+        q: Tensor = wide(run.logits[:, list(values)]).softmax(-1)
+        n = torch.tensor(list(values.values()), dtype=torch.float64).to(q)
         mean = q @ n
         return mean if which == "mean" else (q * (n - mean[:, None]).square()).sum(-1)
 

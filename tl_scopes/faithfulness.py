@@ -35,12 +35,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tl_scopes.interventions import Ablation, require_ablation
+from tl_scopes.interventions import Ablation, require_ablation, require_batch_size
 from tl_scopes.model import LensModel, model_state, refuse_unusable, require_lens_model
 from tl_scopes.perturbation import PAPER_FRACTIONS, AOPCTable, aopc_from_deltas, require_fractions
 from tl_scopes.protocol import (
     AOPC_METHODS,
-    DEFAULT_ROWS,
     KNOWN_METHODS,
     Beside,
     Method,
@@ -128,8 +127,7 @@ def aopc(
         raise TypeError(f"{call}(prompts=...): expected a list of passages, got {type(prompts).__name__}")
     if not prompts:
         raise ValueError(f"{call}(prompts=[]): the list of passages is empty")
-    if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
-        raise ValueError(f"{call}(batch_size={batch_size!r}): expected a positive integer or None")
+    require_batch_size(batch_size, call)
     protocol = _protocol(fractions, target, scored, ablation, preset, beside, seed, prepend_bos, call)
     chosen = _methods(methods, call)
     for method in chosen.values():
@@ -149,7 +147,7 @@ def aopc(
     for i in tqdm(todo, desc=call, unit="prompt", initial=mine - len(todo), total=mine, disable=None):
         random = None if random_positions is None else random_positions[i]
         try:
-            record = measure_passage(model, prompts[i], chosen, protocol, random, batch_size or DEFAULT_ROWS, call)
+            record = measure_passage(model, prompts[i], chosen, protocol, random, batch_size, call)
         except (ValueError, TypeError, torch.OutOfMemoryError) as error:
             record = {"error": f"{type(error).__name__}: {error}"}
         store.append({"index": i, **record})

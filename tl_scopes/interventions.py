@@ -32,7 +32,8 @@ from tl_scopes import prompts as _prompts
 from tl_scopes.attribution import Attribution
 from tl_scopes.capture import Y_HOOK, attached, differentiable, forward_pass, require_hook
 from tl_scopes.directions import Explanandum, ReadOut, Rows, chosen_target
-from tl_scopes.kernel import DEFAULT_BATCH, Capture, pull_back, top_predictions
+from tl_scopes.kernel import DEFAULT_BATCH, Capture, pull_back, read_outs, require_finite, top_predictions
+from tl_scopes.memory import Memory, Run
 from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
 from tl_scopes.prompts import EncodedPrompt
 
@@ -121,9 +122,11 @@ def run_changed(
         An :class:`Outcome`.
 
     Raises:
-        ValueError: an unknown hook, logits or gradients that are not finite.
+        ValueError: an unknown hook, logits or gradients that are not finite; a graph that does not fit the memory even
+            with checkpointing.
 
-    Cost: one forward with logits at one position per row; with an explanandum one backward to the source.
+    Cost: one forward with logits at one position per row; with an explanandum one backward to the source, checkpointed
+    where it does not fit otherwise.
     """
     changes = [*([] if change is None else [(at, change)]), *more_changes]
     with ExitStack() as stack:
@@ -136,31 +139,18 @@ def run_changed(
         for name, _ in changes:
             require_hook(model, points, name, call, "at")
         stack.enter_context(attached(points, [(name, _as_hook(c)) for name, c in changes]))
-        run = forward_pass(model, tokens, read, source=at, target=target_hook, call=call)
-        if not bool(torch.isfinite(run.logits).all()):
-            raise ValueError(
-                f"{call}: the model's logits hold NaN or infinity. Check its weights for NaN; in float16 activations "
-                "may overflow: load the model in bfloat16 or float32"
-            )
-        dtype = compute_dtype(run.logits.dtype)
-        logits = run.logits.to(dtype)
+        again = False
+        if explanandum is not None:
+            memory = Memory(model, source=at, target=target_hook, checkpoint=None, budget=None, call=call)
+            again = memory.batch_plan(tokens.shape[1], len(tokens), fixed=True).checkpoint
+        run = forward_pass(model, tokens, read, source=at, target=target_hook, checkpoint=again, call=call)
+        require_finite(run, call)
+        logits = run.logits.to(compute_dtype(run.logits.dtype))
         if explanandum is None:
             return Outcome(run.source.detach(), run.hidden.detach(), logits, None, [])
         state = model_state(model)
-        chosen = [
-            explanandum.rows(
-                ReadOut(
-                    y=run.y[n].detach().to(dtype),
-                    hidden=run.hidden[n].detach().to(dtype),
-                    logits=logits[n].to(run.y.device),
-                    slope=None if run.slope is None else run.slope[n].to(run.y.device, dtype),
-                    W_U=model.W_U.detach(),
-                    index=n if indices is None else indices[n],
-                ),
-                state,
-            )
-            for n in range(len(tokens))
-        ]
+        reads = read_outs(model, run, range(len(tokens)) if indices is None else indices, call)
+        chosen = [explanandum.rows(read_out, state) for read_out in reads]
         V = torch.stack([rows.V for rows in chosen], dim=1)
         (pulled,) = list(pull_back(run.hidden, [run.source], V, Capture(at=at, target_hook=target_hook), call))
         return Outcome(run.source.detach(), run.hidden.detach(), logits, pulled[0][0], chosen)
@@ -173,8 +163,29 @@ def _as_hook(change: Change) -> Callable[..., Tensor]:
     return hook
 
 
-def rows_per_forward(batch_size: int | None, call: str) -> int:
-    """The caller's batch size, checked, or the default."""
+def rows_per_forward(
+    model: LensModel,
+    prompts: Sequence[EncodedPrompt],
+    batch_size: int | None,
+    call: str,
+    *,
+    at: str = "hook_embed",
+    most: int = DEFAULT_BATCH,
+) -> int:
+    """The caller's batch size, checked; else as many copies of the longest prompt as fit with their graph, up to ``most``."""
+    if batch_size is not None:
+        return require_batch_size(batch_size, call)
+    require_hook(model, model.hook_dict, at, call, "at")
+    longest = max(p.pos for p in prompts) + 1
+    with differentiable(model):
+        memory = Memory(model, source=at, target=Y_HOOK, checkpoint=False, budget=None, call=call)
+        while most > 1 and not memory.fits(Run(most, longest, most)):
+            most //= 2
+    return most
+
+
+def require_batch_size(batch_size: int | None, call: str) -> int:
+    """The caller's batch size, or the default."""
     if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
         raise ValueError(f"{call}(batch_size={batch_size!r}): expected a positive integer or None")
     return batch_size or DEFAULT_BATCH

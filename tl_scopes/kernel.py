@@ -263,13 +263,18 @@ def _explain_batch(
         yield out
 
 
-def read_outs(model: LensModel, run: ForwardPass, indices: Sequence[int], call: str) -> list[ReadOut]:
-    """What directions depend on, at every explained position of a run."""
+def require_finite(run: ForwardPass, call: str) -> None:
+    """Refuse logits that are no numbers."""
     if not bool(torch.isfinite(run.logits).all()):
         raise ValueError(
             f"{call}: the model's logits hold NaN or infinity. Check its weights for NaN; in float16 activations "
             "may overflow: load the model in bfloat16 or float32"
         )
+
+
+def read_outs(model: LensModel, run: ForwardPass, indices: Sequence[int], call: str) -> list[ReadOut]:
+    """What directions depend on, at every explained position of a run."""
+    require_finite(run, call)
     dtype, device, W_U = compute_dtype(run.logits.dtype), run.y.device, model.W_U.detach()
     return [
         ReadOut(

@@ -36,6 +36,7 @@ from tl_scopes.inside import HeadInfluence, LayerInfluence
 from tl_scopes.jacobian_scopes import encode, one_or_many
 from tl_scopes.kernel import Tap, capture_options, explain_inside
 from tl_scopes.model import LensModel, block_hooks, residual_hooks
+from tl_scopes.precision import wide
 from tl_scopes.prompts import Prompt, Target
 from tl_scopes.scores import row_norms
 
@@ -52,7 +53,7 @@ def _size(gradient: Float[Tensor, "rows *place d"], activation: Float[Tensor, "*
 
 def _inner(gradient: Float[Tensor, "rows *place d"], activation: Float[Tensor, "*place d"]) -> Tensor:
     """``⟨G, z⟩``, signed."""
-    return einsum(gradient.double(), activation.double(), "rows ... d, ... d -> rows ...")
+    return einsum(wide(gradient), wide(activation), "rows ... d, ... d -> rows ...")
 
 
 @one_or_many

@@ -34,6 +34,7 @@ from tl_scopes.jacobian_scopes import encode
 from tl_scopes.kernel import Capture, pull_back
 from tl_scopes.model import LensModel, compute_dtype, forward_options, source_device
 from tl_scopes.perturbation import most_influential
+from tl_scopes.precision import wide
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -367,8 +368,8 @@ class _Runs:
             (pulled,) = list(pull_back(run.hidden, sources, V[None], capture, self.call))
         changes = [
             einsum(
-                gradient[0, 0, list(positions)].double(),
-                (self.cache[name] - run.activations[name].detach())[0, list(positions)].double(),
+                wide(gradient[0, 0, list(positions)]),
+                wide((self.cache[name] - run.activations[name].detach())[0, list(positions)]),
                 "token d_model, token d_model -> token",
             )
             for name, gradient in zip(self.names, pulled, strict=True)

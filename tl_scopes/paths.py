@@ -34,6 +34,7 @@ from tl_scopes.directions import Explanandum, Semantic
 from tl_scopes.interventions import Change, repeated, rows_per_forward, run_changed, says_target, substitutes
 from tl_scopes.jacobian_scopes import encode, one_or_many
 from tl_scopes.model import LensModel, model_state
+from tl_scopes.precision import wide
 from tl_scopes.prompts import EncodedPrompt, Prompt, Target, encode_targets
 from tl_scopes.scores import row_norms
 
@@ -169,9 +170,9 @@ def integrate_path(
     chosen = int(ends.logits[2].argmax()) if target is None else target
     explained = scalar(chosen)
     table = ends.logits if isinstance(explained, Semantic) else ends.log_probs
-    start, near, end = table[:, chosen].double().tolist()
+    start, near, end = table[:, chosen].tolist()
     x = ends.x[2:]
-    difference = (x - baseline(x))[0].double().cpu()
+    difference = (x - baseline(x))[0].cpu().double()
     nodes, weights, n_near = split_rule(n_steps)
     parts = [torch.zeros_like(difference), torch.zeros_like(difference)]
     notes = says_target(target)
@@ -189,7 +190,7 @@ def integrate_path(
             )
             assert run.gradient is not None
             w = torch.tensor(weights[first:last], dtype=torch.float64)
-            parts[part] += einsum(w, run.gradient.double().cpu(), "a, a pos d_model -> pos d_model")
+            parts[part] += einsum(w, run.gradient.cpu().double(), "a, a pos d_model -> pos d_model")
             notes = tuple(dict.fromkeys((*notes, *run.rows[0].notes)))
     near_sum, far_sum = (float((difference * part).sum()) for part in parts)
     return PathIntegral(
@@ -332,7 +333,7 @@ def ig_path(
         raise ValueError(f"{call}(alphas=...): expected increasing finite numbers, got {grid[:8]}")
     if isinstance(sink_tokens, bool) or not isinstance(sink_tokens, int) or sink_tokens < 1:
         raise ValueError(f"{call}(sink_tokens={sink_tokens!r}): expected a positive integer")
-    size = rows_per_forward(batch_size, call)
+    size = rows_per_forward(model, prompts, batch_size, call)
     if scale_positions:
         require_hook(model, model.hook_dict, "hook_pos_embed", call, "scale_positions")
     targets = encode_targets(model, target, len(prompts), call=call)
@@ -382,11 +383,11 @@ def _path(
             call=call,
         )
         assert run.gradient is not None
-        gradient = run.gradient.double()
+        gradient = wide(run.gradient)
         norms.append(row_norms(gradient).cpu())
-        slopes.append(einsum(direction.double(), gradient, "pos d_model, a pos d_model -> a").cpu())
-        logits.append(run.logits[:, chosen].double().cpu())
-        entropy.append(-reduce(run.log_probs.exp() * run.log_probs, "a d_vocab -> a", "sum").double().cpu())
+        slopes.append(einsum(wide(direction), gradient, "pos d_model, a pos d_model -> a").cpu())
+        logits.append(wide(run.logits[:, chosen]).cpu())
+        entropy.append(-reduce(run.log_probs.exp() * run.log_probs, "a d_vocab -> a", "sum").cpu().double())
     map_ = torch.cat(norms)
     total = reduce(map_, "a pos -> a", "sum")
     sink = reduce(map_[:, :sink_tokens], "a pos -> a", "sum")

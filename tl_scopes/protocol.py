@@ -14,11 +14,20 @@ from torch import Tensor
 from tl_scopes import baselines, controls
 from tl_scopes.attribution import Attribution
 from tl_scopes.directions import Explanandum, Fisher, Semantic, Temperature
-from tl_scopes.interventions import Ablation, LogProb, ablated_log_probs, repeated, run_changed, substitutes
+from tl_scopes.interventions import (
+    Ablation,
+    LogProb,
+    ablated_log_probs,
+    repeated,
+    rows_per_forward,
+    run_changed,
+    substitutes,
+)
 from tl_scopes.kernel import Capture, Tap, explain_inside
 from tl_scopes.model import LensModel
 from tl_scopes.paths import along
 from tl_scopes.perturbation import PAPER_FRACTIONS, most_influential, number_removed
+from tl_scopes.precision import wide
 from tl_scopes.prompts import EncodedPrompt, encode_prompts
 from tl_scopes.scores import row_norms
 from tl_scopes.statistics import spearman
@@ -127,7 +136,7 @@ def _shared_scores(
 
 def _norms_of_product(gradients: Tensor, x: Tensor) -> Tensor:
     """``‖x_t ⊙ g_t‖₂``, ``[rows, batch, pos]``."""
-    return row_norms(x.double() * gradients.double())
+    return row_norms(wide(x) * wide(gradients))
 
 
 def paper_integrated_gradients(model: LensModel, given: EncodedPrompt, target: int, call: str) -> Tensor:
@@ -141,10 +150,11 @@ def paper_integrated_gradients(model: LensModel, given: EncodedPrompt, target: i
         call=call,
     )
     assert run.gradient is not None
-    alphas = torch.tensor(PAPER_ALPHAS, dtype=torch.float64, device=run.gradient.device)[:, None, None]
-    mean = reduce(alphas * run.gradient.double(), "a pos d_model -> pos d_model", "mean")
+    gradient = wide(run.gradient)
+    alphas = torch.tensor(PAPER_ALPHAS, dtype=torch.float64).to(gradient)[:, None, None]
+    mean = reduce(alphas * gradient, "a pos d_model -> pos d_model", "mean")
     scores = torch.zeros(len(given.tokens), dtype=torch.float64)
-    scores[: given.pos + 1] = row_norms(run.x[-1].double() * mean).cpu()
+    scores[: given.pos + 1] = row_norms(wide(run.x[-1]) * mean).cpu()
     return scores
 
 
@@ -154,7 +164,7 @@ def measure_passage(
     methods: Mapping[str, Method | str],
     protocol: Protocol,
     random: Sequence[Sequence[int]] | None,
-    batch_size: int,
+    batch_size: int | None,
     call: str,
 ) -> dict[str, Any]:
     """One passage: scores, removals, one batch of ablated inputs."""
@@ -192,12 +202,12 @@ def measure_passage(
     if "leave_one_out" in protocol.beside:
         wanted += [frozenset((p,)) for p in candidates]
     distinct = list(dict.fromkeys(map(frozenset, wanted)))
-    _, log_probs = ablated_log_probs(
-        model, given, [sorted(s) for s in distinct], values, batch_size=batch_size, call=call
-    )
+    size = rows_per_forward(model, [given], batch_size, call, most=DEFAULT_ROWS)
+    _, log_probs = ablated_log_probs(model, given, [sorted(s) for s in distinct], values, batch_size=size, call=call)
     top = int(log_probs[0].argmax())
     token = truth if protocol.scored == "truth" else top
-    change = (log_probs[:, token].double() - log_probs[0, token].double()).tolist()
+    log_p = wide(log_probs[:, token])
+    change = (log_p - log_p[0]).tolist()
     delta = dict(zip(distinct, change, strict=True))
     record: dict[str, Any] = {
         "n": len(candidates),

@@ -23,6 +23,7 @@ from tl_scopes.capture import embedded
 from tl_scopes.explained import explained_by, linearise, prompt_of
 from tl_scopes.interventions import Reading, rows_per_forward, run_changed
 from tl_scopes.model import LensModel, refuse_unusable, require_lens_model
+from tl_scopes.precision import wide
 from tl_scopes.prompts import token_strings
 from tl_scopes.statistics import spearman
 
@@ -158,8 +159,8 @@ def substitutions(
         raise ValueError(f"{call}(k={k!r}): k must be in 1..{len(ids)}, the number of candidates")
     explained = explained_by(model, attribution, call)
     line = linearise(model, prompt, explained, "hook_embed", call)
-    size = rows_per_forward(batch_size, call)
-    G, x = line.G[:, t].double(), line.x[t].double()
+    size = rows_per_forward(model, [prompt], batch_size, call)
+    G, x = wide(line.G[:, t]), wide(line.x[t])
     slopes = torch.cat([(G @ (embedded(model, part).to(G) - x).T).cpu() for part in torch.split(ids, CHUNK)], dim=1)
     predicted = line.predicted(slopes)
     best = predicted.abs().topk(k).indices

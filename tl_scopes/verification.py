@@ -251,7 +251,7 @@ def verify(
     line = linearise(model, prompt, explained, at, call)
     slopes = line.along(moved(line.x) - line.x)
     predicted = line.predicted(torch.stack([slopes[:, list(s)].sum(-1) for s in removals], dim=-1))
-    size = rows_per_forward(batch_size, call)
+    size = rows_per_forward(model, [prompt], batch_size, call, at=at)
     runs = run_ablated(
         model, prompt, [(), *removals], moved, batch_size=size, at=at, target_hook=explained.target_hook, call=call
     )
