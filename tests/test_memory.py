@@ -19,8 +19,8 @@ from torch import Tensor
 
 import tl_scopes as tls
 from tl_scopes import kernel, memory, model
-from tl_scopes.capture import differentiable
-from tl_scopes.memory import Memory, Run, coarse_bound
+from tl_scopes.capture import differentiable, forward_pass
+from tl_scopes.memory import Memory, Run, _BytesAlive, coarse_bound
 
 TOKENS = families.prompt_tokens()
 TARGET = families.VOCAB[" house"]
@@ -88,6 +88,16 @@ def test_checkpointing_keeps_the_blocks_inputs_only(kind: str) -> None:
     assert again < plain / 5
 
 
+def test_no_attention_map_outlives_its_checkpointed_block(kind: str) -> None:
+    lens, n = families.build("gpt2", kind).model, 100
+    with differentiable(lens), _BytesAlive() as watch:
+        run = forward_pass(
+            lens, families.prompt_tokens(n)[None], torch.tensor([n - 1]), source="hook_embed", checkpoint=True, call="t"
+        )
+    assert run.hidden.requires_grad
+    assert watch.alive < lens.cfg.n_heads * n * n * 8, "less than one map [head, query, key]"
+
+
 def test_a_users_hook_acts_in_the_block_computed_again(kind: str) -> None:
     lens = families.build("gpt2", kind).model
 
@@ -128,12 +138,12 @@ def test_a_checkpointed_graph_that_is_never_used_is_freed(kind: str) -> None:
 
     call()
     gc.collect()
-    before = live_tensors(lens)
+    before = live_tensors()
     gc.disable()  # by reference counts alone: collected cycles would pile up in a loop
     try:
         for _ in range(5):
             call()
-        assert live_tensors(lens) <= before
+        assert live_tensors() <= before
     finally:
         gc.enable()
 

@@ -63,10 +63,13 @@ def test_in_the_browser_buttons_switch_and_hovering_reads_out(look: Any, forecas
         page = look(forecast.html(), dark=dark)
         assert page.locator("svg:visible").count() == 1
         page.locator("section:visible .tls-hit").nth(3).hover()
-        line = page.locator("section:visible .tls-readout").text_content()
+        line = page.locator("section:visible .tls-read").text_content()
         assert line.startswith(f"number 3 (token 7): {forecast.encoded.numbers[3]}, value")
+        page.locator("section:visible svg").focus()
+        page.keyboard.press("ArrowRight")
+        assert page.locator("section:visible .tls-read").text_content().startswith("number 4 (token 9): ")
         page.locator(".tls-switch label").nth(1).click()
-        assert "Fisher Scope" in page.locator("section:visible .tls-readout").text_content()
+        assert "Fisher Scope" in page.locator("section:visible .tls-read").text_content()
         dot, text = (
             page.evaluate(f"getComputedStyle(document.querySelector('section {s}')).fill") for s in (".tls-dot", "text")
         )

@@ -109,9 +109,8 @@ def global_state() -> tuple[Any, ...]:
     )
 
 
-def live_tensors(model: Any) -> int:
-    """Tensors alive after one and the same call: the bridge itself keeps the attention patterns of its last forward."""
-    WORKING[0](model)
+def live_tensors() -> int:
+    """Tensors alive."""
     gc.collect()
     return sum(issubclass(type(held), Tensor) for held in gc.get_objects())
 
@@ -140,11 +139,11 @@ def test_500_calls_of_which_50_fail_leave_nothing_behind(kind: str) -> None:
         else:
             next(working)(model)
         if i == SETTLED:
-            tensors, resident = live_tensors(model), resident_bytes()
+            tensors, resident = live_tensors(), resident_bytes()
     assert failed == N_FAILING
     assert model_flags(model) == flags
     assert global_state() == state
-    assert live_tensors(model) <= tensors
+    assert live_tensors() <= tensors
     assert resident_bytes() - resident < MAX_GROWTH_BYTES
 
 
@@ -158,6 +157,26 @@ def test_each_failure_leaves_the_model_and_the_process_as_they_were(kind: str, n
     assert model_flags(model) == flags
     assert global_state() == state
     assert tls.semantic_scope(model, TOKENS, target=TARGET).scores.max() > 0, "and it still works"
+
+
+def test_the_model_holds_no_tensor_more_after_a_call(pair: families.Pair) -> None:
+    # TransformerLens' joint attention would keep its last pattern, and with it the graph that made it
+    for checkpoint in (False, True):
+        tls.semantic_scope(pair.model, TOKENS, target=TARGET, checkpoint=checkpoint)  # what a model makes once
+        tensors = live_tensors()
+        with_graph = [t for t in gc.get_objects() if issubclass(type(t), Tensor) and t.grad_fn is not None]
+        assert not with_graph
+        tls.semantic_scope(pair.model, TOKENS, target=TARGET, checkpoint=checkpoint)
+        assert live_tensors() == tensors
+
+
+def test_what_a_users_own_forward_left_on_the_model_stays(kind: str) -> None:
+    model = families.build("gpt2", kind).model
+    model(TOKENS[None])
+    kept = [dict(block.attn.__dict__) for block in model.blocks]
+    tls.semantic_scope(model, TOKENS, target=TARGET)
+    for block, before in zip(model.blocks, kept, strict=True):
+        assert all(block.attn.__dict__[name] is value for name, value in before.items())
 
 
 def test_a_result_keeps_no_graph_and_no_model_alive(kind: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from html.parser import HTMLParser
 
 import pytest
@@ -411,14 +410,11 @@ def test_in_a_notebook_the_first_output_carries_the_bundle_and_carries_it_again_
     assert BUNDLE in attribution()._repr_html_(), "outside a notebook each output stands alone"
 
 
-def test_2000_tokens_are_a_small_page_made_fast() -> None:
+def test_2000_tokens_are_a_small_page() -> None:
     n = 2000
     scores = torch.rand(n, generator=torch.Generator().manual_seed(0)) ** 4
     long = attribution([" token"] * n, scores=scores)
-    start = time.perf_counter()
-    body = views.tokens(long).body
-    assert time.perf_counter() - start < 2
-    assert len(body) < 1_000_000
+    assert len(views.tokens(long).body) < 1_000_000
 
 
 def test_showing_outside_a_notebook_prints_the_text(capsys) -> None:

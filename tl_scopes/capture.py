@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.checkpointing import checkpointed_blocks
-from tl_scopes.model import LensModel, forward_options, model_state, source_device
+from tl_scopes.model import LensModel, forward_options, model_state, nothing_kept, source_device
 
 if TYPE_CHECKING:
     from transformer_lens import ActivationCache
@@ -278,6 +278,8 @@ def forward_pass(
             again = [(name, taps.again(hook)) for name, hook in hooks if name.startswith("blocks.")]
             stack.enter_context(checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again))))
         stack.enter_context(attached(points, hooks))
+        for block in model.blocks:
+            stack.enter_context(nothing_kept(block))
         # Right padding under a causal model needs no mask. Ones keep HookedTransformer from making one of its own when
         # the tokenizer pads left, and zeros would leave padded rows of a sliding window with nothing to attend to (NaN).
         ones = torch.ones_like(tokens, device=device)

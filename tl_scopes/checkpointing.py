@@ -19,7 +19,7 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
-from tl_scopes.model import LensModel
+from tl_scopes.model import LensModel, nothing_kept
 
 Attach = Callable[[int], AbstractContextManager[None]]
 """A fresh context in which the stand-in hooks of the i-th block are attached."""
@@ -48,7 +48,7 @@ def checkpointed_blocks(model: LensModel, attach: Attach) -> Iterator[None]:
     before = [(block, block.__dict__.get("forward")) for block in model.blocks]
     try:
         for i, (block, _) in enumerate(before):
-            block.__dict__["forward"] = _checkpointed(block.forward, i, attach)
+            block.__dict__["forward"] = _checkpointed(_forgetful(block), i, attach)
         yield
     finally:
         for block, forward in before:
@@ -56,6 +56,17 @@ def checkpointed_blocks(model: LensModel, attach: Attach) -> Iterator[None]:
                 block.__dict__.pop("forward", None)
             else:
                 block.__dict__["forward"] = forward
+
+
+def _forgetful(block: Any) -> Callable[..., Any]:
+    """The block's forward, with nothing kept on the block's modules: it would hold what checkpointing is to free."""
+    forward = block.forward
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with nothing_kept(block):
+            return forward(*args, **kwargs)
+
+    return call
 
 
 def _checkpointed(forward: Callable[..., Any], i: int, attach: Attach) -> Callable[..., Any]:

@@ -126,6 +126,19 @@ def source_device(model: LensModel) -> torch.device:
 
 
 @contextmanager
+def nothing_kept(block: nn.Module) -> Iterator[None]:
+    """On exit the block's modules hold what they held before: TransformerLens' joint attention leaves its last pattern on
+    itself, and with it the graph that made it."""
+    attention = getattr(block, "attn", None)
+    held = getattr(attention, "__dict__", {})
+    before = {name: held[name] for name in ("_pattern",) if name in held}
+    try:
+        yield
+    finally:
+        held.update(before)
+
+
+@contextmanager
 def in_float32(model: LensModel) -> Iterator[None]:
     """The same weights in float32, for a comparison; afterwards the very tensors of before."""
     held: list[tuple[Tensor, Tensor]] = []

@@ -142,6 +142,12 @@ class PatchTop:
 
         return recovery_view(self)._repr_html_()
 
+    def show(self) -> None:
+        """Display it in a notebook; print it elsewhere."""
+        from tl_scopes.views.recovery import recovery_view
+
+        recovery_view(self).show()
+
     @property
     def summary(self) -> str:
         """One sentence: recovered at the first of the layers, by these tokens and by random ones, and the cost."""

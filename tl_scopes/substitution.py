@@ -92,14 +92,20 @@ class Substitutions:
 
     def html(self) -> str:
         """A page of its own that works offline: the same picture, and the table."""
-        from tl_scopes.views.scatter import substitutions_page
+        from tl_scopes.views.scatter import substitutions_view
 
-        return substitutions_page(self)
+        return substitutions_view(self).html()
 
     def _repr_html_(self) -> str:
-        from tl_scopes.views.scatter import substitutions_body
+        from tl_scopes.views.scatter import substitutions_view
 
-        return substitutions_body(self)
+        return substitutions_view(self)._repr_html_()
+
+    def show(self) -> None:
+        """Display it in a notebook; print it elsewhere."""
+        from tl_scopes.views.scatter import substitutions_view
+
+        substitutions_view(self).show()
 
     def __str__(self) -> str:
         table = self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3g}")

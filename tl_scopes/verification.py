@@ -163,14 +163,20 @@ class Verification:
 
     def html(self) -> str:
         """A page of its own that works offline: the same picture, and the table."""
-        from tl_scopes.views.scatter import verification_page
+        from tl_scopes.views.scatter import verification_view
 
-        return verification_page(self)
+        return verification_view(self).html()
 
     def _repr_html_(self) -> str:
-        from tl_scopes.views.scatter import verification_body
+        from tl_scopes.views.scatter import verification_view
 
-        return verification_body(self)
+        return verification_view(self)._repr_html_()
+
+    def show(self) -> None:
+        """Display it in a notebook; print it elsewhere."""
+        from tl_scopes.views.scatter import verification_view
+
+        verification_view(self).show()
 
     def __str__(self) -> str:
         columns = ["pos", "token", "score", "predicted", "measured", "delta_logit", "delta_log_prob", "flag"]

@@ -191,7 +191,8 @@ def _table(one: HeatMap) -> str:
     )
     flat = " tls-flat" if _flat(one) else ""
     table = (
-        f'<div class="tls-scroll"><table class="tls-map tls-ink{flat}" data-unit="{escape(one.unit)}">'
+        f'<div class="tls-scroll"><table class="tls-map tls-ink{flat}" data-unit="{escape(one.unit)}" tabindex="0" '
+        f'aria-label="{escape(one.title)}; arrow keys walk the cells">'
         f"<tbody>{''.join(rows)}</tbody><tfoot><tr><th>{escape(one.row_name)} · {escape(one.column_name)}</th>{heads}"
         '</tr></tfoot></table></div><p class="tls-small tls-read" aria-live="polite">&nbsp;</p>'
     )

@@ -1,14 +1,39 @@
-// Under a map of cells or a series, the line that says what the mouse is on; without scripts each mark's own title does.
+// Maps of cells and charts of marks: what the mouse or the keyboard is on is outlined, and its words stand on the line
+// below. Without scripts each mark's own title does. A chart takes the focus; arrow keys, Home and End walk its marks.
 window.tlScopesHover = window.tlScopesHover || (function () {
+  const CHART = ".tls-map, .tls-chart", MARK = ".tls-map td, .tls-chart [data-tip]";
+  const STEPS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
+
+  function read(mark) {
+    const chart = mark.closest(CHART), line = chart.closest("section, .tls").querySelector(".tls-read");
+    for (const old of chart.querySelectorAll(".tls-at")) old.classList.remove("tls-at");
+    mark.classList.add("tls-at");
+    if (line) line.textContent = mark.dataset.tip || mark.title + (chart.dataset.unit ? " " + chart.dataset.unit : "");
+  }
+
+  function next(chart, key) {
+    const rows = chart.tBodies ? [...chart.tBodies[0].rows].map((row) => [...row.querySelectorAll("td")])
+      : [[...chart.querySelectorAll("[data-tip]")]];
+    const at = chart.querySelector(".tls-at");
+    let r = Math.max(0, rows.findIndex((row) => row.includes(at))), c = rows[r].indexOf(at);
+    if (key === "Home") c = 0;
+    else if (key === "End") c = rows[r].length - 1;
+    else if (at) [r, c] = [r + (rows.length > 1 ? STEPS[key][0] : 0), c + STEPS[key][1] + (rows.length > 1 ? 0 : STEPS[key][0])];
+    r = Math.min(Math.max(r, 0), rows.length - 1);
+    return rows[r][Math.min(Math.max(c, 0), rows[r].length - 1)];
+  }
+
   document.addEventListener("mouseover", (event) => {
-    if (!event.target.closest) return;
-    const mark = event.target.closest(".tls-series [data-tip]");
-    if (mark) mark.closest("section").querySelector(".tls-readout").textContent = mark.dataset.tip;
-    const cell = event.target.closest(".tls-map td");
-    if (!cell) return;
-    const table = cell.closest(".tls-map");
-    const line = table.parentElement.parentElement.querySelector(".tls-read");
-    if (line) line.textContent = cell.title + (table.dataset.unit ? " " + table.dataset.unit : "");
+    const mark = event.target.closest && event.target.closest(MARK);
+    if (mark) read(mark);
+  });
+  document.addEventListener("keydown", (event) => {
+    const chart = event.target.closest && event.target.closest(CHART);
+    if (!chart || !(event.key in STEPS || event.key === "Home" || event.key === "End")) return;
+    event.preventDefault();
+    const mark = next(chart, event.key);
+    read(mark);
+    mark.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
   return true;
 })();

@@ -1,12 +1,14 @@
-"""Predicted against measured, with the identity line: a matplotlib figure, and a page without a script."""
+"""Predicted against measured, with the identity line: a matplotlib figure, and a view whose points can be read out."""
 
 from __future__ import annotations
 
 import html
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tl_scopes.views.page import View, heading
 from tl_scopes.views.plots import COLOURS
 from tl_scopes.views.wording import number, visible
 
@@ -120,14 +122,9 @@ def verification_figure(result: Verification) -> Any:
     return figure(of_verification(result))
 
 
-def verification_body(result: Verification) -> str:
-    """The picture and the table, for a notebook."""
-    return body(of_verification(result))
-
-
-def verification_page(result: Verification) -> str:
-    """The same as a page of its own."""
-    return page(of_verification(result))
+def verification_view(result: Verification) -> View:
+    """The same as an interactive view, with the table."""
+    return view(of_verification(result), lambda: str(result))
 
 
 def of_substitutions(result: Substitutions) -> Scatter:
@@ -153,14 +150,9 @@ def substitutions_figure(result: Substitutions) -> Any:
     return figure(of_substitutions(result))
 
 
-def substitutions_body(result: Substitutions) -> str:
-    """The picture and the table, for a notebook."""
-    return body(of_substitutions(result))
-
-
-def substitutions_page(result: Substitutions) -> str:
-    """The same as a page of its own."""
-    return page(of_substitutions(result))
+def substitutions_view(result: Substitutions) -> View:
+    """The same as an interactive view, with the table."""
+    return view(of_substitutions(result), lambda: str(result))
 
 
 def figure(scatter: Scatter) -> Any:
@@ -204,34 +196,12 @@ def figure(scatter: Scatter) -> Any:
     return out
 
 
-_STYLE = """
-.tls-scatter { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; }
-.tls-scatter svg { width: 100%; max-width: 34em; height: auto; }
-.tls-scatter text { font: 11px system-ui, sans-serif; fill: currentColor; }
-.tls-scatter .tls-axis { stroke: currentColor; opacity: .3; fill: none; }
-.tls-scatter .tls-identity { stroke: currentColor; opacity: .6; stroke-dasharray: 5 4; }
-.tls-scatter table { border-collapse: collapse; font-size: 13px; margin-top: .8em; }
-.tls-scatter th, .tls-scatter td { text-align: right; padding: .15em .7em; border-bottom: 1px solid #8884; }
-.tls-scatter .tls-text { text-align: left; white-space: pre; }
-"""
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-:root {{ color-scheme: light dark; }} body {{ margin: 1.5em; background: #fff; color: #1a1a1a; }}
-@media (prefers-color-scheme: dark) {{ body {{ background: #14161a; color: #e4e4e4; }} }}
-</style></head><body>{body}</body></html>
-"""
 _SIDE, _EDGE = 420, 46
 """Side of the square plot and room for its labels, in SVG units."""
 
 
-def page(scatter: Scatter) -> str:
-    """Standalone HTML: no script, nothing loaded, light and dark."""
-    return _PAGE.format(title=html.escape(scatter.title), body=body(scatter))
-
-
-def body(scatter: Scatter) -> str:
-    """The plot as SVG (a point's tooltip has its figures), its caption, and the table."""
+def view(scatter: Scatter, plain: Callable[[], str]) -> View:
+    """The plot, the line that reads out the point under the mouse or the keyboard, its caption, and the table."""
     head = "".join(f'<th class="{_side(h)}">{html.escape(h)}</th>' for h in scatter.headers)
     lines = "".join(
         "<tr>"
@@ -241,11 +211,13 @@ def body(scatter: Scatter) -> str:
         + "</tr>"
         for row in scatter.rows
     )
-    return (
-        f'<div class="tls-scatter"><style>{_STYLE}</style><p><b>{html.escape(scatter.title)}</b></p>{_svg(scatter)}'
-        f"<p>{html.escape(scatter.caption)}</p>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
+    body = (
+        f'<div class="tls tls-scatter">{heading(scatter.title)}{_svg(scatter)}'
+        '<p class="tls-small tls-read" aria-live="polite">Point at a mark for its figures, or walk them by the arrow '
+        f'keys.</p><p class="tls-small">{html.escape(scatter.caption)}</p><div class="tls-scroll">'
+        f'<table class="tls-numbers"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div></div>'
     )
+    return View(scatter.title, body, plain)
 
 
 def _side(header: str) -> str:
@@ -284,7 +256,10 @@ def _svg(scatter: Scatter) -> str:
         tip = f"{p.label}: predicted {number(p.predicted)}, measured {number(p.measured)}"
         tip += f" ({KINDS[p.more][0]})" if p.more else ""
         colour = KINDS[p.mark][1]
-        parts.append(f'<circle cx="{x}" cy="{y}" r="5" fill="{colour}"><title>{html.escape(tip)}</title></circle>')
+        parts.append(
+            f'<g data-tip="{html.escape(tip)}"><title>{html.escape(tip)}</title><circle class="tls-hit" cx="{x}" '
+            f'cy="{y}" r="12"/><circle cx="{x}" cy="{y}" r="5" fill="{colour}"/></g>'
+        )
     for p in scatter.named:
         x, y = at(p.predicted, p.measured)
         parts.append(f'<text x="{x + 8}" y="{y - 5}">{html.escape(p.label)}</text>')
@@ -294,4 +269,7 @@ def _svg(scatter: Scatter) -> str:
         parts.append(f'<circle cx="{x}" cy="{bottom + 48}" r="5" fill="{KINDS[kind][1]}"/>')
         parts.append(f'<text x="{x + 9}" y="{bottom + 52}">{KINDS[kind][0]}</text>')
     label = html.escape(f"{scatter.title}; {scatter.caption}")
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    return (
+        f'<svg class="tls-chart" tabindex="0" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
+        f"{''.join(parts)}</svg>"
+    )

@@ -52,14 +52,15 @@ def _panel(result: Forecast, method: str, name: str) -> str:
     shares = result.shares(method)
     rest = (
         f"{name}. Commas carry {shares['delimiters']:.0%} and BOS {shares['other']:.0%} of all influence; they are left "
-        "out. Point at a number for its value."
+        "out. Point at a number for its value, or walk them by the arrow keys."
     )
     total = _LEFT + _WIDTH + 20 + _SIDE + 12
     height = _TOP + _TALL + _GAP + _BARS + 18
     return (
-        f'<svg viewBox="0 0 {total:.0f} {height:.0f}" role="img" aria-label="{escape(name)}: series, influence of each '
+        f'<svg class="tls-chart" tabindex="0" viewBox="0 0 {total:.0f} {height:.0f}" role="img" '
+        f'aria-label="{escape(name)}: series, influence of each '
         f'number, and predicted distribution">{_axis()}{_chart(result, method)}{_distribution(result)}</svg>'
-        f'<p class="tls-small tls-readout" aria-live="polite">{escape(rest)}</p>'
+        f'<p class="tls-small tls-read" aria-live="polite">{escape(rest)}</p>'
     )
 
 
