@@ -26,6 +26,14 @@ def lean(hf: Any, tokens: torch.Tensor, target: int | None) -> torch.Tensor:
     return gradient[0].norm(dim=-1)
 
 
+def four_methods(bridge: Any, tokens: torch.Tensor, target: int) -> dict[str, torch.Tensor]:
+    """Scores of three scopes and Input × Gradient on one prompt: one forward, three VJPs, the Fisher eigenpair."""
+    found = tls.scopes(bridge, tokens, target=target, keep_gradient=True, cache="hook_embed")
+    gradient, cache = found["semantic"].gradient, found["semantic"].cache
+    scores = {name: attribution.scores for name, attribution in found.items()}
+    return scores | {"input_x_gradient": (cache["hook_embed"][0] * gradient).norm(dim=-1)}
+
+
 def main() -> None:
     """Print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -51,6 +59,12 @@ def main() -> None:
     )
     report(
         "temperature_scope", lambda: tls.temperature_scope(bridge, tokens), lambda: lean(hf, tokens, None), args.pairs
+    )
+    report(
+        "Semantic, Fisher, Temperature, Input x Gradient together",
+        lambda: four_methods(bridge, tokens, target),
+        lambda: lean(hf, tokens, target),
+        args.pairs,
     )
 
 

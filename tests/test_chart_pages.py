@@ -14,6 +14,7 @@ from test_heatmap import some_map
 from test_views import HOSTILE, attribution
 
 from tl_scopes.patching import PatchTop
+from tl_scopes.perturbation import AOPCTable
 from tl_scopes.substitution import Substitutions
 from tl_scopes.verification import Verification
 from tl_scopes.views.heatmap import heatmap
@@ -99,6 +100,44 @@ def test_the_patching_page_reads_out_its_cells(look: Any) -> None:  # noqa: F811
     )
     assert page.locator("tfoot bdi").all_text_contents() == [visible(t) for t in HOSTILE[:3]]
     assert page.locator("img").count() == 0
+
+
+def curves() -> AOPCTable:
+    """Three methods on four passages; one with a name that is markup."""
+    methods, generator = ("semantic", "<img src=x onerror=alert(1)>", "random"), torch.Generator().manual_seed(0)
+    records = [
+        {
+            "index": i, "n": 9, "truth": 1, "top": 1, "target": 1, "scored": 1, "log_prob": -1.0,
+            "deltas": {m: (-torch.rand(3, generator=generator) * (3 - j)).tolist() for j, m in enumerate(methods)},
+        }
+        for i in range(4)
+    ]  # fmt: skip
+    return AOPCTable(tuple(records), {}, methods, (0.05, 0.1, 0.2), {}, 4)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_perturbation_curves_read_out_their_marks(look: Any, dark: bool) -> None:  # noqa: F811
+    table = curves()
+    page = look(table.html(), dark=dark)
+    frame = table.curves()
+    marks = page.locator(".tls-chart [data-tip]")
+    assert marks.count() == 9
+    said = [f"{r.method}, {100 * r.fraction:g} % removed: {r.delta:.3g} ± {r.sem:.2g} nats" for r in frame.itertuples()]
+    marks.nth(1).hover()
+    assert page.locator(".tls-read").text_content() == said[1]
+    page.locator(".tls-chart").focus()
+    page.keyboard.press("End")
+    assert page.locator(".tls-read").text_content() == said[-1]
+    heights = page.eval_on_selector_all(
+        ".tls-chart [data-tip] circle:not(.tls-hit)", "all => all.map(e => +e.getAttribute('cy'))"
+    )
+    order = sorted(range(9), key=lambda i: frame.delta[i])
+    assert [heights[i] for i in order] == sorted(heights, reverse=True), "lower is lower"
+    first = page.locator("tbody tr").first.locator("td").all_text_contents()
+    assert first[0] == table.best
+    assert float(first[2]) == pytest.approx(table.mean[table.best], rel=1e-3)
+    assert page.locator("img").count() == 0
+    assert "4 prompts" in page.locator(".tls-curves").inner_text()
 
 
 def test_the_keyboard_walks_the_cells_of_a_map(look: Any) -> None:  # noqa: F811

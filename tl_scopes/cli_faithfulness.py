@@ -74,6 +74,7 @@ def aopc(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command continues it.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a figure here (.png, .svg, .pdf).")] = None,
     rank_plot: Annotated[Path | None, typer.Option(help="With --rank: AOPC against the rank, a figure.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write curves and table as a page that works offline.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table here.")] = None,
 ) -> None:
     """Remove the tokens each method calls important: how much does the prediction suffer?
@@ -85,9 +86,9 @@ def aopc(
 
     _quiet()
     models = model or ["demo"]
-    _require_folders("aopc", plot, rank_plot, csv)
-    if len(models) > 1 and (plot or rank_plot or csv):
-        raise ValueError("aopc: --plot, --rank-plot and --csv take one --model; read the runs in --out instead")
+    _require_folders("aopc", plot, rank_plot, html, csv)
+    if len(models) > 1 and (plot or rank_plot or html or csv):
+        raise ValueError("aopc: --plot, --rank-plot, --html and --csv take one --model; read the runs in --out instead")
     if rank_plot and not rank:
         raise ValueError("aopc: --rank-plot shows AOPC against the Fisher Scope's rank; give --rank, several times")
     if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -128,6 +129,8 @@ def aopc(
             table.plot().savefig(plot)
         if rank_plot is not None:
             table.plot_ranks().savefig(rank_plot)
+        if html is not None:
+            html.write_text(table.html(), encoding="utf-8")
         if csv is not None:
             table.to_frame().to_csv(csv, index=False)
 

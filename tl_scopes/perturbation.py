@@ -270,6 +270,23 @@ class AOPCTable:
 
         return aopc_figure(self)
 
+    def html(self) -> str:
+        """A page of its own that works offline: the curves, whose marks can be read out, and the table."""
+        from tl_scopes.views.aopc import aopc_view
+
+        return aopc_view(self).html()
+
+    def _repr_html_(self) -> str:
+        from tl_scopes.views.aopc import aopc_view
+
+        return aopc_view(self)._repr_html_()
+
+    def show(self) -> None:
+        """Display it in a notebook; print it elsewhere."""
+        from tl_scopes.views.aopc import aopc_view
+
+        aopc_view(self).show()
+
     def plot_ranks(self) -> Any:
         """A matplotlib figure: AOPC against the Fisher Scope's rank (:meth:`by_rank`), the other methods as lines."""
         from tl_scopes.views.curves import rank_figure
