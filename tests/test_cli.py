@@ -66,6 +66,16 @@ def test_json_holds_the_numbers_of_the_library(run, demo_model, tmp_path: Path) 
     assert saved["target_str"] == " dog"
 
 
+@pytest.mark.parametrize("prompt", [(), (PROMPT,)], ids=["demo", "given"])
+def test_a_target_is_left_out_with_a_word_where_the_scope_has_none(run, prompt: tuple[str, ...]) -> None:
+    code, out, err = run("trace", *prompt, "--scope", "fisher", "--target", " dog")
+    assert code == 0
+    assert "the fisher scope has no target; --target is left out" in err
+    assert "Fisher" in out
+    code, _, err = run("trace", *prompt, "--scope", "temperature")
+    assert (code, "target" in err) == (0, False)
+
+
 def test_contrast_takes_a_foil(run) -> None:
     code, out, _ = run("trace", PROMPT, "--scope", "contrast", "--target", " dog", "--foil", " cat")
     assert code == 0

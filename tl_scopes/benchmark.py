@@ -208,7 +208,8 @@ def _attributions(
     if isinstance(methods, Mapping):
         return {name: method(model, prompts, targets) for name, method in methods.items()}
     own = [m for m in methods if m in SCOPE_METHODS]
-    shared = scopes(model, prompts, methods=own, target=targets, batch_size=batch_size) if own else []  # type: ignore[arg-type]
+    aimed = targets if {"semantic", "contrast"} & {*own} else None
+    shared = scopes(model, prompts, methods=own, target=aimed, batch_size=batch_size) if own else []  # type: ignore[arg-type]
     return {
         m: [s[m] for s in shared] if m in own else BASELINES[m](model, prompts, target=targets, batch_size=batch_size)
         for m in methods

@@ -51,7 +51,7 @@ def trace(
     target: Annotated[str | None, typer.Option(help="Explained token, e.g. ' dog'; default: top prediction.")] = None,
     foil: Annotated[str | None, typer.Option(help="Token to contrast the target with (scope contrast).")] = None,
     pos: Annotated[int, typer.Option(help="Position whose next-token prediction is explained.")] = -1,
-    rank: Annotated[int, typer.Option(help="Rank of the Fisher Scope.")] = 1,
+    rank: Annotated[int | None, typer.Option(help="Rank of the Fisher Scope; default 1.")] = None,
     kind: Annotated[str, typer.Option(help="Model class: auto, bridge or hooked.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
     bos: Annotated[bool, typer.Option(help="Colour and rank special tokens (BOS) too.")] = False,
@@ -65,11 +65,15 @@ def trace(
         import tl_scopes as tls
         from tl_scopes import demo
 
+    aimed = scope not in (Scope.fisher, Scope.temperature)
+    if target is not None and not aimed:
+        print(f"tl-scopes: the {scope.value} scope has no target; --target is left out", file=sys.stderr)
+        target = None
     if prompt is None:
         if model != "demo":
             raise ValueError("trace: give a PROMPT with --model; the built-in prompt is for the demo model")
         shown = demo.DEMO_PROMPTS[demo.DEFAULT_PROMPT]
-        prompt, target = shown.prompt, target or shown.target
+        prompt, target = shown.prompt, target or (shown.target if aimed else None)
     lens = _load(model, kind, device)
     methods: Any = ("semantic", "fisher", "temperature") if scope is Scope.all else (scope.value,)
     result: dict[str, Attribution] = tls.scopes(
