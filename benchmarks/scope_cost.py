@@ -34,22 +34,35 @@ def four_methods(bridge: Any, tokens: torch.Tensor, target: int) -> dict[str, to
     return scores | {"input_x_gradient": (cache["hook_embed"][0] * gradient).norm(dim=-1)}
 
 
+def captum_gradient(hf: Any, tokens: torch.Tensor, target: int) -> torch.Tensor:
+    """The same gradient by Captum, as its users call it: all logits of the model, one position picked."""
+    import captum.attr
+
+    x = hf.get_input_embeddings()(tokens[None]).detach()
+    saliency = captum.attr.Saliency(lambda e: hf(inputs_embeds=e, use_cache=False).logits[:, -1])
+    return saliency.attribute(x.requires_grad_(True), target=target, abs=False)[0].norm(dim=-1)
+
+
 def main() -> None:
     """Print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--peak", type=float, default=9.0, help="scale of the logits: Fisher costs more on flat p")
+    parser.add_argument("--captum", action="store_true", help="also time Captum's Saliency (extra: peers)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    hf, bridge = gpt2_small(), as_bridge(gpt2_small())
+    hf, bridge = gpt2_small(peak=args.peak), as_bridge(gpt2_small(peak=args.peak))
     tokens = torch.randint(50257, (args.length,), generator=torch.Generator().manual_seed(1))
     target = 1234
     reference = lean(hf, tokens, target)
     ours = tls.semantic_scope(bridge, tokens, target=target).scores
     agreement = float((ours - reference).abs().max() / reference.max())
     print(f"torch {torch.__version__}, {args.threads} thread(s), GPT-2 small shape, T={args.length}, float32")
-    print(f"scores agree to {agreement:.1e} of the largest")
+    with torch.no_grad():
+        log_p = bridge(tokens[None])[0, -1].log_softmax(-1)
+    print(f"scores agree to {agreement:.1e} of the largest; entropy {-float((log_p.exp() * log_p).sum()):.2f} nats")
     assert agreement < 1e-5
     report(
         "semantic_scope",
@@ -66,6 +79,18 @@ def main() -> None:
         lambda: lean(hf, tokens, target),
         args.pairs,
     )
+    if args.captum:
+        theirs = captum_gradient(hf, tokens, target)
+        print(
+            f"captum's scores agree to {float((theirs - reference).abs().max() / reference.max()):.1e} of the largest"
+        )
+        report(
+            "captum Saliency",
+            lambda: captum_gradient(hf, tokens, target),
+            lambda: tls.semantic_scope(bridge, tokens, target=target),
+            args.pairs,
+            "semantic_scope",
+        )
 
 
 if __name__ == "__main__":

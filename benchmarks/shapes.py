@@ -15,13 +15,14 @@ from tokenizers import Tokenizer, models
 from tl_scopes.model import bridge_class
 
 
-def gpt2_small(seed: int = 0, n_ctx: int = 1024) -> Any:
-    """M1, eager attention, frozen."""
+def gpt2_small(seed: int = 0, n_ctx: int = 1024, peak: float = 1.0) -> Any:
+    """M1, eager attention, frozen; ``peak`` scales the final norm's gain and so the logits: 9 makes p about 4 nats."""
     torch.manual_seed(seed)
     config = transformers.GPT2Config(n_ctx=n_ctx, n_positions=n_ctx, attn_implementation="eager")
     model = transformers.GPT2LMHeadModel(config).eval().requires_grad_(False)
     # Fresh norms have one gain for all units, which makes ‖y‖ constant: the Temperature Scope would be refused.
     torch.nn.init.normal_(model.transformer.ln_f.weight, 1.0, 0.3)
+    model.transformer.ln_f.weight.mul_(peak)
     return model
 
 

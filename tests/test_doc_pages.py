@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import sys
@@ -94,18 +95,26 @@ def test_the_migration_page_names_what_exists() -> None:
                 assert known, name
 
 
-def make_api() -> Any:
-    spec = importlib.util.spec_from_file_location("make_api", DOCS / "make_api.py")
+def maker(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["make_api"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
 def test_the_api_reference_is_what_the_docstrings_say() -> None:
-    assert (DOCS / "api.md").read_text(encoding="utf-8") == make_api().page(), "run: python docs/make_api.py"
+    assert (DOCS / "api.md").read_text(encoding="utf-8") == maker("make_api").page(), "run: python docs/make_api.py"
+
+
+def test_every_message_of_the_source_is_listed() -> None:
+    found = maker("make_messages")
+    assert (DOCS / "messages.md").read_text(encoding="utf-8") == found.page(), "run: python docs/make_messages.py"
+    assert ("ValueError", "call(…=''): the prompt is empty") in found.messages(
+        ast.parse((ROOT / "tl_scopes" / "prompts.py").read_text(encoding="utf-8"))
+    )
 
 
 def test_the_api_reference_has_every_public_name() -> None:

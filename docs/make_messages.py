@@ -1,0 +1,67 @@
+"""Write docs/messages.md, every error the package raises, from the source: ``python docs/make_messages.py``.
+
+A message's fixed words stand as they are and ``…`` for what it fills in, so that a message met in a terminal can be searched
+for. ``tests/test_doc_pages.py`` fails while the committed file is not what this prints.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1] / "tl_scopes"
+PAGE = Path(__file__).with_name("messages.md")
+KINDS = ("ValueError", "TypeError", "NotImplementedError", "Refused")
+NOT_IN_IT = ("demo/train.py", "demo/initial.py")
+"""What no user's call reaches."""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [
+        "# Every error message\n",
+        "Written by `python docs/make_messages.py` from the source; do not edit. `…` stands for what a message fills in and "
+        "`call` for the function that was called. [Errors and their remedies](errors.md) explains the common ones with examples.\n",
+    ]
+    for file in sorted(PACKAGE.rglob("*.py")):
+        name = file.relative_to(PACKAGE).as_posix()
+        if name in NOT_IN_IT:
+            continue
+        found = messages(ast.parse(file.read_text(encoding="utf-8")))
+        if found:
+            parts.append(f"## {name}\n\n" + "\n".join(f"- `{kind}`: {text}" for kind, text in found) + "\n")
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def messages(tree: ast.AST) -> list[tuple[str, str]]:
+    """Kind and text of every error that is raised with words of its own, in the order of the source."""
+    found: list[tuple[int, str, str]] = []
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)):
+            continue
+        kind = getattr(node.exc.func, "id", "")
+        text = words(node.exc.args[0]) if node.exc.args else ""
+        if kind in KINDS and re.search(r"\w{3}", text):
+            escaped = re.sub(r"([*_<>\[\]|])", r"\\\1", " ".join(text.split()))
+            found.append((node.lineno, kind, escaped))
+    return list(dict.fromkeys((kind, text) for _, kind, text in sorted(found)))
+
+
+def words(node: ast.expr) -> str:
+    """The fixed words of a string expression; ``call`` keeps its name."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(words(part) for part in node.values)
+    if isinstance(node, ast.BinOp):
+        return words(node.left) + words(node.right)
+    if isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.Name | ast.Attribute):
+        name = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
+        return "call" if name == "call" else "…"
+    return "…"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE.name}")
