@@ -22,7 +22,7 @@ def page() -> str:
     parts = [
         "# Every error message\n",
         "Written by `python docs/make_messages.py` from the source; do not edit. `…` stands for what a message fills in and "
-        "`call` for the function that was called. [Errors and their remedies](errors.md) explains the common ones with examples.\n",
+        "`call` for the function called. [Errors and their remedies](errors.md) explains the common ones with examples.\n",
     ]
     for file in sorted(PACKAGE.rglob("*.py")):
         name = file.relative_to(PACKAGE).as_posix()
