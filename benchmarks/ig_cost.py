@@ -29,10 +29,11 @@ from tl_scopes.demo import CORPORA, DEMO_PATH, examples
 from tl_scopes.directions import Semantic
 from tl_scopes.interventions import repeated, run_changed
 from tl_scopes.jacobian_scopes import encode
-from tl_scopes.kernel import DEFAULT_BATCH
 from tl_scopes.model import LensModel
-from tl_scopes.paths import NEAR_ZERO, along, carried_rule, gauss_legendre
+from tl_scopes.options import DEFAULT_BATCH
+from tl_scopes.paths import along
 from tl_scopes.prompts import EncodedPrompt
+from tl_scopes.quadrature import NEAR_ZERO, carried_rule, gauss_legendre
 
 Rule = tuple[list[float], list[float]]
 LIMIT = 20.0

@@ -18,7 +18,7 @@ from families import Pair
 from oracles import relative_error
 
 import tl_scopes as tls
-from tl_scopes import baselines, controls, paths
+from tl_scopes import baselines, controls, quadrature
 
 TARGET = families.VOCAB[" house"]
 BASELINES: dict[str, Callable[..., Any]] = {
@@ -74,7 +74,7 @@ def test_integrated_gradients_are_the_dense_sum(pair: Pair, baseline: str) -> No
         "pad": oracles.embeddings(pair.hf, torch.full_like(tokens, families.PAD_ID)),
         "given": 0.1 * x.flip(0),
     }[baseline]
-    nodes, weights, _ = paths.split_rule(8)
+    nodes, weights, _ = quadrature.split_rule(8)
     gradient = sum(
         w * oracles.gradient_at(pair.hf, start + a * (x - start), 11, SCALARS["logit"])
         for a, w in zip(nodes, weights, strict=True)
@@ -114,10 +114,10 @@ def test_a_large_gap_is_said(demo_model: Any) -> None:
 
 @pytest.mark.parametrize("n_steps", [2, 5, 20])
 def test_rule_is_exact_on_polynomials(n_steps: int) -> None:
-    nodes, weights, near = paths.split_rule(n_steps)
+    nodes, weights, near = quadrature.split_rule(n_steps)
     assert len(nodes) == n_steps
     assert 0 < near < n_steps
-    assert all(0 < a < paths.NEAR_ZERO for a in nodes[:near])
+    assert all(0 < a < quadrature.NEAR_ZERO for a in nodes[:near])
     degree = 2 * min(near, n_steps - near) - 1
     for d in range(degree + 1):
         total = sum(w * a**d for a, w in zip(nodes, weights, strict=True))
@@ -127,7 +127,7 @@ def test_rule_is_exact_on_polynomials(n_steps: int) -> None:
 @pytest.mark.parametrize("n_steps", [30, 50, 100])
 def test_carried_rule_integrates_what_it_is_for(n_steps: int) -> None:
     """Constants and low powers to rounding, and a bump of a trained model's width better than Gauss–Legendre."""
-    nodes, weights, _ = paths.split_rule(n_steps)
+    nodes, weights, _ = quadrature.split_rule(n_steps)
     assert all(0 < a < 1 for a in nodes)
     assert nodes == sorted(nodes)
     for d in range(4):
@@ -136,7 +136,7 @@ def test_carried_rule_integrates_what_it_is_for(n_steps: int) -> None:
 
     def errors(centre: float) -> list[float]:
         exact = 0.05 * (np.arctan((1 - centre) / 0.05) - np.arctan((0.05 - centre) / 0.05))
-        rules = (paths.carried_rule, paths.gauss_legendre)
+        rules = (quadrature.carried_rule, quadrature.gauss_legendre)
         sums = [
             sum(w / (1 + ((a - centre) / 0.05) ** 2) for a, w in zip(*r(36, 0.05, 1.0), strict=True)) for r in rules
         ]

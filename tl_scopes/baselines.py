@@ -43,9 +43,10 @@ from tl_scopes.interventions import (
 )
 from tl_scopes.jacobian_scopes import encode, one_or_many
 from tl_scopes.model import LensModel
-from tl_scopes.paths import NEAR_ZERO, integrate_path, path_baseline
+from tl_scopes.paths import integrate_path, path_baseline
 from tl_scopes.precision import wide
 from tl_scopes.prompts import Prompt, Target, encode_targets, pad_right
+from tl_scopes.quadrature import NEAR_ZERO
 from tl_scopes.scores import row_norms
 
 

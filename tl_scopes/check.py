@@ -16,7 +16,7 @@ from torch import Tensor
 from tl_scopes.attribution import Attribution
 from tl_scopes.capture import attached
 from tl_scopes.directions import Explanandum, Fisher, Semantic, Temperature
-from tl_scopes.kernel import Capture, explain
+from tl_scopes.kernel import explain
 from tl_scopes.model import (
     LensModel,
     ModelState,
@@ -27,6 +27,7 @@ from tl_scopes.model import (
     require_lens_model,
     source_device,
 )
+from tl_scopes.options import Capture
 from tl_scopes.prompts import EncodedPrompt, encode_prompts
 from tl_scopes.statistics import spearman
 

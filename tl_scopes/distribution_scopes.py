@@ -9,9 +9,10 @@ from tl_scopes.attribution import Attribution
 from tl_scopes.capture import NamesFilter
 from tl_scopes.information import TotalInformation
 from tl_scopes.jacobian_scopes import encode, one_or_many
-from tl_scopes.kernel import capture_options, explain
+from tl_scopes.kernel import explain
 from tl_scopes.model import LensModel
 from tl_scopes.moments import Moment, number_tokens
+from tl_scopes.options import capture_options
 from tl_scopes.prompts import Prompt
 
 

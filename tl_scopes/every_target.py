@@ -22,10 +22,11 @@ from tl_scopes.directions import Explanandum, Rows
 from tl_scopes.explananda import Keywords, Method, named_explananda
 from tl_scopes.information import TotalInformation
 from tl_scopes.jacobian_scopes import encode
-from tl_scopes.kernel import Capture, capture_options, pull_back, read_outs, top_predictions
+from tl_scopes.kernel import pull_back, read_outs, top_predictions
 from tl_scopes.matrix import AttributionMatrix
 from tl_scopes.memory import Memory, Run
 from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
+from tl_scopes.options import Capture, capture_options
 from tl_scopes.prompts import EncodedPrompt, Token, token_strings
 from tl_scopes.scores import row_norms
 

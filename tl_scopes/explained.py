@@ -34,9 +34,10 @@ from tl_scopes.capture import Y_HOOK, differentiable, forward_pass
 from tl_scopes.directions import Contrast, Direction, Explanandum, Fisher, Semantic, Temperature
 from tl_scopes.information import TotalInformation
 from tl_scopes.interventions import LogProb, Reading, run_changed
-from tl_scopes.kernel import Capture, pull_back, read_outs
+from tl_scopes.kernel import pull_back, read_outs
 from tl_scopes.model import LensModel, model_state
 from tl_scopes.moments import Moment, number_tokens
+from tl_scopes.options import Capture
 from tl_scopes.precision import wide
 from tl_scopes.prompts import EncodedPrompt
 

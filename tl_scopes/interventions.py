@@ -32,9 +32,10 @@ from tl_scopes import prompts as _prompts
 from tl_scopes.attribution import Attribution
 from tl_scopes.capture import Y_HOOK, attached, differentiable, forward_pass, require_hook
 from tl_scopes.directions import Explanandum, ReadOut, Rows, chosen_target
-from tl_scopes.kernel import DEFAULT_BATCH, Capture, pull_back, read_outs, require_finite, top_predictions
+from tl_scopes.kernel import pull_back, read_outs, require_finite, top_predictions
 from tl_scopes.memory import Memory, Run
 from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
+from tl_scopes.options import DEFAULT_BATCH, Capture
 from tl_scopes.prompts import EncodedPrompt
 
 Ablation = Literal["zero", "mean", "resample"]

@@ -32,8 +32,9 @@ from tl_scopes.attribution import Attribution
 from tl_scopes.capture import Y_HOOK, NamesFilter
 from tl_scopes.directions import Contrast, Direction, Fisher, Semantic, Temperature
 from tl_scopes.explananda import Keywords, Method, named_explananda
-from tl_scopes.kernel import capture_options, explain
+from tl_scopes.kernel import explain
 from tl_scopes.model import LensModel, refuse_unusable, require_lens_model
+from tl_scopes.options import capture_options
 from tl_scopes.prompts import EncodedPrompt, Prompt, Target, Token, encode_prompts, encode_targets
 
 P = ParamSpec("P")

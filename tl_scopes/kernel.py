@@ -10,9 +10,9 @@ one forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
@@ -26,6 +26,7 @@ from tl_scopes.capture import Y_HOOK, ForwardPass, NamesFilter, activation_cache
 from tl_scopes.directions import Explanandum, ReadOut, Rows, Scored
 from tl_scopes.memory import Memory, Run
 from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
+from tl_scopes.options import DEFAULT_BATCH, Capture, Tap
 from tl_scopes.prompts import EncodedPrompt
 from tl_scopes.scores import row_norms
 from tl_scopes.sink_positions import found_sinks, residual_norms
@@ -33,8 +34,6 @@ from tl_scopes.sink_positions import found_sinks, residual_norms
 if TYPE_CHECKING:
     from transformer_lens import ActivationCache
 
-DEFAULT_BATCH = 16
-"""Prompts per forward where the caller names no batch size."""
 VJP_CHUNK = 8
 """Rows of V pulled back at once (vmapped); past 8 the gain is gone and memory grows."""
 N_PREDICTIONS = 7
@@ -42,88 +41,6 @@ MOST_ROW_SCORES = 64
 """Rows of V up to which each row's own scores are kept in ``details``."""
 COTANGENT_EXPONENT = 8
 """V is scaled to norms near 2**8 before the backward, so that half-precision gradients do not flush to 0."""
-
-
-@dataclass(frozen=True)
-class Capture:
-    """What every scope may ask of the run besides its scores.
-
-    Attributes:
-        at: source hook.
-        target_hook: hook where V lives.
-        batch_size: prompts per forward; None for the default.
-        cache: activations to bring back.
-        grads_at: hooks whose gradient joins the cache.
-        keep_gradient: keep ``[pos, d_model]`` at the source.
-        checkpoint: compute the insides of blocks again in the backward; None where the run does not fit otherwise.
-        memory_budget: bytes that a run may take beside the weights; None is what is free.
-    """
-
-    at: str = "hook_embed"
-    target_hook: str = Y_HOOK
-    batch_size: int | None = None
-    cache: NamesFilter = None
-    grads_at: tuple[str, ...] = ()
-    keep_gradient: bool = False
-    checkpoint: bool | None = None
-    memory_budget: int | None = None
-
-    @property
-    def wants_cache(self) -> bool:
-        """Is an ``ActivationCache`` to be returned?"""
-        return bool(self.grads_at) or (self.cache is not None and self.cache is not False)
-
-    def memory(self, model: LensModel, call: str, taps: Sequence[Tap] = ()) -> Memory:
-        """What decides how to run the model so that it fits."""
-        return Memory(
-            model,
-            source=self.at,
-            target=self.target_hook,
-            grads=(*self.grads_at, *(tap.name for tap in taps)),
-            cache=self.cache,
-            checkpoint=self.checkpoint,
-            budget=self.memory_budget,
-            call=call,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Tap:
-    """A hook inside the model, and what is kept there of the gradients that pass it.
-
-    Attributes:
-        name: hook; its activation is ``[batch, pos, ...]``.
-        reduce: ``(gradients [rows, batch, pos, ...], activation [batch, pos, ...])`` to ``[rows, batch, pos, ...]``.
-        joined: how rows of V become one number: ``"score"`` as in the score, by weighted squares; ``"one row"``: there
-            must be one only, for signed numbers; ``"first"``: they are all the same.
-    """
-
-    name: str
-    reduce: Callable[[Tensor, Tensor], Tensor]
-    joined: Literal["score", "one row", "first"] = "score"
-
-
-def capture_options(
-    *,
-    at: str,
-    batch_size: int | None,
-    cache: NamesFilter,
-    grads_at: str | Sequence[str],
-    keep_gradient: bool,
-    call: str,
-    target_hook: str = Y_HOOK,
-    checkpoint: bool | None = None,
-    memory_budget: int | None = None,
-) -> Capture:
-    """The common keywords of a scope, checked."""
-    if memory_budget is not None and (isinstance(memory_budget, bool) or memory_budget < 1):
-        raise ValueError(f"{call}(memory_budget={memory_budget!r}): expected a positive number of bytes or None")
-    if checkpoint is not None and not isinstance(checkpoint, bool):
-        raise ValueError(f"{call}(checkpoint={checkpoint!r}): expected True, False or None")
-    if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
-        raise ValueError(f"{call}(batch_size={batch_size!r}): expected a positive integer or None")
-    names = (grads_at,) if isinstance(grads_at, str) else tuple(grads_at)
-    return Capture(at, target_hook, batch_size, cache, names, keep_gradient, checkpoint, memory_budget)
 
 
 def explain(

@@ -34,8 +34,9 @@ from tl_scopes.capture import Y_HOOK, NamesFilter
 from tl_scopes.explananda import Keywords, Method, named_explananda
 from tl_scopes.inside import HeadInfluence, LayerInfluence
 from tl_scopes.jacobian_scopes import encode, one_or_many
-from tl_scopes.kernel import Tap, capture_options, explain_inside
+from tl_scopes.kernel import explain_inside
 from tl_scopes.model import LensModel, block_hooks, residual_hooks
+from tl_scopes.options import Tap, capture_options
 from tl_scopes.precision import wide
 from tl_scopes.prompts import Prompt, Target
 from tl_scopes.scores import row_norms

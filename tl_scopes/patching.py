@@ -31,8 +31,9 @@ from tl_scopes.capture import Y_HOOK, attached, differentiable, forward_pass, re
 from tl_scopes.explained import Explained, explained_by
 from tl_scopes.interventions import Reading, prompt_generator
 from tl_scopes.jacobian_scopes import encode
-from tl_scopes.kernel import Capture, pull_back
+from tl_scopes.kernel import pull_back
 from tl_scopes.model import LensModel, compute_dtype, forward_options, source_device
+from tl_scopes.options import Capture
 from tl_scopes.perturbation import most_influential
 from tl_scopes.precision import wide
 

@@ -23,8 +23,9 @@ from tl_scopes.interventions import (
     run_changed,
     substitutes,
 )
-from tl_scopes.kernel import Capture, Tap, explain_inside
+from tl_scopes.kernel import explain_inside
 from tl_scopes.model import LensModel
+from tl_scopes.options import Capture, Tap
 from tl_scopes.paths import along
 from tl_scopes.perturbation import PAPER_FRACTIONS, most_influential, number_removed
 from tl_scopes.precision import wide

@@ -29,8 +29,9 @@ from torch import Tensor
 from tl_scopes.attribution import Attribution
 from tl_scopes.explananda import Keywords, Method, named_explananda
 from tl_scopes.jacobian_scopes import encode, one_or_many
-from tl_scopes.kernel import capture_options, explain
+from tl_scopes.kernel import explain
 from tl_scopes.model import LensModel, block_hooks, compute_dtype, residual_hooks
+from tl_scopes.options import capture_options
 from tl_scopes.prompts import EncodedPrompt, Prompt, Target, token_strings
 from tl_scopes.sink_positions import LEAST, MULTIPLE, middle, outlying
 from tl_scopes.sink_result import AttentionSinks, PositionalBaseline

@@ -20,9 +20,10 @@ from tl_scopes.attribution import Attribution
 from tl_scopes.directions import Explanandum, ReadOut, Rows
 from tl_scopes.explananda import Keywords, named_explananda
 from tl_scopes.jacobian_scopes import encode as encode_prompts
-from tl_scopes.kernel import capture_options, explain
+from tl_scopes.kernel import explain
 from tl_scopes.model import LensModel, ModelState, model_state
 from tl_scopes.moments import LEAST_MASS, Moment
+from tl_scopes.options import capture_options
 from tl_scopes.prompts import EncodedPrompt
 from tl_scopes.timeseries.encoding import (
     FIRST,
