@@ -47,7 +47,8 @@ def _function(name: str, function: Any, level: str = "##", owner: str = "") -> s
 
 def _class(name: str, cls: Any) -> str:
     parts = [f"## {name}\n\n{markdown(inspect.getdoc(cls) or '')}\n"]
-    for key, value in sorted(vars(cls).items()):
+    inherited = [vars(base) for base in reversed(cls.__mro__) if base.__module__.startswith("tl_scopes")]
+    for key, value in sorted({k: v for of_base in inherited for k, v in of_base.items()}.items()):
         value = getattr(value, "__func__", value)
         if key.startswith("_"):
             continue

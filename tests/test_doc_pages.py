@@ -16,6 +16,7 @@ import torch
 
 import tl_scopes as tls
 import tl_scopes.views.terminal
+from tl_scopes.demo import DEMO_PATH
 
 ROOT = Path(tls.__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -81,6 +82,23 @@ def test_the_migration_page_runs(names) -> None:
     assert len(found) > 6
     for code in found:
         exec(compile(code, "migration.md", "exec"), names)
+
+
+def test_captums_side_of_the_migration_page_runs_and_gives_the_same_scores(names, demo_model) -> None:
+    import transformers
+
+    prompt = "German: der Hund sieht die Katze. English: the"
+    hf_model = transformers.AutoModelForCausalLM.from_pretrained(DEMO_PATH, attn_implementation="eager").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(DEMO_PATH)
+    dog_id = tokenizer(" dog", add_special_tokens=False).input_ids[0]
+    given = {"torch": torch, "hf_model": hf_model, "tokenizer": tokenizer, "prompt": prompt, "dog_id": dog_id}
+    page = (DOCS / "migration.md").read_text(encoding="utf-8")
+    theirs = [code for code in re.findall(r"```py\n(.*?)```", page, re.DOTALL) if "captum" in code]
+    assert len(theirs) == 2
+    for code in theirs:
+        exec(compile(code, "migration.md", "exec"), given)
+    ours = tls.integrated_gradients(demo_model, prompt, target=" dog", baseline="pad", prepend_bos=False)
+    assert float((given["scores"] - ours.scores).abs().max() / ours.scores.max()) < 1e-3
 
 
 def test_the_migration_page_names_what_exists() -> None:

@@ -21,11 +21,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_scopes.shown import Shown
 from tl_scopes.words import group_words
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformer_lens import ActivationCache
+
+    from tl_scopes.views import View
 
 FORMAT_VERSION = 1
 ADDITIVE = ("total_information", "attention_rollout")
@@ -47,7 +50,7 @@ class TokenScore(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Attribution:
+class Attribution(Shown):
     """Scores of all input tokens for one prediction.
 
     Attributes:
@@ -253,27 +256,20 @@ class Attribution:
             offsets=None,
         )
 
-    def html(self, *, scale: Literal["auto", "linear", "log"] = "auto") -> str:
-        """A page of its own that works offline: CircuitsVis tokens, the scale, the predictions.
+    def view(self, *, scale: Literal["auto", "linear", "log"] = "auto") -> View:
+        """CircuitsVis tokens, the scale, the predictions.
 
         Args:
             scale: how colours follow scores; ``"auto"`` is linear, or log where the highest score is more than 50
-                times the median. The page says which.
+                times the median. The picture says which.
         """
         from tl_scopes.views import tokens
 
-        return tokens(self, scale=scale).html()
+        return tokens(self, scale=scale)
 
-    def _repr_html_(self) -> str:
-        from tl_scopes.views import tokens
-
-        return tokens(self)._repr_html_()
-
-    def show(self) -> None:
-        """Display it: coloured tokens in a notebook, text in a terminal."""
-        from tl_scopes.views import tokens
-
-        tokens(self).show()
+    def html(self, *, scale: Literal["auto", "linear", "log"] = "auto") -> str:
+        """The view as a page of its own that works offline."""
+        return self.view(scale=scale).html()
 
     def to_frame(self) -> pd.DataFrame:
         """One row per token: ``pos``, ``token``, ``str_token``, ``score``, ``stderr``, ``shown``."""

@@ -18,10 +18,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.attribution import ADDITIVE, Attribution
+from tl_scopes.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformer_lens import ActivationCache
+
+    from tl_scopes.views import View
 
 FORMAT_VERSION = 1
 R = TypeVar("R", bound="_Inside")
@@ -55,7 +58,7 @@ class HeadTotal(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class _Inside:
+class _Inside(Shown):
     """What both results share: the tokens, and everything that the attribution knows."""
 
     scores: Tensor
@@ -146,22 +149,11 @@ class _Inside:
                 raw[key] = torch.tensor(raw[key], dtype=attribution.scores.dtype)
         return {k: v for k, v in raw.items() if not k.startswith("format")}
 
-    def _repr_html_(self) -> str:
+    def view(self) -> View:
+        """The maps with their tokens, and the scope itself."""
         from tl_scopes.views import influence
 
-        return influence(self)._repr_html_()  # type: ignore[arg-type]
-
-    def html(self) -> str:
-        """A page of its own that works offline: the map with its tokens, and the scope itself."""
-        from tl_scopes.views import influence
-
-        return influence(self).html()  # type: ignore[arg-type]
-
-    def show(self) -> None:
-        """Display it in a notebook; print the strongest entries elsewhere."""
-        from tl_scopes.views import influence
-
-        influence(self).show()  # type: ignore[arg-type]
+        return influence(self)  # type: ignore[arg-type]
 
     def plot(self) -> Any:
         """The maps as a matplotlib figure."""

@@ -16,13 +16,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tl_scopes.views import View
+
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AttributionMatrix:
+class AttributionMatrix(Shown):
     """Scores of all input tokens for the predictions at several positions.
 
     Attributes:
@@ -125,19 +128,8 @@ class AttributionMatrix:
 
         return pd.DataFrame(self.scores.numpy(), index=pd.Index(self.positions, name="pos"))
 
-    def html(self) -> str:
-        """A page of its own that works offline: hover a target, its sources light up."""
+    def view(self) -> View:
+        """All targets of the text: hover one, its sources light up."""
         from tl_scopes.views import matrix
 
-        return matrix(self).html()
-
-    def _repr_html_(self) -> str:
-        from tl_scopes.views import matrix
-
-        return matrix(self)._repr_html_()
-
-    def show(self) -> None:
-        """Display it in a notebook; print each target's strongest sources elsewhere."""
-        from tl_scopes.views import matrix
-
-        matrix(self).show()
+        return matrix(self)

@@ -36,9 +36,12 @@ from tl_scopes.model import LensModel, compute_dtype, forward_options, source_de
 from tl_scopes.options import Capture
 from tl_scopes.perturbation import most_influential
 from tl_scopes.precision import wide
+from tl_scopes.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tl_scopes.views import View
 
 Component = Literal["resid_pre", "resid_mid", "attn_out", "mlp_out"]
 COMPONENTS = ("resid_pre", "resid_mid", "attn_out", "mlp_out")
@@ -49,7 +52,7 @@ Values = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class PatchTop:
+class PatchTop(Shown):
     """Result of :func:`patch_top`.
 
     Attributes:
@@ -132,22 +135,11 @@ class PatchTop:
 
         return recovery_figure(self)
 
-    def html(self) -> str:
-        """A page of its own that works offline: the map of the cells, and the table by layer."""
+    def view(self) -> View:
+        """The map of the cells, and what all tokens recover together by layer."""
         from tl_scopes.views.recovery import recovery_view
 
-        return recovery_view(self).html()
-
-    def _repr_html_(self) -> str:
-        from tl_scopes.views.recovery import recovery_view
-
-        return recovery_view(self)._repr_html_()
-
-    def show(self) -> None:
-        """Display it in a notebook; print it elsewhere."""
-        from tl_scopes.views.recovery import recovery_view
-
-        recovery_view(self).show()
+        return recovery_view(self)
 
     @property
     def summary(self) -> str:

@@ -21,10 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tl_scopes.shown import Shown
 from tl_scopes.statistics import Comparison, paired_bootstrap, standard_error
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tl_scopes.views import View
 
 Values = NDArray[np.float64]
 PAPER_FRACTIONS = (0.05, 0.1, 0.2)
@@ -120,7 +123,7 @@ def aopc_from_deltas(deltas: Any, fractions: Sequence[float] = PAPER_FRACTIONS) 
 
 
 @dataclass(frozen=True, eq=False)
-class AOPCTable:
+class AOPCTable(Shown):
     """Result of :func:`tl_scopes.aopc`: methods against each other on the same prompts.
 
     Attributes:
@@ -270,22 +273,11 @@ class AOPCTable:
 
         return aopc_figure(self)
 
-    def html(self) -> str:
-        """A page of its own that works offline: the curves, whose marks can be read out, and the table."""
+    def view(self) -> View:
+        """The curves, whose marks can be read out, and the table."""
         from tl_scopes.views.aopc import aopc_view
 
-        return aopc_view(self).html()
-
-    def _repr_html_(self) -> str:
-        from tl_scopes.views.aopc import aopc_view
-
-        return aopc_view(self)._repr_html_()
-
-    def show(self) -> None:
-        """Display it in a notebook; print it elsewhere."""
-        from tl_scopes.views.aopc import aopc_view
-
-        aopc_view(self).show()
+        return aopc_view(self)
 
     def plot_ranks(self) -> Any:
         """A matplotlib figure: AOPC against the Fisher Scope's rank (:meth:`by_rank`), the other methods as lines."""

@@ -13,9 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tl_scopes.views import View
 
 FORMAT_VERSION = 1
 _TENSORS = ("received", "value_norms", "residual_norms")
@@ -55,7 +58,7 @@ class PositionalBaseline:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AttentionSinks:
+class AttentionSinks(Shown):
     """What one prompt's attention sinks are, and how much of each scope's influence they take.
 
     ``end`` is the explained position plus one: nothing after it is looked at.
@@ -188,22 +191,11 @@ class AttentionSinks:
 
         return sinks_figure(self)
 
-    def html(self) -> str:
-        """A page of its own that works offline."""
+    def view(self) -> View:
+        """Maps of attention and norms, and the scopes with and without their sinks."""
         from tl_scopes.views.sinks import sinks_view
 
-        return sinks_view(self).html()
-
-    def _repr_html_(self) -> str:
-        from tl_scopes.views.sinks import sinks_view
-
-        return sinks_view(self)._repr_html_()
-
-    def show(self) -> None:
-        """Display it in a notebook; print it elsewhere."""
-        from tl_scopes.views.sinks import sinks_view
-
-        sinks_view(self).show()
+        return sinks_view(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-ready values."""

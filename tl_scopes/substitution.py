@@ -25,17 +25,20 @@ from tl_scopes.interventions import Reading, rows_per_forward, run_changed
 from tl_scopes.model import LensModel, refuse_unusable, require_lens_model
 from tl_scopes.precision import wide
 from tl_scopes.prompts import token_strings
+from tl_scopes.shown import Shown
 from tl_scopes.statistics import spearman
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tl_scopes.views import View
 
 CHUNK = 4096
 """Tokens whose embeddings are compared at once."""
 
 
 @dataclass(frozen=True, eq=False)
-class Substitutions:
+class Substitutions(Shown):
     """Result of :func:`substitutions`.
 
     Attributes:
@@ -90,22 +93,11 @@ class Substitutions:
 
         return substitutions_figure(self)
 
-    def html(self) -> str:
-        """A page of its own that works offline: the same picture, and the table."""
+    def view(self) -> View:
+        """The same as an interactive view, and the table."""
         from tl_scopes.views.scatter import substitutions_view
 
-        return substitutions_view(self).html()
-
-    def _repr_html_(self) -> str:
-        from tl_scopes.views.scatter import substitutions_view
-
-        return substitutions_view(self)._repr_html_()
-
-    def show(self) -> None:
-        """Display it in a notebook; print it elsewhere."""
-        from tl_scopes.views.scatter import substitutions_view
-
-        substitutions_view(self).show()
+        return substitutions_view(self)
 
     def __str__(self) -> str:
         table = self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3g}")

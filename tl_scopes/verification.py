@@ -34,10 +34,13 @@ from tl_scopes.interventions import (
 from tl_scopes.model import LensModel, refuse_unusable, require_lens_model
 from tl_scopes.perturbation import most_influential, number_removed
 from tl_scopes.prompts import token_strings
+from tl_scopes.shown import Shown
 from tl_scopes.statistics import spearman
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tl_scopes.views import View
 
 MOST_SINGLE = 20
 """Tokens that are removed one by one where the caller names no number."""
@@ -73,7 +76,7 @@ class Linearity:
 
 
 @dataclass(frozen=True, eq=False)
-class Verification:
+class Verification(Shown):
     """Predicted and measured effects of removing tokens; the result of :func:`verify`.
 
     Attributes:
@@ -161,22 +164,11 @@ class Verification:
 
         return verification_figure(self)
 
-    def html(self) -> str:
-        """A page of its own that works offline: the same picture, and the table."""
+    def view(self) -> View:
+        """The same as an interactive view, and the table."""
         from tl_scopes.views.scatter import verification_view
 
-        return verification_view(self).html()
-
-    def _repr_html_(self) -> str:
-        from tl_scopes.views.scatter import verification_view
-
-        return verification_view(self)._repr_html_()
-
-    def show(self) -> None:
-        """Display it in a notebook; print it elsewhere."""
-        from tl_scopes.views.scatter import verification_view
-
-        verification_view(self).show()
+        return verification_view(self)
 
     def __str__(self) -> str:
         columns = ["pos", "token", "score", "predicted", "measured", "delta_logit", "delta_log_prob", "flag"]

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.shown import Shown
 from tl_scopes.timeseries.encoding import EncodedSeries, TokenPlaces, by_number
 from tl_scopes.timeseries.gaussian import GaussianCheck
 from tl_scopes.timeseries.parroting import ParrotingTest, RecencyProfile, parroting_test, recency_profile
@@ -29,7 +30,7 @@ FORMAT, FORMAT_VERSION = "tl_scopes.Forecast", 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Forecast:
+class Forecast(Shown):
     """Influence of each earlier number on the forecast of the next one, and the forecast.
 
     Attributes:
@@ -229,21 +230,10 @@ class Forecast:
         return forecast_figure(self)
 
     def view(self) -> View:
-        """The same as an interactive view."""
+        """The same as an interactive view: hover a number for its value and influence, switch between scopes."""
         from tl_scopes.views.series import forecast
 
         return forecast(self)
-
-    def html(self) -> str:
-        """A page of its own that works offline: hover a number for its value and influence, switch between scopes."""
-        return self.view().html()
-
-    def _repr_html_(self) -> str:
-        return self.view()._repr_html_()
-
-    def show(self) -> None:
-        """Display it in a notebook; print it elsewhere."""
-        self.view().show()
 
     def _method(self, method: str | None, call: str) -> str:
         if method is None:
