@@ -352,7 +352,7 @@ def test_frames_json_and_text_hold_the_same_numbers(demo_model: Any, tmp_path: P
     assert again.encoded.numbers.dtype == result.encoded.numbers.dtype
     assert str(again) == str(result)
     (tmp_path / "other.json").write_text('{"format": "tl_scopes.Attribution"}')
-    with pytest.raises(ValueError, match="not as Forecast.save writes it"):
+    with pytest.raises(ValueError, match=r"not written by Forecast\.save"):
         ts.Forecast.load(tmp_path / "other.json")
     text = str(result)
     assert f"Truth: {result.truth_number}" in text

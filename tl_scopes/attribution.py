@@ -10,7 +10,6 @@ Scores are indexed by position only. Two tokens with the same text are two entri
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -21,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_scopes.saved import Saved
 from tl_scopes.shown import Shown
 from tl_scopes.words import group_words
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from tl_scopes.views import View
 
-FORMAT_VERSION = 1
 ADDITIVE = ("total_information", "attention_rollout")
 """Methods whose scores add up over tokens; all others are norms of a gradient."""
 _GLUED = (
@@ -50,7 +49,7 @@ class TokenScore(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Attribution(Shown):
+class Attribution(Shown, Saved):
     """Scores of all input tokens for one prediction.
 
     Attributes:
@@ -289,7 +288,7 @@ class Attribution(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the cache, the gradient and the direction as JSON-ready values."""
-        out: dict[str, Any] = {"format": "tl_scopes.Attribution", "format_version": FORMAT_VERSION}
+        out = self._head()
         out["dtype"] = str(self.scores.dtype).removeprefix("torch.")
         for f in fields(self):
             value = getattr(self, f.name)
@@ -318,41 +317,21 @@ class Attribution(Shown):
             beside = path.with_suffix(".safetensors")
             save_file(kept, beside)
             payload["gradient_file"] = beside.name
-        path.write_text(json.dumps(payload, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
-        return path
+        return self._write(path, payload)
 
     @classmethod
     def load(cls, path: str | Path) -> Attribution:
         """Read what :meth:`save` wrote; scores come back bit for bit. Any other file is a ``ValueError``."""
-        try:
-            return cls._read(Path(path))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            if str(error).startswith("Attribution"):
-                raise
-            raise ValueError(
-                f"Attribution.load({str(path)!r}): not as Attribution.save writes it ({type(error).__name__}: {error})"
-            ) from error
 
-    @classmethod
-    def _read(cls, path: Path) -> Attribution:
-        """:meth:`load`, with a bare error for a field that is missing or of a wrong type."""
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"Attribution.load({str(path)!r}): not a JSON file ({error})") from error
-        if not isinstance(raw, dict) or raw.get("format") != "tl_scopes.Attribution":
-            raise ValueError(f"Attribution.load({str(path)!r}): not written by Attribution.save")
-        if raw["format_version"] > FORMAT_VERSION:
-            raise ValueError(
-                f"Attribution.load({str(path)!r}): format {raw['format_version']} is newer than this "
-                f"tl_scopes reads ({FORMAT_VERSION}); upgrade tl_scopes"
-            )
-        beside: dict[str, Tensor] = {}
-        if "gradient_file" in raw:
-            from safetensors.torch import load_file
+        def build(raw: dict[str, Any]) -> Attribution:
+            beside: dict[str, Tensor] = {}
+            if "gradient_file" in raw:
+                from safetensors.torch import load_file
 
-            beside = load_file(path.with_name(raw["gradient_file"]))
-        return replace(cls.from_dict(raw), gradient=beside.get("gradient"), direction=beside.get("direction"))
+                beside = load_file(Path(path).with_name(raw["gradient_file"]))
+            return replace(cls.from_dict(raw), gradient=beside.get("gradient"), direction=beside.get("direction"))
+
+        return cls._read(Path(path), build)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Attribution:

@@ -6,10 +6,8 @@ out. They are indexed by position only; nothing writes them.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
@@ -18,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.attribution import ADDITIVE, Attribution
+from tl_scopes.saved import Saved
 from tl_scopes.shown import Shown
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from tl_scopes.views import View
 
-FORMAT_VERSION = 1
 R = TypeVar("R", bound="_Inside")
 
 
@@ -58,7 +56,7 @@ class HeadTotal(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class _Inside(Shown):
+class _Inside(Shown, Saved):
     """What both results share: the tokens, and everything that the attribution knows."""
 
     scores: Tensor
@@ -112,7 +110,7 @@ class _Inside(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the cache and a kept gradient as JSON-ready values."""
-        out: dict[str, Any] = {"format": f"tl_scopes.{type(self).__name__}", "format_version": FORMAT_VERSION}
+        out = self._head()
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 value = value.tolist()
@@ -121,33 +119,17 @@ class _Inside(Shown):
             out[name] = list(value) if isinstance(value, tuple) else value
         return out
 
-    def save(self, path: str | Path) -> Path:
-        """Write it as JSON, without loss but for the cache and a kept gradient; returns the path."""
-        path = Path(path)
-        text = json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
-        path.write_text(text, encoding="utf-8")
-        return path
-
     @classmethod
-    def _read(cls, path: str | Path) -> dict[str, Any]:
-        """What :meth:`save` wrote, with the attribution rebuilt and scores as tensors."""
-        name = cls.__name__
-        try:
-            raw: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name}.load({str(path)!r}): not a JSON file ({error})") from error
-        if not isinstance(raw, dict) or raw.get("format") != f"tl_scopes.{name}":
-            raise ValueError(f"{name}.load({str(path)!r}): not written by {name}.save")
-        if raw["format_version"] > FORMAT_VERSION:
-            raise ValueError(
-                f"{name}.load({str(path)!r}): format {raw['format_version']} is newer than this tl_scopes reads "
-                f"({FORMAT_VERSION}); upgrade tl_scopes"
-            )
-        raw["attribution"] = attribution = Attribution.from_dict(raw["attribution"])
+    def from_dict(cls: type[R], raw: Mapping[str, Any]) -> R:
+        """From what :meth:`to_dict` gave."""
+        attribution = Attribution.from_dict(raw["attribution"])
+        made: dict[str, Any] = {k: v for k, v in raw.items() if not k.startswith("format")}
         for key in ("scores", "residual_norms"):
-            if key in raw:
-                raw[key] = torch.tensor(raw[key], dtype=attribution.scores.dtype)
-        return {k: v for k, v in raw.items() if not k.startswith("format")}
+            if key in made:
+                made[key] = torch.tensor(made[key], dtype=attribution.scores.dtype)
+        if "hooks" in made:
+            made["hooks"] = tuple(made["hooks"])
+        return cls(**{**made, "attribution": attribution})
 
     def view(self) -> View:
         """The maps with their tokens, and the scope itself."""
@@ -211,12 +193,6 @@ class LayerInfluence(_Inside):
                 "shown": [p in shown for p in range(n)] * len(self.hooks),
             }
         )
-
-    @classmethod
-    def load(cls, path: str | Path) -> LayerInfluence:
-        """Read what :meth:`save` wrote; scores come back bit for bit."""
-        raw = cls._read(path)
-        return cls(**{**raw, "hooks": tuple(raw["hooks"])})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -284,8 +260,3 @@ class HeadInfluence(_Inside):
                 "shown": [p in shown for p in range(n)] * (n_layers * n_heads),
             }
         )
-
-    @classmethod
-    def load(cls, path: str | Path) -> HeadInfluence:
-        """Read what :meth:`save` wrote; scores come back bit for bit."""
-        return cls(**cls._read(path))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.saved import Saved
 from tl_scopes.shown import Shown
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from tl_scopes.views import View
 
-FORMAT_VERSION = 1
 _TENSORS = ("received", "value_norms", "residual_norms")
 
 
@@ -58,7 +56,7 @@ class PositionalBaseline:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AttentionSinks(Shown):
+class AttentionSinks(Shown, Saved):
     """What one prompt's attention sinks are, and how much of each scope's influence they take.
 
     ``end`` is the explained position plus one: nothing after it is looked at.
@@ -200,8 +198,7 @@ class AttentionSinks(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-ready values."""
         return {
-            "format": "tl_scopes.AttentionSinks",
-            "format_version": FORMAT_VERSION,
+            **self._head(),
             **{name: getattr(self, name).tolist() for name in _TENSORS},
             "groups": {g: list(p) for g, p in self.groups.items()},
             "mass": {g: m.tolist() for g, m in self.mass.items()},
@@ -221,26 +218,9 @@ class AttentionSinks(Shown):
             "notes": list(self.notes),
         }
 
-    def save(self, path: str | Path) -> Path:
-        """Write it as JSON, without loss; returns the path."""
-        path = Path(path)
-        path.write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
-        return path
-
     @classmethod
-    def load(cls, path: str | Path) -> AttentionSinks:
-        """Read what :meth:`save` wrote."""
-        try:
-            raw: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"AttentionSinks.load({str(path)!r}): not a JSON file ({error})") from error
-        if not isinstance(raw, dict) or raw.get("format") != "tl_scopes.AttentionSinks":
-            raise ValueError(f"AttentionSinks.load({str(path)!r}): not written by AttentionSinks.save")
-        if raw["format_version"] > FORMAT_VERSION:
-            raise ValueError(
-                f"AttentionSinks.load({str(path)!r}): format {raw['format_version']} is newer than this tl_scopes reads "
-                f"({FORMAT_VERSION}); upgrade tl_scopes"
-            )
+    def from_dict(cls, raw: Mapping[str, Any]) -> AttentionSinks:
+        """From what :meth:`to_dict` gave."""
         attributions = {m: Attribution.from_dict(a) for m, a in raw["attributions"].items()}
         dtype = next(iter(attributions.values())).scores.dtype
         return cls(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.saved import Saved
 from tl_scopes.shown import Shown
 from tl_scopes.timeseries.encoding import EncodedSeries, TokenPlaces, by_number
 from tl_scopes.timeseries.gaussian import GaussianCheck
@@ -26,11 +25,8 @@ if TYPE_CHECKING:
     from tl_scopes.views import View
 
 
-FORMAT, FORMAT_VERSION = "tl_scopes.Forecast", 1
-
-
 @dataclass(frozen=True, eq=False, repr=False)
-class Forecast(Shown):
+class Forecast(Shown, Saved):
     """Influence of each earlier number on the forecast of the next one, and the forecast.
 
     Attributes:
@@ -141,8 +137,7 @@ class Forecast(Shown):
         """Everything as JSON-ready values; NaN and infinity become None."""
         p = self.prediction
         out = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            **self._head(),
             "series": self.encoded.series.tolist(),
             "numbers": self.encoded.numbers.tolist(),
             "scale": self.encoded.scale,
@@ -171,32 +166,6 @@ class Forecast(Shown):
         }
         finite: dict[str, Any] = _finite(out)
         return finite
-
-    def save(self, path: str | Path) -> Path:
-        """Write :meth:`to_dict` as JSON; returns the path."""
-        path = Path(path)
-        text = json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
-        path.write_text(text + "\n", encoding="utf-8")
-        return path
-
-    @classmethod
-    def load(cls, path: str | Path) -> Forecast:
-        """Read what :meth:`save` wrote: influence, probabilities and checks come back bit for bit.
-
-        Raises:
-            ValueError: any other file.
-        """
-        try:
-            raw = json.loads(Path(path).read_text(encoding="utf-8"))
-            if raw["format"] != FORMAT or raw["format_version"] > FORMAT_VERSION:
-                raise ValueError(
-                    f"format {raw['format']} {raw['format_version']}; this reads {FORMAT} {FORMAT_VERSION}"
-                )
-            return cls.from_dict(raw)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(
-                f"Forecast.load({str(path)!r}): not as Forecast.save writes it ({type(error).__name__}: {error})"
-            ) from error
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Forecast:
