@@ -8,6 +8,9 @@ it is the cause. The numbers of the first period that have not come round yet ar
 have are the key by which the period is recognised, and neither. The other systems (noisy periodic, logistic
 map, Lorenz x, AR(1), random walk) are not determined and have no causes. Values are rescaled to 15 ... 85 of
 the 10 ... 99 that the tokenizer knows.
+
+These generators are part of what the bundled weights were trained on and draw from Python's own generator; for series
+of one's own there is `tl_scopes.timeseries`.
 """
 
 from __future__ import annotations
