@@ -5,7 +5,8 @@ every model it was handed has no hook left, the same `requires_grad` and `traini
 unwritten weights.
 
 Parametrisation: a test with the argument `pair` runs on every (family, kind) of `families.PAIRS` in float64, or on
-the families that `@pytest.mark.families("gpt2", ...)` names; one with the argument `kind` runs on every model class.
+the families that `@pytest.mark.families("gpt2", ...)` names (`families.VARIANTS` in the slow tier unless named); one
+with the argument `kind` runs on every model class.
 """
 
 from __future__ import annotations
@@ -50,8 +51,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         marker = metafunc.definition.get_closest_marker("families")
         names = families.FAMILIES if marker is None else marker.args
         assert set(names) <= set(families.FAMILIES), names
-        pairs = [pair for pair in families.PAIRS if pair[0] in names]
-        metafunc.parametrize("pair", pairs, ids="-".join, indirect=True)
+        late = families.VARIANTS if marker is None else ()
+        pairs = [
+            pytest.param(pair, id="-".join(pair), marks=pytest.mark.slow if pair[0] in late else ())
+            for pair in families.PAIRS
+            if pair[0] in names
+        ]
+        metafunc.parametrize("pair", pairs, indirect=True)
     if "kind" in set(metafunc.fixturenames) - parametrised:
         metafunc.parametrize("kind", families.kinds_available())
 

@@ -299,6 +299,8 @@ _FAMILIES: dict[str, _Family] = {
     ),
 }
 FAMILIES: list[str] = list(_FAMILIES)
+VARIANTS = ("neox_sequential", "mistral", "qwen2_tied")
+"""Families that differ from another by one property: in the slow tier, but for tests that name them."""
 
 
 def _hf_model(family: str, dtype: torch.dtype, unit_gain: bool = False) -> nn.Module:

@@ -514,6 +514,7 @@ def resumption(tmp_path: Path, per_corpus: int, kills: int) -> None:
         json.loads(line)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_killed_twice_ends_with_the_table_of_an_undisturbed_one(tmp_path: Path) -> None:
     resumption(tmp_path, per_corpus=4, kills=2)

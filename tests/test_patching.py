@@ -150,6 +150,7 @@ def test_what_does_not_fit_is_refused(kind: str, unchecked: None) -> None:
         tls.patch_top(model, CORRUPT, CORRUPT, attribution)
 
 
+@pytest.mark.slow
 def test_gold_tokens_on_the_demo_task_beside_random_ones(demo_model: Any) -> None:
     """k is the number of known causes; the corrupt prompt has another word in the place of one of them."""
     recovered, random = [], []
