@@ -84,8 +84,12 @@ def test_what_was_not_saved_by_us_is_refused(tmp_path) -> None:
     path.write_text("{}")
     with pytest.raises(ValueError, match=r"not written by Attribution\.save"):
         Attribution.load(path)
-    path.write_text("nonsense")
-    with pytest.raises(ValueError, match="not a JSON file"):
+    for content in (b"nonsense", b"\xff\xfe\x00"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="not a JSON file"):
+            Attribution.load(path)
+    path.write_text('{"format": "tl_scopes.Attribution", "format_version": 1, "dtype": "float32"}')
+    with pytest.raises(ValueError, match=r"not as Attribution\.save writes it \(KeyError: 'scores'\)"):
         Attribution.load(path)
     payload = json.loads(make().save(path).read_text())
     path.write_text(json.dumps(payload | {"format_version": 99}))

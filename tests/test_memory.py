@@ -18,7 +18,7 @@ from test_state import live_tensors
 from torch import Tensor
 
 import tl_scopes as tls
-from tl_scopes import kernel, memory, model
+from tl_scopes import interventions, kernel, memory, model
 from tl_scopes.capture import differentiable, forward_pass
 from tl_scopes.memory import Memory, Run, _BytesAlive, coarse_bound
 
@@ -266,6 +266,49 @@ def test_without_a_budget_the_free_memory_counts(kind: str, monkeypatch: pytest.
     assert tls.semantic_scope(lens, TOKENS, memory_budget=2**40).scores.any(), "a stated budget overrides it"
     monkeypatch.setattr(model, "_free_bytes", lambda device: None)
     assert tls.semantic_scope(lens, TOKENS).scores.any(), "a device that does not tell refuses nothing"
+
+
+@pytest.mark.parametrize("at", ["hook_embed", "blocks.1.hook_resid_pre"])
+def test_gradients_on_changed_inputs_take_smaller_batches_then_checkpoint_then_refuse(
+    kind: str, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lens, tokens = families.build("gpt2", kind).model, families.prompt_tokens(60)
+
+    def integrated() -> Tensor:
+        return tls.integrated_gradients(lens, tokens, target=TARGET, n_steps=8, at=at).scores
+
+    with differentiable(lens):
+        plan = Memory(lens, source=at, target="unembed.hook_in", checkpoint=None, budget=1, call="test")
+        two, one, least = (plan.peak(run) for run in (Run(2, 60, 2), Run(1, 60, 1), Run(1, 60, 1, 1, True)))
+    expected = integrated()
+    noted: list[tuple[int, bool]] = []
+    forward = interventions.forward_pass
+
+    def noting(model: Any, tokens: Tensor, *args: Any, **options: Any) -> Any:
+        if torch.is_grad_enabled():
+            noted.append((len(tokens), options["checkpoint"]))
+        return forward(model, tokens, *args, **options)
+
+    monkeypatch.setattr(interventions, "forward_pass", noting)
+    for free, rows in (
+        (10**12, {(3, False), (5, False)}),
+        (two, {(2, False), (1, False)}),
+        (one, {(1, False)}),
+        (least, {(1, True)}),
+    ):
+        monkeypatch.setattr(model, "_free_bytes", lambda device, free=free: free)
+        noted.clear()
+        assert oracles.relative_error(integrated(), expected) < 1e-9
+        assert set(noted) == rows, free
+    monkeypatch.setattr(model, "_free_bytes", lambda device: least // 2)
+    noted.clear()
+    with pytest.raises(
+        ValueError, match=r"integrated_gradients: a run on 60 tokens needs .* half precision$"
+    ) as refused:
+        integrated()
+    assert not noted
+    assert "memory_budget" not in str(refused.value), "it has no such keyword"
+    assert "checkpoint=" not in str(refused.value)
 
 
 def test_free_memory_of_this_machine_is_known() -> None:

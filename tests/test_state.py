@@ -166,8 +166,13 @@ def test_the_model_holds_nothing_of_a_call(pair: families.Pair) -> None:
 
     # TransformerLens' joint attention would keep its last pattern, and with it the graph that made it
     before = held()
-    tls.semantic_scope(pair.model, TOKENS, target=TARGET)
+    attribution = tls.semantic_scope(pair.model, TOKENS, target=TARGET)
     assert [id(t) for t in held()] == [id(t) for t in before]
+    if pair.family == "gpt2":
+        tls.check_model(pair.model)
+        tls.verify(pair.model, attribution, top=1)
+        tls.patch_top(pair.model, TOKENS, TOKENS.roll(1), attribution, k=1, n_random=1)
+        assert [id(t) for t in held()] == [id(t) for t in before]
 
 
 def test_a_second_call_leaves_no_tensor_more_than_the_first(kind: str) -> None:

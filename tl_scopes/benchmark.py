@@ -23,6 +23,7 @@ import torch
 from tl_scopes import baselines, controls
 from tl_scopes.attribution import Attribution
 from tl_scopes.demo import CORPORA, Example, examples, token_positions
+from tl_scopes.explananda import reads
 from tl_scopes.jacobian_scopes import scopes
 from tl_scopes.model import LensModel, require_lens_model
 
@@ -208,7 +209,7 @@ def _attributions(
     if isinstance(methods, Mapping):
         return {name: method(model, prompts, targets) for name, method in methods.items()}
     own = [m for m in methods if m in SCOPE_METHODS]
-    aimed = targets if {"semantic", "contrast"} & {*own} else None
+    aimed = targets if reads("target", own) else None
     shared = scopes(model, prompts, methods=own, target=aimed, batch_size=batch_size) if own else []  # type: ignore[arg-type]
     return {
         m: [s[m] for s in shared] if m in own else BASELINES[m](model, prompts, target=targets, batch_size=batch_size)

@@ -278,8 +278,7 @@ def forward_pass(
             again = [(name, taps.again(hook)) for name, hook in hooks if name.startswith("blocks.")]
             stack.enter_context(checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again))))
         stack.enter_context(attached(points, hooks))
-        for block in model.blocks:
-            stack.enter_context(nothing_kept(block))
+        stack.enter_context(nothing_kept(model.blocks))
         # Right padding under a causal model needs no mask. Ones keep HookedTransformer from making one of its own when
         # the tokenizer pads left, and zeros would leave padded rows of a sliding window with nothing to attend to (NaN).
         ones = torch.ones_like(tokens, device=device)

@@ -23,6 +23,7 @@ from tl_scopes.model import (
     compute_dtype,
     in_float32,
     model_state,
+    nothing_kept,
     refuse_unusable,
     require_lens_model,
     source_device,
@@ -114,6 +115,7 @@ def check_model(model: LensModel, *, seed: int = 0, precision_prompt: str | Tens
     """
     call = "check_model"
     model = require_lens_model(model, call)
+    compared = None if precision_prompt is None else _ranked_prompt(model, precision_prompt, call)
     state = model_state(model)
     findings = [
         Finding("class", True, f"{state.kind}, TransformerLens {state.provenance()['transformer_lens']}"),
@@ -156,8 +158,8 @@ def check_model(model: LensModel, *, seed: int = 0, precision_prompt: str | Tens
         except ValueError as error:
             findings.append(Finding(f"{name}_scope", False, str(error).removeprefix(f"{call}: ")))
     findings += _measured(model, seed)
-    if precision_prompt is not None:
-        findings.append(_precision(model, precision_prompt))
+    if compared is not None:
+        findings.append(_precision(model, compared))
     return ModelReport(tuple(findings))
 
 
@@ -190,12 +192,16 @@ def _measured(model: LensModel, seed: int) -> list[Finding]:
     return findings
 
 
-def _precision(model: LensModel, text: str | Tensor) -> Finding:
-    """Spearman's rank correlation of a half-precision model's scores with those of its weights in float32."""
-    call = "check_model"
+def _ranked_prompt(model: LensModel, text: str | Tensor, call: str) -> EncodedPrompt:
+    """The ``precision_prompt``, long enough to rank its tokens."""
     (prompt,) = encode_prompts(model, text, pos=-1, prepend_bos=None, call=call, argument="precision_prompt")[0]
     if len(prompt.tokens) < 3:
         raise ValueError(f"{call}(precision_prompt=...): {len(prompt.tokens)} tokens; a ranking needs at least 3")
+    return prompt
+
+
+def _precision(model: LensModel, prompt: EncodedPrompt) -> Finding:
+    """Spearman's rank correlation of a half-precision model's scores with those of its weights in float32."""
     dtype = str(model.W_U.dtype).removeprefix("torch.")
     if compute_dtype(model.W_U.dtype) == model.W_U.dtype:
         return Finding("precision", True, f"{dtype}: nothing to compare")
@@ -240,7 +246,7 @@ def _explained_scalar(model: LensModel, prompt: EncodedPrompt, shift: Tensor | N
     def perturb(x: Tensor, hook: object) -> Tensor:
         return x if shift is None else x + shift.to(x)
 
-    with torch.no_grad(), attached(model.hook_dict, [("hook_embed", perturb)]):
+    with torch.no_grad(), nothing_kept(model.blocks), attached(model.hook_dict, [("hook_embed", perturb)]):
         tokens = prompt.tokens[None].to(source_device(model))
         logits = model(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))
     return float(logits[0, prompt.pos, target].double())

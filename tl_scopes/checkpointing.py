@@ -63,7 +63,7 @@ def _forgetful(block: Any) -> Callable[..., Any]:
     forward = block.forward
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with nothing_kept(block):
+        with nothing_kept([block]):
             return forward(*args, **kwargs)
 
     return call

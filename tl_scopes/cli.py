@@ -64,8 +64,10 @@ def trace(
     with _working("loading torch and TransformerLens"):
         import tl_scopes as tls
         from tl_scopes import demo
+        from tl_scopes.explananda import reads
 
-    aimed = scope not in (Scope.fisher, Scope.temperature)
+    methods: Any = ("semantic", "fisher", "temperature") if scope is Scope.all else (scope.value,)
+    aimed = reads("target", methods)
     if target is not None and not aimed:
         print(f"tl-scopes: the {scope.value} scope has no target; --target is left out", file=sys.stderr)
         target = None
@@ -75,7 +77,6 @@ def trace(
         shown = demo.DEMO_PROMPTS[demo.DEFAULT_PROMPT]
         prompt, target = shown.prompt, target or (shown.target if aimed else None)
     lens = _load(model, kind, device)
-    methods: Any = ("semantic", "fisher", "temperature") if scope is Scope.all else (scope.value,)
     result: dict[str, Attribution] = tls.scopes(
         lens, prompt, methods=methods, target=target, foil=foil, rank=rank, pos=pos
     )

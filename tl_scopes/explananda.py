@@ -40,6 +40,11 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
 """What each method reads; any other keyword is refused where no chosen method reads it."""
 
 
+def reads(keyword: str, methods: Sequence[str]) -> bool:
+    """Does one of the methods read this keyword?"""
+    return any(keyword in KEYWORDS[method] for method in methods)
+
+
 @dataclass(frozen=True, eq=False)
 class Keywords:
     """The scopes' own keywords; None where the caller gave none."""
@@ -72,9 +77,8 @@ def named_explananda(
         one = argument == "method" and not isinstance(methods, str) and len(methods) == 1
         found, rule = (methods[0], "one of") if one else (methods, "different names among")
         raise ValueError(f"{call}({argument}={found!r}): expected {rule} {tuple(KEYWORDS)}")
-    read = {name for method in methods for name in KEYWORDS[method]}
     for given in fields(keywords):
-        if getattr(keywords, given.name) is not None and given.name not in read:
+        if getattr(keywords, given.name) is not None and not reads(given.name, methods):
             users = [m for m, names in KEYWORDS.items() if given.name in names]
             raise ValueError(
                 f"{call}({given.name}=...): method {', '.join(map(repr, methods))} does not read it; it belongs to "

@@ -35,8 +35,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tl_scopes.interventions import Ablation, require_ablation, require_batch_size
+from tl_scopes.interventions import Ablation, require_ablation
 from tl_scopes.model import LensModel, model_state, refuse_unusable, require_lens_model
+from tl_scopes.options import require_batch_size
 from tl_scopes.perturbation import PAPER_FRACTIONS, AOPCTable, aopc_from_deltas, require_fractions
 from tl_scopes.protocol import (
     AOPC_METHODS,

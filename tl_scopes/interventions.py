@@ -35,7 +35,7 @@ from tl_scopes.directions import Explanandum, ReadOut, Rows, chosen_target
 from tl_scopes.kernel import pull_back, read_outs, require_finite, top_predictions
 from tl_scopes.memory import Memory, Run
 from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
-from tl_scopes.options import DEFAULT_BATCH, Capture
+from tl_scopes.options import DEFAULT_BATCH, Capture, require_batch_size
 from tl_scopes.prompts import EncodedPrompt
 
 Ablation = Literal["zero", "mean", "resample"]
@@ -142,7 +142,9 @@ def run_changed(
         stack.enter_context(attached(points, [(name, _as_hook(c)) for name, c in changes]))
         again = False
         if explanandum is not None:
-            memory = Memory(model, source=at, target=target_hook, checkpoint=None, budget=None, call=call)
+            memory = Memory(
+                model, source=at, target=target_hook, checkpoint=None, budget=None, call=call, adjustable=False
+            )
             again = memory.batch_plan(tokens.shape[1], len(tokens), fixed=True).checkpoint
         run = forward_pass(model, tokens, read, source=at, target=target_hook, checkpoint=again, call=call)
         require_finite(run, call)
@@ -174,8 +176,9 @@ def rows_per_forward(
     most: int = DEFAULT_BATCH,
 ) -> int:
     """The caller's batch size, checked; else as many copies of the longest prompt as fit with their graph, up to ``most``."""
+    require_batch_size(batch_size, call)
     if batch_size is not None:
-        return require_batch_size(batch_size, call)
+        return batch_size
     require_hook(model, model.hook_dict, at, call, "at")
     longest = max(p.pos for p in prompts) + 1
     with differentiable(model):
@@ -183,13 +186,6 @@ def rows_per_forward(
         while most > 1 and not memory.fits(Run(most, longest, most)):
             most //= 2
     return most
-
-
-def require_batch_size(batch_size: int | None, call: str) -> int:
-    """The caller's batch size, or the default."""
-    if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
-        raise ValueError(f"{call}(batch_size={batch_size!r}): expected a positive integer or None")
-    return batch_size or DEFAULT_BATCH
 
 
 def batches(prompts: Sequence[EncodedPrompt], size: int) -> Iterator[list[int]]:

@@ -78,6 +78,7 @@ class Memory:
         checkpoint: True always, False never, None where a run does not fit otherwise.
         budget: bytes that a run may take beside the weights; None is what the devices have free.
         call: name for errors.
+        adjustable: does that call take ``checkpoint``, ``cache`` and ``memory_budget``, so that a refusal may name them?
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class Memory:
         checkpoint: bool | None,
         budget: int | None,
         call: str,
+        adjustable: bool = True,
     ) -> None:
         self.model, self.checkpoint, self.call, self.stated = model, checkpoint, call, budget
+        self.adjustable = adjustable
         names = cached_names(model.hook_dict, cache) if cache else ()
         self.recording = Recording(source, target, tuple(grads), tuple(names))
         self.budget = available_memory(model) if budget is None else budget
@@ -145,10 +148,12 @@ class Memory:
             + (", with checkpointing," if run.checkpoint else ",")
             + f" and {limit}. To make it fit, "
         )
-        if not run.checkpoint:
+        if self.adjustable and not run.checkpoint:
             text += f"pass checkpoint=True (about {gibibytes(self.peak(replace(run, checkpoint=True)))}), "
         if run.batch > 1:
             text += "pass a smaller batch_size, "
+        if not self.adjustable:
+            return text + "shorten the prompt, or load the model in half precision"
         return text + (
             "shorten the prompt, ask for fewer activations (cache, grads_at), load the model in half precision, or pass "
             "memory_budget=<bytes> if more may be used than seems free"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from importlib import metadata
@@ -126,16 +126,16 @@ def source_device(model: LensModel) -> torch.device:
 
 
 @contextmanager
-def nothing_kept(block: nn.Module) -> Iterator[None]:
-    """On exit the block's modules hold what they held before: TransformerLens' joint attention leaves its last pattern on
+def nothing_kept(blocks: Iterable[nn.Module]) -> Iterator[None]:
+    """On exit the blocks' modules hold what they held before: TransformerLens' joint attention leaves its last pattern on
     itself, and with it the graph that made it."""
-    attention = getattr(block, "attn", None)
-    held = getattr(attention, "__dict__", {})
-    before = {name: held[name] for name in ("_pattern",) if name in held}
+    held = [getattr(getattr(block, "attn", None), "__dict__", {}) for block in blocks]
+    before = [{name: of_module[name] for name in ("_pattern",) if name in of_module} for of_module in held]
     try:
         yield
     finally:
-        held.update(before)
+        for of_module, values in zip(held, before, strict=True):
+            of_module.update(values)
 
 
 @contextmanager

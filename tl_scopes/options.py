@@ -75,6 +75,12 @@ class Tap:
     joined: Literal["score", "one row", "first"] = "score"
 
 
+def require_batch_size(batch_size: int | None, call: str) -> None:
+    """Refuse what is no number of rows."""
+    if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
+        raise ValueError(f"{call}(batch_size={batch_size!r}): expected a positive integer or None")
+
+
 def capture_options(
     *,
     at: str,
@@ -92,7 +98,6 @@ def capture_options(
         raise ValueError(f"{call}(memory_budget={memory_budget!r}): expected a positive number of bytes or None")
     if checkpoint is not None and not isinstance(checkpoint, bool):
         raise ValueError(f"{call}(checkpoint={checkpoint!r}): expected True, False or None")
-    if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
-        raise ValueError(f"{call}(batch_size={batch_size!r}): expected a positive integer or None")
+    require_batch_size(batch_size, call)
     names = (grads_at,) if isinstance(grads_at, str) else tuple(grads_at)
     return Capture(at, target_hook, batch_size, cache, names, keep_gradient, checkpoint, memory_budget)

@@ -16,8 +16,8 @@ attribution explains. A patch puts the clean run's activation into the corrupt r
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,7 +32,7 @@ from tl_scopes.explained import Explained, explained_by
 from tl_scopes.interventions import Reading, prompt_generator
 from tl_scopes.jacobian_scopes import encode
 from tl_scopes.kernel import pull_back
-from tl_scopes.model import LensModel, compute_dtype, forward_options, source_device
+from tl_scopes.model import LensModel, compute_dtype, forward_options, nothing_kept, source_device
 from tl_scopes.options import Capture
 from tl_scopes.perturbation import most_influential
 from tl_scopes.precision import wide
@@ -277,13 +277,15 @@ class _Runs:
             corrupt = self.values(model(pair[1:], return_type="logits", **forward_options(model)), self.seen[-1])
         self.ends = (float(clean), float(corrupt))
 
-    def _watched(self) -> AbstractContextManager[None]:
-        """Keep what passes the target hook; the newest is last."""
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Keep what passes the target hook, the newest last; nothing stays on the model."""
 
         def keep(activation: Tensor, hook: Any) -> None:
             self.seen[:] = [activation]
 
-        return attached(self.model.hook_dict, [(self.target_hook, keep)])
+        with nothing_kept(self.model.blocks), attached(self.model.hook_dict, [(self.target_hook, keep)]):
+            yield
 
     def _reading(self, logits: Tensor, hidden: Tensor) -> Reading:
         return Reading(logits[:, self.pos].to(compute_dtype(logits.dtype)), hidden[:, self.pos])

@@ -52,7 +52,7 @@ class Saved(ABC):
         call = f"{name}.load({str(path)!r})"
         try:
             raw: Any = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # no JSON, or no text at all
             raise ValueError(f"{call}: not a JSON file ({error})") from error
         if not isinstance(raw, dict) or raw.get("format") != f"tl_scopes.{name}":
             raise ValueError(f"{call}: not written by {name}.save")
