@@ -2,7 +2,7 @@
 
 *Lean* is a bare Hugging Face forward with one position's logits and one vector-Jacobian product at the embeddings
 (``scope_cost.py``). Shape M1, T=64, all 64 targets; first the matrix is compared with row-by-row calls of the scope. The
-ratio per target is that of the interleaved pairs' times, divided by the number of targets; beside it the same algorithm on
+ratio per target is that of the interleaved pairs' times, divided by the number of targets; beside it a plain algorithm on
 bare Hugging Face, which tells the package's share from the machine's. Memory is the bytes alive beside the weights, counted
 operation by operation, without a budget and within stated ones.
 """
@@ -23,7 +23,7 @@ from tl_scopes.memory import _BytesAlive
 
 
 def bare_matrix(hf: Any, tokens: torch.Tensor, blocks: int = 8) -> torch.Tensor:
-    """The same algorithm on bare Hugging Face: a forward per prefix, the rows of a block vmapped; semantic targets."""
+    """On bare Hugging Face: a forward per prefix, the rows of a block vmapped all the way; semantic targets."""
     n, d = len(tokens), hf.lm_head.weight.shape[1]
     following = torch.cat([tokens[1:], tokens[:1]])  # the last row's target does not matter here
     scores = torch.zeros(n, n)
@@ -82,7 +82,7 @@ def main() -> None:
         lambda: tls.attribution_matrix(bridge, tokens),
         lambda: bare_matrix(hf, tokens),
         args.pairs,
-        "the same algorithm on bare Hugging Face",
+        "prefixes and vmapped rows on bare Hugging Face",
     )
     for budget in (None, *args.budgets):
         allowed = None if budget is None else int(budget * 2**20)

@@ -88,6 +88,54 @@ def test_blocks_do_not_change_the_numbers(monkeypatch) -> None:
     assert oracles.relative_error(tls.attribution_matrix(model, TOKENS).scores, several) < 1e-9
 
 
+@pytest.mark.parametrize("kind", families.kinds_available())
+def test_directions_of_all_positions_go_back_together_to_the_last_attention(kind: str, monkeypatch) -> None:
+    model = families.build("gpt2", kind).model
+    together = tls.attribution_matrix(model, TOKENS, method="fisher", rank=2).scores
+    pulled = []
+    real = every_target.pull_back
+
+    def watched(end, sources, V, *args, **kwargs):
+        pulled.append((len(V), sources[0].shape[1]))
+        return real(end, sources, V, *args, **kwargs)
+
+    monkeypatch.setattr(every_target, "pull_back", watched)
+    tls.attribution_matrix(model, TOKENS, method="fisher", rank=2)
+    # Six blocks of two positions with two rows each: two cotangents to the last attention, four from there.
+    assert pulled == [(rows, 2 * (block + 1)) for block in range(6) for rows in (2, 4)]
+    monkeypatch.setattr(every_target, "_separates", lambda cut, end: False)
+    alone = tls.attribution_matrix(model, TOKENS, method="fisher", rank=2).scores
+    assert oracles.relative_error(together, alone) < 1e-12
+
+
+def test_only_what_every_path_passes_separates() -> None:
+    x = torch.ones(3, requires_grad=True)
+    cut = x * 2
+    assert every_target._separates(cut, (cut * 3 + cut).sum())
+    assert not every_target._separates(cut, (cut * 3 + x).sum())
+    assert not every_target._separates(x, (x * 3).sum())  # a leaf has nothing before it to be separated from
+
+
+@pytest.mark.parametrize("kind", families.kinds_available())
+def test_positions_mixed_after_the_last_attention_are_seen(kind: str, monkeypatch) -> None:
+    """By a user's hook: each row goes back by itself. By the model's own MLP, which no family does: refused."""
+    model = families.build("gpt2", kind).model
+    plain = tls.attribution_matrix(model, TOKENS).scores
+    name = f"blocks.{model.cfg.n_layers - 1}.hook_mlp_out"
+    model.add_hook(name, lambda activation, hook: activation.cumsum(1))
+    try:
+        mixed = tls.attribution_matrix(model, TOKENS)
+        for s in (0, 1, 5, 10):
+            alone = tls.semantic_scope(model, TOKENS, pos=s, target=int(TOKENS[s + 1]))
+            assert oracles.relative_error(mixed.scores[s], alone.scores) < 1e-9
+        assert oracles.relative_error(mixed.scores[5], plain[5]) > 1e-3
+        monkeypatch.setattr(every_target, "_last_attention", lambda model: [name.replace("mlp_out", "resid_mid")])
+        with pytest.raises(ValueError, match="mixes positions"):
+            tls.attribution_matrix(model, TOKENS)
+    finally:
+        model.reset_hooks()
+
+
 def test_rows_come_in_the_order_asked_for() -> None:
     model = families.build("gpt2", "bridge").model
     forth = tls.attribution_matrix(model, TOKENS, positions=[2, 9, 5])

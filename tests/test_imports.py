@@ -16,7 +16,7 @@ ROOT = Path(tl_scopes.__file__).parent
 LAYERS = {
     "attribution": 0, "eigensolver": 0, "fisher": 0, "inside": 0, "matrix": 0, "precision": 0, "quadrature": 0, "records": 0,
     "saved": 0, "scores": 0, "shown": 0, "statistics": 0, "words": 0,
-    "model": 1, "checkpointing": 2, "capture": 2, "memory": 2,
+    "model": 1, "activations": 1, "checkpointing": 2, "capture": 2, "memory": 2,
     "prompts": 2, "directions": 2, "information": 2, "explananda": 2, "moments": 2, "loading": 2,
     "options": 2, "sink_positions": 3, "kernel": 3,
     "jacobian_scopes": 4, "check": 4, "every_target": 4, "spectrum": 4, "distribution_scopes": 4,

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_scopes.activations import slopes_only
 from tl_scopes.checkpointing import checkpointed_blocks
 from tl_scopes.model import LensModel, forward_options, model_state, nothing_kept, source_device
 
@@ -277,8 +278,10 @@ def forward_pass(
         if checkpoint:
             again = [(name, taps.again(hook)) for name, hook in hooks if name.startswith("blocks.")]
             stack.enter_context(checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again))))
+        else:
+            stack.enter_context(slopes_only(model.blocks))
+            stack.enter_context(nothing_kept(model.blocks))
         stack.enter_context(attached(points, hooks))
-        stack.enter_context(nothing_kept(model.blocks))
         # Right padding under a causal model needs no mask. Ones keep HookedTransformer from making one of its own when
         # the tokenizer pads left, and zeros would leave padded rows of a sliding window with nothing to attend to (NaN).
         ones = torch.ones_like(tokens, device=device)

@@ -19,6 +19,7 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
+from tl_scopes.activations import slopes_only
 from tl_scopes.model import LensModel, nothing_kept
 
 Attach = Callable[[int], AbstractContextManager[None]]
@@ -59,11 +60,11 @@ def checkpointed_blocks(model: LensModel, attach: Attach) -> Iterator[None]:
 
 
 def _forgetful(block: Any) -> Callable[..., Any]:
-    """The block's forward, with nothing kept on the block's modules: it would hold what checkpointing is to free."""
+    """The block's forward as a run of one block: nothing stays on its modules that would hold what is to be freed."""
     forward = block.forward
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with nothing_kept([block]):
+        with slopes_only([block]), nothing_kept([block]):
             return forward(*args, **kwargs)
 
     return call

@@ -5,6 +5,9 @@ serves many rows: the final hidden states of all explained positions are read fr
 pulled back by itself, several at a time (vmapped). A prediction at s needs only tokens up to s, so positions are taken in
 blocks and each block runs on the prompt cut after its last position: shorter backwards, for one forward per block. Size of
 the blocks and rows pulled back at once are such that the run fits (:mod:`tl_scopes.memory`).
+
+After the last attention nothing moves between positions. There the directions of all explained positions of a block go
+back together, each at its own place in one cotangent; only from there on does each row go alone.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tl_scopes.capture import differentiable, forward_pass
+from tl_scopes.capture import ForwardPass, differentiable, forward_pass
 from tl_scopes.directions import Explanandum, Rows
 from tl_scopes.explananda import Keywords, Method, named_explananda
 from tl_scopes.information import TotalInformation
@@ -185,21 +189,23 @@ def _block(
     """Rows, scores and predictions of one block of targets, from one forward on the prompt up to the last of them."""
     columns = torch.tensor([explained[i] for i in block])
     tokens = text.tokens[None, : int(columns.max()) + 1]
+    mid = _last_attention(model)
     run = forward_pass(
         model,
         tokens,
         columns,
         rows=torch.zeros_like(columns),
         source=capture.at,
+        grads=mid,
         checkpoint=plan.checkpoint,
         call=call,
     )
     reads = read_outs(model, run, block, call)
     rows = [explanandum.rows(read, state) for read in reads]
     owner = torch.tensor([n for n, row in enumerate(rows) for _ in range(len(row.V))])
-    given = torch.cat([row.V for row in rows])
-    most = min(ROWS, len(given))
+    most = min(ROWS, len(owner))
     at_once = memory.rows_at_once(replace(plan, length=tokens.shape[1], reads=len(block)), most)
+    end, given = _after_last_attention(run, mid, [row.V for row in rows], columns, capture, at_once, call)
     parts = []
     for first in range(0, len(given), at_once):
         chunk = given[first : first + at_once]
@@ -207,7 +213,7 @@ def _block(
         V = chunk.new_zeros(len(chunk), len(block), chunk.shape[1])
         V[torch.arange(len(chunk)), owner[first : first + at_once]] = chunk
         more = first + at_once < len(given)
-        for (pulled,) in pull_back(run.hidden, [run.source], V, capture, call, retain_graph=more, at_once=at_once):
+        for (pulled,) in pull_back(end, [run.source], V, capture, call, retain_graph=more, at_once=at_once):
             parts.append(row_norms(pulled[:, 0]).cpu())
     norms = torch.cat(parts)
     out = []
@@ -222,6 +228,54 @@ def _block(
         log_probs = reads[n].logits.to(compute_dtype(model.W_U.dtype)).log_softmax(-1)
         out.append((i, row, scores, top_predictions(model, log_probs)[0]))
     return out
+
+
+def _last_attention(model: LensModel) -> list[str]:
+    """The hook after the last attention, if positions are known to be alone from there on: a user's hook may mix them."""
+    points, name = model.hook_dict, f"blocks.{model.cfg.n_layers - 1}.hook_resid_mid"
+    return [name] if name in points and not any(point.fwd_hooks for point in points.values()) else []
+
+
+def _after_last_attention(
+    run: ForwardPass,
+    mid: Sequence[str],
+    V: Sequence[Float[Tensor, "k d_model"]],
+    columns: Int[Tensor, " read"],
+    capture: Capture,
+    at_once: int,
+    call: str,
+) -> tuple[Float[Tensor, "read d_model"], Float[Tensor, "row d_model"]]:
+    """Where each explained position begins to be alone in the graph, and all rows of V pulled back to there.
+
+    The i-th rows of all positions share a cotangent. Where the graph has no such place (attention and MLP side by side) it
+    is the final hidden state, with V as it is.
+    """
+    cut = run.activations[mid[0]] if mid else None
+    if cut is None or not _separates(cut, run.hidden):
+        return run.hidden, torch.cat(list(V))
+    together = V[0].new_zeros(max(map(len, V)), *run.hidden.shape)
+    for n, of_position in enumerate(V):
+        together[: len(of_position), n] = of_position
+    parts = []
+    for (pulled,) in pull_back(run.hidden, [cut], together, capture, call, retain_graph=True, at_once=at_once):
+        parts.append(pulled[:, 0, columns])
+        if bool(pulled.count_nonzero() > parts[-1].count_nonzero()):
+            raise ValueError(f"{call}: this model's last MLP mixes positions, so its rows cannot share a forward")
+    alone = torch.cat(parts)
+    return cut[0, columns], torch.cat([alone[: len(v), n] for n, v in enumerate(V)])
+
+
+def _separates(cut: Tensor, end: Tensor) -> bool:
+    """Does every path of the graph from ``end`` to a leaf pass ``cut``?"""
+    seen, ahead = {cut.grad_fn}, [end.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if hasattr(node, "variable"):
+            return False
+        if node is not None and node not in seen:
+            seen.add(node)
+            ahead += [further for further, _ in node.next_functions]
+    return True
 
 
 def _result(
