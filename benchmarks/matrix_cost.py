@@ -4,7 +4,8 @@
 (``scope_cost.py``). Shape M1, T=64, all 64 targets; first the matrix is compared with row-by-row calls of the scope. The
 ratio per target is that of the interleaved pairs' times, divided by the number of targets; beside it a plain algorithm on
 bare Hugging Face, which tells the package's share from the machine's. Memory is the bytes alive beside the weights, counted
-operation by operation, without a budget and within stated ones.
+operation by operation, without a budget and within stated ones. The Fisher matrix, whose directions need the unembedding too,
+is compared with the semantic one.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="*", default=[150, 60], help="MiB")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    hf, bridge = gpt2_small(), as_bridge(gpt2_small())
+    hf, bridge = gpt2_small(peak=9.0), as_bridge(gpt2_small(peak=9.0))  # peaked as a language model's predictions are
     tokens = torch.randint(50257, (args.length,), generator=torch.Generator().manual_seed(1))
     print(f"torch {torch.__version__}, {args.threads} thread(s), GPT-2 small shape, T={args.length}, float32")
     matrix = tls.attribution_matrix(bridge, tokens).scores
@@ -83,6 +84,13 @@ def main() -> None:
         lambda: bare_matrix(hf, tokens),
         args.pairs,
         "prefixes and vmapped rows on bare Hugging Face",
+    )
+    report(
+        "Fisher attribution_matrix",
+        lambda: tls.attribution_matrix(bridge, tokens, method="fisher"),
+        lambda: tls.attribution_matrix(bridge, tokens),
+        args.pairs,
+        "the semantic one",
     )
     for budget in (None, *args.budgets):
         allowed = None if budget is None else int(budget * 2**20)

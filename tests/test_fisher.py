@@ -276,6 +276,31 @@ def test_the_solver_meets_its_tolerance_and_reports_no_less_than_the_true_residu
         assert angle(pairs.vectors[0], vectors[0]) < 2 * tol / gap + rounding
 
 
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("half", [False, True])
+def test_searches_side_by_side_share_their_passes_and_find_what_each_finds_alone(
+    rank: int, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fisher, "DENSE_COST", 0)
+    monkeypatch.setattr(fisher, "MOST_PROBABLE", 8)
+    W = case(0.5, d=40, offset=1.0).W.to(torch.bfloat16 if half else torch.float64)
+    cases = [Case(W, c.z, c.slope) for c in (case(0.9), case(1e-3, seed=1, slope=True), case(0.3, seed=2), case(1e-6))]
+    alone = [c.information().eigenpairs(rank, 1e-6) for c in cases]
+    passes = []
+    real = fisher._times
+    monkeypatch.setattr(fisher, "_times", lambda W, a: passes.append(len(a)) or real(W, a))
+    together = fisher.leading_eigenpairs([c.information() for c in cases], rank, 1e-6)
+    for one, same, c in zip(alone, together, cases, strict=True):
+        assert same.products == one.products
+        assert relative_error(same.values, one.values) < FLOAT64_RTOL
+        assert relative_error(same.values, leading(c.plain())[0][:rank]) < 1e-6
+        assert same.trace == pytest.approx(one.trace, rel=FLOAT64_RTOL)
+        assert angle(same.vectors[0], one.vectors[0]) < 1e-7
+    assert len(passes) == max(p.products for p in alone)
+    assert sum(passes) == sum(p.products for p in alone)
+    assert passes[0] == len(cases)
+
+
 def test_the_solver_at_full_rank_is_the_dense_path() -> None:
     information = case(0.3, d=12).information()
     dense, found = information.eigenpairs(12, 1e-9), information.iterative_eigenpairs(12, 1e-9)

@@ -19,15 +19,16 @@ A new scope adds a class here and nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.fisher import FisherInformation
+from tl_scopes.fisher import TOGETHER, Eigenpairs, FisherInformation, leading_eigenpairs
 from tl_scopes.model import ModelState, require_fisher, require_temperature
 from tl_scopes.scores import root_of_squares
 
@@ -115,9 +116,32 @@ class Explanandum(Protocol):
         """Refuse a model on which this is not defined."""
         ...
 
-    def rows(self, read: ReadOut, state: ModelState) -> Rows:
-        """V at one explained position."""
+    def rows(self, reads: Sequence[ReadOut], state: ModelState) -> list[Rows]:
+        """V at each explained position of a forward."""
         ...
+
+
+_Rows = Callable[[Any, ReadOut, ModelState], Rows]
+
+
+def each_alone(rows: _Rows) -> Callable[[Any, Sequence[ReadOut], ModelState], list[Rows]]:
+    """Makes :meth:`Explanandum.rows` of a method for one explained position."""
+
+    @wraps(rows)
+    def of_all(self: Any, reads: Sequence[ReadOut], state: ModelState) -> list[Rows]:
+        return [rows(self, read, state) for read in reads]
+
+    return of_all
+
+
+def leading(
+    reads: Sequence[ReadOut], state: ModelState, rank: int, tol: float
+) -> Iterator[tuple[ReadOut, FisherInformation, Eigenpairs]]:
+    """The leading eigenpairs of F at each explained position, found :data:`TOGETHER` at a time."""
+    for first in range(0, len(reads), TOGETHER):
+        group = reads[first : first + TOGETHER]
+        fishers = [read.fisher(state) for read in group]
+        yield from zip(group, fishers, leading_eigenpairs(fishers, rank, tol), strict=True)
 
 
 def _one_row(v: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,6 +158,7 @@ class Semantic:
     def check(self, state: ModelState, call: str) -> None:
         """Valid on every model."""
 
+    @each_alone
     def rows(self, read: ReadOut, state: ModelState) -> Rows:
         """The target's row of the read-out."""
         target, notes = chosen_target(self.targets[read.index], read)
@@ -158,6 +183,7 @@ class Contrast:
     def check(self, state: ModelState, call: str) -> None:
         """Valid on every model, processed or not."""
 
+    @each_alone
     def rows(self, read: ReadOut, state: ModelState) -> Rows:
         """Difference of two rows of the read-out."""
         foil = self.foils[read.index]
@@ -182,6 +208,7 @@ class Temperature:
         """Refused where ‖y‖ is constant."""
         require_temperature(state, call)
 
+    @each_alone
     def rows(self, read: ReadOut, state: ModelState) -> Rows:
         """The unit vector along y."""
         beta = torch.linalg.vector_norm(read.y)
@@ -211,10 +238,11 @@ class Fisher:
         """Refused on processed weights, and for a rank or tolerance that makes no sense."""
         require_rank(state, self.rank, self.tol, call)
 
-    def rows(self, read: ReadOut, state: ModelState) -> Rows:
+    def rows(self, reads: Sequence[ReadOut], state: ModelState) -> list[Rows]:
         """Leading eigenvectors of F with their certificate."""
-        fisher = read.fisher(state)
-        pairs = fisher.eigenpairs(self.rank, self.tol)
+        return [self._rows(fisher, pairs) for _, fisher, pairs in leading(reads, state, self.rank, self.tol)]
+
+    def _rows(self, fisher: FisherInformation, pairs: Eigenpairs) -> Rows:
         rising = pairs.vectors @ fisher.top_gradient() >= 0
         vectors = torch.where(rising[:, None], pairs.vectors, -pairs.vectors)
         first = float(pairs.values[0])
@@ -264,6 +292,7 @@ class Direction:
         if not bool(torch.isfinite(self.V).all()):
             raise ValueError(f"{call}(direction=...): holds NaN or infinity")
 
+    @each_alone
     def rows(self, read: ReadOut, state: ModelState) -> Rows:
         """The rows as they were given, all with weight 1; heads may be given as one flat row."""
         V, feature = self.V.detach().to(read.hidden), read.hidden.shape

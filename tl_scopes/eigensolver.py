@@ -4,12 +4,15 @@
 Rayleigh-Ritz in the span of all directions tried) corrects them with exact products. Each returned pair has a measured
 relative residual ``‖A u − λ u‖/λ``, so its error is known, not assumed: A has an eigenvalue within ``residual·λ`` of λ.
 
+A search asks for one product at a time by yielding the direction, so that :func:`in_step` can run the searches of several
+operators side by side and have what they ask for computed together.
+
 Reference: Davidson (1975), J. Comput. Phys. 17, 87; Saad, *Numerical Methods for Large Eigenvalue Problems*, ch. 6, 8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,10 +63,28 @@ def lanczos(operator: Operator, start: Float[Tensor, " d"], steps: int) -> RitzP
     return _rayleigh_ritz(wide(torch.stack(basis)), wide(torch.stack(images)), len(basis))
 
 
-def davidson(
-    operator: Operator, nearby: RitzPairs, rank: int, tol: float, like: Tensor, generator: torch.Generator
-) -> RitzPairs:
-    """The ``rank`` leading eigenpairs of ``operator`` to relative residual ``tol``.
+Search = Generator[Tensor, Tensor, RitzPairs]
+"""Yields directions, is sent their images, returns what it found."""
+
+
+def in_step(searches: Sequence[Search], images: Callable[[list[int], Tensor], Tensor]) -> list[RitzPairs]:
+    """Run searches side by side: ``images(numbers, directions)`` answers what the searches of these numbers ask for."""
+    found: dict[int, RitzPairs] = {}
+    asked = {i: next(search) for i, search in enumerate(searches)}
+    while asked:
+        answers = images(list(asked), torch.stack(list(asked.values())))
+        further = {}
+        for i, answer in zip(asked, answers, strict=True):
+            try:
+                further[i] = searches[i].send(answer)
+            except StopIteration as end:
+                found[i] = end.value
+        asked = further
+    return [found[i] for i in range(len(searches))]
+
+
+def davidson(nearby: RitzPairs, rank: int, tol: float, like: Tensor, generator: torch.Generator) -> Search:
+    """Searches the ``rank`` leading eigenpairs of an operator to relative residual ``tol``.
 
     1. Start from the leading pairs of the nearby operator, and from those so close that they may change places.
     2. Rayleigh-Ritz in the span of all directions tried; stop when ``rank`` residuals are at most ``tol``.
@@ -85,7 +106,7 @@ def davidson(
             if len(basis) < d and float(q.norm()) > 1e-10 * size > 0 and _is_new(q / q.norm(), basis):
                 # Rounded before use, so that the image is that of the very vector in the basis.
                 basis.append(wide((q / q.norm()).to(like)))
-                images.append(wide(operator(basis[-1].to(like))))
+                images.append(wide((yield basis[-1].to(like))))
                 added += 1
         found = _rayleigh_ritz(torch.stack(basis), torch.stack(images), rank)
         wanting = [i for i in range(min(rank, len(found.values))) if found.residual[i] > tol]

@@ -260,7 +260,7 @@ def linearise(model: LensModel, prompt: EncodedPrompt, explained: Explained, at:
             call=call,
         )
         (read,) = read_outs(model, run, [0], call)
-        rows = explained.explanandum.rows(read, state)
+        (rows,) = explained.explanandum.rows([read], state)
         capture = Capture(at=at, target_hook=explained.target_hook)
         parts = [pulled[:, 0] for (pulled,) in pull_back(run.hidden, [run.source], rows.V[:, None], capture, call)]
     weights, probes = rows.weights, len(rows.V) - len(rows.weights)

@@ -20,7 +20,7 @@ which builds F in full and takes its singular value decomposition.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -29,13 +29,15 @@ from einops import einsum, reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.eigensolver import davidson, lanczos
+from tl_scopes.eigensolver import RitzPairs, Search, davidson, in_step, lanczos
 from tl_scopes.precision import wide
 
 DENSE_COST = 2e9
 """Multiply-adds (``d_vocab·d_model²``) up to which the dense matrix is built: about a tenth of a second."""
 MOST_PROBABLE = 2048
 """Tokens in the restricted problem that starts and preconditions the iterative solver."""
+TOGETHER = 8
+"""Distributions whose products share a pass over W: more would save little and hold a vocabulary each."""
 _CHUNK = 8192
 
 
@@ -132,33 +134,24 @@ class FisherInformation:
         rows = wide(self.W[at])
         return rows if self.slope is None else rows * wide(self.slope[at])[:, None]
 
-    def _times(self, a: Float[Tensor, " d_model"]) -> Float[Tensor, " d_vocab"]:
-        """``A a``: one pass over W."""
-        if self.W.dtype == self.dtype:
-            c = self.W @ a
-        else:
-            c = torch.cat([rows.to(self.dtype) @ a for rows in torch.split(self.W, _CHUNK)])
-        return c if self.slope is None else c * self.slope
-
-    def _transpose_times(self, r: Float[Tensor, " d_vocab"]) -> Float[Tensor, " d_model"]:
-        """``Aᵀ r`` in float64: one pass over W. Chunks are summed in float64, or rounding would grow with the vocabulary."""
-        r = r if self.slope is None else r * self.slope
-        out = wide(self.zeros(self.d_model))
-        for part, rows in zip(torch.split(r, _CHUNK), torch.split(self.W, _CHUNK), strict=True):
-            out += wide(part @ rows.to(self.dtype))
-        return out
+    def _sloped(self, x: Float[Tensor, " d_vocab"]) -> Float[Tensor, " d_vocab"]:
+        """``x`` times the slope."""
+        return x if self.slope is None else x * self.slope
 
     def product(self, a: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
-        """``F a = Σ_i p_i (c_i − c̄) (a_i − a_top)`` with ``c_i = (a_i − a_top)·a``: two passes over W."""
-        c = self._times(a)
+        """``F a``: two passes over W."""
+        return products([self], a[None])[0]
+
+    def _weighted(self, Wa: Float[Tensor, " d_vocab"]) -> Float[Tensor, " d_vocab"]:
+        """``r_i = p_i (c_i − c̄)`` with ``c_i = (a_i − a_top)·a``."""
+        c = self._sloped(Wa)
         c = c - c[self.top]
-        r = self.tail * (c - torch.dot(self.exact_tail, wide(c)).to(c))
-        return (self._transpose_times(r) - wide(r).sum() * wide(self.top_row)).to(a)
+        return self.tail * (c - torch.dot(self.exact_tail, wide(c)).to(c))
 
     @cached_property
     def _tail_sum(self) -> Float[Tensor, " d_model"]:
         """``Σ_tail p_i a_i`` in float64: one pass over W."""
-        return self._transpose_times(self.tail)
+        return _transpose_times(self.W, self._sloped(self.tail)[None])[0]
 
     def top_gradient(self) -> Float[Tensor, " d_model"]:
         """``∂ log p_top / ∂y = a_top − μ = −Σ_tail p_i (a_i − a_top)``."""
@@ -207,7 +200,7 @@ class FisherInformation:
 
     def moves(self, u: Float[Tensor, " d_model"]) -> Float[Tensor, " d_vocab"]:
         """``∂p/∂y · u = p∘(A u − pᵀA u)``: how a unit step along u changes every probability, to first order."""
-        c = self._times(u)
+        c = self._sloped(_times(self.W, u[None])[0])
         c = c - c[self.top]
         mean = torch.dot(self.tail, c)
         change = self.tail * (c - mean)
@@ -216,7 +209,7 @@ class FisherInformation:
 
     def all_eigenpairs(self, full: bool = False) -> Eigenpairs:
         """Every eigenpair above the numerical rank of F (``full``: the rest too), from the dense matrix."""
-        pairs = self._dense_eigenpairs(self.d_model)
+        pairs = self.dense_eigenpairs(self.d_model)
         if full:
             return pairs
         floor = float(pairs.values[0]) * self.d_model * torch.finfo(torch.float64).eps
@@ -224,17 +217,15 @@ class FisherInformation:
         return replace(pairs, values=pairs.values[keep], vectors=pairs.vectors[keep], residual=pairs.residual[keep])
 
     def eigenpairs(self, rank: int, tol: float) -> Eigenpairs:
-        """The ``rank`` leading eigenpairs, each with relative residual at most ``tol``.
-
-        Builds F where that costs less than :data:`DENSE_COST`, else :func:`tl_scopes.eigensolver.davidson` on products
-        with F, started and preconditioned by F restricted to the most probable tokens.
-        """
-        if self.W.shape[0] * self.d_model**2 <= DENSE_COST:
-            return self._dense_eigenpairs(rank)
-        return self.iterative_eigenpairs(rank, tol)
+        """As :func:`leading_eigenpairs`, of this one."""
+        return leading_eigenpairs([self], rank, tol)[0]
 
     def iterative_eigenpairs(self, rank: int, tol: float) -> Eigenpairs:
         """As :meth:`eigenpairs`, never building F."""
+        return _iterative_eigenpairs([self], rank, tol)[0]
+
+    def _search(self, rank: int, tol: float) -> tuple[Search, RitzPairs]:
+        """The search for the leading eigenpairs, and those of F restricted to the most probable tokens."""
         generator = torch.Generator().manual_seed(0)
         start = torch.randn(self.d_model, generator=generator, dtype=torch.float64).to(self.tail)
         size = min(self.W.shape[0], max(MOST_PROBABLE, 4 * rank))
@@ -242,7 +233,10 @@ class FisherInformation:
         # Below the tolerance by what rounding may hide, but not below what can be reached.
         hidden = float(self._rounding(restricted.values[:rank], self.dtype).max())
         aim = max(0.95 * tol - hidden, min(0.9 * tol, 16 * torch.finfo(self.dtype).eps))
-        found = davidson(self.product, restricted, rank, aim, self.tail, generator)
+        return davidson(restricted, rank, aim, self.tail, generator), restricted
+
+    def _found(self, found: RitzPairs, restricted: RitzPairs, rank: int) -> Eigenpairs:
+        """What a search found, with what rounding hides."""
         following = restricted.values[rank:].max() if len(restricted.values) > rank else None
         return Eigenpairs(
             values=found.values.clamp_min(0).to(self.tail),
@@ -279,7 +273,8 @@ class FisherInformation:
 
         return product
 
-    def _dense_eigenpairs(self, rank: int) -> Eigenpairs:
+    def dense_eigenpairs(self, rank: int) -> Eigenpairs:
+        """The ``rank`` leading eigenpairs of the dense matrix, in float64."""
         F = self.dense()
         values, vectors = torch.linalg.eigh(F)
         values, vectors = values.flip(0).clamp_min(0), vectors.flip(1).T
@@ -291,3 +286,48 @@ class FisherInformation:
         residual = (images - wide(values)[:, None] * wide(vectors)).norm(dim=1) / wide(values).clamp_min(floor)
         residual = self._with_rounding(residual, wide(values), torch.float64)
         return Eigenpairs(values, vectors, float(F.trace()), residual, following, 0)
+
+
+def leading_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: float) -> list[Eigenpairs]:
+    """The ``rank`` leading eigenpairs of each F, with relative residuals at most ``tol``; all over one W.
+
+    Builds F where that costs less than :data:`DENSE_COST`, else :func:`tl_scopes.eigensolver.davidson` on products with F,
+    started and preconditioned by F restricted to the most probable tokens. The searches of several distributions run side
+    by side: what they ask of W is one matrix product instead of as many passes over it.
+    """
+    W = fishers[0].W
+    if W.shape[0] * W.shape[1] ** 2 <= DENSE_COST:
+        return [fisher.dense_eigenpairs(rank) for fisher in fishers]
+    return _iterative_eigenpairs(fishers, rank, tol)
+
+
+def _iterative_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: float) -> list[Eigenpairs]:
+    sums = _transpose_times(fishers[0].W, torch.stack([fisher._sloped(fisher.tail) for fisher in fishers]))
+    for fisher, tail_sum in zip(fishers, sums, strict=True):
+        fisher.__dict__["_tail_sum"] = tail_sum
+    searches, restricted = zip(*[fisher._search(rank, tol) for fisher in fishers], strict=True)
+    found = in_step(searches, lambda numbers, a: products([fishers[i] for i in numbers], a))
+    return [fisher._found(f, r, rank) for fisher, f, r in zip(fishers, found, restricted, strict=True)]
+
+
+def products(fishers: Sequence[FisherInformation], a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
+    """``F_n a_n = Σ_i p_i (c_i − c̄) (a_i − a_top)`` with ``c_i = (a_i − a_top)·a_n``: two passes over W for all of them."""
+    weighted = [fisher._weighted(Wa) for fisher, Wa in zip(fishers, _times(fishers[0].W, a), strict=True)]
+    images = _transpose_times(fishers[0].W, torch.stack([f._sloped(r) for f, r in zip(fishers, weighted, strict=True)]))
+    tops = [wide(r).sum() * wide(f.top_row) for f, r in zip(fishers, weighted, strict=True)]
+    return (images - torch.stack(tops)).to(a)
+
+
+def _times(W: Float[Tensor, "d_vocab d_model"], a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
+    """``W a`` of each: one pass over W."""
+    if W.dtype == a.dtype:
+        return (W @ a.T).T.contiguous()
+    return torch.cat([rows.to(a) @ a.T for rows in torch.split(W, _CHUNK)]).T.contiguous()
+
+
+def _transpose_times(W: Float[Tensor, "d_vocab d_model"], r: Float[Tensor, "n d_vocab"]) -> Float[Tensor, "n d_model"]:
+    """``Wᵀ r`` of each in float64: one pass over W. Chunks are summed in float64, or rounding would grow with d_vocab."""
+    out = wide(r.new_zeros(len(r), W.shape[1]))
+    for part, rows in zip(torch.split(r, _CHUNK, dim=1), torch.split(W, _CHUNK), strict=True):
+        out += wide(part @ rows.to(r))
+    return out

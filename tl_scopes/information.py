@@ -19,6 +19,7 @@ and ``ε²/(2 d_model) · tr F_t`` is the expected KL divergence, in nats, under
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.directions import ReadOut, Rows, Scored
+from tl_scopes.directions import ReadOut, Rows, Scored, leading
 from tl_scopes.fisher import Eigenpairs, FisherInformation
 from tl_scopes.model import ModelState
 
@@ -62,15 +63,17 @@ class TotalInformation:
         if self.rtol is not None and not self.rtol > 0:
             raise ValueError(f"{call}(rtol={self.rtol}): expected a positive relative error or None")
 
-    def rows(self, read: ReadOut, state: ModelState) -> Rows:
+    def rows(self, reads: Sequence[ReadOut], state: ModelState) -> list[Rows]:
         """Eigenvectors with weights ``λ_i``, and for ``sampled`` the first probes."""
-        fisher = read.fisher(state)
-        if self.how == "exact":
-            pairs = fisher.all_eigenpairs()
-        elif self.rank == 0:
-            pairs = None
-        else:
-            pairs = fisher.eigenpairs(self.rank, _EIGEN_TOL)
+        if self.how != "exact" and self.rank > 0:
+            return [self._rows(*found) for found in leading(reads, state, self.rank, _EIGEN_TOL)]
+        fishers = [read.fisher(state) for read in reads]
+        return [
+            self._rows(read, fisher, fisher.all_eigenpairs() if self.how == "exact" else None)
+            for read, fisher in zip(reads, fishers, strict=True)
+        ]
+
+    def _rows(self, read: ReadOut, fisher: FisherInformation, pairs: Eigenpairs | None) -> Rows:
         details: dict[str, Any] = {"estimator": self.how, "trace": fisher.trace() if pairs is None else pairs.trace}
         V = fisher.zeros(0, fisher.d_model) if pairs is None else pairs.vectors
         weights = fisher.zeros(0) if pairs is None else pairs.values

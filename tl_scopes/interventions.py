@@ -31,7 +31,7 @@ from torch import Tensor
 from tl_scopes import prompts as _prompts
 from tl_scopes.attribution import Attribution
 from tl_scopes.capture import Y_HOOK, attached, differentiable, forward_pass, require_hook
-from tl_scopes.directions import Explanandum, ReadOut, Rows, chosen_target
+from tl_scopes.directions import Explanandum, ReadOut, Rows, chosen_target, each_alone
 from tl_scopes.kernel import pull_back, read_outs, require_finite, top_predictions
 from tl_scopes.memory import Memory, Run
 from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
@@ -56,6 +56,7 @@ class LogProb:
     def check(self, state: ModelState, call: str) -> None:
         """Valid on every model, processed or not."""
 
+    @each_alone
     def rows(self, read: ReadOut, state: ModelState) -> Rows:
         """``Aᵀ(e_target − p)``; 1 − p_target is summed over the other tokens, so that it does not cancel."""
         target, notes = chosen_target(self.targets[read.index], read)
@@ -153,7 +154,7 @@ def run_changed(
             return Outcome(run.source.detach(), run.hidden.detach(), logits, None, [])
         state = model_state(model)
         reads = read_outs(model, run, range(len(tokens)) if indices is None else indices, call)
-        chosen = [explanandum.rows(read_out, state) for read_out in reads]
+        chosen = explanandum.rows(reads, state)
         V = torch.stack([rows.V for rows in chosen], dim=1)
         (pulled,) = list(pull_back(run.hidden, [run.source], V, Capture(at=at, target_hook=target_hook), call))
         return Outcome(run.source.detach(), run.hidden.detach(), logits, pulled[0][0], chosen)

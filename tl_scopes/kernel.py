@@ -123,7 +123,8 @@ def _explain_batch(
             call=call,
         )
     reads = read_outs(model, run, indices, call)
-    chosen = [[_at(read.hidden, e.rows(read, state)) for e in explananda] for read in reads]
+    of_each = [explanandum.rows(reads, state) for explanandum in explananda]
+    chosen = [[_at(read.hidden, row) for row in rows] for read, *rows in zip(reads, *of_each, strict=True)]
     for explanandum, row in zip(explananda, chosen[0], strict=True):
         if (len(row.V) > 1 or row.may_ask) and (capture.keep_gradient or capture.grads_at):
             raise ValueError(

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 
-from tl_scopes.directions import ReadOut, Rows
+from tl_scopes.directions import ReadOut, Rows, each_alone
 from tl_scopes.model import LensModel, ModelState
 from tl_scopes.precision import wide
 
@@ -69,6 +69,7 @@ class Moment:
         if outside:
             raise ValueError(f"{call}(values=...): token id {outside[0]} is outside the vocabulary 0..{d_vocab - 1}")
 
+    @each_alone
     def rows(self, read: ReadOut, state: ModelState) -> Rows:
         """The gradient of the moment at y."""
         log_p = wide(read.logits).log_softmax(-1)

@@ -52,13 +52,14 @@ _DIGITS = (
 class Spread(Moment):
     """The variance's direction; its details bring the numbers' logits and probabilities back from the forward."""
 
-    def rows(self, read: ReadOut, state: ModelState) -> Rows:
+    def rows(self, reads: Sequence[ReadOut], state: ModelState) -> list[Rows]:
         """As :class:`Moment`, with ``number_logits`` and ``number_log_probs``."""
-        rows = super().rows(read, state)
-        ids = list(self.values)
-        logits = read.logits.double().cpu()
-        found = {"number_logits": logits[ids].tolist(), "number_log_probs": logits.log_softmax(-1)[ids].tolist()}
-        return replace(rows, details={**rows.details, **found})
+        ids, out = list(self.values), []
+        for read, rows in zip(reads, super().rows(reads, state), strict=True):
+            logits = read.logits.double().cpu()
+            found = {"number_logits": logits[ids].tolist(), "number_log_probs": logits.log_softmax(-1)[ids].tolist()}
+            out.append(replace(rows, details={**rows.details, **found}))
+        return out
 
 
 def forecast_scope(
