@@ -148,7 +148,8 @@ def _distribution(result: Forecast) -> str:
         parts.append(f'<path d="M{left + _SIDE + 8:.1f},{y - 4:.1f} l-8,4 l8,4 z" class="tls-true"/>')
     foot = _TOP + _TALL + _GAP
     parts.append(
-        f'<text x="{left}" y="{foot + 4}">predicted distribution, highest {frame.probability.max():.1%}</text>'
+        f'<text x="{left + _SIDE + 8}" y="{foot + 4}" text-anchor="end">predicted distribution, highest '
+        f"{frame.probability.max():.1%}</text>"
     )
     return "".join(parts)
 
