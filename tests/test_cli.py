@@ -118,8 +118,8 @@ def test_a_model_that_is_not_there_is_a_mistake_too(monkeypatch, capsys) -> None
 
 
 def test_matrix_shows_every_target_and_writes_what_was_asked_for(run, tmp_path: Path) -> None:
-    page, table = tmp_path / "m.html", tmp_path / "m.csv"
-    code, out, _ = run("matrix", "--html", str(page), "--csv", str(table))
+    page, table, saved = tmp_path / "m.html", tmp_path / "m.csv", tmp_path / "m.json"
+    code, out, _ = run("matrix", "--html", str(page), "--csv", str(table), "--json", str(saved))
     assert code == 0
     assert "sieht" in out
     assert "top prediction" in out
@@ -127,6 +127,7 @@ def test_matrix_shows_every_target_and_writes_what_was_asked_for(run, tmp_path: 
     shown = DEMO_PROMPTS[DEFAULT_PROMPT]
     tokens = tls.load_model("demo").to_tokens(shown.prompt + shown.target)[0]
     assert len(table.read_text().splitlines()) == 1 + len(tokens)
+    assert len(tls.AttributionMatrix.load(saved)) == len(tokens)
 
 
 def test_spectrum_prints_shares_and_draws_them(run, tmp_path: Path) -> None:

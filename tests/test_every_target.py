@@ -180,3 +180,18 @@ def test_predictions_must_fit_the_rows(demo_model) -> None:
     matrix = tls.attribution_matrix(demo_model, "German: der Hund", method="temperature")
     with pytest.raises(ValueError, match="top_predictions for"):
         dataclasses.replace(matrix, top_predictions=matrix.top_predictions[1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_saved_matrix_comes_back_bit_for_bit(dtype: torch.dtype, tmp_path) -> None:
+    model = families.build("gpt2", "bridge", dtype).model
+    before = tls.attribution_matrix(model, TOKENS, method="fisher", positions=[7, 2, -1]).without("sinks")
+    after = tls.AttributionMatrix.load(before.save(tmp_path / "matrix.json"))
+    assert after.scores.dtype == dtype
+    for field in dataclasses.fields(before):
+        one, other = getattr(before, field.name), getattr(after, field.name)
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, field.name
+    assert after.html() == before.html()
+    assert after.row(1).to_dict() == before.row(1).to_dict()
+    with pytest.raises(ValueError, match=r"not written by Attribution\.save"):
+        tls.Attribution.load(tmp_path / "matrix.json")

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_scopes.saved import Saved
+from tl_scopes.saved import DTYPES, Saved, plain
 from tl_scopes.shown import Shown
 from tl_scopes.words import group_words
 
@@ -37,7 +37,6 @@ _GLUED = (
 )
 _BESIDE = ("gradient", "direction")
 """Tensors that are saved beside the JSON file, as safetensors."""
-_TENSOR_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class TokenScore(NamedTuple):
@@ -291,16 +290,8 @@ class Attribution(Shown, Saved):
         out = self._head()
         out["dtype"] = str(self.scores.dtype).removeprefix("torch.")
         for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name in ("cache", *_BESIDE):
-                continue
-            if isinstance(value, Tensor):
-                value = value.tolist()
-            elif isinstance(value, frozenset):
-                value = sorted(value)
-            elif isinstance(value, Mapping):
-                value = dict(value)
-            out[f.name] = value
+            if f.name not in ("cache", *_BESIDE):
+                out[f.name] = plain(getattr(self, f.name))
         return out
 
     def save(self, path: str | Path) -> Path:
@@ -336,7 +327,7 @@ class Attribution(Shown, Saved):
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Attribution:
         """From what :meth:`to_dict` gave."""
-        dtype = _TENSOR_DTYPES[raw["dtype"]]
+        dtype = DTYPES[raw["dtype"]]
         return cls(
             scores=torch.tensor(raw["scores"], dtype=dtype),
             tokens=torch.tensor(raw["tokens"], dtype=torch.int64),

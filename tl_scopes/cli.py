@@ -139,10 +139,11 @@ def matrix(
     bos: Annotated[bool, typer.Option(help="Show special tokens (BOS) as sources too.")] = False,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write an interactive page here.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the scores here, one row per target.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Save the matrix here.")] = None,
 ) -> None:
     """For every token of PROMPT, the earlier tokens that caused its prediction."""
     _quiet()
-    _require_folders("matrix", html_file, csv)
+    _require_folders("matrix", html_file, csv, json_file)
     if prompt is None:
         from tl_scopes import demo
 
@@ -157,6 +158,8 @@ def matrix(
         html_file.write_text(result.html(), encoding="utf-8")
     if csv is not None:
         result.to_frame().to_csv(csv)
+    if json_file is not None:
+        result.save(json_file)
     from rich.console import Console
 
     from tl_scopes.views.terminal import matrix_view

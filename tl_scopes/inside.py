@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.attribution import ADDITIVE, Attribution
-from tl_scopes.saved import Saved
+from tl_scopes.saved import Saved, plain
 from tl_scopes.shown import Shown
 
 if TYPE_CHECKING:
@@ -110,14 +110,7 @@ class _Inside(Shown, Saved):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the cache and a kept gradient as JSON-ready values."""
-        out = self._head()
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                value = value.tolist()
-            elif isinstance(value, Attribution):
-                value = value.to_dict()
-            out[name] = list(value) if isinstance(value, tuple) else value
-        return out
+        return self._head() | {name: plain(value) for name, value in vars(self).items()}
 
     @classmethod
     def from_dict(cls: type[R], raw: Mapping[str, Any]) -> R:

@@ -1,14 +1,14 @@
 """The frozen result for many targets at once: which tokens caused the prediction of each token.
 
 Row i explains the prediction made at ``positions[i]``, that is of the token that follows it; column t is the input
-token that is asked about. Rows come from one forward, but each has its own target, so only scores within one row
+token that is asked about. Rows share forwards, but each has its own target, so only scores within one row
 can be compared without care (Fisher rows are each divided by their own ``λ_1``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.saved import DTYPES, Saved, plain
 from tl_scopes.shown import Shown
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AttributionMatrix(Shown):
+class AttributionMatrix(Shown, Saved):
     """Scores of all input tokens for the predictions at several positions.
 
     Attributes:
@@ -127,6 +128,31 @@ class AttributionMatrix(Shown):
         import pandas as pd
 
         return pd.DataFrame(self.scores.numpy(), index=pd.Index(self.positions, name="pos"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON-ready values."""
+        dtype = str(self.scores.dtype).removeprefix("torch.")
+        return self._head() | {"dtype": dtype} | {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> AttributionMatrix:
+        """From what :meth:`to_dict` gave."""
+        return cls(
+            scores=torch.tensor(raw["scores"], dtype=DTYPES[raw["dtype"]]),
+            tokens=torch.tensor(raw["tokens"], dtype=torch.int64),
+            str_tokens=raw["str_tokens"],
+            positions=tuple(raw["positions"]),
+            method=raw["method"],
+            targets=tuple(raw["targets"]),
+            target_strs=tuple(raw["target_strs"]),
+            top_target_flagged=raw["top_target_flagged"],
+            details=raw["details"],
+            notes=tuple(raw["notes"]),
+            provenance=raw["provenance"],
+            special=frozenset(raw["special"]),
+            hidden=frozenset(raw["hidden"]),
+            top_predictions=tuple([(text, p) for text, p in row] for row in raw["top_predictions"]),
+        )
 
     def view(self) -> View:
         """All targets of the text: hover one, its sources light up."""

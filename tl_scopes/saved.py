@@ -8,7 +8,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import torch
+from torch import Tensor
+
 S = TypeVar("S", bound="Saved")
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def plain(value: Any) -> Any:
+    """The JSON-ready form of a tensor, set, mapping, sequence or result; all else as it is."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, tuple):
+        return list(value)
+    return value.to_dict() if isinstance(value, Saved) else value
 
 
 class Saved(ABC):
