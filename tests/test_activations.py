@@ -105,6 +105,13 @@ def test_modules_are_as_they_were_also_after_an_error(name: str) -> None:
         assert block.__dict__ == before
 
 
+def test_a_forward_without_a_graph_is_left_alone() -> None:
+    block = module("gelu_new")
+    before = dict(block.__dict__)
+    with torch.no_grad(), slopes_only([block]):
+        assert block.__dict__ == before
+
+
 def test_what_is_one_operation_or_mixes_units_is_left_alone() -> None:
     for block in (nn.GELU(), transformers.activations.ACT2FN["silu"], Mlp(lens_function("solu")), Mlp(torch.relu)):
         before = dict(block.__dict__)

@@ -55,9 +55,9 @@ class _BySlope(torch.autograd.Function):
 
 @contextmanager
 def slopes_only(blocks: Iterable[nn.Module]) -> Iterator[None]:
-    """Activations of the blocks keep their slope alone; on exit the modules are as they were."""
+    """Activations of the blocks keep their slope alone; on exit the modules are as they were. Without a graph: nothing."""
     before: list[tuple[dict[str, Any], str, Any, Any]] = []
-    for module in {m for block in blocks for m in block.modules()}:
+    for module in {m for block in blocks for m in block.modules()} if torch.is_grad_enabled() else ():
         own = module.__dict__  # asking a bridge's module for what it does not have is slow
         if type(module).__name__ in WRITTEN_OUT:
             before.append((own, "forward", own.get("forward"), module.forward))
