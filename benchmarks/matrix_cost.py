@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--budgets", type=float, nargs="*", default=[150, 60], help="MiB")
+    parser.add_argument("--budgets", type=float, nargs="*", default=[60, 30], help="MiB")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     hf, bridge = gpt2_small(peak=9.0), as_bridge(gpt2_small(peak=9.0))  # peaked as a language model's predictions are

@@ -293,7 +293,8 @@ def leading_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: flo
 
     Builds F where that costs less than :data:`DENSE_COST`, else :func:`tl_scopes.eigensolver.davidson` on products with F,
     started and preconditioned by F restricted to the most probable tokens. The searches of several distributions run side
-    by side: what they ask of W is one matrix product instead of as many passes over it.
+    by side: what they ask of W is one matrix product instead of as many passes over it. Nothing would be gained by starting
+    one from another's eigenvectors: neighbouring positions have other directions (``benchmarks/warm_starts.py``).
     """
     W = fishers[0].W
     if W.shape[0] * W.shape[1] ** 2 <= DENSE_COST:
