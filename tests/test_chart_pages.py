@@ -13,7 +13,7 @@ from test_browser import browser, look  # noqa: F401  # fixtures
 from test_heatmap import some_map
 from test_views import HOSTILE, attribution
 
-from tl_scopes.patching import PatchTop
+from tl_scopes.patch_result import PatchTop
 from tl_scopes.perturbation import AOPCTable
 from tl_scopes.substitution import Substitutions
 from tl_scopes.verification import Verification

@@ -18,8 +18,8 @@ from torch import Tensor
 
 import tl_scopes as tls
 import tl_scopes.views.terminal  # rich draws a random number when it is first imported
+from tl_scopes.attention_share import attention_ratio, mass_on, received_attention
 from tl_scopes.sink_positions import outlying
-from tl_scopes.sinks import attention_ratio, mass_on, received_attention
 
 PROMPT = "German: der Hund sieht die Katze. English: the"
 TARGET = families.VOCAB[" house"]

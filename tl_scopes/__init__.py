@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from tl_scopes.loading import load_model
     from tl_scopes.matrix import AttributionMatrix
     from tl_scopes.passages import load_passages
-    from tl_scopes.patching import PatchTop, patch_top
+    from tl_scopes.patch_result import PatchTop
+    from tl_scopes.patching import patch_top
     from tl_scopes.paths import IGPath, ig_path
     from tl_scopes.perturbation import AOPC, AOPCTable, aopc_from_deltas
     from tl_scopes.sink_result import AttentionSinks, PositionalBaseline
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "sae_feature": "features",
-    "PatchTop": "patching",
+    "PatchTop": "patch_result",
     "patch_top": "patching",
     "Substitutions": "substitution",
     "substitutions": "substitution",

@@ -1,16 +1,8 @@
 """Attention sinks: how much attention goes to the first tokens and to a few others, and what that does to scopes.
 
-Legend: ``A_{l,h}`` ``[query, key]`` the pattern of head h in layer l; positions up to the explained one only.
-
-    attention received by t     mean_{q > t} A_{l,h}[q, t]
-    mass on a set S             mean over queries q after its first position and outside it of Σ_{t ∈ S} A_{l,h}[q, t]
-    secondary sink              a position after the first tokens, not special, whose residual norm at some layer, or whose
-                                attention over all layers and heads, exceeds ``multiple`` times the median; attention must
-                                be more than an even share of it as well
-
-Attention is compared at equal distance, ``Σ_q B[q, t] / Σ_q median_s B[s + q − t, s]``: B is the mean pattern, each query's
-row over its mean on the candidates without the strongest. Causal attention gives early keys more, local attention late
-ones, and a strong sink leaves little for the keys beside it, without any of them being a sink themselves.
+A *secondary sink* is a position after the first tokens, not special, whose residual norm at some layer, or whose attention
+over all layers and heads, exceeds ``multiple`` times the median; attention must be more than an even share of it as well.
+How attention is counted: :mod:`tl_scopes.attention_share`. Positions up to the explained one only.
 
 References: StreamingLLM, Xiao et al. 2023 (arXiv 2309.17453); massive activations, Sun et al. 2024 (arXiv 2402.17762).
 """
@@ -23,17 +15,18 @@ from typing import Any
 
 import torch
 from einops import reduce, repeat
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
+from tl_scopes.attention_share import attention_ratio, mass_on, received_attention
 from tl_scopes.attribution import Attribution
-from tl_scopes.explananda import Keywords, Method, named_explananda
+from tl_scopes.explananda import Keywords, Method, named_explananda, reads
 from tl_scopes.jacobian_scopes import encode, one_or_many
 from tl_scopes.kernel import explain
 from tl_scopes.model import LensModel, block_hooks, compute_dtype, residual_hooks
 from tl_scopes.options import capture_options
 from tl_scopes.prompts import EncodedPrompt, Prompt, Target, token_strings
-from tl_scopes.sink_positions import LEAST, MULTIPLE, middle, outlying
+from tl_scopes.sink_positions import MULTIPLE, middle, outlying
 from tl_scopes.sink_result import AttentionSinks, PositionalBaseline
 
 METHODS: tuple[Method, ...] = ("semantic", "fisher", "temperature")
@@ -120,7 +113,7 @@ def attention_sinks(
         seen = _look(model, one, methods, own, at, call)
         result = _diagnose(one, seen, n_first, multiple)
         # every comparison explains what the prompt itself was explained for
-        fixed = replace(own, target=_explained(result, own.target)) if "target" in _read(methods) else own
+        fixed = replace(own, target=_explained(result, own.target)) if reads("target", methods) else own
         rows = [_with_bos(model, one, n, methods, fixed, at, result, call) for n in bos]
         if any(row is None for row in rows):
             note = "No comparison without and with BOS: this model's tokenizer has no BOS token, or no text is left."
@@ -204,10 +197,6 @@ def _own(asked: Target, i: int) -> Target:
     return asked if asked is None or isinstance(asked, str | int) else list(asked)[i]
 
 
-def _read(methods: Sequence[str]) -> set[str]:
-    return {"target"} if {"semantic", "contrast"} & set(methods) else set()
-
-
 def _explained(result: AttentionSinks, asked: Target) -> Target:
     """The token that was explained."""
     return next((a.target for a in result.attributions.values() if a.target is not None), asked)
@@ -272,65 +261,6 @@ def _diagnose(prompt: EncodedPrompt, seen: _Seen, n_first: int, multiple: float)
         attributions={method: replace(a, sinks=sinks) for method, a in seen.attributions.items()},
         multiple=multiple,
     )
-
-
-def received_attention(patterns: Float[Tensor, "*head query key"]) -> Float[Tensor, "*head key"]:
-    """``mean_{q > t} A[q, t]``; 0 for the last key, which no later query sees."""
-    n = patterns.shape[-1]
-    later = torch.arange(n - 1, -1, -1, dtype=patterns.dtype)
-    received: Tensor = torch.tril(patterns, -1).sum(-2) / later.clamp_min(1)
-    return received
-
-
-def mass_on(patterns: Float[Tensor, "*head query key"], positions: Sequence[int]) -> Float[Tensor, "*head"]:
-    """Mean over queries after the first of these positions, themselves left out, of the attention on them together."""
-    chosen = sorted(positions)
-    queries = [q for q in range(chosen[0] + 1, patterns.shape[-1]) if q not in chosen] if chosen else []
-    if not queries:
-        return patterns.new_zeros(patterns.shape[:-2])
-    return patterns[..., queries, :][..., chosen].sum(-1).mean(-1)
-
-
-def attention_ratio(mean_pattern: Float[Tensor, "query key"], candidates: Sequence[int]) -> dict[int, float]:
-    """Attention on each candidate from later queries over the median that candidates get at the same distances.
-
-    A candidate needs :data:`LEAST` later queries and more than an even share of their attention (``(q + 1) A[q, t]`` above
-    1 in the mean): beside a strong sink the next one stands out too, and takes nothing. There must be :data:`LEAST`
-    candidates.
-    """
-    n = len(mean_pattern)
-    if len(candidates) < LEAST:
-        return {}
-    wanted = torch.zeros(n, dtype=torch.bool)
-    wanted[list(candidates)] = True
-    relative, used = _relative_attention(mean_pattern, wanted)
-    expected = torch.zeros(n, dtype=torch.float64)
-    for distance in range(1, n):
-        at_distance = torch.diagonal(relative, -distance)
-        counts = wanted[: n - distance] & used[distance:]
-        if bool(counts.any()):
-            expected[: n - distance] += used[distance:] * at_distance[counts].median()
-    got = relative.sum(0)
-    share = received_attention(mean_pattern * torch.arange(1, n + 1)[:, None])
-    judged = [t for t in candidates if n - 1 - t >= LEAST and float(share[t]) > 1 and float(expected[t]) > 0]
-    return {t: float(got[t] / expected[t]) for t in judged}
-
-
-def _relative_attention(
-    mean_pattern: Float[Tensor, "query key"], wanted: Bool[Tensor, " key"]
-) -> tuple[Float[Tensor, "query key"], Bool[Tensor, " query"]]:
-    """Each query's attention on an earlier key over its mean attention on candidates, the strongest left out.
-
-    A query that spends nearly all on one sink has as much to say of the others as one that cannot see it. Queries with
-    fewer than :data:`LEAST` earlier candidates say nothing: 0, and False.
-    """
-    earlier = torch.tril(mean_pattern.double(), -1)
-    among = earlier * wanted
-    counts = torch.tril(wanted.expand(len(earlier), -1).double(), -1).sum(1)
-    rest = among.sum(1) - among.amax(1)
-    used = (counts >= LEAST) & (rest > 0)
-    scale = torch.where(used, (counts - 1) / rest.clamp_min(1e-300), 0.0)
-    return earlier * scale[:, None], used
 
 
 def _with_bos(
@@ -428,6 +358,3 @@ def _drawn(model: LensModel, prompt: EncodedPrompt, n: int, seed: int) -> list[T
     rest = prompt.pos + 1 - leading
     drawn = ordinary[torch.randint(len(ordinary), (n, rest), generator=generator)]
     return [torch.cat([prompt.tokens[:leading], row]) for row in drawn]
-
-
-__all__ = ["attention_ratio", "attention_sinks", "mass_on", "positional_baseline", "received_attention"]

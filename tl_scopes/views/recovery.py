@@ -9,7 +9,7 @@ from tl_scopes.views.plots import COLOURS
 from tl_scopes.views.wording import whole_percent
 
 if TYPE_CHECKING:
-    from tl_scopes.patching import PatchTop
+    from tl_scopes.patch_result import PatchTop
     from tl_scopes.views.page import View
 
 
