@@ -155,7 +155,7 @@ def test_relative_multiplies_by_the_norm_of_the_stream(kind: str) -> None:
 
 
 def test_one_forward_and_one_backward(kind: str) -> None:
-    pair, tokens = families.build("gpt2", kind), families.prompt_tokens()
+    pair, tokens = families.build("llama", kind), families.prompt_tokens()
     with (
         mock.patch("tl_scopes.kernel.forward_pass", wraps=forward_pass) as forward,
         mock.patch("torch.autograd.grad", wraps=torch.autograd.grad) as grad,
