@@ -5,8 +5,9 @@ every model it was handed has no hook left, the same `requires_grad` and `traini
 unwritten weights.
 
 Parametrisation: a test with the argument `pair` runs on every (family, kind) of `families.PAIRS` in float64, or on
-the families that `@pytest.mark.families("gpt2", ...)` names (`families.VARIANTS` in the slow tier unless named); one
-with the argument `kind` runs on every model class.
+the families that `@pytest.mark.families("gpt2", ...)` names; unless named, those of `families.late` run in the slow tier.
+`@pytest.mark.families(..., slow=("llama", ...))` names more for the slow tier. One with the argument `kind` runs on every
+model class.
 """
 
 from __future__ import annotations
@@ -38,7 +39,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "families(*names): run a test with the argument `pair` on these families only")
+    config.addinivalue_line(
+        "markers", "families(*names, slow=()): run a test with the argument `pair` on these families only"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before the choice by markers: what does not depend on TransformerLens is tested soon on one of the two."""
+    for item in items:
+        if item.get_closest_marker("one_lens") and "hooked" in families.kinds_available():
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -50,12 +61,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "pair" in set(metafunc.fixturenames) - parametrised:
         marker = metafunc.definition.get_closest_marker("families")
         names = families.FAMILIES if marker is None else marker.args
-        assert set(names) <= set(families.FAMILIES), names
-        late = families.VARIANTS if marker is None else ()
+        slow = () if marker is None else marker.kwargs.get("slow", ())
+        assert {*names, *slow} <= set(families.FAMILIES), (names, slow)
         pairs = [
-            pytest.param(pair, id="-".join(pair), marks=pytest.mark.slow if pair[0] in late else ())
+            pytest.param(
+                pair,
+                id="-".join(pair),
+                marks=pytest.mark.slow if pair[0] in slow or (marker is None and families.late(*pair)) else (),
+            )
             for pair in families.PAIRS
-            if pair[0] in names
+            if pair[0] in (*names, *slow)
         ]
         metafunc.parametrize("pair", pairs, indirect=True)
     if "kind" in set(metafunc.fixturenames) - parametrised:

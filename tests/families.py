@@ -300,7 +300,13 @@ _FAMILIES: dict[str, _Family] = {
 }
 FAMILIES: list[str] = list(_FAMILIES)
 VARIANTS = ("neox_sequential", "mistral", "qwen2_tied")
-"""Families that differ from another by one property: in the slow tier, but for tests that name them."""
+"""Families that differ from another by one property."""
+
+
+def late(family: str, kind: str) -> bool:
+    """Is this pair in the slow tier, but for tests that name it? Variants are, and bridges that run beside a
+    HookedTransformer of the same family (TransformerLens 3.9), but for two."""
+    return family in VARIANTS or (kind == "bridge" and len(kinds_available()) > 1 and family not in ("gpt2", "llama"))
 
 
 def _hf_model(family: str, dtype: torch.dtype, unit_gain: bool = False) -> nn.Module:

@@ -222,9 +222,8 @@ def test_random_scores_are_uniform_and_seeded(demo_model: Any) -> None:
 
 
 @each_baseline
+@pytest.mark.families("gpt2", slow=("llama",))
 def test_a_list_gives_the_same_as_one_by_one(pair: Pair, name: str) -> None:
-    if pair.family not in ("gpt2", "llama"):
-        return
     prompts = [families.prompt_tokens(length, seed=length) for length in (12, 3, 7, 1)]
     together = BASELINES[name](pair.model, prompts, target=[TARGET, None, TARGET, 0], pos=[-1, 1, 4, 0], batch_size=3)
     for attr, prompt, target, pos in zip(together, prompts, [TARGET, None, TARGET, 0], [-1, 1, 4, 0], strict=True):

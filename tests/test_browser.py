@@ -22,7 +22,7 @@ from tl_scopes import Attribution, views
 from tl_scopes.views.colours import Scale, blend, css, inverted, quantised
 from tl_scopes.views.wording import visible
 
-pytestmark = pytest.mark.enable_socket  # the browser is driven through a local pipe
+pytestmark = [pytest.mark.enable_socket, pytest.mark.one_lens]  # the browser is driven through a local pipe
 
 FLAGS = [
     "--no-sandbox",

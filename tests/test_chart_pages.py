@@ -21,6 +21,8 @@ from tl_scopes.views.heatmap import heatmap
 from tl_scopes.views.scatter import KINDS
 from tl_scopes.views.wording import visible
 
+pytestmark = pytest.mark.one_lens
+
 
 def verification() -> Verification:
     n = len(HOSTILE)

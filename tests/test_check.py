@@ -12,9 +12,8 @@ import tl_scopes as tls
 EVERY_SCOPE = ("semantic", "contrast", "fisher", "temperature", "jacobian")
 
 
-@pytest.mark.parametrize(("family", "kind"), families.PAIRS)
-def test_an_unprocessed_model_is_fit_for_every_scope(family: str, kind: str) -> None:
-    report = tls.check_model(families.build(family, kind, torch.float32).model)
+def test_an_unprocessed_model_is_fit_for_every_scope(pair: families.Pair) -> None:
+    report = tls.check_model(families.build(pair.family, pair.kind, torch.float32).model)
     assert report.ok, str(report)
     assert report.valid_scopes == EVERY_SCOPE
 
@@ -91,7 +90,7 @@ def copy_in_float32(family: str, kind: str, dtype: torch.dtype) -> families.Pair
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.families("gpt2", slow=("llama", "gemma2"))
 def test_precision_is_the_rank_correlation_with_the_same_weights_in_float32(pair, dtype: torch.dtype) -> None:
     half = families.build(pair.family, pair.kind, dtype).model
     tokens = families.prompt_tokens(24)

@@ -15,13 +15,12 @@ from tl_scopes import every_target
 TOKENS = families.prompt_tokens(12)
 
 
-@pytest.mark.parametrize(("family", "kind"), families.PAIRS)
-def test_rows_equal_single_calls(family: str, kind: str) -> None:
-    model = families.build(family, kind, torch.float32).model
+def test_rows_equal_single_calls(pair: families.Pair) -> None:
+    model = families.build(pair.family, pair.kind, torch.float32).model
     for method, scope in (("semantic", tls.semantic_scope), ("temperature", tls.temperature_scope)):
         matrix = tls.attribution_matrix(model, TOKENS, method=method)
         assert matrix.positions == tuple(range(12))
-        for s in range(12):
+        for s in (0, 1, 4, 7, 11):
             options = {"target": int(TOKENS[s + 1])} if method == "semantic" and s + 1 < 12 else {}
             alone = scope(model, TOKENS, pos=s, **options)
             assert matrix.targets[s] == alone.target

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from tl_scopes.fisher import FisherInformation
 
+pytestmark = pytest.mark.one_lens
+
 SLACK = 1.5
 D = 64
 

@@ -22,6 +22,8 @@ from tl_scopes.views.colours import FULL, blend
 from tl_scopes.views.heatmap import BELOW_ZERO, HeatMap, draw_heatmap, heatmap, heatmap_figure
 from tl_scopes.views.wording import visible
 
+pytestmark = pytest.mark.one_lens
+
 CELL = re.compile(r'<td (?:style="background:(#[0-9a-f]{6})"|class="(tls-hid)") title="([^"]*)">')
 
 

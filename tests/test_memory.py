@@ -156,7 +156,7 @@ def planner(lens: Any, checkpoint: bool | None = None, budget: int | None = 1, *
     return Memory(lens, checkpoint=checkpoint, budget=budget, call="test", **recording)
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.families("gpt2", slow=("llama",))
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_the_peak_of_short_runs_foretells_that_of_a_long_one(pair: Pair, checkpoint: bool) -> None:
     lens = families.build(pair.family, pair.kind, torch.float32).model
@@ -268,7 +268,7 @@ def test_without_a_budget_the_free_memory_counts(kind: str, monkeypatch: pytest.
     assert tls.semantic_scope(lens, TOKENS).scores.any(), "a device that does not tell refuses nothing"
 
 
-@pytest.mark.parametrize("at", ["hook_embed", "blocks.1.hook_resid_pre"])
+@pytest.mark.parametrize("at", ["hook_embed", "blocks.0.hook_resid_pre"])
 def test_gradients_on_changed_inputs_take_smaller_batches_then_checkpoint_then_refuse(
     kind: str, at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from tl_scopes.paths import IGPath
 from tl_scopes.views.colours import blend, css, inverted
 from tl_scopes.views.wording import visible
 
-pytestmark = pytest.mark.enable_socket  # the browser is driven through a local pipe
+pytestmark = [pytest.mark.enable_socket, pytest.mark.one_lens]  # the browser is driven through a local pipe
 
 
 def path(texts: list[str] | None = None) -> IGPath:

@@ -12,6 +12,8 @@ from test_browser import browser, look  # noqa: F401  # fixtures
 from tl_scopes import timeseries as ts
 from tl_scopes import views
 
+pytestmark = pytest.mark.one_lens
+
 
 @pytest.fixture(scope="module")
 def forecast(_demo: Any) -> Any:

@@ -12,9 +12,7 @@ import tl_scopes as tls
 TOKENS = families.prompt_tokens(10)
 
 
-@pytest.mark.parametrize(("family", "kind"), families.PAIRS)
-def test_eigenvalues_and_shares_are_those_of_the_dense_matrix(family: str, kind: str) -> None:
-    pair = families.build(family, kind)
+def test_eigenvalues_and_shares_are_those_of_the_dense_matrix(pair: families.Pair) -> None:
     F = oracles.dense_fisher(pair.hf, TOKENS, 6)
     expected = torch.linalg.eigvalsh(F).flip(0)
     got = tls.fisher_spectrum(pair.model, TOKENS, pos=6)

@@ -14,6 +14,8 @@ import pytest
 from tl_scopes.perturbation import AOPCTable
 from tl_scopes.statistics import paired_bootstrap, spearman, standard_error
 
+pytestmark = pytest.mark.one_lens
+
 RUNS = 400
 
 
