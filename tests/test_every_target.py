@@ -116,6 +116,17 @@ def test_only_what_every_path_passes_separates() -> None:
 
 
 @pytest.mark.parametrize("kind", families.kinds_available())
+def test_a_source_after_the_last_attention_is_that_of_the_single_call(kind: str) -> None:
+    model = families.build("llama", kind).model
+    branch = {"bridge": "blocks.1.mlp.gate.hook_in", "hooked": "blocks.1.ln2.hook_normalized"}[kind]
+    for at in (branch, "blocks.1.hook_resid_post"):
+        matrix = tls.attribution_matrix(model, TOKENS, at=at)
+        for s in (0, 5):
+            alone = tls.semantic_scope(model, TOKENS, pos=s, target=int(TOKENS[s + 1]), at=at)
+            assert oracles.relative_error(matrix.scores[s], alone.scores) < families.FLOAT32_RTOL, at
+
+
+@pytest.mark.parametrize("kind", families.kinds_available())
 def test_positions_mixed_after_the_last_attention_are_seen(kind: str, monkeypatch) -> None:
     """By a user's hook: each row goes back by itself. By the model's own MLP, which no family does: refused."""
     model = families.build("gpt2", kind).model
@@ -128,7 +139,7 @@ def test_positions_mixed_after_the_last_attention_are_seen(kind: str, monkeypatc
             alone = tls.semantic_scope(model, TOKENS, pos=s, target=int(TOKENS[s + 1]))
             assert oracles.relative_error(mixed.scores[s], alone.scores) < 1e-9
         assert oracles.relative_error(mixed.scores[5], plain[5]) > 1e-3
-        monkeypatch.setattr(every_target, "_last_attention", lambda model: [name.replace("mlp_out", "resid_mid")])
+        monkeypatch.setattr(every_target, "_last_attention", lambda model: name.replace("mlp_out", "resid_mid"))
         with pytest.raises(ValueError, match="mixes positions"):
             tls.attribution_matrix(model, TOKENS)
     finally:

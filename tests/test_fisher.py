@@ -276,6 +276,21 @@ def test_the_solver_meets_its_tolerance_and_reports_no_less_than_the_true_residu
         assert angle(pairs.vectors[0], vectors[0]) < 2 * tol / gap + rounding
 
 
+def test_products_are_in_float32_where_the_user_allows_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = set()
+    real = fisher._times
+    monkeypatch.setattr(fisher, "DENSE_COST", 0)
+    monkeypatch.setattr(fisher, "_times", lambda W, a: used.add(torch.get_float32_matmul_precision()) or real(W, a))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        case().to(torch.float32).information().eigenpairs(1, 1e-4)
+        assert used == {"highest"}
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.parametrize("rank", [1, 3])
 @pytest.mark.parametrize("half", [False, True])
 def test_searches_side_by_side_share_their_passes_and_find_what_each_finds_alone(

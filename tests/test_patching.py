@@ -148,6 +148,10 @@ def test_what_does_not_fit_is_refused(kind: str, unchecked: None) -> None:
             tls.patch_top(model, CLEAN, corrupt, attribution, **{"k": 2, **options})
     with pytest.raises(ValueError, match="of another prompt"):
         tls.patch_top(model, CORRUPT, CORRUPT, attribution)
+    if kind == "bridge":
+        model = families.build("gpt2", kind).model
+        with pytest.raises(ValueError, match="on a TransformerBridge this hook is the input of the MLP's branch alone"):
+            tls.patch_top(model, CLEAN, CORRUPT, tls.semantic_scope(model, CLEAN), k=2, component="resid_mid")
 
 
 @pytest.mark.slow

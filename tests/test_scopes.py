@@ -499,3 +499,17 @@ def test_weights_with_nan_are_refused_not_scored(pair: Pair) -> None:
         next(own.model.embed.parameters())[families.BOS_ID, 0] = torch.nan
     with pytest.raises(ValueError, match=r"logits hold NaN or infinity. Check its weights"):
         tls.semantic_scope(own.model, families.prompt_tokens(), target=TARGET)
+
+
+def test_the_stream_between_attention_and_mlp_is_read_whole_or_not_at_all(kind: str) -> None:
+    """A bridge's `hook_resid_mid` feeds the MLP alone: as a source it would miss what passes the MLP by."""
+    model, name = families.build("gpt2", kind).model, "blocks.0.hook_resid_mid"
+    kept = tls.semantic_scope(model, TOKENS, target=TARGET, grads_at=name).cache[f"{name}_grad"][0]
+    if kind == "hooked":
+        assert (
+            relative_error(tls.semantic_scope(model, TOKENS, target=TARGET, at=name).scores, kept.norm(dim=-1)) < 1e-9
+        )
+        return
+    for call in (tls.semantic_scope, tls.integrated_gradients, tls.attribution_matrix):
+        with pytest.raises(ValueError, match=r"hook_resid_mid'\): on a TransformerBridge .* grads_at="):
+            call(model, TOKENS, at=name)

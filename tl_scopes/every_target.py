@@ -197,7 +197,7 @@ def _block(
         columns,
         rows=torch.zeros_like(columns),
         source=capture.at,
-        grads=mid,
+        cache=lambda name: name == mid,
         checkpoint=plan.checkpoint,
         call=call,
     )
@@ -231,15 +231,15 @@ def _block(
     return out
 
 
-def _last_attention(model: LensModel) -> list[str]:
+def _last_attention(model: LensModel) -> str | None:
     """The hook after the last attention, if positions are known to be alone from there on: a user's hook may mix them."""
-    points, name = model.hook_dict, f"blocks.{model.cfg.n_layers - 1}.hook_resid_mid"
-    return [name] if name in points and not any(point.fwd_hooks for point in points.values()) else []
+    hooked = any(point.fwd_hooks or point.bwd_hooks for point in model.hook_dict.values())
+    return None if hooked else f"blocks.{model.cfg.n_layers - 1}.hook_resid_mid"
 
 
 def _after_last_attention(
     run: ForwardPass,
-    mid: Sequence[str],
+    mid: str | None,
     V: Sequence[Float[Tensor, "k d_model"]],
     columns: Int[Tensor, " read"],
     capture: Capture,
@@ -251,7 +251,7 @@ def _after_last_attention(
     The i-th rows of all positions share a cotangent. Where the graph has no such place (attention and MLP side by side) it
     is the final hidden state, with V as it is.
     """
-    cut = run.activations[mid[0]] if mid else None
+    cut = run.activations.get(mid) if mid else None
     if cut is None or not _separates(cut, run.hidden):
         return run.hidden, torch.cat(list(V))
     together = V[0].new_zeros(max(map(len, V)), *run.hidden.shape)
@@ -267,7 +267,9 @@ def _after_last_attention(
 
 
 def _separates(cut: Tensor, end: Tensor) -> bool:
-    """Does every path of the graph from ``end`` to a leaf pass ``cut``?"""
+    """Does every path of the graph from ``end`` to a leaf pass ``cut``, and some path?"""
+    if cut.grad_fn is None:
+        return False
     seen, ahead = {cut.grad_fn}, [end.grad_fn]
     while ahead:
         node = ahead.pop()

@@ -30,7 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.eigensolver import RitzPairs, Search, davidson, in_step, lanczos
-from tl_scopes.precision import wide
+from tl_scopes.precision import full_float32, wide
 
 DENSE_COST = 2e9
 """Multiply-adds (``d_vocab·d_model²``) up to which the dense matrix is built: about a tenth of a second."""
@@ -303,6 +303,11 @@ def leading_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: flo
 
 
 def _iterative_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: float) -> list[Eigenpairs]:
+    with full_float32():  # or the measured residuals would be those of TF32
+        return _searched(fishers, rank, tol)
+
+
+def _searched(fishers: Sequence[FisherInformation], rank: int, tol: float) -> list[Eigenpairs]:
     sums = _transpose_times(fishers[0].W, torch.stack([fisher._sloped(fisher.tail) for fisher in fishers]))
     for fisher, tail_sum in zip(fishers, sums, strict=True):
         fisher.__dict__["_tail_sum"] = tail_sum

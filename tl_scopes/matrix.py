@@ -137,8 +137,9 @@ class AttributionMatrix(Shown, Saved):
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> AttributionMatrix:
         """From what :meth:`to_dict` gave."""
+        shape = len(raw["positions"]), len(raw["tokens"])
         return cls(
-            scores=torch.tensor(raw["scores"], dtype=DTYPES[raw["dtype"]]),
+            scores=torch.tensor(raw["scores"], dtype=DTYPES[raw["dtype"]]).reshape(shape),
             tokens=torch.tensor(raw["tokens"], dtype=torch.int64),
             str_tokens=raw["str_tokens"],
             positions=tuple(raw["positions"]),
