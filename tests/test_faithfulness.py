@@ -417,7 +417,9 @@ def test_two_ranks_make_the_table_of_one(demo_model: Any, tmp_path: Path, monkey
 
 
 RUN = """
-import os, sys, torch
+import os, sys, threading, torch
+from tqdm import tqdm
+tqdm.set_lock(threading.RLock())  # its own is a semaphore that forks share: a run killed while it holds it stops the next
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 import tl_scopes
