@@ -26,7 +26,7 @@ from torch import Tensor
 
 from tl_scopes.activations import slopes_only
 from tl_scopes.checkpointing import checkpointed_blocks
-from tl_scopes.model import LensModel, class_kind, forward_options, model_state, nothing_kept, source_device
+from tl_scopes.model import LensModel, feeds_a_branch, forward_options, model_state, nothing_kept, source_device
 
 if TYPE_CHECKING:
     from transformer_lens import ActivationCache
@@ -55,11 +55,7 @@ def require_hook(model: LensModel, points: Mapping[str, Any], name: str, call: s
         near = difflib.get_close_matches(name, points, n=3, cutoff=0.5)
         hint = f"; did you mean {', '.join(map(repr, near))}?" if near else "; see model.hook_dict"
         raise ValueError(f"{call}({argument}={name!r}): this model has no such hook point{hint}")
-    if (
-        argument in ("at", "component")
-        and name.endswith(".hook_resid_mid")
-        and class_kind(model) == "TransformerBridge"
-    ):
+    if argument in ("at", "component") and feeds_a_branch(model, name):
         block = name.removesuffix("hook_resid_mid")
         raise ValueError(
             f"{call}({argument}={name!r}): on a TransformerBridge this hook is the input of the MLP's branch alone, and what "

@@ -113,6 +113,11 @@ def residual_hooks(model: LensModel) -> tuple[str, ...]:
     return (*block_hooks(model, "hook_resid_pre"), f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
 
 
+def feeds_a_branch(model: LensModel, name: str) -> bool:
+    """Is this hook of the residual stream on a branch of it, so that what is set there leaves the stream as it is?"""
+    return name.endswith(".hook_resid_mid") and class_kind(model) == "TransformerBridge"
+
+
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Where norms, softmax and Fisher information are computed: float64 stays, all else is float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
