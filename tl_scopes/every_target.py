@@ -190,7 +190,8 @@ def _block(
     """Rows, scores and predictions of one block of targets, from one forward on the prompt up to the last of them."""
     columns = torch.tensor([explained[i] for i in block])
     tokens = text.tokens[None, : int(columns.max()) + 1]
-    mid = _last_attention(model)
+    # A checkpointed block computed again is kept for as long as its graph: two of them where memory allows one.
+    mid = None if plan.checkpoint else _last_attention(model)
     run = forward_pass(
         model,
         tokens,
