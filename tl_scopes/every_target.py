@@ -257,14 +257,22 @@ def _after_last_attention(
         return run.hidden, torch.cat(list(V))
     together = V[0].new_zeros(max(map(len, V)), *run.hidden.shape)
     for n, of_position in enumerate(V):
-        together[: len(of_position), n] = of_position
+        # Each row at its own power of two: a common scale would flush small rows to 0 in float16.
+        together[: len(of_position), n] = torch.ldexp(of_position, -_exponents(of_position))
     parts = []
     for (pulled,) in pull_back(run.hidden, [cut], together, capture, call, retain_graph=True, at_once=at_once):
         parts.append(pulled[:, 0, columns])
         if bool(pulled.count_nonzero() > parts[-1].count_nonzero()):
             raise ValueError(f"{call}: this model's last MLP mixes positions, so its rows cannot share a forward")
     alone = torch.cat(parts)
-    return cut[0, columns], torch.cat([alone[: len(v), n] for n, v in enumerate(V)])
+    return cut[0, columns], torch.cat(
+        [torch.ldexp(alone[: len(v), n], _exponents(v).to(alone.device)) for n, v in enumerate(V)]
+    )
+
+
+def _exponents(rows: Float[Tensor, "k d_model"]) -> Int[Tensor, "k 1"]:
+    """Of the power of two next to each row's norm."""
+    return torch.frexp(torch.linalg.vector_norm(rows, dim=1, keepdim=True)).exponent
 
 
 def _separates(cut: Tensor, end: Tensor) -> bool:
