@@ -11,7 +11,9 @@ p_top = 0.9999. The reference itself loses 1e-16/(1 − p_top), 1e-8 at the shar
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import families
 import oracles
@@ -22,6 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles import relative_error
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tl_scopes as tls
 from tl_scopes import fisher
@@ -276,19 +279,69 @@ def test_the_solver_meets_its_tolerance_and_reports_no_less_than_the_true_residu
         assert angle(pairs.vectors[0], vectors[0]) < 2 * tol / gap + rounding
 
 
-def test_products_are_in_float32_where_the_user_allows_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    used = set()
-    real = fisher._times
-    monkeypatch.setattr(fisher, "DENSE_COST", 0)
-    monkeypatch.setattr(fisher, "_times", lambda W, a: used.add(torch.get_float32_matmul_precision()) or real(W, a))
-    before = torch.get_float32_matmul_precision()
+def precisions() -> tuple[str, str]:
+    """What products of float32 matrices are computed in, on a GPU and on a CPU."""
+    return torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
+
+
+class ProductsOverTheVocabulary(TorchDispatchMode):
+    """The precisions in force at every matrix product of float32 over the vocabulary."""
+
+    def __init__(self, d_vocab: int) -> None:
+        super().__init__()
+        self.d_vocab, self.used = d_vocab, []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        product = func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.mv, torch.ops.aten.bmm)
+        if product and any(self.d_vocab in tensor.shape and tensor.dtype == torch.float32 for tensor in args):
+            self.used.append(precisions())
+        return func(*args, **kwargs or {})
+
+
+@pytest.fixture
+def switches() -> Iterator[None]:
+    yield
+    for setting in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul, torch.backends):
+        setting.fp32_precision = "none"
+
+
+def one_switch() -> None:
     torch.set_float32_matmul_precision("medium")
-    try:
-        case().to(torch.float32).information().eigenpairs(1, 1e-4)
-        assert used == {"highest"}
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision(before)
+
+
+def one_device() -> None:
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+
+def every_device() -> None:
+    torch.backends.fp32_precision = "tf32"
+
+
+@pytest.mark.usefixtures("switches")
+@pytest.mark.parametrize("allow", [one_switch, one_device, every_device])
+def test_products_are_in_float32_where_the_user_allows_less(
+    allow: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fisher, "DENSE_COST", 0)
+    monkeypatch.setattr(fisher, "MOST_PROBABLE", 8)
+    allow()
+    before = precisions()
+    assert set(before) != {"ieee"}
+    information = case().to(torch.float32).information()
+    with ProductsOverTheVocabulary(len(information.tail)) as seen:
+        pairs = information.eigenpairs(1, 1e-4)
+        assert len(seen.used) >= 2 * pairs.products
+        so_far = len(seen.used)
+        information.gaussian_probes(2, torch.Generator())
+        assert len(seen.used) > so_far
+        so_far = len(seen.used)
+        information.moves(pairs.vectors[0])
+        assert len(seen.used) > so_far
+    assert set(seen.used) == {("ieee", "ieee")}
+    assert precisions() == before
+    if allow is every_device:  # and what follows the general switch still does
+        torch.backends.fp32_precision = "ieee"
+        assert precisions() == ("ieee", "ieee")
 
 
 @pytest.mark.parametrize("rank", [1, 3])

@@ -183,6 +183,7 @@ class FisherInformation:
             mean += p @ rows
         return F - torch.outer(mean, mean)
 
+    @full_float32()
     def gaussian_probes(self, n: int, generator: torch.Generator) -> Float[Tensor, "n d_model"]:
         """``v = Σ_i √p_i ξ_i (a_i − μ)`` with ``ξ ~ N(0, I)``: ``E[v vᵀ] = F``. One pass over W for all n.
 
@@ -303,11 +304,6 @@ def leading_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: flo
 
 
 def _iterative_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: float) -> list[Eigenpairs]:
-    with full_float32():  # or the measured residuals would be those of TF32
-        return _searched(fishers, rank, tol)
-
-
-def _searched(fishers: Sequence[FisherInformation], rank: int, tol: float) -> list[Eigenpairs]:
     sums = _transpose_times(fishers[0].W, torch.stack([fisher._sloped(fisher.tail) for fisher in fishers]))
     for fisher, tail_sum in zip(fishers, sums, strict=True):
         fisher.__dict__["_tail_sum"] = tail_sum
@@ -324,6 +320,7 @@ def products(fishers: Sequence[FisherInformation], a: Float[Tensor, "n d_model"]
     return (images - torch.stack(tops)).to(a)
 
 
+@full_float32()
 def _times(W: Float[Tensor, "d_vocab d_model"], a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
     """``W a`` of each: one pass over W."""
     if W.dtype == a.dtype:
@@ -331,6 +328,7 @@ def _times(W: Float[Tensor, "d_vocab d_model"], a: Float[Tensor, "n d_model"]) -
     return torch.cat([rows.to(a) @ a.T for rows in torch.split(W, _CHUNK)]).T.contiguous()
 
 
+@full_float32()
 def _transpose_times(W: Float[Tensor, "d_vocab d_model"], r: Float[Tensor, "n d_vocab"]) -> Float[Tensor, "n d_model"]:
     """``Wᵀ r`` of each in float64: one pass over W. Chunks are summed in float64, or rounding would grow with d_vocab."""
     out = wide(r.new_zeros(len(r), W.shape[1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,16 +16,25 @@ WITHOUT_FLOAT64 = ("mps",)
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Matrix products of float32 in float32, also where the user allows TF32 or bfloat16 for speed."""
-    try:
-        before = torch.get_float32_matmul_precision()
-    except RuntimeError:  # set by torch's newer switches, which do not mix with this one: left as the user set them
-        yield
-        return
-    try:
+    matmuls: tuple[Any, ...] = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
+    if not all(hasattr(matmul, "fp32_precision") for matmul in matmuls):  # older torch has one switch for both
+        one = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(one)
+        return
+    before = [matmul.fp32_precision for matmul in matmuls]
+    try:
+        for matmul in matmuls:
+            matmul.fp32_precision = "ieee"
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for matmul, precision in zip(matmuls, before, strict=True):
+            matmul.fp32_precision = "none"  # what torch.backends.fp32_precision says
+            if matmul.fp32_precision != precision:
+                matmul.fp32_precision = precision
 
 
 def wide(tensor: Tensor) -> Tensor:
