@@ -29,7 +29,7 @@ from tl_scopes.jacobian_scopes import encode
 from tl_scopes.kernel import pull_back, read_outs, top_predictions
 from tl_scopes.matrix import AttributionMatrix
 from tl_scopes.memory import Memory, Run
-from tl_scopes.model import LensModel, ModelState, compute_dtype, model_state
+from tl_scopes.model import LensModel, ModelState, compute_dtype, hooked, model_state
 from tl_scopes.options import Capture, capture_options
 from tl_scopes.prompts import EncodedPrompt, Token, token_strings
 from tl_scopes.scores import row_norms
@@ -233,9 +233,8 @@ def _block(
 
 
 def _last_attention(model: LensModel) -> str | None:
-    """The hook after the last attention, if positions are known to be alone from there on: a user's hook may mix them."""
-    hooked = any(point.fwd_hooks or point.bwd_hooks for point in model.hook_dict.values())
-    return None if hooked else f"blocks.{model.cfg.n_layers - 1}.hook_resid_mid"
+    """The hook after the last attention; None on a hooked model, whose hooks may mix positions after it."""
+    return None if hooked(model) else f"blocks.{model.cfg.n_layers - 1}.hook_resid_mid"
 
 
 def _after_last_attention(
@@ -249,25 +248,29 @@ def _after_last_attention(
 ) -> tuple[Float[Tensor, "read d_model"], Float[Tensor, "row d_model"]]:
     """Where each explained position begins to be alone in the graph, and all rows of V pulled back to there.
 
-    The i-th rows of all positions share a cotangent. Where the graph has no such place (attention and MLP side by side) it
-    is the final hidden state, with V as it is.
+    The i-th rows of every other position share a cotangent, so that a model that mixes neighbours after its last attention
+    (a token shift) is seen. There, and where the graph has no such place (attention and MLP side by side), it is the final
+    hidden state, with V as it is.
     """
     cut = run.activations.get(mid) if mid else None
     if cut is None or not _separates(cut, run.hidden):
         return run.hidden, torch.cat(list(V))
-    together = V[0].new_zeros(max(map(len, V)), *run.hidden.shape)
-    for n, of_position in enumerate(V):
+    rank, colours = max(map(len, V)), min(2, len(V))
+    together = V[0].new_zeros(rank, colours, *run.hidden.shape)
+    for n, v in enumerate(V):
         # Each row at its own power of two: a common scale would flush small rows to 0 in float16.
-        together[: len(of_position), n] = torch.ldexp(of_position, -_exponents(of_position))
-    parts = []
-    for (pulled,) in pull_back(run.hidden, [cut], together, capture, call, retain_graph=True, at_once=at_once):
-        parts.append(pulled[:, 0, columns])
-        if bool(pulled.count_nonzero() > parts[-1].count_nonzero()):
-            raise ValueError(f"{call}: this model's last MLP mixes positions, so its rows cannot share a forward")
-    alone = torch.cat(parts)
-    return cut[0, columns], torch.cat(
-        [torch.ldexp(alone[: len(v), n], _exponents(v).to(alone.device)) for n, v in enumerate(V)]
-    )
+        together[: len(v), n % colours, n] = torch.ldexp(v, -_exponents(v))
+    of_colour = [columns[colour::colours] for colour in range(colours)]
+    parts: list[Tensor] = []
+    cotangents = together.flatten(0, 1)
+    for (pulled,) in pull_back(run.hidden, [cut], cotangents, capture, call, retain_graph=True, at_once=at_once):
+        for row in pulled[:, 0]:
+            if bool(row.count_nonzero() > row[of_colour[len(parts) % colours]].count_nonzero()):
+                return run.hidden, torch.cat(list(V))
+            parts.append(row[columns])
+    alone = torch.stack(parts).reshape(rank, colours, len(V), -1)
+    rows = torch.cat([alone[: len(v), n % colours, n] for n, v in enumerate(V)])
+    return cut[0, columns], torch.ldexp(rows, torch.cat([_exponents(v) for v in V]).to(rows.device))
 
 
 def _exponents(rows: Float[Tensor, "k d_model"]) -> Int[Tensor, "k 1"]:

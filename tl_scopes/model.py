@@ -118,6 +118,22 @@ def feeds_a_branch(model: LensModel, name: str) -> bool:
     return name.endswith(".hook_resid_mid") and class_kind(model) == "TransformerBridge"
 
 
+def hooked(model: LensModel) -> bool:
+    """Is any hook, TransformerLens' or torch's, on any part of the model? A bridge's own do not count."""
+    points = set(model.hook_dict.values())
+    return any(
+        module in points or not str(getattr(hook, "__module__", None)).startswith("transformer_lens.")
+        for module in model.modules()
+        for hooks in (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            module._backward_hooks,
+            module._backward_pre_hooks,
+        )
+        for hook in hooks.values()
+    )
+
+
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Where norms, softmax and Fisher information are computed: float64 stays, all else is float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
