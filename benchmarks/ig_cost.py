@@ -25,10 +25,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 import tl_scopes as tls
+from tl_scopes.call_form import encode
 from tl_scopes.demo import CORPORA, DEMO_PATH, examples
 from tl_scopes.directions import Semantic
 from tl_scopes.interventions import repeated, run_changed
-from tl_scopes.jacobian_scopes import encode
 from tl_scopes.model import LensModel
 from tl_scopes.options import DEFAULT_BATCH
 from tl_scopes.paths import along

@@ -105,6 +105,15 @@ def test_modules_are_as_they_were_also_after_an_error(name: str) -> None:
         assert block.__dict__ == before
 
 
+def test_a_second_derivative_is_refused_instead_of_wrong() -> None:
+    x = torch.linspace(-1, 1, 5).requires_grad_(True)
+    block = module("gelu_new")
+    with slopes_only([block]):
+        (slope,) = torch.autograd.grad(block(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
 def test_a_forward_without_a_graph_is_left_alone() -> None:
     block = module("gelu_new")
     before = dict(block.__dict__)

@@ -108,6 +108,27 @@ def test_directions_of_all_positions_go_back_together_to_the_last_attention(kind
     assert oracles.relative_error(together, alone) < 1e-12
 
 
+def test_rows_of_very_different_size_share_a_cotangent_in_float16() -> None:
+    """Variances of the predicted number span many powers of ten: a common scale would flush the small rows to 0."""
+    values = {token: float(token - 70) for token in range(70, 160)}
+    models = {}
+    for dtype in (torch.float16, torch.float64):
+        models[dtype] = families.build("gpt2", "bridge", dtype, fresh=True).model
+        with torch.no_grad():
+            models[dtype].unembed.original_component.weight.mul_(5)
+    tokens = families.prompt_tokens(24)
+    wide = tls.attribution_matrix(
+        models[torch.float64], tokens, method="moment", moment="variance", values=values
+    ).scores
+    half = tls.attribution_matrix(
+        models[torch.float16], tokens, method="moment", moment="variance", values=values
+    ).scores
+    sizes = wide.amax(1)
+    assert float(sizes.max() / sizes.min()) > 1e4
+    for row, exact in zip(half, wide, strict=True):
+        assert oracles.relative_error(row.double(), exact) < 0.1
+
+
 def test_only_what_every_path_passes_separates() -> None:
     x = torch.ones(3, requires_grad=True)
     cut = x * 2
@@ -210,6 +231,8 @@ def test_a_saved_matrix_comes_back_bit_for_bit(dtype: torch.dtype, tmp_path) -> 
     before = tls.attribution_matrix(model, TOKENS, method="fisher", positions=[7, 2, -1]).without("sinks")
     after = tls.AttributionMatrix.load(before.save(tmp_path / "matrix.json"))
     assert after.scores.dtype == dtype
+    half = dataclasses.replace(before, scores=before.scores.bfloat16())
+    assert torch.equal(tls.AttributionMatrix.from_dict(half.to_dict()).scores, half.scores)
     for field in dataclasses.fields(before):
         one, other = getattr(before, field.name), getattr(after, field.name)
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, field.name

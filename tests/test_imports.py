@@ -18,7 +18,7 @@ LAYERS = {
     "saved": 0, "scores": 0, "shown": 0, "statistics": 0, "words": 0,
     "model": 1, "activations": 1, "checkpointing": 2, "capture": 2, "memory": 2,
     "prompts": 2, "directions": 2, "information": 2, "explananda": 2, "moments": 2, "loading": 2,
-    "options": 2, "sink_positions": 3, "attention_share": 3, "kernel": 3,
+    "options": 2, "call_form": 3, "sink_positions": 3, "attention_share": 3, "kernel": 3,
     "jacobian_scopes": 4, "check": 4, "every_target": 4, "spectrum": 4, "distribution_scopes": 4,
     "explained": 5, "verification": 5, "patching": 5, "substitution": 5, "features": 4,
     "layers": 5, "sink_result": 0, "patch_result": 0, "sinks": 5,

@@ -318,24 +318,27 @@ def test_free_memory_of_this_machine_is_known() -> None:
 
 
 @pytest.mark.slow
-def test_a_matrix_stays_within_its_budget_and_keeps_its_numbers(kind: str) -> None:
+@pytest.mark.parametrize("options", [{}, {"method": "fisher", "rank": 4}], ids=["semantic", "fisher"])
+def test_a_matrix_stays_within_its_budget_and_keeps_its_numbers(kind: str, options: dict[str, Any]) -> None:
     lens = families.build("gpt2", kind).model
     tokens = families.prompt_tokens(48)
-    expected = tls.attribution_matrix(lens, tokens).scores
+    expected = tls.attribution_matrix(lens, tokens, **options).scores
     with differentiable(lens):
         plan = planner(lens)
         tight, least = plan.peak(Run(1, 48, 3)), plan.peak(Run(1, 48, 1, 1, True))
     for budget in (tight, least):
-        tls.attribution_matrix(lens, tokens, memory_budget=budget)  # the measuring runs, as long as the text here
+        tls.attribution_matrix(
+            lens, tokens, memory_budget=budget, **options
+        )  # measures, on runs as long as the text here
         with memory._BytesAlive() as watch:
-            found = tls.attribution_matrix(lens, tokens, memory_budget=budget).scores
+            found = tls.attribution_matrix(lens, tokens, memory_budget=budget, **options).scores
         assert oracles.relative_error(found, expected) < 1e-9
         assert max(watch.timeline) < 1.25 * budget
     with memory._BytesAlive() as watch:
-        tls.attribution_matrix(lens, tokens)
+        tls.attribution_matrix(lens, tokens, **options)
     assert max(watch.timeline) > WITHIN * tight
     with pytest.raises(ValueError, match="attribution_matrix: a run on 48 tokens"):
-        tls.attribution_matrix(lens, tokens, memory_budget=least // 2)
+        tls.attribution_matrix(lens, tokens, memory_budget=least // 2, **options)
 
 
 @pytest.mark.parametrize("budget", [0, -1, True])

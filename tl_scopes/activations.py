@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 WRITTEN_OUT = frozenset(
     {
@@ -46,6 +47,7 @@ class _BySlope(torch.autograd.Function):
         return y.detach()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         """``g f'(x)``."""
         (gradient,) = gradients

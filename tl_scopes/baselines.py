@@ -28,6 +28,7 @@ from einops import reduce
 from torch import Tensor
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.call_form import encode, one_or_many
 from tl_scopes.directions import Explanandum, Semantic
 from tl_scopes.interventions import (
     LogProb,
@@ -41,7 +42,6 @@ from tl_scopes.interventions import (
     run_changed,
     says_target,
 )
-from tl_scopes.jacobian_scopes import encode, one_or_many
 from tl_scopes.model import LensModel
 from tl_scopes.paths import integrate_path, path_baseline
 from tl_scopes.precision import wide

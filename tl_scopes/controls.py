@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.call_form import encode, one_or_many
 from tl_scopes.capture import differentiable, forward_pass
 from tl_scopes.interventions import (
     Ablation,
@@ -36,7 +37,6 @@ from tl_scopes.interventions import (
     says_target,
     substitutes,
 )
-from tl_scopes.jacobian_scopes import encode, one_or_many
 from tl_scopes.model import LensModel
 from tl_scopes.prompts import Prompt, Target, encode_targets, pad_right
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.call_form import encode, one_or_many
 from tl_scopes.capture import NamesFilter
 from tl_scopes.information import TotalInformation
-from tl_scopes.jacobian_scopes import encode, one_or_many
 from tl_scopes.kernel import explain
 from tl_scopes.model import LensModel
 from tl_scopes.moments import Moment, number_tokens

@@ -21,11 +21,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from tl_scopes.call_form import encode
 from tl_scopes.capture import ForwardPass, differentiable, forward_pass
 from tl_scopes.directions import Explanandum, Rows
 from tl_scopes.explananda import Keywords, Method, named_explananda
 from tl_scopes.information import TotalInformation
-from tl_scopes.jacobian_scopes import encode
 from tl_scopes.kernel import pull_back, read_outs, top_predictions
 from tl_scopes.matrix import AttributionMatrix
 from tl_scopes.memory import Memory, Run
@@ -95,9 +95,10 @@ def attribution_matrix(
             positions outside the prompt; no way to run fits the memory.
         TypeError: a list of prompts.
 
-    Cost: 6 forwards on prefixes of the prompt (more under a tight budget) and one vector-Jacobian product per row of V; the
-        largest tensors are the graph of one prefix and the gradients of up to 12 rows. Fisher's passes over the unembedding
-        are shared by 8 positions.
+    Cost: 6 forwards on prefixes of the prompt (more under a tight budget) and one vector-Jacobian product per row of V, the
+        part after the last attention shared by a block's positions; the largest tensors are the graph of one prefix and the
+        gradients of up to 12 rows. Where F is not built (large models), up to 8 positions of a block share the passes of
+        their Fisher searches over the unembedding.
 
     >>> matrix = attribution_matrix(model, "German: der Hund sieht die Katze. English: the dog")
     >>> matrix.scores.shape == (len(matrix.tokens), len(matrix.tokens))

@@ -21,64 +21,20 @@ Example::
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from torch import Tensor
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.call_form import encode, one_or_many
 from tl_scopes.capture import Y_HOOK, NamesFilter
 from tl_scopes.directions import Contrast, Direction, Fisher, Semantic, Temperature
 from tl_scopes.explananda import Keywords, Method, named_explananda
 from tl_scopes.kernel import explain
-from tl_scopes.model import LensModel, refuse_unusable, require_lens_model
+from tl_scopes.model import LensModel
 from tl_scopes.options import capture_options
-from tl_scopes.prompts import EncodedPrompt, Prompt, Target, Token, encode_prompts, encode_targets
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-@runtime_checkable
-class Scope(Protocol[P, R]):
-    """Typing of a scope: one prompt gives one result, a list gives a list."""
-
-    @overload
-    def __call__(self, model: LensModel, prompt: str | Tensor, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    @overload
-    def __call__(
-        self, model: LensModel, prompt: list[str] | list[Tensor], *args: P.args, **kwargs: P.kwargs
-    ) -> list[R]: ...
-
-
-def one_or_many(scope: Callable[Concatenate[LensModel, Prompt, P], list[R]]) -> Scope[P, R]:
-    """Unwrap the result when the caller gave a single prompt."""
-
-    @functools.wraps(scope)
-    def call(model: LensModel, prompt: Prompt, *args: P.args, **kwargs: P.kwargs) -> Any:
-        results = scope(model, prompt, *args, **kwargs)
-        return results[0] if isinstance(prompt, str | Tensor) else results
-
-    signature = inspect.signature(scope)
-    one = str(signature.return_annotation).removeprefix("list[").removesuffix("]")
-    call.__signature__ = signature.replace(return_annotation=f"{one} | list[{one}]")  # type: ignore[attr-defined]
-    return cast("Scope[P, R]", call)
-
-
-def encode(
-    model: LensModel,
-    prompt: Prompt,
-    pos: int | Sequence[int],
-    prepend_bos: bool | None,
-    call: str,
-    argument: str = "prompt",
-) -> tuple[LensModel, list[EncodedPrompt]]:
-    """Check the model, then the prompts; errors name the caller's ``argument``."""
-    checked = require_lens_model(model, call)
-    refuse_unusable(checked, call)
-    return checked, encode_prompts(checked, prompt, pos=pos, prepend_bos=prepend_bos, call=call, argument=argument)[0]
+from tl_scopes.prompts import Prompt, Target, Token, encode_targets
 
 
 @one_or_many

@@ -30,10 +30,10 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_scopes.call_form import encode, one_or_many
 from tl_scopes.capture import Y_HOOK, NamesFilter
 from tl_scopes.explananda import Keywords, Method, named_explananda
 from tl_scopes.inside import HeadInfluence, LayerInfluence
-from tl_scopes.jacobian_scopes import encode, one_or_many
 from tl_scopes.kernel import explain_inside
 from tl_scopes.model import LensModel, block_hooks, residual_hooks
 from tl_scopes.options import Tap, capture_options

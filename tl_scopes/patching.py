@@ -26,10 +26,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.call_form import encode
 from tl_scopes.capture import Y_HOOK, attached, differentiable, forward_pass, require_hook
 from tl_scopes.explained import Explained, explained_by
 from tl_scopes.interventions import Reading, prompt_generator
-from tl_scopes.jacobian_scopes import encode
 from tl_scopes.kernel import pull_back
 from tl_scopes.model import LensModel, compute_dtype, forward_options, nothing_kept, source_device
 from tl_scopes.options import Capture

@@ -23,10 +23,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes import prompts as _prompts
+from tl_scopes.call_form import encode, one_or_many
 from tl_scopes.capture import require_hook
 from tl_scopes.directions import Explanandum, Semantic
 from tl_scopes.interventions import Change, repeated, rows_per_forward, run_changed, says_target, substitutes
-from tl_scopes.jacobian_scopes import encode, one_or_many
 from tl_scopes.model import LensModel, model_state
 from tl_scopes.precision import wide
 from tl_scopes.prompts import EncodedPrompt, Prompt, Target, encode_targets

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 S = TypeVar("S", bound="Saved")
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DTYPES = {str(t).removeprefix("torch."): t for t in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
 
 
 def plain(value: Any) -> Any:
-    """The JSON-ready form of a tensor, set, mapping, sequence or result; all else as it is."""
+    """The JSON-ready form of a tensor, set, mapping, tuple or result, one level deep; all else as it is."""
     if isinstance(value, Tensor):
         return value.tolist()
     if isinstance(value, frozenset):

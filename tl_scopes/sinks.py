@@ -20,8 +20,8 @@ from torch import Tensor
 
 from tl_scopes.attention_share import attention_ratio, mass_on, received_attention
 from tl_scopes.attribution import Attribution
+from tl_scopes.call_form import encode, one_or_many
 from tl_scopes.explananda import Keywords, Method, named_explananda, reads
-from tl_scopes.jacobian_scopes import encode, one_or_many
 from tl_scopes.kernel import explain
 from tl_scopes.model import LensModel, block_hooks, compute_dtype, residual_hooks
 from tl_scopes.options import capture_options

@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from tl_scopes.call_form import encode
 from tl_scopes.capture import differentiable, forward_pass
 from tl_scopes.directions import require_rank
-from tl_scopes.jacobian_scopes import encode
 from tl_scopes.kernel import read_outs
 from tl_scopes.model import LensModel, model_state
 from tl_scopes.precision import wide

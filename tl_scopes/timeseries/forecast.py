@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from tl_scopes.attribution import Attribution
+from tl_scopes.call_form import encode as encode_prompts
 from tl_scopes.directions import Explanandum, ReadOut, Rows
 from tl_scopes.explananda import Keywords, named_explananda
-from tl_scopes.jacobian_scopes import encode as encode_prompts
 from tl_scopes.kernel import explain
 from tl_scopes.model import LensModel, ModelState, model_state
 from tl_scopes.moments import LEAST_MASS, Moment

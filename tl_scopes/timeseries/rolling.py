@@ -16,9 +16,9 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
+from tl_scopes.call_form import encode as encode_prompts
 from tl_scopes.capture import differentiable, forward_pass
 from tl_scopes.every_target import attribution_matrix
-from tl_scopes.jacobian_scopes import encode as encode_prompts
 from tl_scopes.kernel import read_outs
 from tl_scopes.matrix import AttributionMatrix
 from tl_scopes.model import LensModel
