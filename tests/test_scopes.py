@@ -513,3 +513,54 @@ def test_the_stream_between_attention_and_mlp_is_read_whole_or_not_at_all(kind: 
     for call in (tls.semantic_scope, tls.integrated_gradients, tls.attribution_matrix):
         with pytest.raises(ValueError, match=r"hook_resid_mid'\): on a TransformerBridge .* grads_at="):
             call(model, TOKENS, at=name)
+
+
+@pytest.mark.families("gpt2", "llama")
+@pytest.mark.filterwarnings("ignore:A forward hook edited hook_scale")
+def test_a_gradient_at_a_hook_is_the_effect_of_what_a_hook_there_gives_back(pair: Pair) -> None:
+    """By central differences through TransformerLens' own hooks: of one branch where a bridge's hook is on a branch."""
+    model = families.build(pair.family, pair.kind).model
+    fires = [n for n in model.run_with_cache(TOKENS[None])[1] if n.startswith(("blocks.0.", "ln_final."))]
+    whole_stream = {"blocks.0.hook_resid_mid"} if pair.kind == "bridge" else set()
+    thrice = {"blocks.0.ln1.hook_normalized", "blocks.0.ln1.hook_scale"} if pair.kind == "hooked" else set()
+    generator = torch.Generator().manual_seed(0)
+    h = 1e-3  # no smaller: Hugging Face's softmax is in float32
+    for name in sorted({*fires} - whole_stream - thrice):
+        cache = tls.semantic_scope(model, TOKENS, target=TARGET, grads_at=name, cache=name).cache
+        step = torch.randn(cache[name].shape, dtype=torch.float64, generator=generator)
+        there = [logit(model, name, by * step) for by in (h, -h)]
+        measured = (there[0] - there[1]) / (2 * h)
+        assert float((cache[f"{name}_grad"] * step).sum()) == pytest.approx(measured, rel=1e-3, abs=1e-3), name
+    for name in thrice:
+        with pytest.raises(ValueError, match=r"grads_at='blocks\.0\.ln1\..* fires more than once"):
+            tls.semantic_scope(model, TOKENS, target=TARGET, grads_at=name)
+        if name.endswith("normalized"):
+            with pytest.raises(ValueError, match=r"\(at='blocks\.0\.ln1\..* fires more than once"):
+                tls.semantic_scope(model, TOKENS, target=TARGET, at=name)
+
+
+def logit(model: nn.Module, name: str, step: Tensor) -> float:
+    """The target's logit with ``step`` added at the hook."""
+    with torch.no_grad():
+        logits = model.run_with_hooks(TOKENS[None], fwd_hooks=[(name, lambda activation, hook: activation + step)])
+    return float(logits[0, -1, TARGET])
+
+
+@pytest.mark.families("llama")
+def test_a_score_at_a_branch_does_not_depend_on_what_else_is_kept(pair: Pair) -> None:
+    """On a bridge the branches share the tensor that goes into them; its gradient is not that of one branch."""
+    model = families.build(pair.family, pair.kind).model
+    here = {"bridge": ("mlp.gate.hook_in", "attn.q.hook_in", "ln2.hook_in"), "hooked": ("ln2.hook_normalized",)}
+    for name in here[pair.kind]:
+        at = f"blocks.1.{name}"
+        alone = tls.jacobian_scope(model, TOKENS, direction=ONES, at=at)
+        beside = tls.jacobian_scope(model, TOKENS, direction=ONES, at=at, grads_at="blocks.0.hook_resid_pre")
+        assert relative_error(beside.scores, alone.scores) < 1e-9, name
+
+
+def test_the_whole_stream_after_attention_also_where_nothing_lies_above(kind: str) -> None:
+    model, name = families.build("gpt2", kind).model, "blocks.1.hook_resid_mid"
+    above = tls.semantic_scope(model, TOKENS, target=TARGET, grads_at=name).cache
+    beside = tls.semantic_scope(model, TOKENS, target=TARGET, grads_at=name, at="blocks.1.hook_mlp_out").cache
+    assert relative_error(beside[f"{name}_grad"], above[f"{name}_grad"]) < 1e-9
+    assert set(beside) == set(above), "what the graph begins at is not in the cache"

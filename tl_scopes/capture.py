@@ -26,7 +26,15 @@ from torch import Tensor
 
 from tl_scopes.activations import slopes_only
 from tl_scopes.checkpointing import checkpointed_blocks
-from tl_scopes.model import LensModel, feeds_a_branch, forward_options, model_state, nothing_kept, source_device
+from tl_scopes.model import (
+    LensModel,
+    before_the_fork,
+    feeds_a_branch,
+    forward_options,
+    model_state,
+    nothing_kept,
+    source_device,
+)
 
 if TYPE_CHECKING:
     from transformer_lens import ActivationCache
@@ -149,6 +157,7 @@ class _Taps:
         self.rows, self.columns = rows, columns
         self.got: dict[str, Tensor] = {}
         self.picked: dict[str, Tensor] = {}
+        self.repeated: set[str] = set()
         self._leaves: dict[str, Tensor] = {}
         self._stand_ins: dict[Hook, Hook] = {}
 
@@ -162,17 +171,22 @@ class _Taps:
         self._stand_ins[hook] = lambda activation, hook: None
         return hook
 
-    def differentiate(self, name: str) -> Hook:
-        """Record the activation on the graph; begin the graph here if there is none yet."""
-        got, leaves = self.got, self._leaves
+    def differentiate(self, name: str, whole: bool = False) -> Hook:
+        """Record the activation on the graph; begin the graph here if there is none yet.
+
+        What is recorded is what goes on from this hook, and not what a branch beside it takes; ``whole`` records both.
+        """
+        got, leaves, repeated = self.got, self._leaves, self.repeated
 
         def hook(activation: Tensor, hook: Any) -> Tensor:
+            repeated.update({name} & got.keys())
             if not activation.requires_grad:
                 # A copy goes on, so that a user's in-place edit further down never meets a leaf.
                 got[name] = leaves[name] = activation.detach().requires_grad_(True)
                 return leaves[name].clone()
-            got.setdefault(name, activation)
-            return activation  # on the bridge, q/k/v/z are off the path unless the hook returns them
+            mine = activation if whole else activation.view_as(activation)
+            got.setdefault(name, mine)
+            return mine  # on the bridge, q/k/v/z are off the path unless the hook returns them
 
         self._stand_ins[hook] = lambda activation, hook: leaves[name].clone() if name in leaves else activation
         return hook
@@ -276,8 +290,11 @@ def forward_pass(
     device = source_device(model)
     taps = _Taps(torch.arange(len(tokens), device=device) if rows is None else rows.to(device), read.to(device))
     differentiated = dict.fromkeys((source, *grads))
-    hooks = [(name, taps.differentiate(name)) for name in differentiated]
-    hooks += [(name, taps.observe(name)) for name in dict.fromkeys(cached) if name not in differentiated]
+    # Where a bridge's stream forks before its hook, the graph begins further up, or it would miss the other branch.
+    whole = [name for name in differentiated if feeds_a_branch(model, name)]
+    above = [name for name in map(before_the_fork, whole) if name not in differentiated]
+    hooks = [(name, taps.differentiate(name, name in whole)) for name in (*differentiated, *above)]
+    hooks += [(name, taps.observe(name)) for name in dict.fromkeys(cached) if name not in (*differentiated, *above)]
     if target != Y_HOOK:
         hooks.append((target, taps.pick("hidden", _by_position(tokens.shape, target, call))))
     hooks += [(Y_HOOK, taps.read_out), (RAW_LOGITS_HOOK, taps.raw)]
@@ -300,6 +317,13 @@ def forward_pass(
         raise ValueError(
             f"{call}: hook point {silent[0]!r} exists but did not fire in this model's forward; choose another"
         )
+    if taps.repeated:
+        name = min(taps.repeated)
+        raise ValueError(
+            f"{call}({'at' if name == source else 'grads_at'}={name!r}): this hook fires more than once in a forward "
+            "(HookedTransformer normalizes its input for queries, keys and values apart), so that no one activation is the "
+            "one there. Use a hook before or after it, such as 'blocks.0.hook_resid_pre' or 'blocks.0.attn.hook_v'"
+        )
     x = taps.got[source]
     if x.ndim != 3 or x.shape[:2] != tokens.shape or x.shape[2] != model.cfg.d_model:
         raise ValueError(
@@ -313,7 +337,7 @@ def forward_pass(
         hidden=taps.picked.get("hidden", taps.picked["y"]),
         logits=logits[0].detach(),
         slope=_read_out_slope(taps.picked["raw_logits"], logits),
-        activations=taps.got,
+        activations={name: activation for name, activation in taps.got.items() if name not in above or name in cached},
     )
 
 

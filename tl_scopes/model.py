@@ -118,6 +118,11 @@ def feeds_a_branch(model: LensModel, name: str) -> bool:
     return name.endswith(".hook_resid_mid") and class_kind(model) == "TransformerBridge"
 
 
+def before_the_fork(name: str) -> str:
+    """The hook of the same block where a stream that :func:`feeds_a_branch` is still whole."""
+    return name.replace("hook_resid_mid", "hook_resid_pre")
+
+
 def hooked(model: LensModel) -> bool:
     """Is any hook, TransformerLens' or torch's, on any part of the model? A bridge's own do not count."""
     points = set(model.hook_dict.values())
