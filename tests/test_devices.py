@@ -1,19 +1,24 @@
 """Invariant: the scores on an accelerator are those on the CPU, and nothing is left on the wrong device.
 
-Machines without a CUDA device skip all but the float64 rule, whose one place is checked in the source as well: Apple's
-MPS has no float64, and code that forgot would fail there only.
+A device made of the CPU (`elsewhere`) shows it on any machine: there a tensor left on the wrong device is an error, as on a
+GPU. Machines without a CUDA device skip what needs a real one. That float64 is made in one place is checked in the source:
+Apple's MPS has none, and code that forgot would fail there only.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import families
 import oracles
 import pytest
 import torch
+from elsewhere import FIRST, SECOND, move, reachable
+from torch import Tensor
 
 import tl_scopes as tls
 from tl_scopes import precision
@@ -40,7 +45,7 @@ def test_a_device_without_float64_is_left_for_the_cpu(monkeypatch: pytest.Monkey
     assert precision.wide(half).device.type == "meta"
     assert precision.wide(torch.ones(2)).dtype == torch.float64
     monkeypatch.setattr(precision, "WITHOUT_FLOAT64", ("meta",))
-    moved: list[torch.Tensor] = []
+    moved: list[Tensor] = []
     monkeypatch.setattr(
         torch.Tensor, "cpu", lambda self: moved.append(self) or torch.zeros(self.shape, dtype=self.dtype)
     )
@@ -49,14 +54,11 @@ def test_a_device_without_float64_is_left_for_the_cpu(monkeypatch: pytest.Monkey
     assert len(moved) == 2
 
 
-# -- CUDA --------------------------------------------------------------------------------------------
-
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+# -- every call, wherever the model is ---------------------------------------------------------------
 
 
-def every_scope(model: Any) -> dict[str, torch.Tensor]:
-    """Scores of every scope on both paths of the eigensolver."""
+def every_scope(model: Any) -> dict[str, Tensor]:
+    """Scores of every scope."""
     scores = {name: attr.scores for name, attr in tls.scopes(model, TOKENS, foil=FOIL, methods=METHODS).items()}
     scores["batch"] = tls.semantic_scope(model, [TOKENS, TOKENS[:5]], target=7)[1].scores
     scores["rank 4"] = tls.fisher_scope(model, TOKENS, rank=4).scores
@@ -64,12 +66,120 @@ def every_scope(model: Any) -> dict[str, torch.Tensor]:
     scores["exact"] = tls.total_information(model, TOKENS, method="exact").scores
     scores["moment"] = tls.moment_scope(model, TOKENS, values={5: 1.0, 6: 2.0, 7: 4.0}).scores
     scores["matrix"] = tls.attribution_matrix(model, TOKENS).scores
+    scores["matrix of rank 2"] = tls.attribution_matrix(model, TOKENS, method="fisher", rank=2).scores
     scores["checkpointed"] = tls.semantic_scope(model, TOKENS, target=7, checkpoint=True).scores
     scores["eigenvalues"] = tls.fisher_spectrum(model, TOKENS, k=3).eigenvalues
+    direction = torch.linspace(-1, 1, families.D_MODEL, dtype=torch.float64)
+    within = tls.jacobian_scope(
+        model, TOKENS, direction=direction, target_hook="blocks.0.hook_resid_post", cache=True, keep_gradient=True,
+        grads_at="blocks.0.hook_resid_pre",
+    )  # fmt: skip
+    scores["within"], scores["gradient"] = within.scores, within.gradient
+    scores["gradient kept"] = within.cache["blocks.0.hook_resid_pre_grad"].cpu()
+    return scores
+
+
+def everything_around(model: Any) -> dict[str, Tensor]:
+    """What stands beside the scopes: baselines, paths, follow-up, interventions, sinks."""
+    attr = tls.semantic_scope(model, TOKENS, target=7)
+    baselines = (tls.integrated_gradients, tls.smoothgrad, tls.leave_one_out, tls.input_x_gradient, tls.gradient_norm)
+    scores = {method.__name__: method(model, TOKENS, target=7).scores for method in baselines}
+    scores["rollout"] = tls.attention_rollout(model, TOKENS).scores
+    scores["layers"] = tls.layer_influence(model, TOKENS, target=7).scores
+    scores["heads"] = tls.head_influence(model, TOKENS, target=7).scores
+    scores["path"] = tls.ig_path(model, TOKENS, target=7).grad_norms
+    patched = tls.patch_top(model, TOKENS, TOKENS.roll(1), attr, k=2)
+    scores["patched"] = torch.cat([patched.cells, patched.random], 1)
+    scores["verified"] = tls.verify(model, attr).measured
+    tls.substitutions(model, attr)
+    tls.attention_sinks(model, TOKENS)
+    scores["checked"] = torch.tensor([float(finding.ok) for finding in tls.check_model(model).findings])
     return scores
 
 
 METHODS = ("semantic", "contrast", "fisher", "temperature")
+
+
+# -- a device made of the CPU ------------------------------------------------------------------------
+
+
+def test_the_device_made_of_the_cpu_tells_devices_apart() -> None:
+    with reachable():
+        one, two = torch.ones(3, device=FIRST), torch.ones(3).to(SECOND)
+        assert (one.device, two.device, (one * 2).device) == (FIRST, SECOND, FIRST)
+        assert (one + 1 + torch.tensor(2.0)).tolist() == [4, 4, 4]
+        assert one[torch.tensor([0, 1])].shape == (2,)
+        assert one.cpu().numpy().sum() == 3
+        for wrong in (
+            lambda: one + torch.ones(3),
+            lambda: one + two,
+            lambda: torch.cat([one, torch.ones(1)]),
+            lambda: torch.ones(3)[torch.zeros(1, dtype=torch.long, device=FIRST)],
+            lambda: one.index_put((torch.tensor([0]),), torch.ones(1)),
+        ):
+            with pytest.raises(RuntimeError, match="on the same device"):
+                wrong()
+        with pytest.raises(TypeError, match="convert"):
+            one.numpy()
+
+
+@pytest.mark.families("gpt2")
+def test_a_matrix_elsewhere_is_that_on_the_cpu(pair: families.Pair) -> None:
+    """In the fast tier; the next test goes through every call."""
+    model = families.build(pair.family, pair.kind, fresh=True).model
+    move(model)
+    model.cfg.device = FIRST
+    with reachable():
+        found = tls.attribution_matrix(model, TOKENS, method="fisher", positions=[3, -1]).scores
+    expected = tls.attribution_matrix(pair.model, TOKENS, method="fisher", positions=[3, -1]).scores
+    assert oracles.relative_error(found, expected) < 1e-12
+
+
+@pytest.mark.slow
+@pytest.mark.families("gpt2", "gemma2")
+@pytest.mark.parametrize("solver", ["dense", "iterative"])
+def test_scores_elsewhere_are_those_on_the_cpu(pair: families.Pair, solver: str, monkeypatch: Any) -> None:
+    if solver == "iterative":
+        monkeypatch.setattr("tl_scopes.fisher.DENSE_COST", 0)
+    model = families.build(pair.family, pair.kind, fresh=True).model
+    move(model)
+    model.cfg.device = FIRST
+    calls = [every_scope] if solver == "iterative" else [every_scope, everything_around]
+    for call in calls:
+        expected = call(pair.model)
+        with reachable():
+            found = call(model)
+        for name, scores in found.items():
+            assert scores.device.type == "cpu", name
+            assert oracles.relative_error(scores, expected[name]) < 1e-12, name
+    with reachable():
+        attr = tls.semantic_scope(model, TOKENS.to(FIRST), target=7, keep_gradient=True)
+    assert attr.gradient.device.type == attr.tokens.device.type == "cpu"
+    assert {parameter.device for parameter in model.parameters()} == {FIRST}
+
+
+@pytest.mark.slow
+def test_a_bridge_spread_over_two_devices_gives_the_same_scores() -> None:
+    """By accelerate's ``dispatch_model``, as ``device_map=`` does it."""
+    pair = families.build("llama", "bridge")
+    where = {"model.embed_tokens": FIRST, "model.rotary_emb": FIRST, "model.layers.0": FIRST, "lm_head": FIRST}
+    where |= {"model.layers.1": SECOND, "model.norm": SECOND}
+    with reachable():
+        hf = copy.deepcopy(pair.hf)
+        move(hf, lambda name: SECOND if name.startswith(("model.layers.1", "model.norm")) else FIRST)
+        spread = accelerate.dispatch_model(hf, where, force_hooks=True)
+        model = families.TransformerBridge.boot_transformers("tiny", hf_model=spread, tokenizer=pair.tokenizer)
+        assert {parameter.device for parameter in model.parameters()} == {FIRST, SECOND}
+        found = every_scope(model)
+    expected = every_scope(pair.model)
+    for name, scores in found.items():
+        assert oracles.relative_error(scores, expected[name]) < 1e-12, name
+
+
+# -- CUDA --------------------------------------------------------------------------------------------
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 
 
 @pytest.mark.gpu
@@ -79,16 +189,15 @@ METHODS = ("semantic", "contrast", "fisher", "temperature")
 def test_scores_on_cuda_are_those_on_the_cpu(pair: families.Pair, solver: str, monkeypatch: Any) -> None:
     if solver == "iterative":
         monkeypatch.setattr("tl_scopes.fisher.DENSE_COST", 0)
-    expected = every_scope(pair.model)
     model = families.build(pair.family, pair.kind, fresh=True).model.to("cuda")
-    found = every_scope(model)
-    for name, scores in found.items():
-        assert scores.device.type == "cpu", name
-        assert oracles.relative_error(scores, expected[name]) < 1e-5, name
+    for call in (every_scope, everything_around):
+        expected, found = call(pair.model), call(model)
+        for name, scores in found.items():
+            assert scores.device.type == "cpu", name
+            assert oracles.relative_error(scores, expected[name]) < 1e-5, name
     attr = tls.semantic_scope(model, TOKENS, target=7, keep_gradient=True)
     assert attr.gradient.device.type == attr.tokens.device.type == "cpu"
     assert {parameter.device.type for parameter in model.parameters()} == {"cuda"}
-    assert tls.check_model(model).ok
 
 
 @pytest.mark.gpu
@@ -118,7 +227,6 @@ def test_memory_on_cuda_is_counted_and_estimated(kind: str) -> None:
 @two
 def test_a_model_spread_over_two_devices_gives_the_same_scores() -> None:
     pair = families.build("llama", "bridge")
-    import accelerate
     from transformers import AutoModelForCausalLM
 
     hf = AutoModelForCausalLM.from_config(pair.hf.config, attn_implementation="eager").double()
