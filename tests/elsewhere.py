@@ -72,6 +72,8 @@ class Elsewhere(Tensor):
 def _run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """The operation on what is held, given back where it belongs."""
     asked = kwargs.get("device")
+    if asked is not None and _numbered(asked) != HERE and kwargs.get("generator") is not None:
+        raise RuntimeError(f"{func}: Expected a {asked} device type for generator but found cpu")
     device = _device_of(func, args, kwargs) if asked is None else _numbered(asked)
     here = dict(kwargs) if asked is None else kwargs | {"device": HERE}
     out = func(*tree_map(_held, args), **tree_map(_held, here))

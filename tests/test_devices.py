@@ -54,7 +54,7 @@ def test_a_device_without_float64_is_left_for_the_cpu(monkeypatch: pytest.Monkey
     assert len(moved) == 2
 
 
-# -- every call, wherever the model is ---------------------------------------------------------------
+# -- the same calls, wherever the model is ---------------------------------------------------------------
 
 
 def every_scope(model: Any) -> dict[str, Tensor]:
@@ -121,6 +121,8 @@ def test_the_device_made_of_the_cpu_tells_devices_apart() -> None:
                 wrong()
         with pytest.raises(TypeError, match="convert"):
             one.numpy()
+        with pytest.raises(RuntimeError, match="for generator"):
+            torch.randn(3, generator=torch.Generator(), device=FIRST)
 
 
 @pytest.mark.families("gpt2")

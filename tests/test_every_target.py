@@ -101,7 +101,8 @@ def test_directions_of_all_positions_go_back_together_to_the_last_attention(kind
     monkeypatch.setattr(every_target, "pull_back", watched)
     monkeypatch.setattr(every_target, "BLOCKS", 2)
     tls.attribution_matrix(model, TOKENS, method="fisher", rank=2)
-    # Two blocks of six positions with two rows each: of both rows one cotangent for every other position, then all rows.
+    # Two blocks of six positions with two rows each: of both rows a cotangent for the last position and one for the others,
+    # then all rows.
     assert pulled == [(rows, 6 * (block + 1)) for block in range(2) for rows in (4, 12)]
     monkeypatch.setattr(every_target, "_separates", lambda cut, end: False)
     alone = tls.attribution_matrix(model, TOKENS, method="fisher", rank=2).scores
@@ -149,7 +150,7 @@ def test_a_source_after_the_last_attention_is_that_of_the_single_call(kind: str)
 
 
 @pytest.mark.parametrize("kind", families.kinds_available())
-@pytest.mark.parametrize("by", ["hook", "torch hook", "the model: all", "the model: neighbours"])
+@pytest.mark.parametrize("by", ["hook", "torch hook", "the model: all", "the model: 1 back", "the model: 2 back"])
 def test_positions_mixed_after_the_last_attention_go_back_by_themselves(kind: str, by: str, monkeypatch) -> None:
     """By a user's hook, or by the model's own last MLP, which no family here does: as hooks that the check does not see."""
     model = families.build("gpt2", kind).model
@@ -158,12 +159,12 @@ def test_positions_mixed_after_the_last_attention_go_back_by_themselves(kind: st
     block = f"blocks.{model.cfg.n_layers - 1}"
     point = model.hook_dict[f"{block}.hook_mlp_out"]
     first_to_third = lambda x: torch.cat([x[:, :2], x[:, 2:3] + x[:, :1], x[:, 3:]], 1)  # noqa: E731
-    shift = lambda x: torch.cat([x[:, :1], x[:, 1:] + x[:, :-1]], 1)  # noqa: E731
+    back = int(by[-6]) if by.endswith("back") else 0
     handle = None
     if by == "torch hook":
         handle = model.blocks[-1].mlp.register_forward_hook(lambda module, given, out: first_to_third(out))
     else:
-        mix = shift if by.endswith("neighbours") else lambda x: x.cumsum(1)
+        mix = (lambda x: torch.cat([x[:, :back], x[:, back:] + x[:, :-back]], 1)) if back else (lambda x: x.cumsum(1))
         model.add_hook(point.name, lambda activation, hook: mix(activation))
     if by.startswith("the model"):
         monkeypatch.setattr(every_target, "_last_attention", lambda model: f"{block}.hook_resid_mid")

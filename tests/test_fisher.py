@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tl_scopes as tls
-from tl_scopes import fisher
+from tl_scopes import fisher, precision
 from tl_scopes.fisher import FisherInformation
 
 FLOAT64_RTOL = 1e-10
@@ -301,6 +301,7 @@ class ProductsOverTheVocabulary(TorchDispatchMode):
 @pytest.fixture
 def switches() -> Iterator[None]:
     yield
+    torch.set_float32_matmul_precision("highest")
     for setting in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul, torch.backends):
         setting.fp32_precision = "none"
 
@@ -317,6 +318,7 @@ def every_device() -> None:
     torch.backends.fp32_precision = "tf32"
 
 
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="an older torch has one switch")
 @pytest.mark.usefixtures("switches")
 @pytest.mark.parametrize("allow", [one_switch, one_device, every_device])
 def test_products_are_in_float32_where_the_user_allows_less(
@@ -342,6 +344,18 @@ def test_products_are_in_float32_where_the_user_allows_less(
     if allow is every_device:  # and what follows the general switch still does
         torch.backends.fp32_precision = "ieee"
         assert precisions() == ("ieee", "ieee")
+
+
+def test_an_older_torch_has_one_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda, "matmul", object())
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with precision.full_float32():
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize("rank", [1, 3])

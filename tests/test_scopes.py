@@ -530,7 +530,7 @@ def test_a_gradient_at_a_hook_is_the_effect_of_what_a_hook_there_gives_back(pair
         step = torch.randn(cache[name].shape, dtype=torch.float64, generator=generator)
         there = [logit(model, name, by * step) for by in (h, -h)]
         measured = (there[0] - there[1]) / (2 * h)
-        assert float((cache[f"{name}_grad"] * step).sum()) == pytest.approx(measured, rel=1e-3, abs=1e-3), name
+        assert float((cache[f"{name}_grad"] * step).sum()) == pytest.approx(measured, rel=5e-3, abs=5e-3), name
     for name in thrice:
         with pytest.raises(ValueError, match=r"grads_at='blocks\.0\.ln1\..* fires more than once"):
             tls.semantic_scope(model, TOKENS, target=TARGET, grads_at=name)
@@ -564,3 +564,25 @@ def test_the_whole_stream_after_attention_also_where_nothing_lies_above(kind: st
     beside = tls.semantic_scope(model, TOKENS, target=TARGET, grads_at=name, at="blocks.1.hook_mlp_out").cache
     assert relative_error(beside[f"{name}_grad"], above[f"{name}_grad"]) < 1e-9
     assert set(beside) == set(above), "what the graph begins at is not in the cache"
+
+
+def test_the_whole_stream_beside_its_branch_and_beside_a_hook_of_the_user(kind: str) -> None:
+    """On a bridge `ln2.hook_in` is the same hook point as `hook_resid_mid`."""
+    model, name = families.build("gpt2", kind).model, "blocks.0.hook_resid_mid"
+    alone = tls.semantic_scope(model, TOKENS, target=TARGET, grads_at=name).cache[f"{name}_grad"]
+    if kind == "bridge":
+        branch = "blocks.0.ln2.hook_in"
+        both = ((branch, name), (name, branch))
+        for options in (*({"grads_at": names} for names in both), {"grads_at": name, "at": branch}):
+            kept = tls.semantic_scope(model, TOKENS, target=TARGET, **options).cache[f"{name}_grad"]
+            assert relative_error(kept, alone) < 1e-9, options
+    model.add_hook(name, lambda activation, hook: activation * 1.0)
+    try:
+        if kind == "bridge":
+            with pytest.raises(ValueError, match="a hook of yours stands there"):
+                tls.semantic_scope(model, TOKENS, target=TARGET, grads_at=name)
+        else:
+            kept = tls.semantic_scope(model, TOKENS, target=TARGET, grads_at=name).cache[f"{name}_grad"]
+            assert relative_error(kept, alone) < 1e-9
+    finally:
+        model.reset_hooks()

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 WRITTEN_OUT = frozenset(
     {
@@ -47,9 +46,10 @@ class _BySlope(torch.autograd.Function):
         return y.detach()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """``g f'(x)``."""
+        """``g f'(x)``; its own derivative is not to be had, since the slope has no graph."""
+        if torch.is_grad_enabled():
+            raise RuntimeError("second derivatives through an activation that keeps its slope alone: not supported")
         (gradient,) = gradients
         (slope,) = ctx.saved_tensors
         return gradient * slope, None

@@ -290,11 +290,9 @@ def forward_pass(
     device = source_device(model)
     taps = _Taps(torch.arange(len(tokens), device=device) if rows is None else rows.to(device), read.to(device))
     differentiated = dict.fromkeys((source, *grads))
-    # Where a bridge's stream forks before its hook, the graph begins further up, or it would miss the other branch.
-    whole = [name for name in differentiated if feeds_a_branch(model, name)]
-    above = [name for name in map(before_the_fork, whole) if name not in differentiated]
-    hooks = [(name, taps.differentiate(name, name in whole)) for name in (*differentiated, *above)]
-    hooks += [(name, taps.observe(name)) for name in dict.fromkeys(cached) if name not in (*differentiated, *above)]
+    hooks, above = _gradient_hooks(model, taps, list(differentiated), call)
+    taken = {name for name, _ in hooks}
+    hooks += [(name, taps.observe(name)) for name in dict.fromkeys(cached) if name not in taken]
     if target != Y_HOOK:
         hooks.append((target, taps.pick("hidden", _by_position(tokens.shape, target, call))))
     hooks += [(Y_HOOK, taps.read_out), (RAW_LOGITS_HOOK, taps.raw)]
@@ -321,8 +319,8 @@ def forward_pass(
         name = min(taps.repeated)
         raise ValueError(
             f"{call}({'at' if name == source else 'grads_at'}={name!r}): this hook fires more than once in a forward "
-            "(HookedTransformer normalizes its input for queries, keys and values apart), so that no one activation is the "
-            "one there. Use a hook before or after it, such as 'blocks.0.hook_resid_pre' or 'blocks.0.attn.hook_v'"
+            "(as where HookedTransformer normalizes a block's input for queries, keys and values apart), so that no one "
+            "activation is the one there. Use a hook before or after it, such as hook_resid_pre or attn.hook_v"
         )
     x = taps.got[source]
     if x.ndim != 3 or x.shape[:2] != tokens.shape or x.shape[2] != model.cfg.d_model:
@@ -339,6 +337,27 @@ def forward_pass(
         slope=_read_out_slope(taps.picked["raw_logits"], logits),
         activations={name: activation for name, activation in taps.got.items() if name not in above or name in cached},
     )
+
+
+def _gradient_hooks(
+    model: LensModel, taps: _Taps, names: Sequence[str], call: str
+) -> tuple[list[tuple[str, Hook]], list[str]]:
+    """Hooks that record these names on the graph, and the names of those that only begin it.
+
+    Where a bridge's stream forks before its hook, the graph begins further up, or it would miss the other branch. These hooks
+    come first: another name of the same hook point would let a branch go on.
+    """
+    whole = [name for name in names if feeds_a_branch(model, name)]
+    for name in whole:
+        if model.hook_dict[name].fwd_hooks:
+            raise ValueError(
+                f"{call}(grads_at={name!r}): a hook of yours stands there, and what it gives back goes to the MLP alone. "
+                "Remove it with model.reset_hooks(), or put it on hook_resid_pre"
+            )
+    above = [name for name in map(before_the_fork, whole) if name not in names]
+    others = [name for name in names if name not in whole]
+    hooks = [(name, taps.differentiate(name, whole=True)) for name in whole]
+    return hooks + [(name, taps.differentiate(name)) for name in (*others, *above)], above
 
 
 def cached_names(points: Mapping[str, Any], cache: NamesFilter) -> list[str]:

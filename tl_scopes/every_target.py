@@ -97,8 +97,8 @@ def attribution_matrix(
 
     Cost: 6 forwards on prefixes of the prompt (more under a tight budget) and one vector-Jacobian product per row of V, the
         part after the last attention shared by a block's positions; the largest tensors are the graph of one prefix and the
-        gradients of up to 12 rows. Where F is not built (large models), up to 8 positions of a block share the passes of
-        their Fisher searches over the unembedding.
+        gradients of up to 12 rows. On large vocabularies Fisher searches of up to 8 positions share each pass over the
+        unembedding.
 
     >>> matrix = attribution_matrix(model, "German: der Hund sieht die Katze. English: the dog")
     >>> matrix.scores.shape == (len(matrix.tokens), len(matrix.tokens))
@@ -249,28 +249,29 @@ def _after_last_attention(
 ) -> tuple[Float[Tensor, "read d_model"], Float[Tensor, "row d_model"]]:
     """Where each explained position begins to be alone in the graph, and all rows of V pulled back to there.
 
-    The i-th rows of every other position share a cotangent, so that a model that mixes neighbours after its last attention
-    (a token shift) is seen. There, and where the graph has no such place (attention and MLP side by side), it is the final
-    hidden state, with V as it is.
+    The i-th rows of all positions but the last share a cotangent. The last has its own, in which a model is seen that mixes
+    positions after its last attention (a token shift). There, and where the graph has no such place (attention and MLP side
+    by side), it is the final hidden state, with V as it is.
     """
     cut = run.activations.get(mid) if mid else None
     if cut is None or not _separates(cut, run.hidden):
         return run.hidden, torch.cat(list(V))
-    rank, colours = max(map(len, V)), min(2, len(V))
-    together = V[0].new_zeros(rank, colours, *run.hidden.shape)
+    last = len(V) - 1
+    shared = [columns[:last], columns[last:]] if last else [columns]
+    rank = max(map(len, V))
+    together = V[0].new_zeros(rank, len(shared), *run.hidden.shape)
     for n, v in enumerate(V):
         # Each row at its own power of two: a common scale would flush small rows to 0 in float16.
-        together[: len(v), n % colours, n] = torch.ldexp(v, -_exponents(v))
-    of_colour = [columns[colour::colours] for colour in range(colours)]
+        together[: len(v), -1 if n == last else 0, n] = torch.ldexp(v, -_exponents(v))
     parts: list[Tensor] = []
     cotangents = together.flatten(0, 1)
     for (pulled,) in pull_back(run.hidden, [cut], cotangents, capture, call, retain_graph=True, at_once=at_once):
         for row in pulled[:, 0]:
-            if bool(row.count_nonzero() > row[of_colour[len(parts) % colours]].count_nonzero()):
+            if bool(row.count_nonzero() > row[shared[len(parts) % len(shared)]].count_nonzero()):
                 return run.hidden, torch.cat(list(V))
             parts.append(row[columns])
-    alone = torch.stack(parts).reshape(rank, colours, len(V), -1)
-    rows = torch.cat([alone[: len(v), n % colours, n] for n, v in enumerate(V)])
+    alone = torch.stack(parts).reshape(rank, len(shared), len(V), -1)
+    rows = torch.cat([alone[: len(v), -1 if n == last else 0, n] for n, v in enumerate(V)])
     return cut[0, columns], torch.ldexp(rows, torch.cat([_exponents(v) for v in V]).to(rows.device))
 
 
