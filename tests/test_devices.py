@@ -127,7 +127,7 @@ def test_the_device_made_of_the_cpu_tells_devices_apart() -> None:
 
 @pytest.mark.families("gpt2")
 def test_a_matrix_elsewhere_is_that_on_the_cpu(pair: families.Pair) -> None:
-    """In the fast tier; the next test goes through every call."""
+    """One call in the fast tier; the next test makes them all."""
     model = families.build(pair.family, pair.kind, fresh=True).model
     move(model)
     model.cfg.device = FIRST
@@ -206,8 +206,7 @@ def test_scores_on_cuda_are_those_on_the_cpu(pair: families.Pair, solver: str, m
 @cuda
 def test_memory_on_cuda_is_counted_and_estimated(kind: str) -> None:
     from tl_scopes.capture import differentiable
-    from tl_scopes.memory import Memory, Run
-    from tl_scopes.model import available_memory
+    from tl_scopes.memory import Memory, Run, available_memory
 
     model = families.build("gpt2", kind, torch.float32, fresh=True).model.to("cuda")
     free = available_memory(model)

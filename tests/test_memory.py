@@ -18,7 +18,7 @@ from test_state import live_tensors
 from torch import Tensor
 
 import tl_scopes as tls
-from tl_scopes import interventions, kernel, memory, model
+from tl_scopes import interventions, kernel, memory
 from tl_scopes.capture import differentiable, forward_pass
 from tl_scopes.memory import Memory, Run, _BytesAlive, coarse_bound
 
@@ -260,11 +260,11 @@ def test_what_the_caller_fixed_is_not_changed_and_the_refusal_names_the_way_out(
 
 def test_without_a_budget_the_free_memory_counts(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lens = families.build("gpt2", kind).model
-    monkeypatch.setattr(model, "_free_bytes", lambda device: 1000)
+    monkeypatch.setattr(memory, "_free_bytes", lambda device: 1000)
     with pytest.raises(ValueError, match="9.31e-07 GiB are available"):
         tls.semantic_scope(lens, TOKENS)
     assert tls.semantic_scope(lens, TOKENS, memory_budget=2**40).scores.any(), "a stated budget overrides it"
-    monkeypatch.setattr(model, "_free_bytes", lambda device: None)
+    monkeypatch.setattr(memory, "_free_bytes", lambda device: None)
     assert tls.semantic_scope(lens, TOKENS).scores.any(), "a device that does not tell refuses nothing"
 
 
@@ -296,11 +296,11 @@ def test_gradients_on_changed_inputs_take_smaller_batches_then_checkpoint_then_r
         (one, {(1, False)}),
         (least, {(1, True)}),
     ):
-        monkeypatch.setattr(model, "_free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr(memory, "_free_bytes", lambda device, free=free: free)
         noted.clear()
         assert oracles.relative_error(integrated(), expected) < 1e-9
         assert set(noted) == rows, free
-    monkeypatch.setattr(model, "_free_bytes", lambda device: least // 2)
+    monkeypatch.setattr(memory, "_free_bytes", lambda device: least // 2)
     noted.clear()
     with pytest.raises(
         ValueError, match=r"integrated_gradients: a run on 60 tokens needs .* half precision$"
@@ -312,7 +312,7 @@ def test_gradients_on_changed_inputs_take_smaller_batches_then_checkpoint_then_r
 
 
 def test_free_memory_of_this_machine_is_known() -> None:
-    free = model.available_memory(families.build("gpt2", "bridge").model)
+    free = memory.available_memory(families.build("gpt2", "bridge").model)
     assert free is not None
     assert 2**20 < free < 2**50
 

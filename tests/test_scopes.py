@@ -18,6 +18,7 @@ import families
 import oracles
 import pytest
 import torch
+import transformers
 from families import Pair
 from oracles import relative_error
 from torch import Tensor, nn
@@ -586,3 +587,20 @@ def test_the_whole_stream_beside_its_branch_and_beside_a_hook_of_the_user(kind: 
             assert relative_error(kept, alone) < 1e-9
     finally:
         model.reset_hooks()
+
+
+def test_a_pattern_that_the_model_does_not_read_has_no_gradient_and_the_error_says_so() -> None:
+    """OPT's bridge shows its attention patterns after the fact, and throws away what a hook there gives back."""
+    like = families.build("gpt2", "bridge")
+    config = transformers.OPTConfig(
+        vocab_size=len(families.VOCAB), hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=64, attn_implementation="eager",
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        hf = transformers.OPTForCausalLM(config).eval()
+    model = families.TransformerBridge.boot_transformers("tiny", hf_model=hf, tokenizer=like.tokenizer)
+    hooks = lambda: {name: list(point.fwd_hooks) for name, point in model.hook_dict.items()}  # noqa: E731
+    before = hooks()
+    with pytest.raises(ValueError, match=r"hook_pattern'\): nothing flows from there .* some bridges throw away"):
+        tls.semantic_scope(model, TOKENS, target=TARGET, grads_at="blocks.0.attn.hook_pattern")
+    assert hooks() == before

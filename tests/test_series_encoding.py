@@ -109,7 +109,7 @@ def digit_model(kind: str) -> Any:
 
 def test_each_number_of_the_demo_model_is_one_token(demo_model: Any) -> None:
     encoded = ts.encode(ts.lorenz(30))
-    prompt = encode_prompts(demo_model, encoded.text, pos=-1, prepend_bos=None, call="test")[0][0]
+    prompt = encode_prompts(demo_model, encoded.text, pos=-1, prepend_bos=None, call="test")[0]
     places = token_places(prompt, encoded.text, "test")
     assert places.one_token_each
     assert [prompt.str_tokens[p[0]] for p in places.numbers] == [str(n) for n in encoded.numbers]
@@ -125,7 +125,7 @@ def test_places_are_the_same_without_character_offsets(kind: str) -> None:
 
     model = families.build("gpt2", kind).model
     encoded = ts.encode([1.0, 5.0, 2.0])
-    prompt = encode_prompts(model, encoded.text, pos=-1, prepend_bos=None, call="test")[0][0]
+    prompt = encode_prompts(model, encoded.text, pos=-1, prepend_bos=None, call="test")[0]
     assert prompt.offsets is not None
     by_offsets = token_places(prompt, encoded.text, "test")
     by_text = token_places(replace(prompt, offsets=None, text=None), encoded.text, "test")
@@ -139,7 +139,7 @@ def test_places_are_the_same_without_character_offsets(kind: str) -> None:
 def test_digits_are_grouped_into_their_number(kind: str) -> None:
     model = digit_model(kind)
     encoded = ts.encode([1.0, 5.0, 2.0])
-    prompt = encode_prompts(model, encoded.text, pos=-1, prepend_bos=None, call="test")[0][0]
+    prompt = encode_prompts(model, encoded.text, pos=-1, prepend_bos=None, call="test")[0]
     places = token_places(prompt, encoded.text, "test")
     assert places.numbers == ((1, 2), (4, 5), (7, 8))
     assert places.delimiters == (3, 6, 9)

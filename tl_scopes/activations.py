@@ -49,7 +49,9 @@ class _BySlope(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         """``g f'(x)``; its own derivative is not to be had, since the slope has no graph."""
         if torch.is_grad_enabled():
-            raise RuntimeError("second derivatives through an activation that keeps its slope alone: not supported")
+            raise RuntimeError(
+                "second derivatives are not to be had in a scope's forward; take them in one of your own, with model(tokens)"
+            )
         (gradient,) = gradients
         (slope,) = ctx.saved_tensors
         return gradient * slope, None

@@ -50,7 +50,7 @@ def encode(
     call: str,
     argument: str = "prompt",
 ) -> tuple[LensModel, list[EncodedPrompt]]:
-    """Check the model, then the prompts; errors name the caller's ``argument``."""
+    """Check the model, then the prompts by :func:`tl_scopes.prompts.encode_prompts`."""
     checked = require_lens_model(model, call)
     refuse_unusable(checked, call)
-    return checked, encode_prompts(checked, prompt, pos=pos, prepend_bos=prepend_bos, call=call, argument=argument)[0]
+    return checked, encode_prompts(checked, prompt, pos=pos, prepend_bos=prepend_bos, call=call, argument=argument)

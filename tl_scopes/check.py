@@ -168,7 +168,7 @@ def _measured(model: LensModel, seed: int) -> list[Finding]:
     generator = torch.Generator().manual_seed(seed)
     length = min(PROBE_LENGTH, model.cfg.n_ctx)
     tokens = torch.randint(model.cfg.d_vocab, (length,), generator=generator)
-    prompt = encode_prompts(model, tokens, pos=-1, prepend_bos=None, call="check_model")[0][0]
+    prompt = encode_prompts(model, tokens, pos=-1, prepend_bos=None, call="check_model")[0]
     try:
         attr = _probe(model, prompt)
     except ValueError as error:
@@ -194,7 +194,7 @@ def _measured(model: LensModel, seed: int) -> list[Finding]:
 
 def _ranked_prompt(model: LensModel, text: str | Tensor, call: str) -> EncodedPrompt:
     """The ``precision_prompt``, long enough to rank its tokens."""
-    (prompt,) = encode_prompts(model, text, pos=-1, prepend_bos=None, call=call, argument="precision_prompt")[0]
+    (prompt,) = encode_prompts(model, text, pos=-1, prepend_bos=None, call=call, argument="precision_prompt")
     if len(prompt.tokens) < 3:
         raise ValueError(f"{call}(precision_prompt=...): {len(prompt.tokens)} tokens; a ranking needs at least 3")
     return prompt

@@ -337,8 +337,8 @@ def _not_upstream(capture: Capture, call: str, source: int = 0) -> ValueError:
     argument, name = ("at", capture.at) if source == 0 else ("grads_at", capture.grads_at[source - 1])
     return ValueError(
         f"{call}({argument}={name!r}): nothing flows from there to target_hook={capture.target_hook!r}. Choose a "
-        "target hook later in the forward than the source, or, where the model throws away what a hook there gives back, "
-        "another source"
+        "target hook later in the forward than the source, and a source that the model reads: some bridges throw away what "
+        "a hook at their attention patterns gives back"
     )
 
 

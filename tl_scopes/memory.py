@@ -21,8 +21,10 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,7 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tl_scopes.capture import NamesFilter, cached_names, forward_pass
-from tl_scopes.model import LensModel, available_memory, memory_flags
+from tl_scopes.model import LensModel, memory_flags
 
 PROBE_LENGTHS = (16, 32, 48)
 """Lengths of the measuring runs: three points of a quadratic."""
@@ -294,3 +296,26 @@ def _no_hooks(model: LensModel) -> Iterator[None]:
     finally:
         for point, forward, backward in before:
             point._forward_hooks, point._backward_hooks = forward, backward
+
+
+def available_memory(model: LensModel) -> int | None:
+    """Bytes free on the devices that hold the model's weights, together; None where a device does not tell."""
+    devices = {parameter.device for parameter in model.parameters()}
+    free = [_free_bytes(device) for device in devices]
+    return None if None in free else sum(f for f in free if f is not None)
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """Bytes that new tensors may take on one device."""
+    if device.type == "cpu":
+        free = int(psutil.virtual_memory().available)
+        limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+        if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
+            free = min(free, max(0, int(text) - int(used.read_text())))
+        return free
+    if device.type == "cuda":
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + held
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    return None

@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -192,29 +190,6 @@ def memory_flags(model: LensModel) -> tuple[Any, ...]:
     """What, besides the architecture, decides how much memory a forward takes."""
     names = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in", "dtype")
     return (*(getattr(model.cfg, name, None) for name in names), str(source_device(model)))
-
-
-def available_memory(model: LensModel) -> int | None:
-    """Bytes free on the devices that hold the model's weights, together; None where a device does not tell."""
-    devices = {parameter.device for parameter in model.parameters()}
-    free = [_free_bytes(device) for device in devices]
-    return None if None in free else sum(f for f in free if f is not None)
-
-
-def _free_bytes(device: torch.device) -> int | None:
-    """Bytes that new tensors may take on one device."""
-    if device.type == "cpu":
-        free = int(psutil.virtual_memory().available)
-        limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-        if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
-            free = min(free, max(0, int(text) - int(used.read_text())))
-        return free
-    if device.type == "cuda":
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + held
-    if device.type == "mps":
-        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
-    return None
 
 
 # -- state of the model --------------------------------------------------------------------------

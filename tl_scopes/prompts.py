@@ -50,8 +50,8 @@ def encode_prompts(
     prepend_bos: bool | None,
     call: str,
     argument: str = "prompt",
-) -> tuple[list[EncodedPrompt], bool]:
-    """Token ids of each prompt, and whether a single prompt was given; errors name the caller's ``argument``."""
+) -> list[EncodedPrompt]:
+    """Token ids of each prompt; errors name the caller's ``argument``."""
     single = isinstance(prompt, str | Tensor)
     if not single and not isinstance(prompt, list | tuple):
         raise TypeError(
@@ -69,7 +69,7 @@ def encode_prompts(
         name = argument if single else f"{argument}[{i}]"
         tokens = _token_ids(model, item, prepend_bos, name, call)
         encoded.append(_encoded(model, tokens, p, item, name, call))
-    return encoded, single
+    return encoded
 
 
 def _token_ids(model: LensModel, item: object, prepend_bos: bool | None, name: str, call: str) -> Int[Tensor, " pos"]:

@@ -169,7 +169,7 @@ def measure_passage(
     call: str,
 ) -> dict[str, Any]:
     """One passage: scores, removals, one batch of ablated inputs."""
-    whole = encode_prompts(model, passage, pos=-1, prepend_bos=protocol.prepend_bos, call=call)[0][0]
+    whole = encode_prompts(model, passage, pos=-1, prepend_bos=protocol.prepend_bos, call=call)[0]
     if len(whole.tokens) < 2:
         raise ValueError(f"{call}: the passage is one token, so nothing stands before the prediction")
     given = replace(whole, pos=len(whole.tokens) - 2)
