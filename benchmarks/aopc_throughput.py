@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from shapes import as_bridge, gpt2_small, llama_medium, llama_wide
 
-from tl_scopes.faithfulness import AOPC_METHODS, aopc
+from tl_scopes.evaluation.aopc import aopc
+from tl_scopes.evaluation.protocol import AOPC_METHODS
 
 FRACTIONS = (0.05, 0.1, 0.2)
 SHAPES = {"m1": gpt2_small, "m2": llama_medium, "m3": llama_wide}

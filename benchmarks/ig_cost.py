@@ -25,15 +25,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 import tl_scopes as tls
-from tl_scopes.call_form import encode
-from tl_scopes.demo import CORPORA, DEMO_PATH, examples
-from tl_scopes.directions import Semantic
-from tl_scopes.interventions import repeated, run_changed
-from tl_scopes.model import LensModel
-from tl_scopes.options import DEFAULT_BATCH
-from tl_scopes.paths import along
-from tl_scopes.prompts import EncodedPrompt
-from tl_scopes.quadrature import NEAR_ZERO, carried_rule, gauss_legendre
+from tl_scopes.demo import DEMO_PATH
+from tl_scopes.demo.corpora import CORPORA, examples
+from tl_scopes.directions.logits import Semantic
+from tl_scopes.kernel.calls import encode
+from tl_scopes.kernel.interventions import along, repeated, run_changed
+from tl_scopes.kernel.options import DEFAULT_BATCH
+from tl_scopes.model.lens import LensModel
+from tl_scopes.model.prompts import EncodedPrompt
+from tl_scopes.numerics.quadrature import NEAR_ZERO, carried_rule, gauss_legendre
 
 Rule = tuple[list[float], list[float]]
 LIMIT = 20.0

@@ -49,9 +49,9 @@ def one(length: int, checkpoint: bool, limit: float, threads: int) -> None:
     from shapes import as_bridge, gpt2_small
 
     import tl_scopes as tls
-    from tl_scopes import kernel
-    from tl_scopes.capture import differentiable
-    from tl_scopes.memory import Memory, Run
+    from tl_scopes.kernel import explain as kernel
+    from tl_scopes.model.hooks import differentiable
+    from tl_scopes.model.memory import Memory, Run
 
     torch.set_num_threads(threads)
     bridge = as_bridge(gpt2_small(n_ctx=N_CTX))

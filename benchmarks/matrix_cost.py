@@ -20,7 +20,7 @@ from shapes import as_bridge, gpt2_small
 from timing import paired, report
 
 import tl_scopes as tls
-from tl_scopes.memory import _BytesAlive
+from tl_scopes.model.memory import _BytesAlive
 
 
 def bare_matrix(hf: Any, tokens: torch.Tensor, blocks: int = 8) -> torch.Tensor:

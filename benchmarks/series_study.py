@@ -5,7 +5,7 @@ Fixed before the first run, and not changed since:
 * **Model and scope.** The bundled model; the Temperature Scope at the last comma; influence per number. BOS and the first two
   tokens (the first number and its comma) are left out everywhere.
 * **Unit.** A seed (one series) gives one number per statistic; 100 seeds per row; the interval is the 95 % studentised
-  bootstrap of the mean paired difference *statistic − control* (``tl_scopes.statistics.paired_bootstrap``).
+  bootstrap of the mean paired difference *statistic − control* (``tl_scopes.numerics.statistics.paired_bootstrap``).
 * **Verdict.** *yes* where the interval lies above 0, *opposite* where it lies below, *cannot be told* where it holds 0.
 
 ================  ==============================================================  ======================================
@@ -45,7 +45,7 @@ import numpy as np
 import tl_scopes as tls
 from tl_scopes import timeseries as ts
 from tl_scopes.demo import DEMO_PATH
-from tl_scopes.statistics import paired_bootstrap
+from tl_scopes.numerics.statistics import paired_bootstrap
 
 RESULTS = Path(__file__).parent / "results" / "series_study.json"
 SEEDS = 100

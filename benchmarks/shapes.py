@@ -12,7 +12,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models
 
-from tl_scopes.model import bridge_class
+from tl_scopes.model.lens import bridge_class
 
 
 def gpt2_small(seed: int = 0, n_ctx: int = 1024, peak: float = 1.0) -> Any:

@@ -13,10 +13,11 @@ import statistics
 import torch
 
 import tl_scopes as tls
-from tl_scopes import eigensolver, fisher
 from tl_scopes.demo import DEMO_PROMPTS
-from tl_scopes.eigensolver import RitzPairs
-from tl_scopes.fisher import FisherInformation
+from tl_scopes.numerics import eigensolver
+from tl_scopes.numerics import fisher_information as fisher
+from tl_scopes.numerics.eigensolver import RitzPairs
+from tl_scopes.numerics.fisher_information import FisherInformation
 
 TOL = 1e-4
 

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 import tl_scopes as tls
-from tl_scopes.faithfulness import AOPC_METHODS
+from tl_scopes.evaluation.protocol import AOPC_METHODS
 
 HERE = Path(__file__).parent
 RANKS = (4, 16, 64, 128)

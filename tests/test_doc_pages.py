@@ -131,7 +131,7 @@ def test_every_message_of_the_source_is_listed() -> None:
     found = maker("make_messages")
     assert (DOCS / "messages.md").read_text(encoding="utf-8") == found.page(), "run: python docs/make_messages.py"
     assert ("ValueError", "call(…=''): the prompt is empty") in found.messages(
-        ast.parse((ROOT / "tl_scopes" / "prompts.py").read_text(encoding="utf-8"))
+        ast.parse((ROOT / "tl_scopes" / "model" / "prompts.py").read_text(encoding="utf-8"))
     )
 
 

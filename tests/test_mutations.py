@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked")]
 
 @dataclass(frozen=True)
 class Mutation:
-    """One care removed: `edits` (old text, new text) in the source of `where`, "module.function" or with a class, and
+    """One care removed: `edits` (old text, new text) in the source of `where`, "module:function" or with a class, and
     in `further` functions where the care is spread over several."""
 
     trap: Callable[[str], None]
@@ -46,65 +46,67 @@ class Mutation:
 MUTATIONS: dict[str, Mutation] = {
     "01 constant norm never seen": Mutation(
         traps.test_trap_01_native_unit_gain_has_a_fisher_scope_but_no_temperature_scope,
-        "model.ModelState.constant_norm",
+        "model.state:ModelState.constant_norm",
         (("return spread < 1e-4 and flat_bias", "return False"),),
     ),
     "01 folded temperature answered": Mutation(
         traps.test_trap_01_folded_norm_is_refused,
-        "model.require_temperature",
+        "model.state:require_temperature",
         (("if not state.constant_norm:", "if True:"),),
     ),
     "01 folded fisher answered": Mutation(
-        traps.test_trap_01_folded_norm_is_refused, "model.require_fisher", (("if state.folded_norm:", "if False:"),)
+        traps.test_trap_01_folded_norm_is_refused,
+        "model.state:require_fisher",
+        (("if state.folded_norm:", "if False:"),),
     ),
     "01 every constant norm taken for a folded one": Mutation(
         traps.test_trap_01_native_unit_gain_has_a_fisher_scope_but_no_temperature_scope,
-        "model.require_fisher",
+        "model.state:require_fisher",
         (("if state.folded_norm:", "if state.constant_norm:"),),
         also=ValueError,
     ),
     "01 centring not said": Mutation(
         traps.test_trap_01_centred_unembedding_is_said_in_the_result,
-        "directions.Semantic.rows",
+        "directions.logits:Semantic.rows",
         (("if state.centred_unembedding:", "if False:"),),
     ),
     "01 state of the model kept for ever": Mutation(
         traps.test_trap_01_folding_after_the_first_call_is_noticed,
-        "model.model_state",
+        "model.state:model_state",
         (("if held is None or held[0] != stamp:", "if held is None:"),),
     ),
     "02 logits at every position": Mutation(
         traps.test_trap_02_logits_exist_at_the_explained_positions_only,
-        "capture.forward_pass",
+        "model.forward:forward_pass",
         (
             ("logits=logits[0].detach()", "logits=logits[taps.rows, taps.columns].detach()"),
             ('slope=_read_out_slope(taps.picked["raw_logits"], logits)', "slope=None"),
         ),
-        further=(("capture._Taps.read_out", (("return y[None]\n", "return activation\n"),)),),
+        further=(("model.forward:_Taps.read_out", (("return y[None]\n", "return activation\n"),)),),
     ),
     "03 parameters not frozen": Mutation(
         traps.test_trap_03_parameters_are_frozen_during_the_pass_and_only_then,
-        "capture.differentiable",
+        "model.hooks:differentiable",
         (("parameter.requires_grad_(False)", "pass"),),
     ),
     "03 parameters not restored": Mutation(
         traps.test_trap_03_parameters_are_frozen_during_the_pass_and_only_then,
-        "capture.differentiable",
+        "model.hooks:differentiable",
         (("stack.callback(lambda: [p.requires_grad_(True) for p in trainable])", "pass"),),
     ),
     "03 every parameter thawed": Mutation(
         traps.test_trap_03_parameters_are_frozen_during_the_pass_and_only_then,
-        "capture.differentiable",
+        "model.hooks:differentiable",
         (("for p in model.parameters() if p.requires_grad]", "for p in model.parameters()]"),),
     ),
     "03 hooks left behind on error": Mutation(
         traps.test_trap_03_an_error_leaves_the_model_as_it_was,
-        "capture.attached",
+        "model.hooks:attached",
         (("    finally:\n", "    except ZeroDivisionError:\n"),),
     ),
     "03 parameters not restored on error": Mutation(
         traps.test_trap_03_an_error_leaves_the_model_as_it_was,
-        "capture.differentiable",
+        "model.hooks:differentiable",
         (
             ("stack.callback(lambda: [p.requires_grad_(True) for p in trainable])", "pass"),
             ("        yield", "        yield\n        [p.requires_grad_(True) for p in trainable]"),
@@ -112,7 +114,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "03 grad mode not switched on": Mutation(
         traps.test_trap_03_scopes_work_where_gradients_are_switched_off,
-        "capture.differentiable",
+        "model.hooks:differentiable",
         (
             ("stack.enter_context(torch.inference_mode(False))", "pass"),  # which switches it on too
             ("stack.enter_context(torch.enable_grad())", "pass"),
@@ -121,56 +123,56 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "03 inference mode not left": Mutation(
         traps.test_trap_03_scopes_work_where_gradients_are_switched_off,
-        "capture.differentiable",
+        "model.hooks:differentiable",
         (("stack.enter_context(torch.inference_mode(False))", "pass"),),
         also=(ValueError, RuntimeError),
     ),
     "04 dropout answered": Mutation(
         traps.test_trap_04_active_dropout_is_refused_and_training_mode_without_it_is_not,
-        "model.refuse_unusable",
+        "model.state:refuse_unusable",
         (("        if active:\n", "        if False:\n"),),
         kinds=("bridge",),
     ),
     "04 all training refused": Mutation(
         traps.test_trap_04_active_dropout_is_refused_and_training_mode_without_it_is_not,
-        "model.refuse_unusable",
+        "model.state:refuse_unusable",
         (("        if active:\n", "        if True:\n"),),
         also=ValueError,
     ),
     "05 first piece of a target taken": Mutation(
         traps.test_trap_05_a_target_that_is_not_one_token_is_refused_with_its_pieces,
-        "prompts._target_id",
+        "model.prompts:_target_id",
         (("if len(ids) == 1 and (", "if ids and ("),),
     ),
     "05 unknown token taken": Mutation(
         traps.test_trap_05_a_target_that_is_not_one_token_is_refused_with_its_pieces,
-        "prompts._target_id",
+        "model.prompts:_target_id",
         (("and (ids[0] != unknown or target == model.tokenizer.unk_token)", ""),),
     ),
     "05 vocabulary not checked": Mutation(
         traps.test_trap_05_a_target_that_is_not_one_token_is_refused_with_its_pieces,
-        "prompts._target_id",
+        "model.prompts:_target_id",
         (("if not 0 <= target < model.W_U.shape[1]:", "if False:"),),
         also=IndexError,
     ),
     "05 leading space stripped": Mutation(
         traps.test_trap_05_the_leading_space_is_part_of_a_target,
-        "prompts._target_id",
+        "model.prompts:_target_id",
         (("ids = _pieces(model, target)", "ids = _pieces(model, target.strip())"),),
     ),
     "05 chosen target not said": Mutation(
         traps.test_trap_05_no_target_is_the_top_prediction_and_the_result_says_so,
-        "directions.chosen_target",
+        "directions.base:chosen_target",
         (('("No target was given: the model\'s own top prediction is explained.",)', "()"),),
     ),
     "05 id 0 taken for None": Mutation(
         traps.test_trap_05_token_id_0_is_a_target_like_any_other,
-        "directions.chosen_target",
+        "directions.base:chosen_target",
         (("if target is not None:", "if target:"),),
     ),
     "06 BOS dropped from the scores": Mutation(
         traps.test_trap_06_bos_keeps_its_score_and_views_may_leave_it_out,
-        "kernel._explain_batch",
+        "kernel.explain:_explain_batch",
         (
             (
                 "scored = row.score(norms[n][i])",
@@ -180,7 +182,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "06 leaving out deletes the score": Mutation(
         traps.test_trap_06_bos_keeps_its_score_and_views_may_leave_it_out,
-        "attribution.Attribution.without",
+        "results.attribution:Attribution.without",
         (
             (
                 "hidden=self.hidden | chosen)",
@@ -191,13 +193,13 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "06 left out tokens ranked": Mutation(
         traps.test_trap_06_bos_keeps_its_score_and_views_may_leave_it_out,
-        "attribution.Attribution.shown",
+        "results.attribution:Attribution.shown",
         ((" if p not in self.hidden", ""),),
     ),
     "07 padding attended to": Mutation(
         # right-padded, a causal model needs no mask; left-padded without one it is wrong
         traps.test_trap_07_prompts_of_unequal_length_score_as_they_do_alone,
-        "kernel._explain_batch",
+        "kernel.explain:_explain_batch",
         (
             (
                 "tokens = _prompts.pad_right(batch)",
@@ -210,54 +212,56 @@ MUTATIONS: dict[str, Mutation] = {
                 "torch.tensor([p.pos + tokens.shape[1] - n for p, n in zip(batch, lengths)])",
             ),
         ),
-        further=(("kernel._pull_rows", (("x[:, n, : len(prompt.tokens)]", "x[:, n, -len(prompt.tokens) :]"),)),),
+        further=(
+            ("kernel.explain:_pull_rows", (("x[:, n, : len(prompt.tokens)]", "x[:, n, -len(prompt.tokens) :]"),)),
+        ),
     ),
     "07 scores on padding": Mutation(
         traps.test_trap_07_prompts_of_unequal_length_score_as_they_do_alone,
-        "kernel._pull_rows",
+        "kernel.explain:_pull_rows",
         (("x[:, n, : len(prompt.tokens)]", "x[:, n]"),),
         also=(ValueError, RuntimeError),
     ),
     "07 last column read": Mutation(
         traps.test_trap_07_lists_of_strings_are_padded_as_lists_of_tokens,
-        "kernel._explain_batch",
+        "kernel.explain:_explain_batch",
         (("torch.tensor([p.pos for p in batch])", "torch.tensor([tokens.shape[1] - 1 for p in batch])"),),
         also=ValueError,
     ),
     "07 results in the order of length": Mutation(
         traps.test_trap_07_prompts_of_unequal_length_score_as_they_do_alone,
-        "kernel.explain_inside",
+        "kernel.explain:explain_inside",
         (("return [results[i] for i in range(len(prompts))]", "return list(results.values())"),),
     ),
     "07 another prompt's target": Mutation(
         traps.test_trap_07_prompts_of_unequal_length_score_as_they_do_alone,
-        "kernel._pull_rows",
+        "kernel.explain:_pull_rows",
         (("for rows in chosen], dim=1)", "for rows in chosen[::-1]], dim=1)"),),
     ),
     "08 computed in the model's dtype": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
-        "model.compute_dtype",
+        "numerics.precision:compute_dtype",
         (("torch.float64 if dtype == torch.float64 else torch.float32", "dtype"),),
         also=RuntimeError,
     ),
     "08 squares in the model's dtype": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
-        "scores.row_norms",
+        "numerics.norms:row_norms",
         (("wide(gradients)", "gradients.bfloat16()"),),
     ),
     "08 softmax in half precision": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
-        "kernel._explain_batch",
+        "kernel.explain:_explain_batch",
         (("run.logits.to(dtype).log_softmax(-1)", "run.logits.log_softmax(-1)"),),
     ),
     "08 fisher in half precision": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
-        "fisher.FisherInformation._wide_centred_chunks",
+        "numerics.fisher_information:FisherInformation._wide_centred_chunks",
         (("yield self.exact_tail[at], ", "yield self.exact_tail[at].bfloat16().double(), "),),
     ),
     "08 cotangent not scaled": Mutation(
         traps.test_trap_08_small_gradients_do_not_flush_to_zero_in_float16,
-        "kernel.pull_back",
+        "kernel.pull_back:pull_back",
         (
             (
                 "exponent = torch.where(norms > 0, COTANGENT_EXPONENT - torch.frexp(norms).exponent, 0)",
@@ -267,59 +271,59 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "09 cap and scale ignored": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
-        "capture._read_out_slope",
+        "model.forward:_read_out_slope",
         (("if logits is raw or not raw.requires_grad:", "if True:"),),
     ),
     "09 cap ignored in the target's row": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
-        "directions.ReadOut.row",
+        "directions.base:ReadOut.row",
         (("w if self.slope is None else w * self.slope[token]", "w"),),
     ),
     "09 cap ignored in Fisher": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
-        "directions.ReadOut.fisher",
+        "directions.base:ReadOut.fisher",
         (("self.logits.to(device), slope,", "self.logits.to(device), None,"),),
     ),
     "09 probabilities of raw logits": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
-        "capture.forward_pass",
+        "model.forward:forward_pass",
         (("logits=logits[0].detach()", 'logits=taps.picked["raw_logits"][0].detach()'),),
     ),
     "09 inexact temperature not said": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
-        "directions.Temperature.rows",
+        "directions.temperature:Temperature.rows",
         (("exact = read.slope is None and not state.unembedding_bias", "exact = True"),),
     ),
     "09 bias of the unembedding dropped": Mutation(
         traps.test_trap_09_unembedding_bias_after_folding_is_in_the_logits,
-        "capture.forward_pass",
+        "model.forward:forward_pass",
         (("logits=logits[0].detach()", "logits=logits[0].detach() - model.b_U.detach()"),),
     ),
     "10 entries keyed by text": Mutation(
         traps.test_trap_10_repeated_tokens_are_separate_entries,
-        "attribution.Attribution.top",
+        "results.attribution:Attribution.top",
         (("sorted(self.shown, key", "sorted({self.str_tokens[p]: p for p in self.shown}.values(), key"),),
     ),
     "10 one token squeezed away": Mutation(
         traps.test_trap_10_one_token_prompts_have_one_score,
-        "prompts._token_ids",
+        "model.prompts:_token_ids",
         (("item[0] if item.ndim == 2 and item.shape[0] == 1 else item", "item.squeeze()"),),
         also=ValueError,
     ),
     "10 length not checked": Mutation(
         traps.test_trap_10_prompts_longer_than_the_context_are_refused_not_cut,
-        "prompts._token_ids",
+        "model.prompts:_token_ids",
         (("if len(tokens) > model.cfg.n_ctx:", "if False:"),),
         also=(RuntimeError, IndexError),
     ),
     "10 long text cut": Mutation(
         traps.test_trap_10_prompts_longer_than_the_context_are_refused_not_cut,
-        "prompts._token_ids",
+        "model.prompts:_token_ids",
         (("truncate=False", "truncate=True"),),
     ),
     "10 no tokens let through": Mutation(
         traps.test_trap_10_prompts_without_tokens_are_refused,
-        "prompts._token_ids",
+        "model.prompts:_token_ids",
         (("if not len(tokens):", "if False:"),),
         also=(RuntimeError, IndexError, ValueError, ZeroDivisionError),
     ),
@@ -331,12 +335,13 @@ def apply(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
     for where, edits in ((mutation.where, mutation.edits), *mutation.further):
         replace_function(where, edits, monkeypatch)
     # what was computed of a model before is not to hide the mutant
-    monkeypatch.setattr(importlib.import_module("tl_scopes.model"), "_STATES", weakref.WeakKeyDictionary())
+    monkeypatch.setattr(importlib.import_module("tl_scopes.model.state"), "_STATES", weakref.WeakKeyDictionary())
 
 
 def replace_function(where: str, edits: tuple[tuple[str, str], ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the mutated function wherever the package holds the original."""
-    module_name, *path, name = where.split(".")
+    module_name, _, inside = where.partition(":")
+    *path, name = inside.split(".")
     module = importlib.import_module(f"tl_scopes.{module_name}")
     holder: Any = functools.reduce(getattr, path, module)
     original = inspect.getattr_static(holder, name)

@@ -24,7 +24,7 @@ from oracles import relative_error
 from torch import Tensor
 
 import tl_scopes as tls
-from tl_scopes import kernel
+from tl_scopes.kernel import explain as kernel
 
 TARGET, FOIL = VOCAB[" house"], VOCAB[" city"]
 D = families.D_MODEL

@@ -8,7 +8,6 @@ work under any grad mode, on parameters that do and do not require grad, and bes
 from __future__ import annotations
 
 import contextlib
-import gc
 import itertools
 import os
 import random
@@ -22,6 +21,7 @@ import oracles
 import pytest
 import torch
 from conftest import model_flags
+from living import live_tensors
 from oracles import relative_error
 from torch import Tensor
 
@@ -107,12 +107,6 @@ def global_state() -> tuple[Any, ...]:
         torch.get_num_threads(),
         torch.get_default_dtype(),
     )
-
-
-def live_tensors() -> int:
-    """Tensors alive."""
-    gc.collect()
-    return sum(issubclass(type(held), Tensor) for held in gc.get_objects())
 
 
 def resident_bytes() -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-TUTORIALS = sorted((Path(__file__).parent.parent / "tutorials").glob("*.ipynb"))
+TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
@@ -39,7 +39,8 @@ def test_it_runs_from_a_fresh_kernel(path: Path, monkeypatch: pytest.MonkeyPatch
     from nbclient import NotebookClient
 
     monkeypatch.setenv(
-        "PYTHONPATH", str(Path(__file__).parent / "no_network") + os.pathsep + os.environ.get("PYTHONPATH", "")
+        "PYTHONPATH",
+        str(Path(__file__).parent / "support" / "no_network") + os.pathsep + os.environ.get("PYTHONPATH", ""),
     )
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute()

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import tl_scopes as tls
-from tl_scopes.attribution import Attribution
+from tl_scopes.results.attribution import Attribution
 
 Option = Literal["target", "foil", "rank", "moment"]
 

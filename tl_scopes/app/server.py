@@ -30,8 +30,8 @@ from starlette.routing import Route
 
 from tl_scopes.app.guard import MOST_BYTES, Guard
 from tl_scopes.app.workbench import Forgotten, Question, Result, Scale, Workbench
-from tl_scopes.attribution import Attribution
-from tl_scopes.views.page import drawing_code, own_file
+from tl_scopes.results.attribution import Attribution
+from tl_scopes.views.canvas.page import drawing_code, own_file
 
 _FILES: dict[str, tuple[str, Callable[[], str]]] = {
     "/": ("text/html", lambda: _file("page.html")),

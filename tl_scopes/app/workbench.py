@@ -18,12 +18,15 @@ from typing import Any, Literal
 
 import tl_scopes as tls
 from tl_scopes.app.menu import MENU, Entry
-from tl_scopes.attribution import Attribution
 from tl_scopes.demo import DEMO_PROMPTS
-from tl_scopes.inside import HeadInfluence, LayerInfluence
-from tl_scopes.matrix import AttributionMatrix
-from tl_scopes.model import LensModel
-from tl_scopes.views import View, influence, matrix, tokens
+from tl_scopes.model.lens import LensModel
+from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.influence import HeadInfluence, LayerInfluence
+from tl_scopes.results.matrix import AttributionMatrix
+from tl_scopes.views.attribution import tokens
+from tl_scopes.views.canvas.page import View
+from tl_scopes.views.influence import influence
+from tl_scopes.views.matrix import matrix
 
 KEPT = 64
 """Results that are kept; the oldest is forgotten first."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tl_scopes.demo.corpora import CORPORA, Example, examples, token_positions
+from tl_scopes.demo.corpora import CORPORA, examples
+from tl_scopes.demo.corpora.passages import Example, token_positions
 
 DEMO_PATH = Path(__file__).parent / "model"
 

@@ -22,7 +22,8 @@ import torch
 from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 from tl_scopes.demo import DEMO_PATH
-from tl_scopes.demo.corpora import CORPORA, Example, examples
+from tl_scopes.demo.corpora import CORPORA, examples
+from tl_scopes.demo.corpora.passages import Example
 
 
 @dataclass(frozen=True)

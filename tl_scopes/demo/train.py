@@ -32,7 +32,8 @@ from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from tl_scopes.demo.card import accuracy, measure, table, write
-from tl_scopes.demo.corpora import CORPORA, Passage
+from tl_scopes.demo.corpora import CORPORA
+from tl_scopes.demo.corpora.passages import Passage
 from tl_scopes.demo.initial import initialise
 from tl_scopes.demo.tokenizer import CONTEXT, build_tokenizer, save_tokenizer
 

@@ -20,8 +20,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from tl_scopes.model import LensModel
-from tl_scopes.prompts import EncodedPrompt, token_strings
+from tl_scopes.model.lens import LensModel
+from tl_scopes.model.prompts import EncodedPrompt, token_strings
 
 LOW, HIGH = 15, 85
 """Where the history is put."""

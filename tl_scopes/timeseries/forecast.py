@@ -16,15 +16,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tl_scopes.attribution import Attribution
-from tl_scopes.call_form import encode as encode_prompts
-from tl_scopes.directions import Explanandum, ReadOut, Rows
-from tl_scopes.explananda import Keywords, named_explananda
-from tl_scopes.kernel import explain
-from tl_scopes.model import LensModel, ModelState, model_state
-from tl_scopes.moments import LEAST_MASS, Moment
-from tl_scopes.options import capture_options
-from tl_scopes.prompts import EncodedPrompt
+from tl_scopes.directions.base import Explanandum, ReadOut, Rows
+from tl_scopes.directions.by_name import Keywords, named_explananda
+from tl_scopes.directions.moments import LEAST_MASS, Moment
+from tl_scopes.kernel.calls import encode as encode_prompts
+from tl_scopes.kernel.explain import explain
+from tl_scopes.kernel.options import capture_options
+from tl_scopes.model.lens import LensModel
+from tl_scopes.model.prompts import EncodedPrompt
+from tl_scopes.model.state import ModelState, model_state
+from tl_scopes.results.attribution import Attribution
 from tl_scopes.timeseries.encoding import (
     FIRST,
     NUMBERS,

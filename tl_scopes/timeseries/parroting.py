@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from tl_scopes.statistics import ranks, spearman
+from tl_scopes.numerics.statistics import ranks, spearman
 
 FEWEST = 8
 """Motifs below which a rank correlation says nothing."""

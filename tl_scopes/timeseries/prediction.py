@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from tl_scopes.interventions import run_changed
-from tl_scopes.model import LensModel
-from tl_scopes.prompts import EncodedPrompt
+from tl_scopes.kernel.interventions import run_changed
+from tl_scopes.model.lens import LensModel
+from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.timeseries.encoding import FIRST, NUMBERS, EncodedSeries, digit_ids
 
 

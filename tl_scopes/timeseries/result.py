@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.attribution import Attribution
-from tl_scopes.saved import Saved
-from tl_scopes.shown import Shown
+from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.base import Saved, Shown
 from tl_scopes.timeseries.encoding import EncodedSeries, TokenPlaces, by_number
 from tl_scopes.timeseries.gaussian import GaussianCheck
 from tl_scopes.timeseries.parroting import ParrotingTest, RecencyProfile, parroting_test, recency_profile
@@ -22,7 +21,7 @@ from tl_scopes.timeseries.prediction import NumberDistribution
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tl_scopes.views import View
+    from tl_scopes.views.canvas.page import View
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,7 +62,7 @@ class Forecast(Shown, Saved):
         return f"Forecast({len(self)} numbers → {p.mean:.1f} ± {p.spread:.1f}, {', '.join(self.methods)})"
 
     def __str__(self) -> str:
-        from tl_scopes.views.series import forecast_text
+        from tl_scopes.timeseries.page import forecast_text
 
         return forecast_text(self)
 
@@ -194,13 +193,13 @@ class Forecast(Shown, Saved):
 
     def plot(self) -> Any:
         """The paper's figure (matplotlib): the series with each scope's influence, beside it the predicted distribution."""
-        from tl_scopes.views.series_figures import forecast_figure
+        from tl_scopes.timeseries.figures import forecast_figure
 
         return forecast_figure(self)
 
     def view(self) -> View:
         """The same as an interactive view: hover a number for its value and influence, switch between scopes."""
-        from tl_scopes.views.series import forecast
+        from tl_scopes.timeseries.page import forecast
 
         return forecast(self)
 

@@ -16,13 +16,14 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from tl_scopes.call_form import encode as encode_prompts
-from tl_scopes.capture import differentiable, forward_pass
-from tl_scopes.every_target import attribution_matrix
-from tl_scopes.kernel import read_outs
-from tl_scopes.matrix import AttributionMatrix
-from tl_scopes.model import LensModel
-from tl_scopes.prompts import EncodedPrompt
+from tl_scopes.jacobian_scopes.matrix import attribution_matrix
+from tl_scopes.kernel.calls import encode as encode_prompts
+from tl_scopes.kernel.read_out import read_outs
+from tl_scopes.model.forward import forward_pass
+from tl_scopes.model.hooks import differentiable
+from tl_scopes.model.lens import LensModel
+from tl_scopes.model.prompts import EncodedPrompt
+from tl_scopes.results.matrix import AttributionMatrix
 from tl_scopes.timeseries.encoding import NUMBERS, EncodedSeries, encode, number_ids, token_places
 from tl_scopes.timeseries.prediction import NumberDistribution
 
@@ -87,7 +88,7 @@ class RollingForecast:
 
     def plot(self) -> Any:
         """The influence matrix, and above it the series with the predicted intervals (matplotlib)."""
-        from tl_scopes.views.series_figures import rolling_figure
+        from tl_scopes.timeseries.figures import rolling_figure
 
         return rolling_figure(self)
 

@@ -14,12 +14,12 @@ Each gives a :class:`View`: ``.html()``, ``.save(path)``, ``.show()``; notebooks
 
 from __future__ import annotations
 
-from tl_scopes.views.coloured import compare, figure, tokens
-from tl_scopes.views.heatmap import HeatMap, heatmap, heatmap_figure
+from tl_scopes.timeseries.page import forecast
+from tl_scopes.views.attribution import compare, figure, tokens
+from tl_scopes.views.canvas.heatmap import HeatMap, heatmap, heatmap_figure
+from tl_scopes.views.canvas.page import View, stack
 from tl_scopes.views.influence import influence, influence_figure, influence_maps
-from tl_scopes.views.page import View, stack
-from tl_scopes.views.pattern import matrix
-from tl_scopes.views.series import forecast
+from tl_scopes.views.matrix import matrix
 
 __all__ = [
     "HeatMap",

@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
 
-from tl_scopes.inside import HeadInfluence, LayerInfluence
-from tl_scopes.views.coloured import tokens
-from tl_scopes.views.heatmap import HeatMap, heatmap, heatmap_figure
-from tl_scopes.views.page import View, stack
-from tl_scopes.views.wording import title, unit
+from tl_scopes.results.influence import HeadInfluence, LayerInfluence
+from tl_scopes.views.attribution import tokens
+from tl_scopes.views.canvas.heatmap import HeatMap, heatmap, heatmap_figure
+from tl_scopes.views.canvas.page import View, stack
+from tl_scopes.views.terminal import DARK, LIGHT
+from tl_scopes.views.wording import title, unit, visible
 
 MOST_HEADS = 12
 """Heads that the head × token map shows."""
@@ -97,3 +103,28 @@ def _measure(result: LayerInfluence | HeadInfluence) -> str:
 
 def _head_unit(result: HeadInfluence) -> str:
     return _measure(result) if result.signed else f"{_measure(result)} per unit of hook_z"
+
+
+def influence_view(result: LayerInfluence | HeadInfluence, k: int = 6) -> RenderableType:
+    """One line per layer, last layer first: its strongest tokens, or its heads."""
+    from tl_scopes.views.influence import influence_maps
+
+    one = influence_maps(result)[0]
+    highest = one.colour_scale.high or 1.0
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column(one.row_name, no_wrap=True)
+    table.add_column(f"strongest {one.column_name}s: {one.unit}")
+    for name, values in zip(one.rows, one.values.tolist(), strict=True):
+        line = Text()
+        for c in sorted(one.shown, key=lambda c: (-abs(values[c]), c))[:k]:
+            share = abs(values[c]) / highest
+            r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(LIGHT, DARK, strict=True))
+            if one.signed and values[c] < 0:
+                r, g, b = b, g, r
+            ink = "#ffffff" if share > 0.45 else "#000000"
+            line.append(f"{visible(one.columns[c])} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
+            line.append(f" {values[c]:.2g}   ", "dim")
+        table.add_row(name, line)
+    parts: list[RenderableType] = [Text(one.title, "bold"), table]
+    notes = (*one.notes, *result.attribution.notes)
+    return Group(*parts, *(Padding(Text(note, "yellow"), (0, 2)) for note in notes))

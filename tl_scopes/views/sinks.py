@@ -7,11 +7,11 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
-from tl_scopes.sink_result import AttentionSinks
-from tl_scopes.views.coloured import compare
-from tl_scopes.views.heatmap import LONGEST_LABEL, MOST_LABELS, HeatMap, draw_heatmap, heatmap
-from tl_scopes.views.page import View, heading, stack
-from tl_scopes.views.plots import COLOURS
+from tl_scopes.results.sinks import AttentionSinks
+from tl_scopes.views.attribution import compare
+from tl_scopes.views.canvas.figures import COLOURS
+from tl_scopes.views.canvas.heatmap import LONGEST_LABEL, MOST_LABELS, HeatMap, draw_heatmap, heatmap
+from tl_scopes.views.canvas.page import View, heading, stack
 from tl_scopes.views.wording import number, visible
 
 GROUPS = {"bos": "BOS", "first": "first tokens", "secondary": "secondary sinks", "all": "all sinks"}
@@ -78,7 +78,7 @@ def sink_maps(result: AttentionSinks) -> list[HeatMap]:
 
 def sinks_figure(result: AttentionSinks) -> Any:
     """Layer × head maps and residual norms; under them each scope's share by token, with and without sinks."""
-    from tl_scopes.views.figures import Figure
+    from tl_scopes.views.canvas.figures import Figure
 
     maps = [m for m in sink_maps(result) if m.column_name == "head"]
     norms = sink_maps(result)[len(maps)]

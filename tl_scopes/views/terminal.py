@@ -15,12 +15,10 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from tl_scopes.attribution import Attribution
-from tl_scopes.inside import HeadInfluence, LayerInfluence
-from tl_scopes.matrix import AttributionMatrix
+from tl_scopes.results.attribution import Attribution
 from tl_scopes.views.wording import title, visible
 
-_LIGHT, _DARK = (222, 235, 247), (8, 69, 148)
+LIGHT, DARK = (222, 235, 247), (8, 69, 148)
 """Ends of a single-hue blue ramp (ColorBrewer Blues), legible with any colour vision."""
 _BLOCKS = " ▏▎▍▌▋▊▉"
 _BAR = "rgb(66,146,198)"
@@ -39,7 +37,7 @@ def token_styles(attribution: Attribution) -> list[Style]:
         if share < 0.02:
             styles.append(Style(dim=p in attribution.special))
             continue
-        r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(_LIGHT, _DARK, strict=True))
+        r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(LIGHT, DARK, strict=True))
         ink = "#ffffff" if share > 0.45 else "#000000"
         styles.append(Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
     return styles
@@ -124,50 +122,3 @@ def view_text(attributions: Sequence[Attribution]) -> str:
     )
     console.print(view(attributions))
     return buffer.getvalue().rstrip("\n")
-
-
-def matrix_view(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
-    """One line per explained position: the predicted token and its strongest sources."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("pos", "target", f"strongest {k} sources, share of the row's highest"):
-        table.add_column(heading, no_wrap=heading != "target")
-    for i in range(len(matrix)):
-        row = matrix.row(i)
-        top = row.top(k)
-        highest = max((t.score for t in top), default=0.0) or 1.0
-        sources = Text()
-        for token in top:
-            share = token.score / highest
-            r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(_LIGHT, _DARK, strict=True))
-            ink = "#ffffff" if share > 0.45 else "#000000"
-            sources.append(f"{visible(token.str_token)} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
-            sources.append(f" {share:.2f}   ", "dim")
-        target = "" if row.target_str is None else visible(row.target_str)
-        flag = " (top prediction)" if matrix.top_target_flagged and row.pos == len(row) - 1 else ""
-        table.add_row(f"{row.pos}", Text(target, "bold red") + Text(flag, "dim"), sources)
-    return Group(Text(title(matrix.row(-1)).split(":")[0] + ", each row on its own scale", "bold"), table)
-
-
-def influence_view(result: LayerInfluence | HeadInfluence, k: int = 6) -> RenderableType:
-    """One line per layer, last layer first: its strongest tokens, or its heads."""
-    from tl_scopes.views.influence import influence_maps
-
-    one = influence_maps(result)[0]
-    highest = one.colour_scale.high or 1.0
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column(one.row_name, no_wrap=True)
-    table.add_column(f"strongest {one.column_name}s: {one.unit}")
-    for name, values in zip(one.rows, one.values.tolist(), strict=True):
-        line = Text()
-        for c in sorted(one.shown, key=lambda c: (-abs(values[c]), c))[:k]:
-            share = abs(values[c]) / highest
-            r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(_LIGHT, _DARK, strict=True))
-            if one.signed and values[c] < 0:
-                r, g, b = b, g, r
-            ink = "#ffffff" if share > 0.45 else "#000000"
-            line.append(f"{visible(one.columns[c])} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
-            line.append(f" {values[c]:.2g}   ", "dim")
-        table.add_row(name, line)
-    parts: list[RenderableType] = [Text(one.title, "bold"), table]
-    notes = (*one.notes, *result.attribution.notes)
-    return Group(*parts, *(Padding(Text(note, "yellow"), (0, 2)) for note in notes))

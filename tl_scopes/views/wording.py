@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tl_scopes.attribution import Attribution
+from tl_scopes.results.attribution import Attribution
 
 _TITLES = {
     "semantic": "Semantic Scope: which tokens move the logit of {target}",
@@ -66,8 +66,3 @@ def predicted(attribution: Attribution, k: int) -> list[tuple[str, float, bool]]
     if rows and target is not None and isinstance(own, float) and target not in [text for text, _ in rows]:
         rows.append((target, own))
     return [(visible(text), p, text == target) for text, p in rows]
-
-
-def whole_percent(share: float) -> str:
-    """Whole per cent; never minus zero."""
-    return f"{round(share, 2) + 0.0:.0%}"

@@ -1,0 +1,189 @@
+"""Invariant: what `patch_top` says of a cell is what TransformerLens' full sweep says of it.
+
+Joint patches are checked against a run with hand-written hooks, the estimate against central differences of such runs.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import families
+import pytest
+import torch
+from transformer_lens import patching
+
+import tl_scopes as tls
+from tl_scopes.demo.corpora import examples
+from tl_scopes.demo.corpora.passages import token_positions
+
+CLEAN = "the dog saw a cat and the old man ran to"
+CORRUPT = "the king saw a cat and the big man ran to"
+CORPUS = "binding"
+"""Demo corpus of the last test; any whose examples the bundled model answers right."""
+N_PROMPTS = 5
+FLOAT32 = 1e-6
+"""TransformerLens stores the values of a sweep in float32."""
+
+
+def logit(logits: torch.Tensor, target: int) -> torch.Tensor:
+    return logits[0, -1, target]
+
+
+def setting(model: Any, **options: Any) -> tuple[Any, torch.Tensor, torch.Tensor, int]:
+    attribution = tls.semantic_scope(model, CLEAN, target=" king", **options)
+    corrupt = model.to_tokens(CORRUPT, prepend_bos=len(attribution) > len(CLEAN.split()))
+    return attribution, attribution.tokens[None], corrupt, attribution.target
+
+
+@pytest.mark.families("gpt2", "llama", "neox")
+@pytest.mark.parametrize("component", ["resid_pre", "attn_out"])
+def test_cells_are_those_of_the_full_sweep(pair: families.Pair, component: str) -> None:
+    model = pair.model
+    attribution, clean, corrupt, target = setting(model)
+    result = tls.patch_top(model, clean, corrupt, attribution, k=3, component=component, n_random=2)
+    with torch.no_grad():
+        _, cache = model.run_with_cache(clean)
+        sweep = getattr(patching, f"get_act_patch_{component}")
+        full = sweep(model, corrupt, cache, partial(logit, target=target))
+    assert result.cells.shape == (model.cfg.n_layers, 3) and result.full_cells == full.numel()
+    assert torch.allclose(result.cells, full[:, list(result.positions)], rtol=FLOAT32, atol=FLOAT32)
+    assert float(full.std()) > 1e-3, "the sweep must be able to tell cells apart"
+
+
+def patched(model: Any, clean: torch.Tensor, corrupt: torch.Tensor, layer: int, positions: list[int], share: float):
+    """Logits at the last position with a share of the clean activation put in."""
+    name = f"blocks.{layer}.hook_resid_pre"
+    _, cache = model.run_with_cache(clean)
+
+    def hook(activation: torch.Tensor, hook: Any) -> torch.Tensor:
+        out = activation.clone()
+        out[:, positions] += share * (cache[name] - activation)[:, positions]
+        return out
+
+    return model.run_with_hooks(corrupt, fwd_hooks=[(name, hook)])[0, -1]
+
+
+@pytest.mark.families("gpt2", "llama")
+def test_joint_random_and_estimate_against_own_hooks(pair: families.Pair) -> None:
+    model = pair.model
+    attribution, clean, corrupt, target = setting(model)
+    result = tls.patch_top(model, clean, corrupt, attribution, k=2, n_random=3)
+    with torch.no_grad():
+        run = partial(patched, model, clean, corrupt)
+        for layer in result.layers:
+            joint = run(layer, list(result.positions), 1.0)[target]
+            assert float(result.joint[layer]) == pytest.approx(float(joint), rel=1e-6)
+            for i, drawn in enumerate(result.random_positions):
+                assert float(result.random[layer, i]) == pytest.approx(
+                    float(run(layer, list(drawn), 1.0)[target]), rel=1e-6
+                )
+            for j, pos in enumerate(result.positions):
+                up, down = (float(run(layer, [pos], s)[target]) for s in (1e-3, -1e-3))
+                slope = float(result.estimate[layer, j]) - result.corrupt
+                assert slope == pytest.approx((up - down) / 2e-3, rel=2e-3, abs=1e-4)
+        assert result.clean == pytest.approx(float(model(clean)[0, -1, target]), rel=1e-6)
+        assert result.corrupt == pytest.approx(float(model(corrupt)[0, -1, target]), rel=1e-6)
+
+
+def test_own_metric_gives_the_same_as_the_explained_scalar(kind: str) -> None:
+    model = families.build("gemma2", kind).model
+    attribution, clean, corrupt, target = setting(model)
+    own = tls.patch_top(model, clean, corrupt, attribution, k=2, n_random=2, metric=partial(logit, target=target))
+    default = tls.patch_top(model, clean, corrupt, attribution, k=2, n_random=2)
+    for name in ("cells", "estimate", "joint", "random"):
+        assert torch.allclose(getattr(own, name).double(), getattr(default, name).double(), rtol=1e-5), name
+    flat = tls.patch_top(
+        model, clean, corrupt, attribution, k=2, n_random=2, metric=lambda z: z.detach()[0, -1, target]
+    )
+    assert flat.estimate is None and torch.allclose(flat.joint, own.joint)
+
+
+@pytest.mark.parametrize("scope", [tls.temperature_scope, tls.fisher_scope])
+def test_scalars_that_are_no_logit(scope: Any, kind: str) -> None:
+    """All tokens at layer 0 restore everything, whatever is explained; and nothing is below the corrupt run's divergence."""
+    model = families.build("gpt2", kind).model
+    attribution = scope(model, CLEAN)
+    n = len(attribution.without("special").shown)
+    result = tls.patch_top(model, CLEAN, CORRUPT, attribution, k=n, layers=[0], n_random=1)
+    assert float(result.recovered(result.joint)[0]) == pytest.approx(1, abs=1e-6)
+    if scope is tls.fisher_scope:
+        assert result.clean == 0 > result.corrupt
+
+
+def test_target_inside_the_model_leaves_out_later_layers(kind: str) -> None:
+    model = families.build("gemma2", kind).model
+    v = torch.ones(families.D_MODEL, dtype=torch.float64)
+    attribution = tls.jacobian_scope(model, CLEAN, direction=v, target_hook="blocks.1.hook_resid_post")
+    result = tls.patch_top(model, CLEAN, CORRUPT, attribution, k=2, n_random=1)
+    assert result.layers == (0, 1)
+    with pytest.raises(ValueError, match=r"different layers among 0\.\.1"):
+        tls.patch_top(model, CLEAN, CORRUPT, attribution, k=2, layers=[2])
+
+
+def test_random_tokens_are_of_the_seed(kind: str) -> None:
+    model = families.build("gpt2", kind).model
+    attribution = tls.semantic_scope(model, CLEAN).without([5])
+    first, again, other = (
+        tls.patch_top(model, CLEAN, CORRUPT, attribution, k=3, layers=[0], n_random=6, seed=s).random_positions
+        for s in (0, 0, 1)
+    )
+    assert first == again != other
+    assert all(len(set(d)) == 3 and not {0, 5} & set(d) for d in first)
+
+
+def test_what_does_not_fit_is_refused(kind: str, unchecked: None) -> None:
+    model = families.build("neox", kind).model
+    attribution = tls.semantic_scope(model, CLEAN)
+    for corrupt, options, words in (
+        (CORRUPT + " the", {}, "positions must correspond"),
+        (CLEAN, {}, "nothing to recover"),
+        (CORRUPT, {"k": 0}, "k must be in"),
+        (CORRUPT, {"k": 99}, "k must be in"),
+        (CORRUPT, {"layers": [9]}, "different layers among"),
+        (CORRUPT, {"component": "z"}, "expected one of"),
+        (CORRUPT, {"component": "resid_mid"}, "no such hook point"),
+        (CORRUPT, {"n_random": 0}, "at least 1 draw"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            tls.patch_top(model, CLEAN, corrupt, attribution, **{"k": 2, **options})
+    with pytest.raises(ValueError, match="of another prompt"):
+        tls.patch_top(model, CORRUPT, CORRUPT, attribution)
+    if kind == "bridge":
+        model = families.build("gpt2", kind).model
+        with pytest.raises(ValueError, match="on a TransformerBridge this hook is the input of the MLP's branch alone"):
+            tls.patch_top(model, CLEAN, CORRUPT, tls.semantic_scope(model, CLEAN), k=2, component="resid_mid")
+
+
+@pytest.mark.slow
+def test_gold_tokens_on_the_demo_task_beside_random_ones(demo_model: Any) -> None:
+    """k is the number of known causes; the corrupt prompt has another word in the place of one of them."""
+    recovered, random = [], []
+    for example in examples(CORPUS, 4 * N_PROMPTS, seed=5):
+        clean, corrupt = example.prompt, example.swapped(example.causes[0])
+        same = [len(demo_model.to_tokens(p)[0]) for p in (clean, corrupt)]
+        attribution = tls.semantic_scope(demo_model, clean, target=example.answer)
+        if same[0] != same[1] or attribution.top_predictions[0][0] != example.answer or len(recovered) == N_PROMPTS:
+            continue
+        k = len(
+            token_positions(demo_model.tokenizer, clean, [s.span for s in example.causes], 0 in attribution.special)
+        )
+        result = tls.patch_top(demo_model, clean, corrupt, attribution, k=k, layers=[0], n_random=10)
+        row = result.by_layer().iloc[0]
+        recovered.append(row.recovered)
+        random.append(row.random_mean)
+    assert len(recovered) == N_PROMPTS
+    difference = torch.tensor(recovered) - torch.tensor(random)
+    print(f"{CORPUS}: recovered {sum(recovered) / N_PROMPTS:.2f}, random {sum(random) / N_PROMPTS:.2f}")
+    assert float(difference.mean()) > 3 * float(difference.std() / N_PROMPTS**0.5)
+    assert sum(recovered) / N_PROMPTS > 0.5
+
+
+def test_pictures_and_words(kind: str) -> None:
+    model = families.build("gpt2", kind).model
+    result = tls.patch_top(model, CLEAN, CORRUPT, tls.semantic_scope(model, CLEAN), k=2, n_random=2)
+    assert "recover" in result.summary and result.summary in str(result)
+    assert result.cost == pytest.approx(2 / len(result.attribution))
+    curve = result.plot().axes[0].lines
+    assert any(torch.allclose(torch.tensor(c.get_ydata()).double(), result.recovered(result.joint)) for c in curve)
+    assert result.html().startswith("<!doctype html>")

@@ -1,0 +1,305 @@
+"""The demo corpora know their causes, and the bundled model obeys them.
+
+Invariant: an example's spans, swaps and answers are true of its text (no model needed), and on held-out
+combinations the bundled model predicts the answer, follows a swapped cause to the counterpart's answer and
+ignores a swap of any other content word. The bounds are those the model must meet at any size (accuracy 98 %,
+flips 95 %, other changes 5 %); the card, at n = 1000, says how far it exceeds them.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from functools import cache
+from itertools import islice, pairwise
+
+import pytest
+import torch
+from transformers import GPT2LMHeadModel
+
+from tl_scopes.demo import DEMO_PATH, DEMO_PROMPTS
+from tl_scopes.demo.card import (
+    CorpusFigures,
+    Rate,
+    corpus_figures,
+    disagreements,
+    exchange_sources,
+    load,
+    predictions,
+)
+from tl_scopes.demo.corpora import CORPORA, examples, passages
+from tl_scopes.demo.corpora.bias import views
+from tl_scopes.demo.corpora.passages import Example, token_positions
+from tl_scopes.demo.corpora.series import SYSTEMS, rescale
+from tl_scopes.demo.initial import LAGS, initialise
+from tl_scopes.demo.tokenizer import left_to_right_merges
+from tl_scopes.demo.train import demo_config, train
+
+N_TEXTS = 200
+FACT = r"(\w+) (?:lives in|smelled of) (\w+)"
+N_MODEL = 60
+MIN_ACCURACY, MAX_EXCHANGED_ABOVE_CHANCE = 0.98, 0.1
+MIN_FLIPS, MAX_CHANGES = 0.95, 0.05
+MAX_FOLDER_BYTES = 8 * 1024 * 1024
+
+bundled = cache(lambda: load(DEMO_PATH))
+
+
+@cache
+def figures(corpus: str) -> CorpusFigures:
+    model, tokenizer = bundled()
+    return corpus_figures(model, tokenizer, corpus, N_MODEL, seed=2)
+
+
+@pytest.fixture(params=sorted(CORPORA))
+def corpus(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def determined(corpus: str, n: int = N_TEXTS, seed: int = 0) -> list[Example]:
+    return [example for example in examples(corpus, n, seed) if example.determined]
+
+
+# -- corpora ------------------------------------------------------------
+
+
+def test_passages_are_the_same_for_the_same_seed(corpus: str) -> None:
+    first, second, other = (list(islice(passages(corpus, seed), 20)) for seed in (3, 3, 4))
+    assert first == second
+    assert first != other
+
+
+def test_generators_leave_the_global_random_state_alone(corpus: str) -> None:
+    state = random.getstate()
+    list(islice(passages(corpus, 0), 20))
+    assert random.getstate() == state
+
+
+def combinations(corpus: str, text: str) -> set[tuple[str, ...]]:
+    """The combinations of a text that the split is about, read off the text."""
+    patterns = {
+        "binding": FACT,
+        "mystery": FACT,
+        "instruction": r"(?:should|must) (\w+) (\w+)(?: with)? the (\w+)",
+        "series": r"^(\d\d),(\d\d),(\d\d)",
+    }
+    found = re.findall(patterns[corpus], text)
+    if corpus in ("binding", "mystery"):
+        return {first + second for first, second in pairwise(found)}
+    return set(found)
+
+
+@pytest.mark.parametrize("corpus", ["binding", "mystery", "instruction", "series"])
+def test_held_out_combinations_never_occur_in_training(corpus: str) -> None:
+    trained = {found for p in islice(passages(corpus, 0, "train"), 600) for found in combinations(corpus, p.text)}
+    for passage in islice(passages(corpus, 0, "held_out"), 200):
+        assert combinations(corpus, passage.text) - trained, passage.text
+
+
+@pytest.mark.parametrize("corpus", sorted(CORPORA))
+def test_no_held_out_prompt_occurs_in_training(corpus: str) -> None:
+    trained = {passage.text for passage in islice(passages(corpus, 0, "train"), 600)}
+    assert not trained & {passage.text for passage in islice(passages(corpus, 0, "held_out"), 200)}
+
+
+def test_spans_are_whole_words_of_the_prompt(corpus: str) -> None:
+    for example in determined(corpus):
+        for swap in (*example.causes, *example.others):
+            start, end = swap.span
+            assert 0 <= start < end <= len(example.prompt)
+            word = example.prompt[start:end]
+            assert re.fullmatch(r"\w+", word), (word, example.prompt)
+            assert start == 0 or not example.prompt[start - 1].isalnum()
+            assert end == len(example.prompt) or not example.prompt[end].isalnum()
+            assert swap.replacement != word
+
+
+def test_a_cause_has_another_answer_and_an_other_word_the_same(corpus: str) -> None:
+    for example in determined(corpus):
+        assert example.causes
+        assert all(swap.answer != example.answer for swap in example.causes)
+        assert all(swap.answer == example.answer for swap in example.others)
+        assert not {swap.span for swap in example.causes} & {swap.span for swap in example.others}
+
+
+def test_the_source_holds_a_cause(corpus: str) -> None:
+    for example in determined(corpus):
+        start, end = example.source
+        assert any(start <= swap.span[0] and swap.span[1] <= end for swap in example.causes)
+
+
+def test_prompts_are_cut_before_their_answer(corpus: str) -> None:
+    for passage in islice(passages(corpus, 0), N_TEXTS):
+        for example in passage.examples:
+            assert passage.text.startswith(example.prompt + example.answer)
+            at = len(example.prompt + example.answer)
+            assert any(start < at <= end for start, end in passage.targets)
+
+
+def test_a_translated_word_is_caused_by_its_source_word() -> None:
+    found = {
+        (example.prompt[slice(*swap.span)], example.answer)
+        for example in determined("translation", 800)
+        for swap in example.causes
+    }
+    assert {("Hund", " dog"), ("perro", " dog"), ("inu", " dog")} <= found
+    assert ("Hund", " cat") not in found
+
+
+def test_binding_answers_follow_from_the_statements() -> None:
+    def look_up(prompt: str) -> str:
+        (asked,) = re.findall(r"The home of (\w+) is$", prompt)
+        return f" {dict(re.findall(FACT, prompt))[asked]}"
+
+    for example in determined("binding"):
+        assert example.answer == look_up(example.prompt)
+        assert all(swap.answer == look_up(example.swapped(swap)) for swap in (*example.causes, *example.others))
+
+
+def test_mixed_leanings_are_moderate() -> None:
+    assert views(" liberal") == views(" liberal", " liberal") == " liberal"
+    assert views(" liberal", " conservative") == " moderate"
+
+
+def test_series_values_stay_inside_their_range() -> None:
+    for name, system in SYSTEMS.items():
+        numbers = system(random.Random(name), 100)
+        assert len(numbers) == 100
+        assert min(numbers) >= 15
+        assert max(numbers) <= 85
+    assert rescale([1.0, 1.0]) == [15, 15]
+
+
+def test_periodic_examples_have_their_cause_once_in_the_prompt() -> None:
+    for example in determined("series"):
+        (swap,) = example.causes
+        assert example.prompt[slice(*swap.span)] == example.answer
+        assert example.prompt.count(f"{example.answer},") == 1
+
+
+# -- tokenizer ------------------------------------------------------------
+
+
+def test_every_answer_and_swapped_word_is_one_token(corpus: str) -> None:
+    tokenizer = bundled()[1]
+    for example in determined(corpus):
+        prompt = tokenizer(example.prompt, add_special_tokens=False)["input_ids"]
+        whole = tokenizer(example.prompt + example.answer, add_special_tokens=False)["input_ids"]
+        assert whole[:-1] == prompt
+        assert tokenizer.decode(whole[-1:]) == example.answer
+        assert tokenizer.decode(prompt) == example.prompt
+        for swap in (*example.causes, *example.others):
+            assert len(token_positions(tokenizer, example.prompt, [swap.span])) == 1
+            swapped = tokenizer(example.swapped(swap), add_special_tokens=False)["input_ids"]
+            assert len(swapped) == len(prompt)
+
+
+def test_token_positions_count_bos_as_zero() -> None:
+    tokenizer = bundled()[1]
+    prompt = "German: der Hund sieht"
+    span = (prompt.index("Hund"), prompt.index("Hund") + 4)
+    assert token_positions(tokenizer, prompt, [span]) == [4]
+    assert token_positions(tokenizer, prompt, [span], prepend_bos=False) == [3]
+    assert token_positions(tokenizer, "29,30,", [(3, 5)]) == [3]
+
+
+@pytest.mark.parametrize("text", ["German: der größte Hund", "naïve 日本語 🙂", " \n\n\ttab", "1234 7", ""])
+def test_any_text_survives_encoding(text: str) -> None:
+    tokenizer = bundled()[1]
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def test_a_word_without_its_space_is_several_tokens() -> None:
+    tokenizer = bundled()[1]
+    assert len(tokenizer(" dog")["input_ids"]) == 1
+    assert len(tokenizer("dog")["input_ids"]) > 1
+
+
+def test_numbers_and_commas_are_one_token_each() -> None:
+    tokenizer = bundled()[1]
+    text = "".join(f"{number}," for number in range(10, 100))
+    assert len(tokenizer(text, add_special_tokens=False)["input_ids"]) == 180
+
+
+def test_merges_build_spaced_words_first() -> None:
+    assert left_to_right_merges(["ab", " abc"]) == [("Ġ", "a"), ("Ġa", "b"), ("Ġab", "c"), ("a", "b")]
+
+
+# -- model ------------------------------------------------------------
+
+
+def test_the_bundled_folder_is_small() -> None:
+    assert sum(file.stat().st_size for file in DEMO_PATH.iterdir()) <= MAX_FOLDER_BYTES
+
+
+@pytest.mark.parametrize("name", sorted(DEMO_PROMPTS))
+def test_demo_prompts_show_what_they_say(name: str) -> None:
+    demo = DEMO_PROMPTS[name]
+    assert predictions(*bundled(), [demo.prompt]) == [demo.target]
+    assert all(re.search(rf"\b{cause}\b", demo.prompt) for cause in demo.causes)
+
+
+def test_held_out_answers_are_predicted(corpus: str) -> None:
+    assert figures(corpus).accuracy.value >= MIN_ACCURACY, figures(corpus)
+
+
+def test_another_examples_source_takes_the_answer_away(corpus: str) -> None:
+    found = figures(corpus)
+    assert found.exchanged.value <= found.chance + MAX_EXCHANGED_ABOVE_CHANCE, found
+
+
+def test_a_swapped_cause_flips_the_prediction_to_its_counterpart(corpus: str) -> None:
+    assert figures(corpus).cause_flips.value >= MIN_FLIPS, figures(corpus)
+
+
+def test_swapping_another_content_word_leaves_the_prediction(corpus: str) -> None:
+    assert figures(corpus).other_changes.value <= MAX_CHANGES, figures(corpus)
+
+
+def test_exchanged_sources_come_from_other_examples() -> None:
+    batch = determined("binding", 50)
+    exchanged = exchange_sources(batch, random.Random(0))
+    assert sum(a.prompt != b for a, b in zip(batch, exchanged, strict=True)) > 45
+
+
+def test_wilson_interval_covers_the_rate_and_narrows() -> None:
+    few, many = Rate(9, 10), Rate(900, 1000)
+    assert few.interval[0] < 0.9 < few.interval[1]
+    assert many.interval[1] - many.interval[0] < few.interval[1] - few.interval[0]
+    assert Rate(10, 10).interval[1] == pytest.approx(1.0)
+
+
+def test_a_retraining_disagrees_where_intervals_do_not_meet() -> None:
+    def row(accuracy: Rate) -> CorpusFigures:
+        return CorpusFigures("series", accuracy, Rate(1, 10), 0.1, Rate(99, 100), Rate(0, 100))
+
+    assert disagreements([row(Rate(98, 100))], [row(Rate(99, 100))]) == []
+    (line,) = disagreements([row(Rate(70, 100))], [row(Rate(99, 100))])
+    assert line.startswith("series, accuracy: 70.0")
+
+
+@pytest.mark.slow
+def test_training_is_a_function_of_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tl_scopes.demo.train.LOOK_UP_STEPS", 2)  # both phases within four steps
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    try:
+        first, again, other = (train(4, seed, 1)[0].state_dict() for seed in (0, 0, 1))
+    finally:
+        torch.set_rng_state(state)
+        torch.set_num_threads(threads)
+    assert all(torch.equal(weight, again[name]) for name, weight in first.items())
+    assert any(not torch.equal(weight, other[name]) for name, weight in first.items())
+
+
+def test_the_initial_weights_look_back_by_their_lags() -> None:
+    """The planted heads of layer 0 attend to the word 1, 2 and 3 back, before any training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(demo_config(400))
+        initialise(model)
+        tokens = torch.randint(400, (4, 40))
+    model.eval().set_attn_implementation("eager")
+    pattern = model(tokens, output_attentions=True).attentions[0]
+    for head, lag in enumerate(LAGS):
+        on_lag = pattern[:, head].diagonal(-lag, 1, 2)[:, 8:]
+        assert on_lag.mean() > 0.5, (lag, on_lag.mean())

@@ -1,0 +1,128 @@
+"""Invariant: gold alignment equals its definition on hand-made scores, and its figures do not depend on the batch."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import tl_scopes as tls
+from tl_scopes.demo.corpora import CORPORA, examples
+from tl_scopes.demo.corpora.passages import token_positions
+from tl_scopes.evaluation.gold import _best_rank, gold_alignment
+from tl_scopes.results.gold import BOOTSTRAPS, _figures
+
+
+def oracle_method(model, prompts, targets):
+    """Scores 1 on one cause of each prompt and less elsewhere: a perfect method."""
+    found = {e.prompt: e for c in CORPORA for e in examples(c, 200, 0)}
+    out = []
+    for prompt, attribution in zip(prompts, tls.semantic_scope(model, prompts, target=targets), strict=True):
+        cause = token_positions(model.tokenizer, prompt, [found[prompt].causes[0].span])[0]
+        scores = torch.linspace(0, 0.5, len(attribution))
+        scores[cause] = 1.0
+        out.append(replace(attribution, scores=scores))
+    return out
+
+
+def flat_method(model, prompts, targets):
+    """All scores equal: ties must count against the method, not for it."""
+    return [replace(a, scores=torch.ones(len(a))) for a in tls.semantic_scope(model, prompts, target=targets)]
+
+
+def test_a_perfect_method_scores_one_and_a_blind_one_zero(demo_model) -> None:
+    result = gold_alignment(demo_model, {"oracle": oracle_method, "flat": flat_method}, corpora=["bias"], n=12)
+    frame = result.to_frame().set_index(["corpus", "method"])
+    assert frame.loc[("bias", "oracle"), "top1"] == 1
+    assert frame.loc[("bias", "oracle"), "mrr"] == 1
+    assert frame.loc[("bias", "flat"), "top1"] == 0
+    assert 0 < frame.loc[("bias", "flat"), "chance"] < 0.5
+
+
+def test_the_rank_is_that_of_the_best_cause_among_the_candidates() -> None:
+    scores = torch.tensor([9.0, 5.0, 4.0, 3.0, 3.0])
+    assert _best_rank(scores, [1, 2, 3, 4], {1}) == 1
+    assert _best_rank(scores, [1, 2, 3, 4], {2, 4}) == 2
+    assert _best_rank(scores, [1, 2, 3, 4], {4}) == 4, "a tie with a token that is no cause counts against"
+    assert _best_rank(scores, [0, 1, 2, 3, 4], {1}) == 2
+
+
+def test_the_figures_are_means_over_prompts_with_a_seeded_bootstrap(demo_model) -> None:
+    records = gold_alignment(demo_model, ["semantic"], corpora=["translation"], n=20).records
+    figures = _figures(records, seed=3)
+    top1 = np.array([r.rank == 1 for r in records])
+    assert figures["top1"] == top1.mean()
+    assert figures["mrr"] == pytest.approx(np.mean([1 / r.rank for r in records]))
+    assert figures["n"] == len(records)
+    assert figures["top1_low"] <= figures["top1"] <= figures["top1_high"]
+    assert figures == _figures(records, seed=3)
+    assert BOOTSTRAPS >= 1000
+
+
+def test_numbers_do_not_depend_on_the_batch_or_the_global_seed(demo_model) -> None:
+    before = random.getstate()
+    random.seed(5)
+    one = gold_alignment(demo_model, ["fisher"], corpora=["instruction"], n=10, batch_size=1)
+    random.seed(6)
+    many = gold_alignment(demo_model, ["fisher"], corpora=["instruction"], n=10, batch_size=7)
+    random.setstate(before)
+    assert one.records == many.records
+
+
+def test_only_prompts_answered_right_count(demo_model) -> None:
+    result = gold_alignment(demo_model, ["semantic"], corpora=["translation"], n=20)
+    assert len(result.records) == round(result.accuracy["translation"] * 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": ["nonsense"]}, "expected names among"),
+        ({"methods": "semantic"}, "expected names among"),
+        ({"methods": []}, "expected names among"),
+        ({"corpora": ["poems"]}, r"unknown \['poems'\]"),
+        ({"n": 0}, "at least 1 example"),
+    ],
+)
+def test_mistakes_are_refused(demo_model, options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        gold_alignment(demo_model, **options)
+
+
+def test_the_plot_shows_every_corpus_and_method(demo_model) -> None:
+    from tl_scopes.evaluation.gold import METHODS  # more methods than the palette has colours
+
+    result = gold_alignment(demo_model, METHODS, corpora=["translation", "bias"], n=4)
+    frame, panels = result.to_frame(), result.plot().axes
+    assert [panel.get_title().split("\n")[0] for panel in panels] == ["translation", "bias", "all"]
+    for panel, corpus in zip(panels, ["translation", "bias", "all"], strict=True):
+        dots = next(line for line in panel.lines if line.get_marker() == "o")
+        rows = frame[frame.corpus == corpus]
+        assert dots.get_xdata() == pytest.approx(rows.top1.to_numpy())
+        assert list(dots.get_ydata()) == [list(METHODS).index(method) for method in rows.method]
+
+
+def test_the_table_prints_what_the_frame_holds(demo_model) -> None:
+    result = gold_alignment(demo_model, ["semantic"], corpora=["translation"], n=8)
+    row = result.to_frame().iloc[0]
+    assert f"{row.top1:.1%}" in str(result)
+    assert "Candidates: all tokens" in str(result)
+
+
+def test_every_baseline_is_a_row_and_scopes_keep_their_numbers(demo_model) -> None:
+    from tl_scopes.evaluation.gold import METHODS
+
+    result = gold_alignment(demo_model, METHODS, corpora=["instruction"], n=6)
+    assert list(dict.fromkeys(r.method for r in result.records)) == list(METHODS)
+    alone = gold_alignment(demo_model, ["fisher"], corpora=["instruction"], n=6)
+    assert [r for r in result.records if r.method == "fisher"] == list(alone.records)
+    by_call = gold_alignment(
+        demo_model,
+        {"input_x_gradient": lambda m, p, t: tls.input_x_gradient(m, p, target=t)},
+        corpora=["instruction"],
+        n=6,
+    )
+    assert [r for r in result.records if r.method == "input_x_gradient"] == list(by_call.records)

@@ -1,0 +1,361 @@
+"""Invariant: checkpointing and budgets change how a run is done and no number; what will not fit is refused beforehand.
+
+Checkpointed gradients are compared bit for bit: the same operations run on the same values.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import families
+import oracles
+import pytest
+import torch
+from families import Pair
+from living import live_tensors
+from torch import Tensor
+
+import tl_scopes as tls
+from tl_scopes.kernel import explain as kernel
+from tl_scopes.kernel import interventions
+from tl_scopes.model import memory
+from tl_scopes.model.forward import forward_pass
+from tl_scopes.model.hooks import differentiable
+from tl_scopes.model.memory import Memory, Run, _BytesAlive, coarse_bound
+
+TOKENS = families.prompt_tokens()
+TARGET = families.VOCAB[" house"]
+WITHIN = 1.25
+"""Estimate over measurement: exact up to tensors whose lifetime depends on Python's garbage."""
+
+
+def saved_bytes(call: Any) -> int:
+    """Bytes of distinct storages that autograd keeps for the backward during a call."""
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        call()
+    return sum(seen.values())
+
+
+# -- checkpointing -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", ["hook_embed", "blocks.0.hook_resid_post", "blocks.1.hook_resid_pre"])
+def test_checkpointing_changes_no_bit(pair: Pair, at: str) -> None:
+    inner = [f"blocks.1.{name}" for name in ("hook_resid_pre", "attn.hook_q", "attn.hook_z", "hook_resid_post")]
+    options = dict(
+        at=at, target=TARGET, pos=9, cache=["blocks.1.attn.hook_pattern"], grads_at=inner, keep_gradient=True
+    )
+    plain = tls.semantic_scope(pair.model, TOKENS, checkpoint=False, **options)
+    again = tls.semantic_scope(pair.model, TOKENS, checkpoint=True, **options)
+    assert torch.equal(again.gradient, plain.gradient)
+    assert bool(plain.gradient.any())
+    assert list(again.cache.keys()) == list(plain.cache.keys())
+    for name in plain.cache:
+        assert torch.equal(again.cache[name], plain.cache[name]), name
+
+
+def test_checkpointing_changes_no_bit_of_any_scope(kind: str) -> None:
+    lens = families.build("gpt2", kind).model
+    v = torch.randn(10, families.D_MODEL, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    calls = [
+        lambda c: tls.fisher_scope(lens, TOKENS, rank=10, checkpoint=c).scores,
+        lambda c: tls.temperature_scope(lens, [TOKENS, TOKENS[:5]], checkpoint=c)[1].scores,
+        lambda c: tls.contrast_scope(lens, TOKENS, foil=3, checkpoint=c).scores,
+        lambda c: tls.jacobian_scope(lens, TOKENS, direction=v, checkpoint=c).scores,
+        lambda c: tls.jacobian_scope(
+            lens, TOKENS, direction=v[0], target_hook="blocks.1.hook_resid_mid", checkpoint=c
+        ).scores,
+        lambda c: tls.total_information(lens, TOKENS, rtol=0.1, checkpoint=c).scores,
+        lambda c: tls.scopes(lens, TOKENS, checkpoint=c)["fisher"].scores,
+        lambda c: tls.attribution_matrix(lens, TOKENS, method="fisher", rank=2, checkpoint=c).scores,
+        lambda c: tls.layer_influence(lens, TOKENS, method="fisher", rank=2, checkpoint=c).scores,
+        lambda c: tls.head_influence(lens, TOKENS, checkpoint=c).scores,
+    ]  # fmt: skip
+    for i, call in enumerate(calls):
+        assert torch.equal(call(True), call(False)), i
+
+
+def test_checkpointing_keeps_the_blocks_inputs_only(kind: str) -> None:
+    lens = families.build("gpt2", kind).model
+    tokens = families.prompt_tokens(100)
+    plain = saved_bytes(lambda: tls.semantic_scope(lens, tokens, checkpoint=False))
+    again = saved_bytes(lambda: tls.semantic_scope(lens, tokens, checkpoint=True))
+    assert again < plain / 5
+
+
+def test_no_attention_map_outlives_its_checkpointed_block(kind: str) -> None:
+    lens, n = families.build("gpt2", kind).model, 100
+    with differentiable(lens), _BytesAlive() as watch:
+        run = forward_pass(
+            lens, families.prompt_tokens(n)[None], torch.tensor([n - 1]), source="hook_embed", checkpoint=True, call="t"
+        )
+    assert run.hidden.requires_grad
+    assert watch.alive < lens.cfg.n_heads * n * n * 8, "less than one map [head, query, key]"
+
+
+def test_a_users_hook_acts_in_the_block_computed_again(kind: str) -> None:
+    lens = families.build("gpt2", kind).model
+
+    def steer(activation: Tensor, hook: Any) -> Tensor:
+        return activation * 1.5 + 0.1
+
+    with lens.hooks(fwd_hooks=[("blocks.0.attn.hook_z", steer)]):
+        plain = tls.semantic_scope(lens, TOKENS, target=TARGET, checkpoint=False)
+        again = tls.semantic_scope(lens, TOKENS, target=TARGET, checkpoint=True)
+    assert torch.equal(again.scores, plain.scores)
+    assert oracles.relative_error(tls.semantic_scope(lens, TOKENS, target=TARGET).scores, plain.scores) > 1e-3
+
+
+def test_checkpointed_blocks_are_as_before_also_after_an_error(kind: str) -> None:
+    lens = families.build("gpt2", kind).model
+    before = [dict(block.__dict__) for block in lens.blocks]
+
+    def fail(activation: Tensor, hook: Any) -> Tensor:
+        raise RuntimeError("in the forward")
+
+    tls.semantic_scope(lens, TOKENS, checkpoint=True)
+    with (
+        lens.hooks(fwd_hooks=[("blocks.1.hook_resid_post", fail)]),
+        pytest.raises(RuntimeError, match="in the forward"),
+    ):
+        tls.semantic_scope(lens, TOKENS, checkpoint=True)
+    for block, held in zip(lens.blocks, before, strict=True):
+        assert ("forward" in block.__dict__) == ("forward" in held)
+
+
+def test_a_checkpointed_graph_that_is_never_used_is_freed(kind: str) -> None:
+    lens = families.build("gpt2", kind).model
+
+    def call() -> None:
+        tls.total_information(lens, TOKENS, rtol=0.1, checkpoint=True)  # keeps its graph to ask for more rows
+        with pytest.raises(ValueError, match="does not fit the activation"):
+            tls.jacobian_scope(lens, TOKENS, direction=torch.ones(7, dtype=torch.float64), checkpoint=True)
+
+    call()
+    gc.collect()
+    before = live_tensors()
+    gc.disable()  # by reference counts alone: collected cycles would pile up in a loop
+    try:
+        for _ in range(5):
+            call()
+        assert live_tensors() <= before
+    finally:
+        gc.enable()
+
+
+# -- the estimate ------------------------------------------------------------------------------------
+
+
+def planner(lens: Any, checkpoint: bool | None = None, budget: int | None = 1, **options: Any) -> Memory:
+    recording = dict(source="hook_embed", target="unembed.hook_in") | options
+    return Memory(lens, checkpoint=checkpoint, budget=budget, call="test", **recording)
+
+
+@pytest.mark.families("gpt2", slow=("llama",))
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_the_peak_of_short_runs_foretells_that_of_a_long_one(pair: Pair, checkpoint: bool) -> None:
+    lens = families.build(pair.family, pair.kind, torch.float32).model
+    plan = planner(lens)
+    for rows in (1, 8):
+        run = Run(1, 120, 1, rows, checkpoint)
+        with differentiable(lens):
+            measured = max(memory._alive(lens, 120, plan.recording, rows, checkpoint, "test"))
+            assert measured / WITHIN <= plan.peak(run) <= measured * WITHIN
+        assert coarse_bound(lens, run) >= measured
+
+
+def test_the_estimate_covers_what_autograd_saves_in_a_batch(kind: str) -> None:
+    lens = families.build("llama", kind, torch.float32).model
+    prompts = [families.prompt_tokens(100, seed=i) for i in range(4)]
+    with differentiable(lens):
+        estimate = planner(lens).peak(Run(4, 100, 4))
+    saved = saved_bytes(lambda: tls.semantic_scope(lens, prompts, checkpoint=False))
+    assert saved < estimate < 2.5 * saved
+
+
+def test_measuring_leaves_the_users_hooks_alone_and_does_not_call_them(kind: str) -> None:
+    lens = families.build("gpt2", kind, fresh=True).model
+    calls: list[int] = []
+    lens.hook_dict["blocks.0.hook_resid_post"].add_hook(lambda t, hook: calls.append(t.shape[1]))
+    tls.semantic_scope(lens, TOKENS, memory_budget=2**40)
+    assert calls == [12]
+    with differentiable(lens):
+        planner(lens).peak(Run(1, 50, 1))
+    assert calls == [12]
+    tls.semantic_scope(lens, TOKENS)
+    assert calls == [12, 12]
+
+
+# -- budgets -----------------------------------------------------------------------------------------
+
+
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool, int]]:
+    """``(batch, checkpoint, rows at once)`` of every run, noted as they happen."""
+    noted: list[tuple[int, bool, int]] = []
+    forward, pull = kernel.forward_pass, kernel.pull_back
+
+    def noting_forward(lens: Any, tokens: Tensor, *args: Any, **options: Any) -> Any:
+        noted.append((len(tokens), options["checkpoint"], 0))
+        return forward(lens, tokens, *args, **options)
+
+    def noting_pull(*args: Any, **options: Any) -> Any:
+        noted[-1] = (*noted[-1][:2], options["at_once"])
+        return pull(*args, **options)
+
+    monkeypatch.setattr(kernel, "forward_pass", noting_forward)
+    monkeypatch.setattr(kernel, "pull_back", noting_pull)
+    return noted
+
+
+@pytest.mark.slow
+def test_a_tighter_budget_takes_smaller_batches_then_fewer_rows_then_checkpoints_and_then_refuses(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lens = families.build("gpt2", kind).model
+    prompts = [families.prompt_tokens(60, seed=i) for i in range(4)]
+    with differentiable(lens):
+        plan = planner(lens)
+        two, rows, one, least = (
+            plan.peak(run) for run in (Run(2, 60, 2), Run(1, 60, 1, 8), Run(1, 60, 1), Run(1, 60, 1, 1, True))
+        )
+    assert least < one < two < rows
+    expected = [attr.scores for attr in tls.fisher_scope(lens, prompts, rank=8)]
+    noted = runs(monkeypatch)
+    for n, budget, batch, at_once, checkpoint in (
+        (4, 100 * two, 4, 8, False),
+        (4, two, 2, 1, False),
+        (1, rows, 1, 8, False),
+        (1, one, 1, 1, False),
+        (1, least, 1, 1, True),
+    ):
+        noted.clear()
+        found = tls.fisher_scope(lens, prompts[:n], rank=8, memory_budget=budget)
+        assert noted[0] == (batch, checkpoint, at_once), budget
+        assert max(oracles.relative_error(f.scores, e) for f, e in zip(found, expected[:n], strict=True)) < 1e-6
+    noted.clear()
+    with pytest.raises(
+        ValueError, match=r"fisher_scope: a run on 60 tokens needs about .* GiB .*memory_budget=\d+ allows"
+    ):
+        tls.fisher_scope(lens, prompts, rank=8, memory_budget=least // 2)
+    assert noted == []
+
+
+def test_what_the_caller_fixed_is_not_changed_and_the_refusal_names_the_way_out(kind: str) -> None:
+    lens = families.build("gpt2", kind).model
+    prompts = [families.prompt_tokens(60, seed=i) for i in range(4)]
+    with differentiable(lens):
+        plan = planner(lens)
+        budget = plan.peak(Run(1, 60, 1))
+    tls.semantic_scope(lens, prompts, memory_budget=budget)
+    with pytest.raises(ValueError, match="in batches of 4 .*checkpoint=True.*smaller batch_size"):
+        tls.semantic_scope(lens, prompts, batch_size=4, checkpoint=False, memory_budget=budget)
+    with pytest.raises(ValueError, match="with checkpointing, .*shorten the prompt"):
+        tls.semantic_scope(lens, prompts[0], checkpoint=True, memory_budget=1000)
+
+
+def test_without_a_budget_the_free_memory_counts(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lens = families.build("gpt2", kind).model
+    monkeypatch.setattr(memory, "_free_bytes", lambda device: 1000)
+    with pytest.raises(ValueError, match="9.31e-07 GiB are available"):
+        tls.semantic_scope(lens, TOKENS)
+    assert tls.semantic_scope(lens, TOKENS, memory_budget=2**40).scores.any(), "a stated budget overrides it"
+    monkeypatch.setattr(memory, "_free_bytes", lambda device: None)
+    assert tls.semantic_scope(lens, TOKENS).scores.any(), "a device that does not tell refuses nothing"
+
+
+@pytest.mark.parametrize("at", ["hook_embed", "blocks.0.hook_resid_pre"])
+def test_gradients_on_changed_inputs_take_smaller_batches_then_checkpoint_then_refuse(
+    kind: str, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lens, tokens = families.build("gpt2", kind).model, families.prompt_tokens(60)
+
+    def integrated() -> Tensor:
+        return tls.integrated_gradients(lens, tokens, target=TARGET, n_steps=8, at=at).scores
+
+    with differentiable(lens):
+        plan = Memory(lens, source=at, target="unembed.hook_in", checkpoint=None, budget=1, call="test")
+        two, one, least = (plan.peak(run) for run in (Run(2, 60, 2), Run(1, 60, 1), Run(1, 60, 1, 1, True)))
+    expected = integrated()
+    noted: list[tuple[int, bool]] = []
+    forward = interventions.forward_pass
+
+    def noting(model: Any, tokens: Tensor, *args: Any, **options: Any) -> Any:
+        if torch.is_grad_enabled():
+            noted.append((len(tokens), options["checkpoint"]))
+        return forward(model, tokens, *args, **options)
+
+    monkeypatch.setattr(interventions, "forward_pass", noting)
+    for free, rows in (
+        (10**12, {(3, False), (5, False)}),
+        (two, {(2, False), (1, False)}),
+        (one, {(1, False)}),
+        (least, {(1, True)}),
+    ):
+        monkeypatch.setattr(memory, "_free_bytes", lambda device, free=free: free)
+        noted.clear()
+        assert oracles.relative_error(integrated(), expected) < 1e-9
+        assert set(noted) == rows, free
+    monkeypatch.setattr(memory, "_free_bytes", lambda device: least // 2)
+    noted.clear()
+    with pytest.raises(
+        ValueError, match=r"integrated_gradients: a run on 60 tokens needs .* half precision$"
+    ) as refused:
+        integrated()
+    assert not noted
+    assert "memory_budget" not in str(refused.value), "it has no such keyword"
+    assert "checkpoint=" not in str(refused.value)
+
+
+def test_free_memory_of_this_machine_is_known() -> None:
+    free = memory.available_memory(families.build("gpt2", "bridge").model)
+    assert free is not None
+    assert 2**20 < free < 2**50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"method": "fisher", "rank": 4}], ids=["semantic", "fisher"])
+def test_a_matrix_stays_within_its_budget_and_keeps_its_numbers(kind: str, options: dict[str, Any]) -> None:
+    lens = families.build("gpt2", kind).model
+    tokens = families.prompt_tokens(48)
+    expected = tls.attribution_matrix(lens, tokens, **options).scores
+    with differentiable(lens):
+        plan = planner(lens)
+        tight, least = plan.peak(Run(1, 48, 3)), plan.peak(Run(1, 48, 1, 1, True))
+    for budget in (tight, least):
+        tls.attribution_matrix(
+            lens, tokens, memory_budget=budget, **options
+        )  # measures, on runs as long as the text here
+        with memory._BytesAlive() as watch:
+            found = tls.attribution_matrix(lens, tokens, memory_budget=budget, **options).scores
+        assert oracles.relative_error(found, expected) < 1e-9
+        assert max(watch.timeline) < 1.25 * budget
+    with memory._BytesAlive() as watch:
+        tls.attribution_matrix(lens, tokens, **options)
+    assert max(watch.timeline) > WITHIN * tight
+    with pytest.raises(ValueError, match="attribution_matrix: a run on 48 tokens"):
+        tls.attribution_matrix(lens, tokens, memory_budget=least // 2, **options)
+
+
+@pytest.mark.parametrize("budget", [0, -1, True])
+@pytest.mark.usefixtures("unchecked")
+def test_an_impossible_budget_is_refused(budget: int) -> None:
+    with pytest.raises(ValueError, match="memory_budget=.*positive number of bytes"):
+        tls.semantic_scope(families.build("gpt2", "bridge").model, TOKENS, memory_budget=budget)
+
+
+def test_measurements_do_not_keep_a_model_alive() -> None:
+    lens = families.build("gpt2", "bridge", fresh=True).model
+    with differentiable(lens):
+        planner(lens).peak(Run(1, 50, 1))
+    gone = weakref.ref(lens)
+    del lens
+    gc.collect()
+    assert gone() is None

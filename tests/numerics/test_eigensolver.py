@@ -1,0 +1,121 @@
+"""Invariant: on every shape of distribution the solver's leading pair is that of float64 `eigh`, within its tolerance.
+
+Oracle and solver get the same numbers. The oracle is the plain covariance of the rows about the top token's row, whose
+tail probabilities are exponentials of logit differences: it cancels nowhere, and shares no code with the package.
+
+* relative residual ‖Fu − λu‖/λ ≤ tol;
+* sin(u, u₁) ≤ 1.5·tol·λ₁/(λ₁ − λ₂);
+* the reported residual is never lower than the true one.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tl_scopes.numerics.fisher_information import FisherInformation
+
+pytestmark = pytest.mark.one_lens
+
+SLACK = 1.5
+D = 64
+
+
+def rows(kind: str, V: int, d: int, seed: int) -> Tensor:
+    """Unembedding rows ``[V, d]``: random, or with a mean offset and a power-law spectrum."""
+    generator = torch.Generator().manual_seed(seed)
+    W = torch.randn(V, d, generator=generator)
+    if kind == "random":
+        return W / d**0.5
+    spectrum = torch.arange(1, d + 1).float() ** -0.7
+    basis = torch.linalg.qr(torch.randn(d, d, generator=generator))[0]
+    return (W * spectrum) @ basis + 3 * torch.randn(d, generator=generator) / d**0.5
+
+
+def logits(kind: str, W: Tensor, seed: int) -> Tensor:
+    """Float64 logits ``[V]`` of one shape of distribution."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    z = torch.randn(len(W), generator=generator, dtype=torch.float64)
+    if kind == "flat":
+        return 0.01 * z
+    if kind == "softmax":
+        return (W.double() @ W[int(len(W) // 2)].double()) * 4 / float(W.double().square().sum(1).mean())
+    z *= 3
+    z[len(W) // 3] = -torch.inf
+    off = 10.0 ** -float(kind.removeprefix("1-1e-"))
+    z[len(W) // 3] = z.logsumexp(0) + torch.log(torch.tensor((1 - off) / off, dtype=torch.float64))
+    return z
+
+
+def oracle(W: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """F, eigenvalues and eigenvectors (rows), descending, float64."""
+    z, W = z.double(), W.double()
+    top = int(z.argmax())
+    odds = (z - z[top]).exp()
+    p = odds / odds.sum()
+    p[top] = 0
+    F, mean = torch.zeros(W.shape[1], W.shape[1], dtype=torch.float64), torch.zeros(W.shape[1], dtype=torch.float64)
+    for part, q in zip((W - W[top]).split(16384), p.split(16384), strict=True):
+        F += (part * q[:, None]).T @ part
+        mean += q @ part
+    F -= torch.outer(mean, mean)
+    values, vectors = torch.linalg.eigh(F)
+    return F, values.flip(0), vectors.flip(1).T
+
+
+def check(W: Tensor, z: Tensor, tol: float, name: str) -> None:
+    F, values, vectors = oracle(W, z)
+    gap = float((values[0] - values[1]) / values[0])
+    information = FisherInformation(W, z)
+    for pairs in (information.iterative_eigenpairs(1, tol), information.eigenpairs(1, tol)):
+        u, value = pairs.vectors[0].double(), float(pairs.values[0])
+        true = float((F @ u - value * u).norm()) / value
+        sine = float((u - (u @ vectors[0]) * vectors[0]).norm() / u.norm())
+        reported = float(pairs.residual[0])
+        seen = f"{name}, tol {tol:g}: true {true:.2e}, reported {reported:.2e}, sin {sine:.2e}, gap {gap:.2e}"
+        assert true <= tol, seen
+        assert reported >= true, seen
+        assert reported <= 1.1 * tol, seen
+        assert sine <= max(SLACK * tol / gap, 1e-6), seen
+
+
+SHAPES = ["flat", "softmax", "1-1e-1", "1-1e-2", "1-1e-4", "1-1e-6", "1-1e-8"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("spread", ["random", "power law"])
+@pytest.mark.parametrize("V", [50, 4000])
+def test_the_leading_pair_is_that_of_eigh(V: int, spread: str, shape: str) -> None:
+    W = rows(spread, V, D if V > 50 else 24, V)
+    z = logits(shape, W, V)
+    for tol in (1e-2, 1e-4):
+        check(W, z.float(), tol, f"float32 {spread} {shape} V={V}")
+    check(W, z, 1e-6, f"float64 {spread} {shape} V={V}")
+
+
+@pytest.mark.parametrize("closeness", [1e-1, 1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("shape", ["flat", "1-1e-2", "1-1e-6"])
+def test_nearly_degenerate_pairs_are_not_mixed_up(shape: str, closeness: float) -> None:
+    for seed in range(3):
+        W = rows("random", 4000, D, seed)
+        z = logits(shape, W, seed)
+        # the two leading directions get variances λ and (1 − closeness)·λ
+        _, values, vectors = oracle(W, z)
+        scale = torch.ones(D, dtype=torch.float64)
+        scale[1] = (values[0] / values[1] * (1 - closeness)).sqrt()
+        W = (W.double() @ (vectors.T @ torch.diag(scale) @ vectors)).float()
+        for tol in (1e-2, 1e-4):
+            check(W, z.float(), tol, f"float32 {shape} seed {seed} closeness {closeness:g}")
+        check(W, z, 1e-6, f"float64 {shape} seed {seed} closeness {closeness:g}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("spread", ["random", "power law"])
+def test_the_leading_pair_is_that_of_eigh_on_a_large_vocabulary(spread: str, shape: str) -> None:
+    W = rows(spread, 128_256, 96, 5)
+    z = logits(shape, W, 5)
+    for tol in (1e-2, 1e-4):
+        check(W, z.float(), tol, f"float32 {spread} {shape} V=128256")
+    check(W, z, 1e-6, f"float64 {spread} {shape} V=128256")

@@ -1,0 +1,239 @@
+"""Invariant: an Attribution is frozen, one score per token, and survives saving bit for bit; views never write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+import tl_scopes.views.terminal  # noqa: F401  (rich draws a random number when it is first imported)
+from tl_scopes import Attribution
+from tl_scopes.results.words import group_words
+
+
+def make(**changes: object) -> Attribution:
+    """Five tokens, BOS first, two with the same text, read at position 3."""
+    values: dict[str, object] = {
+        "scores": torch.tensor([4.0, 0.1, 3.0, 0.1 + 0.2, 0.0]),
+        "tokens": torch.tensor([0, 7, 8, 7, 9]),
+        "str_tokens": ["<bos>", " the", " dog", " the", " cat"],
+        "pos": 3,
+        "method": "semantic",
+        "target": 0,
+        "target_str": "<bos>",
+        "top_predictions": [(" a", 0.5), (" b", 0.25)],
+        "details": {"logit": 1.5},
+        "notes": ("a note",),
+        "special": frozenset({0}),
+    }
+    return Attribution(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_it_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make().pos = 2  # type: ignore[misc]
+
+
+def test_top_ranks_by_score_then_position_and_skips_what_is_hidden_or_after_pos() -> None:
+    assert [t.pos for t in make().top(10)] == [0, 2, 3, 1]
+    assert [t.pos for t in make().without("special").top(2)] == [2, 3]
+    tied = make(scores=torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0]))
+    assert [t.pos for t in tied.top(4)] == [0, 1, 2, 3]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_without_hides_positions_and_keeps_every_score() -> None:
+    masked = make().without("special").without([-3])
+    assert masked.hidden == {0, 2}
+    assert torch.equal(masked.scores, make().scores)
+    with pytest.raises(ValueError, match="outside a prompt of 5 tokens"):
+        make().without([5])
+    with pytest.raises(ValueError, match="expected 'special'"):
+        make().without("sink")  # type: ignore[arg-type]
+
+
+def test_normalized_shares_sum_to_one_over_the_shown_tokens() -> None:
+    shares = make().without("special").normalized()
+    assert math.isclose(float(shares.scores[[1, 2, 3]].sum()), 1.0, rel_tol=1e-6)
+    assert torch.equal(make().scores, torch.tensor([4.0, 0.1, 3.0, 0.1 + 0.2, 0.0]))
+    with pytest.raises(ValueError, match="no share to give"):
+        make(scores=torch.zeros(5)).normalized()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_saving_loses_nothing(tmp_path, dtype: torch.dtype) -> None:
+    scores = torch.rand(5, generator=torch.Generator().manual_seed(0), dtype=dtype) / 3
+    gradient = torch.rand(5, 4, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    before = make(scores=scores, stderr=scores / 7, gradient=gradient).without([1])
+    after = Attribution.load(before.save(tmp_path / "a.json"))
+    for field in dataclasses.fields(Attribution):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if isinstance(old, torch.Tensor):
+            assert new.dtype == old.dtype
+            assert torch.equal(new, old), field.name
+        else:
+            assert new == old, field.name
+    assert after.target == 0
+
+
+def test_what_was_not_saved_by_us_is_refused(tmp_path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"not written by Attribution\.save"):
+        Attribution.load(path)
+    for content in (b"nonsense", b"\xff\xfe\x00"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="not a JSON file"):
+            Attribution.load(path)
+    path.write_text('{"format": "tl_scopes.Attribution", "format_version": 1, "dtype": "float32"}')
+    with pytest.raises(ValueError, match=r"not as Attribution\.save writes it \(KeyError: 'scores'\)"):
+        Attribution.load(path)
+    payload = json.loads(make().save(path).read_text())
+    path.write_text(json.dumps(payload | {"format_version": 99}))
+    with pytest.raises(ValueError, match="upgrade tl_scopes"):
+        Attribution.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scores": torch.zeros(4)}, "must have one length"),
+        ({"pos": 5}, "outside 0..4"),
+        ({"scores": torch.full((5,), math.nan)}, "NaN or infinity"),
+        ({"special": frozenset({9})}, "special positions"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_inconsistent_results_cannot_be_made(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**change)
+
+
+def test_the_frame_has_one_row_per_token() -> None:
+    frame = make().without("special").to_frame()
+    assert frame["score"].tolist() == make().scores.tolist()
+    assert frame["shown"].tolist() == [False, True, True, True, False]
+    assert frame["str_token"].tolist() == make().str_tokens
+
+
+def test_printing_shows_tokens_target_and_notes_as_plain_text_in_a_file() -> None:
+    text = str(make(str_tokens=["<bos>", " the", "\n", "[red]", " cat"]).without("special"))
+    assert "⏎" in text
+    assert "[red]" in text, "token text must never be read as markup"
+    assert "a note" in text
+    assert "\x1b" not in text
+    assert "Attribution(semantic, 5 tokens" in repr(make())
+
+
+# -- words -------------------------------------------------------------------------------------------------
+
+
+def test_a_words_score_is_the_joint_change_of_its_tokens() -> None:
+    attr = make(
+        str_tokens=["<bos>", " un", "believ", "able", "!"],
+        scores=torch.tensor([4.0, 3.0, 4.0, 12.0, 0.0]),
+        stderr=torch.ones(5),
+    ).without("special")
+    words = attr.by_word()
+    assert words.str_tokens == ["<bos>", " unbelievable", "!"]
+    assert words.scores.tolist() == [4.0, 13.0, 0.0], "sqrt(9 + 16 + 144)"
+    assert (words.pos, words.special, words.hidden) == (1, {0}, {0})
+    assert words.details["words"] == [[0], [1, 2, 3], [4]]
+    assert words.tokens.tolist() == [0, 7, 9]
+    assert words.stderr is None
+    assert words.details["logit"] == 1.5
+    assert words.by_word() is words
+    assert attr.scores.tolist() == [4.0, 3.0, 4.0, 12.0, 0.0]
+
+
+def test_words_that_cannot_be_told_apart_are_said_so() -> None:
+    glued = make(str_tokens=["<bos>", "the", "dog", "runs", "off"]).by_word()
+    assert any("carry no white space" in note for note in glued.notes)
+    assert not any("carry no white space" in note for note in make().by_word().notes)
+
+
+def test_total_information_of_a_word_is_a_plain_sum() -> None:
+    words = make(method="total_information", str_tokens=["<bos>", " a", "b", "c", "!"]).by_word()
+    assert words.scores.tolist() == pytest.approx([4.0, 0.1 + 3.0 + 0.3, 0.0])
+    assert words.details["word_score"] == "sum"
+
+
+def test_words_survive_saving(tmp_path) -> None:
+    before = make(text="the dog", offsets=((0, 0), (0, 3), (4, 5), (5, 6), (6, 7)))
+    after = Attribution.load(before.save(tmp_path / "a.json"))
+    assert (after.text, after.offsets) == (before.text, before.offsets)
+    assert after.by_word().str_tokens == ["<bos>", "the", " dog"]
+    words = before.by_word()
+    assert Attribution.load(words.save(tmp_path / "b.json")).details == words.details
+    with pytest.raises(ValueError, match="one per token, and come with text"):
+        make(text="the dog", offsets=((0, 3),))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        ([" well", "-", "known"], [" well", "-", "known"]),
+        ([" don", "'t"], [" don't"]),
+        ([" don", "'", "t", " 'x", "'"], [" don't", " 'x", "'"]),
+        (["29", ",", "30"], ["29", ",", "30"]),
+        (["a", " ", "🦊", " ", "\n"], ["a", " 🦊", " ", "\n"]),
+        (["x", "\n", "\n", "y"], ["x", "\n", "\n", "y"]),
+        ([" caf", "\ufffd", "\ufffd", "s"], [" caf\ufffd\ufffds"]),
+        (["\ufffd", "\ufffd", " fox"], ["\ufffd\ufffd", " fox"]),
+        (["👩", "\u200d", "👧"], ["👩\u200d👧"]),
+        (["👍", "🏽", "🦊"], ["👍🏽", "🦊"]),
+        (["שלו", "ם"], ["שלום"]),
+        (["東", "京"], ["東", "京"]),
+        (["", "a", ""], ["", "a", ""]),
+    ],
+)
+def test_words_end_at_spaces_and_punctuation_and_never_inside_a_character(tokens: list[str], words: list[str]) -> None:
+    grouped = group_words(tokens, frozenset())
+    assert [w.text for w in grouped] == words
+    assert [p for w in grouped for p in w.positions] == list(range(len(tokens)))
+
+
+def test_special_tokens_are_words_of_their_own() -> None:
+    assert [w.positions for w in group_words(["a", "b", "c"], frozenset({1}))] == [(0,), (1,), (2,)]
+
+
+def test_with_offsets_the_text_is_read_and_pieces_of_one_character_stay_together() -> None:
+    pieces = ["<s>", "\ufffd", "\ufffd", "fox", "es", "\ufffd", "\ufffd", "."]
+    offsets = [(0, 0), (0, 1), (0, 1), (2, 5), (5, 7), (8, 9), (8, 9), (9, 10)]
+    words = group_words(pieces, frozenset({0}), "🦊 foxes 🐶.", offsets)
+    assert [w.text for w in words] == ["<s>", "🦊", " foxes", " 🐶", "."]
+    assert [w.positions for w in words] == [(0,), (1, 2), (3, 4), (5, 6), (7,)]
+
+
+def test_it_shows_itself_as_html() -> None:
+    assert make().html().startswith("<!doctype html>")
+    assert "log scale" in make().html(scale="log")
+    assert "tls-tokens" in make()._repr_html_()
+
+
+def test_ids_of_the_predictions_are_those_of_their_texts(demo_model) -> None:
+    import tl_scopes as tls
+
+    prompt = "German: der Hund sieht die Katze. English: the"
+    for attr in (tls.semantic_scope(demo_model, prompt), tls.leave_one_out(demo_model, prompt)):
+        texts = [demo_model.tokenizer.decode([i]) for i in attr.top_tokens]
+        assert texts == [text for text, _ in attr.top_predictions]
+
+
+@pytest.mark.parametrize("field", ["scores", "tokens", "dtype", "top_predictions", "special"])
+@pytest.mark.parametrize("value", ["gone", 5, {"a": 1}])
+def test_a_file_with_a_broken_field_is_a_value_error(field, value, demo_model, tmp_path) -> None:
+    import tl_scopes as tls
+
+    path = tls.semantic_scope(demo_model, "German: der Hund").save(tmp_path / "a.json")
+    raw = json.loads(path.read_text())
+    if value == "gone":
+        del raw[field]
+    else:
+        raw[field] = value
+    path.write_text(json.dumps(raw))
+    with pytest.raises(ValueError, match="Attribution"):
+        Attribution.load(path)

@@ -1,0 +1,393 @@
+"""Invariant: a picture shows every token as text, in colours that follow the scores, offline; it never writes.
+
+Without a browser: the HTML is parsed, and what a script would draw is read from its data. `test_browser.py` looks at
+the same pictures in Chromium.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from samples import HOSTILE, attribution, matrix
+
+from tl_scopes import Attribution, views
+from tl_scopes.views.canvas import page
+from tl_scopes.views.canvas.colours import (
+    FULL,
+    RGB,
+    Scale,
+    blend,
+    css,
+    ink,
+    ink_before_inversion,
+    inverted,
+    luminance,
+)
+from tl_scopes.views.wording import visible
+
+BUNDLE = "window.CircuitsVis = window.CircuitsVis ||"
+AA = 4.5
+"""Contrast that WCAG asks of text, level AA."""
+
+
+def every_view(tokens: list[str]) -> dict[str, views.View]:
+    one = attribution(tokens, target_str=tokens[0], top_predictions=[(text, 0.1) for text in tokens[:5]])
+    return {
+        "tokens": views.tokens(one),
+        "log": views.tokens(one, scale="log"),
+        "compare": views.compare({"one": one, "<two>": one.without([1])}),
+        "figure": views.figure([one, one]),
+        "matrix": views.matrix(matrix(tokens)),
+        "by word": views.tokens(one.by_word()),
+    }
+
+
+class Reader(HTMLParser):
+    """What a browser without scripts sees: elements, token texts with their backgrounds, and the scripts' data."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.tokens: list[tuple[int, str, str]] = []
+        self.data: list[dict] = []
+        self.bdi: list[str] = []
+        self._background, self._pos = "", -1
+        self._in: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in ("br", "input", "meta"):
+            self._in.append(tag)
+        values = dict(attrs)
+        if "background-color" in (values.get("style") or ""):
+            self._background = re.search(r"background-color:(rgb\([^)]*\))", values["style"] or "")[1]  # type: ignore[index]
+        if tag == "bdi":
+            self.bdi.append("")
+            self._pos = int(values.get("data-pos") or -1)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._in.pop() == tag, f"</{tag}> closes another element"
+        if tag == "bdi" and self._pos >= 0:
+            self.tokens.append((self._pos, self.bdi[-1], self._background))
+
+    def handle_data(self, data: str) -> None:
+        if self._in[-1:] == ["script"]:
+            self.data.append(json.loads(data))
+        elif "bdi" in self._in:
+            self.bdi[-1] += data
+
+
+# -- text --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", every_view(HOSTILE))
+def test_hostile_token_text_is_shown_as_text(name: str) -> None:
+    view = every_view(HOSTILE)[name]
+    read = Reader(view.body)
+    assert not {"img", "i"} & set(read.tags)
+    assert read.tags.count("script") == len(read.data), "one script element per component, closed by itself"
+    assert not any(attribute.startswith("on") for attribute, _ in read.attributes)
+    shown = "".join(read.bdi)
+    for text in HOSTILE:
+        assert visible(text) in shown, text
+    for data in read.data:
+        for text, html in zip(data.get("texts", data["html"]), data["html"], strict=True):
+            inner = Reader(html)
+            assert set(inner.tags) <= {"bdi", "b"}, html
+            assert name == "matrix" or "".join(inner.bdi) == text
+    assert "\u202e" not in view.body, "a direction override would reorder what follows"
+    assert "\x1b" not in view.body + view.plain()
+    for text in ("</script>", "<img src=x onerror=alert(1)>"):
+        assert text in view.plain()
+
+
+def test_angle_brackets_never_stand_raw_in_the_data_of_a_script() -> None:
+    for name, view in every_view(HOSTILE).items():
+        for block in re.findall(r'<script type="application/json">(.*?)</script>', view.body, re.DOTALL):
+            assert "<" not in block, name
+            assert "\\u003c" in block, name
+
+
+def test_each_token_is_isolated_from_the_direction_of_its_neighbours() -> None:
+    read = Reader(views.tokens(attribution(HOSTILE)).body)
+    assert [text for _, text, _ in read.tokens] == [visible(text) for text in HOSTILE]
+
+
+def test_joined_emoji_stay_one_picture_and_controls_become_visible() -> None:
+    assert visible("👩‍👩‍👧") == "👩‍👩‍👧"
+    assert visible("\n\t\r\x00\u202e\ud800") == "⏎⇥␍���"
+
+
+# -- colours -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_static_colours_follow_the_rank_of_the_scores(scale: str) -> None:
+    attr = attribution().without("special")
+    read = Reader(views.tokens(attr, scale=scale).body)  # type: ignore[arg-type]
+    background = {pos: colour for pos, _, colour in read.tokens}
+    ranked = [t.pos for t in attr.top(10)]
+    darkness = [-sum(int(c) for c in re.findall(r"\d+", background[p])) for p in ranked]
+    assert darkness == sorted(darkness, reverse=True)
+    assert len(set(darkness)) == len(darkness)
+    assert background[ranked[0]] == css(blend(1.0)) == "rgb(8, 81, 156)"
+    assert background[0] == background[5] == "rgb(255, 255, 255)", "hidden, and after pos"
+
+
+def test_what_the_script_draws_has_the_values_of_the_static_picture() -> None:
+    read = Reader(views.tokens(attribution()).body)
+    (data,) = read.data
+    drawn = [css(blend(v)) for v, html in zip(data["values"], data["html"], strict=True) if "data-pos" in html]
+    assert drawn == [colour for _, _, colour in read.tokens]
+    assert data["colour"] == FULL
+
+
+def test_the_scale_is_log_where_one_score_dwarfs_the_rest_and_the_legend_says_so() -> None:
+    assert not Scale.of([1.0, 2.0, 3.0, 4.0, 10.0]).log
+    wide = Scale.of([1.0, 1.0, 2.0, 3.0, 4000.0])
+    assert wide.log
+    assert wide.share(0.0) == 0 < wide.share(1.0) < wide.share(2.0) < wide.share(4000.0) == 1
+    assert wide.score(wide.share(30.0)) == pytest.approx(30)
+    assert "linear scale" in views.tokens(attribution()).body
+    assert "log scale" in views.tokens(attribution(scores=torch.tensor([4000.0, 1, 1, 2, 3, 0]))).body
+
+
+def test_an_unknown_scale_is_refused(unchecked) -> None:
+    with pytest.raises(ValueError, match="expected 'auto', 'linear' or 'log'"):
+        views.tokens(attribution(), scale="cubic")  # type: ignore[arg-type]
+
+
+def test_the_legend_holds_true_scores_and_their_unit() -> None:
+    body = views.tokens(attribution().without("special")).body
+    assert re.search(r"0 <span.*?</span> 5 <span.*</span> 10 <span>logit per unit of embedding", body)
+    assert "share of the shown" in views.tokens(attribution().normalized()).body
+    assert "all shown scores are 0" in views.tokens(attribution(scores=torch.zeros(6))).body
+
+
+def contrast(a: RGB, b: RGB) -> float:
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_ink_is_readable_on_every_colour_in_light_and_dark() -> None:
+    rgb = {"#000": (0, 0, 0), "#fff": (255, 255, 255)}
+    for step in range(1001):
+        colour = blend(step / 1000)
+        assert contrast(colour, rgb[ink(colour)]) >= AA, colour
+        assert contrast(inverted(colour), inverted(rgb[ink_before_inversion(colour)])) >= AA, colour
+    for text in ((0x6B, 0x6B, 0x6B), (0xB2, 0x18, 0x2B)):
+        assert contrast((255, 255, 255), text) >= AA
+        assert contrast((0, 0, 0), inverted(text)) >= AA
+
+
+def test_depth_of_colour_grows_with_the_share_in_light_and_dark() -> None:
+    light = [luminance(blend(step / 100)) for step in range(101)]
+    dark = [luminance(inverted(blend(step / 100))) for step in range(101)]
+    assert light == sorted(light, reverse=True)
+    assert dark == sorted(dark)
+
+
+# -- what is around the tokens -----------------------------------------------------------------------------
+
+
+def test_target_predictions_notes_and_strongest_tokens_are_there() -> None:
+    body = views.tokens(attribution().without("special")).body
+    assert "→<bdi> dog</bdi>" in body
+    assert "<b><bdi> dog</bdi></b>" in body
+    assert "50.0%" in body
+    assert "a note &lt;b&gt;" in body
+    assert "Strongest: <bdi>Hund</bdi> 10 ·" in body
+    assert "→<bdi> next token</bdi>" in views.tokens(attribution(target=None, target_str=None)).body
+
+
+def test_an_explained_token_below_the_top_is_added_to_the_predictions() -> None:
+    body = views.tokens(attribution(target_str=" pig", details={"target_probability": 0.00012})).body
+    assert "<b><bdi> pig</bdi></b>" in body
+    assert "0.01%" in body
+
+
+def test_compare_has_a_button_for_each_method_and_refuses_other_texts() -> None:
+    body = views.compare({"semantic": attribution(), "fisher": attribution(method="fisher")}).body
+    read = Reader(body)
+    assert read.tags.count("input") == read.tags.count("section") == 2
+    assert read.attributes.count(("type", "radio")) == 2
+    with pytest.raises(ValueError, match="use stack"):
+        views.compare({"a": attribution(), "b": attribution(pos=2)})
+    with pytest.raises(ValueError, match="at least one"):
+        views.compare({})
+
+
+def test_figure_has_a_row_for_each_and_the_top_seven_words() -> None:
+    many = [(f" w{i}", 0.1) for i in range(10)]
+    view = views.figure([attribution(top_predictions=many, details={}), attribution()])
+    assert view.body.count('class="tls-row"') == 2
+    assert " w6<" in view.body
+    assert " w7<" not in view.body
+    with pytest.raises(ValueError, match="k must be 1 or more"):
+        views.figure(attribution(), k=0)
+    with pytest.raises(ValueError, match="at least one"):
+        views.figure([])
+
+
+def test_matrix_rows_are_normalised_shifted_to_their_target_and_the_view_says_so() -> None:
+    view = views.matrix(matrix().without("special"))
+    (data,) = Reader(view.body).data
+    (values,) = data["attention"]
+    assert len(values) == len(data["html"]) == 5, "four tokens and the prediction after them"
+    assert values[0] == [0.0] * 5, "nothing predicts the first token"
+    assert values[3] == [0.0, 0.909, 1.0, 0.0, 0.0], "the row read at 2 explains token 3; BOS is left out"
+    assert max(values[4]) == 1.0
+    assert "each row divided by its highest shown score" in view.body
+    assert "The last target is the model's top prediction" in view.body
+    assert "' end' ← ' c' 16, ' b' 15, ' a' 14" in view.plain()
+
+
+def test_matrix_too_long_to_hover_keeps_its_list() -> None:
+    n = 257
+    view = views.matrix(matrix([f" t{i}" for i in range(n)]))
+    assert "data-component" not in view.body
+    assert " t255" in view.body
+
+
+def test_matrix_rows_are_attributions_with_their_own_details() -> None:
+    row = matrix().without("special").row(-2)
+    assert (row.pos, row.target_str, row.details["lambda_1"], row.hidden) == (2, " c", 2.0, {0})
+    assert row.scores.tolist() == [9.0, 10.0, 11.0, 0.0]
+    assert matrix().to_frame().loc[3, 2] == 15.0
+    with pytest.raises(ValueError, match="there are 4 rows"):
+        matrix().row(4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"positions": (0, 1, 2)}, "do not fit 3 positions"),
+        ({"positions": (0, 1, 2, 9)}, "must be different and in 0..3"),
+        ({"targets": (1,)}, "1 targets and 4 target_strs"),
+        ({"scores": torch.full((4, 4), float("nan"))}, "NaN or infinity"),
+        ({"hidden": frozenset({8})}, "special and hidden"),
+    ],
+)
+def test_inconsistent_matrices_cannot_be_made(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        matrix(**change)
+
+
+@pytest.mark.parametrize(
+    "attr",
+    [
+        Attribution(torch.tensor([2.0]), torch.tensor([1]), ["x"], 0, "semantic", None, None, []),
+        attribution().without(range(6)),
+        attribution(scores=torch.zeros(6)),
+        attribution(scores=torch.ones(6), stderr=torch.ones(6), method="something_new", details={}),
+        attribution(["", " ", "", "\n\n", "", ""]),
+    ],
+    ids=["one token", "all hidden", "all zero", "unknown method", "empty tokens"],
+)
+def test_degenerate_results_have_pictures_too(attr: Attribution) -> None:
+    for view in (views.tokens(attr), views.tokens(attr, scale="log"), views.compare({"a": attr}), views.figure(attr)):
+        assert len(Reader(view.body).tokens) == len(attr)
+        assert view.plain()
+    assert len(Reader(views.tokens(attr.by_word()).body).tokens) <= len(attr)
+
+
+def test_a_matrix_of_one_token_or_of_some_positions_has_a_picture() -> None:
+    one = matrix(["x"])
+    assert "→" in views.matrix(one).body
+    some = matrix(scores=torch.eye(4)[1:3], positions=(2, 1), targets=(None, None), target_strs=(None, None))
+    assert len(Reader(views.matrix(some).body).data[0]["html"]) == 4, "nothing is read at the last token"
+
+
+# -- pages -------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    for name, view in every_view(HOSTILE).items():
+        own = view.html().replace(re.search(r"window\.CircuitsVis = .*?\n\}\)\(\);", view.html(), re.DOTALL)[0], "")  # type: ignore[index]
+        assert len(own) < 200_000, name
+        assert "http" not in own, name
+        loading = [a for a in Reader(view.body).attributes if a[0] in ("src", "href", "srcset", "action")]
+        assert not loading, name
+        assert not re.search(r"url\(|@import|\bimport\(|\bfetch\(", own), name
+        assert "sourceMappingURL" not in view.html(), name
+
+
+def test_several_views_on_one_page_share_one_bundle() -> None:
+    both = views.stack(*every_view(["a", "b"] * 3).values()).html()
+    assert both.count(BUNDLE) == 1
+    assert both.count("data-component") == 8
+    assert attribution().html().count(BUNDLE) == 1
+
+
+def test_the_bundle_is_the_installed_one_and_cannot_close_its_script() -> None:
+    code = page._bundle()
+    assert code.count("</script") == 1
+    assert "CircuitsVis" in code
+    assert len(code) > 1_000_000
+
+
+class Shell:
+    """As much of an IPython shell as a view asks for."""
+
+    kernel = object()
+    execution_count = 1
+    cell: str | None = "a"
+
+    def get_parent(self) -> dict[str, object]:
+        return {"metadata": {"cellId": self.cell} if self.cell else {}}
+
+
+def test_in_a_notebook_the_first_output_carries_the_bundle_and_carries_it_again_when_rerun(monkeypatch) -> None:
+    shell = Shell()
+    monkeypatch.setattr(page, "_shell", lambda: shell)
+    monkeypatch.setattr(page, "_carrier", None)
+    carried = []
+    for cell, count in (("a", 1), ("a", 1), ("b", 2), ("a", 3), (None, 4)):
+        shell.cell, shell.execution_count = cell, count
+        carried.append(BUNDLE in attribution()._repr_html_())
+    assert carried == [True, False, False, True, False]
+    shell = Shell()
+    assert BUNDLE in attribution()._repr_html_(), "a new kernel"
+    monkeypatch.setattr(page, "_shell", lambda: None)
+    assert BUNDLE in attribution()._repr_html_(), "outside a notebook each output stands alone"
+
+
+def test_2000_tokens_are_a_small_page() -> None:
+    n = 2000
+    scores = torch.rand(n, generator=torch.Generator().manual_seed(0)) ** 4
+    long = attribution([" token"] * n, scores=scores)
+    assert len(views.tokens(long).body) < 1_000_000
+
+
+def test_showing_outside_a_notebook_prints_the_text(capsys) -> None:
+    attribution().show()
+    assert "Hund" in capsys.readouterr().out
+    matrix().show()
+    assert "4 targets" in capsys.readouterr().out
+    views.stack(views.tokens(attribution()), views.compare({"a": attribution()})).show()
+    assert "Hund" in capsys.readouterr().out
+
+
+def test_views_never_write() -> None:
+    attr, many = attribution(), matrix()
+    before, scores = attr.to_dict(), many.scores.clone()
+    attr.html()
+    attr._repr_html_()
+    views.compare({"a": attr}).html()
+    views.figure(attr).html()
+    many.html()
+    many._repr_html_()
+    assert attr.to_dict() == before
+    assert torch.equal(many.scores, scores)
+
+
+def test_a_view_is_saved_as_the_page(tmp_path) -> None:
+    path = views.tokens(attribution()).save(tmp_path / "a.html")
+    assert path.read_text(encoding="utf-8") == attribution().html()

@@ -1,0 +1,1 @@
+"""One prompt looked into: layers, sinks, paths, spectra, verification, substitutions, patching."""

@@ -1,0 +1,251 @@
+"""Where in the model the influence runs: by layer, and through each attention head.
+
+Legend: ``y`` final hidden state at the explained position, ``V`` the scope's rows there (one row ``v`` unless said
+otherwise), ``r_l`` ``[pos, d_model]`` the residual stream before block l, ``r_L`` after the last one, ``z_{l,h}``
+``[pos, d_head]`` the output of head h before its output projection.
+
+    layer influence       ‖vᵀ ∂y/∂r_{l,t}‖₂                     [n_layers + 1, pos]
+    head influence        ⟨∂(vᵀy)/∂z_{l,h,s}, z_{l,h,s}⟩        [layer, head, pos], s the head's query position
+    head sensitivity      ‖∂(vᵀy)/∂z_{l,h,s}‖₂
+
+All of them come out of the scope's own backward: one forward and one vector-Jacobian product per row of V, in which the
+gradient is read off at more places. Several rows are joined as the score joins them (root of weighted squares).
+
+Example::
+
+    import tl_scopes as tls
+
+    model = tls.load_model()
+    layers = tls.layer_influence(model, "German: der Hund sieht die Katze. English: the", target=" dog")
+    layers.plot()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_scopes.directions.by_name import Keywords, Method, named_explananda
+from tl_scopes.kernel.calls import encode, one_or_many
+from tl_scopes.kernel.explain import explain_inside
+from tl_scopes.kernel.options import Tap, capture_options
+from tl_scopes.model.hooks import Y_HOOK, NamesFilter
+from tl_scopes.model.lens import LensModel, block_hooks, residual_hooks
+from tl_scopes.model.prompts import Prompt, Target
+from tl_scopes.numerics.norms import row_norms
+from tl_scopes.numerics.precision import wide
+from tl_scopes.results.influence import HeadInfluence, LayerInfluence
+
+
+def _norm(gradient: Float[Tensor, "rows *place d"], activation: Tensor) -> Tensor:
+    """``‖G‖``."""
+    return row_norms(gradient)
+
+
+def _size(gradient: Float[Tensor, "rows *place d"], activation: Float[Tensor, "*place d"]) -> Tensor:
+    """``‖r‖`` of the activation itself, for every row alike."""
+    return row_norms(activation).expand(gradient.shape[:-1])
+
+
+def _inner(gradient: Float[Tensor, "rows *place d"], activation: Float[Tensor, "*place d"]) -> Tensor:
+    """``⟨G, z⟩``, signed."""
+    return einsum(wide(gradient), wide(activation), "rows ... d, ... d -> rows ...")
+
+
+@one_or_many
+def layer_influence(
+    model: LensModel,
+    prompt: Prompt,
+    *,
+    method: Method = "semantic",
+    relative: bool = False,
+    target: Target = None,
+    foil: Target = None,
+    rank: int | None = None,
+    tol: float | None = None,
+    n_samples: int | None = None,
+    seed: int | None = None,
+    moment: Literal["mean", "variance"] | None = None,
+    values: Mapping[int, float] | None = None,
+    direction: Tensor | None = None,
+    target_hook: str = Y_HOOK,
+    pos: int | Sequence[int] = -1,
+    prepend_bos: bool | None = None,
+    at: str = "hook_embed",
+    batch_size: int | None = None,
+    cache: NamesFilter = None,
+    grads_at: str | Sequence[str] = (),
+    keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
+) -> list[LayerInfluence]:
+    """Influence of each position's residual stream, layer by layer, on what a scope explains.
+
+    ``scores[l, t] = ‖vᵀ ∂y/∂r_{l,t}‖₂`` at ``blocks.l.hook_resid_pre`` for every layer and, as the last row, at the last
+    block's ``hook_resid_post``; units of the scope's scalar per unit of the residual stream. Row 0 is the scope with
+    ``at="blocks.0.hook_resid_pre"``; it equals the scope at ``hook_embed`` wherever nothing but position embeddings comes
+    between (not on Granite under TransformerLens 3.9, whose ``hook_embed`` is before the embedding multiplier). The last
+    row is the final norm's own derivative: 0 except at ``pos``.
+
+    Args:
+        model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
+        prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, or a list of strings or of 1-D tensors.
+        method: which scope: ``"semantic"``, ``"contrast"``, ``"fisher"``, ``"temperature"``, ``"total_information"``,
+            ``"moment"`` or ``"jacobian"``.
+        relative: multiply by ``‖r_{l,t}‖``: the norm of the stream grows with depth, so raw rows are not comparable with
+            each other; relative ones are changes per relative change of the stream.
+        target, foil, rank, tol, n_samples, seed, moment, values, direction, target_hook: of the scope that reads them,
+            with its defaults; another scope's keyword is refused. ``target_hook`` goes with ``direction``.
+        pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient, checkpoint, memory_budget: as in
+            :func:`tl_scopes.semantic_scope`; ``at`` is the source of ``.attribution``.
+
+    Returns:
+        One :class:`LayerInfluence` for one prompt, a list for a list: ``.scores`` ``[n_layers + 1, pos]``, 0 after
+        ``pos``; ``.attribution``, the scope's own result from the same run; ``.cache``, its ``ActivationCache``.
+
+    Raises:
+        ValueError: as the scope; a keyword that the method does not read.
+
+    Cost: as the scope (one forward, one vector-Jacobian product per row of V); the gradients of ``n_layers + 1`` residual
+    streams exist at once, for 8 rows at a time.
+
+    >>> layers = layer_influence(model, "German: der Hund sieht die Katze. English: the", target=" dog")
+    >>> layers.scores.shape == (model.cfg.n_layers + 1, len(layers.tokens))
+    True
+    >>> bool(torch.allclose(layers.scores[0], layers.attribution.scores, rtol=1e-5))
+    True
+
+    Reference: this package; paper eq. 1 with the source moved to every residual stream.
+    """
+    call = "layer_influence"
+    keywords = Keywords(target, foil, rank, tol, n_samples, seed, moment, values, direction)
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
+    (what,) = named_explananda(model, [method], len(prompts), keywords, call)
+    capture = capture_options(
+        at=at,
+        batch_size=batch_size,
+        cache=cache,
+        grads_at=grads_at,
+        keep_gradient=keep_gradient,
+        target_hook=_target_hook(target_hook, method, call),
+        checkpoint=checkpoint,
+        memory_budget=memory_budget,
+        call=call,
+    )
+    hooks = residual_hooks(model)
+    taps = [Tap(name, _norm) for name in hooks] + [Tap(name, _size, joined="first") for name in hooks]
+    taps += [Tap(Y_HOOK, _norm)] if target_hook == Y_HOOK else []
+    results = []
+    for ((attribution, measured),) in explain_inside(model, prompts, [what], taps, capture, call):
+        scores, sizes = (torch.stack(m) for m in (measured[: len(hooks)], measured[len(hooks) : 2 * len(hooks)]))
+        # the square of a stream's norm where scores are sums of squares themselves
+        factor = sizes.square() if attribution.method == "total_information" else sizes
+        results.append(
+            LayerInfluence(
+                scores=scores * factor if relative else scores,
+                hooks=hooks,
+                residual_norms=sizes,
+                read_out_norm=float(measured[-1][attribution.pos]) if target_hook == Y_HOOK else None,
+                relative=relative,
+                attribution=attribution,
+            )
+        )
+    return results
+
+
+@one_or_many
+def head_influence(
+    model: LensModel,
+    prompt: Prompt,
+    *,
+    method: Method = "semantic",
+    kind: Literal["signed", "sensitivity"] = "signed",
+    target: Target = None,
+    foil: Target = None,
+    rank: int | None = None,
+    tol: float | None = None,
+    n_samples: int | None = None,
+    seed: int | None = None,
+    moment: Literal["mean", "variance"] | None = None,
+    values: Mapping[int, float] | None = None,
+    direction: Tensor | None = None,
+    target_hook: str = Y_HOOK,
+    pos: int | Sequence[int] = -1,
+    prepend_bos: bool | None = None,
+    at: str = "hook_embed",
+    batch_size: int | None = None,
+    cache: NamesFilter = None,
+    grads_at: str | Sequence[str] = (),
+    keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
+) -> list[HeadInfluence]:
+    """Influence through each attention head's output, at each query position, on what a scope explains.
+
+    ``scores[l, h, s] = ⟨∂(vᵀy)/∂z_{l,h,s}, z_{l,h,s}⟩`` (``"signed"``): to first order, replacing ``z_{l,h,s}`` by
+    ``(1 − ε) z_{l,h,s}`` changes ``vᵀy`` by ``−ε·scores[l, h, s]``; positive: the head at s speaks for the explained
+    quantity. In units of ``vᵀy`` (logits for ``"semantic"``). ``"sensitivity"`` is ``‖∂(vᵀy)/∂z_{l,h,s}‖₂``.
+
+    Args:
+        kind: ``"signed"`` needs one row of V; ``"sensitivity"`` joins several as the score does.
+        method, target, foil, rank, tol, n_samples, seed, moment, values, direction, target_hook: as in
+            :func:`layer_influence`. Under ``"fisher"`` positive means towards the top prediction.
+        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient, checkpoint, memory_budget: as in
+            :func:`layer_influence`.
+
+    Returns:
+        One :class:`HeadInfluence` for one prompt, a list for a list: ``.scores`` ``[layer, head, pos]``, 0 after
+        ``pos``; query heads under grouped-query attention too. In the last layer only ``pos`` is not 0.
+
+    Raises:
+        ValueError: as :func:`layer_influence`; ``"signed"`` with several rows of V.
+
+    Cost: as the scope; the gradients of all heads' outputs exist at once.
+
+    >>> heads = head_influence(model, "German: der Hund sieht die Katze. English: the", target=" dog")
+    >>> heads.scores.shape == (model.cfg.n_layers, model.cfg.n_heads, len(heads.tokens))
+    True
+
+    Reference: this package; gradient × activation at ``attn.hook_z`` (Michel et al. 2019, arXiv 1905.10650).
+    """
+    call = "head_influence"
+    if kind not in ("signed", "sensitivity"):
+        raise ValueError(f"{call}(kind={kind!r}): expected 'signed' or 'sensitivity'")
+    keywords = Keywords(target, foil, rank, tol, n_samples, seed, moment, values, direction)
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
+    (what,) = named_explananda(model, [method], len(prompts), keywords, call)
+    capture = capture_options(
+        at=at,
+        batch_size=batch_size,
+        cache=cache,
+        grads_at=grads_at,
+        keep_gradient=keep_gradient,
+        target_hook=_target_hook(target_hook, method, call),
+        checkpoint=checkpoint,
+        memory_budget=memory_budget,
+        call=call,
+    )
+    signed = kind == "signed"
+    taps = [
+        Tap(name, _inner, joined="one row") if signed else Tap(name, _norm)
+        for name in block_hooks(model, "attn.hook_z")
+    ]
+    return [
+        HeadInfluence(scores=torch.stack([m.T for m in measured]), kind=kind, attribution=attribution)
+        for ((attribution, measured),) in explain_inside(model, prompts, [what], taps, capture, call)
+    ]
+
+
+def _target_hook(target_hook: str, method: str, call: str) -> str:
+    """The target hook, which only directions of the caller's own may move."""
+    if target_hook != Y_HOOK and method != "jacobian":
+        raise ValueError(
+            f"{call}(target_hook={target_hook!r}): method {method!r} explains the final hidden state; only "
+            "method='jacobian' takes another hook, with direction="
+        )
+    return target_hook

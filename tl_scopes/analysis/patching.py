@@ -1,0 +1,311 @@
+"""Activation patching where an attribution points, by TransformerLens' own ``patching`` functions.
+
+Legend: the *clean* and the *corrupt* prompt have equally many tokens; ``m`` is the metric, by default the scalar that the
+attribution explains. A patch puts the clean run's activation into the corrupt run at one layer and some positions:
+
+    recovered = (m_patched − m_corrupt) / (m_clean − m_corrupt)
+
+1 restores the clean metric, 0 does nothing. Three things side by side:
+
+* the *cells*: each attributed token at each layer alone, from ``transformer_lens.patching.get_act_patch_*`` with only these
+  cells in its index, so the numbers are those of the full sweep;
+* *jointly*: all attributed tokens at one layer, beside as many tokens drawn at random;
+* the *estimate* of each cell from one backward, attribution patching: ``⟨∂m/∂a, a_clean − a_corrupt⟩`` at the corrupt run.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from einops import einsum, repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tl_scopes.analysis.explained_scalar import Explained, explained_by
+from tl_scopes.kernel.ablation import Reading, prompt_generator
+from tl_scopes.kernel.calls import encode
+from tl_scopes.kernel.options import Capture
+from tl_scopes.kernel.pull_back import pull_back
+from tl_scopes.model.forward import forward_pass
+from tl_scopes.model.hooks import Y_HOOK, attached, differentiable, require_hook
+from tl_scopes.model.lens import LensModel, forward_options, nothing_kept, source_device
+from tl_scopes.numerics.precision import compute_dtype, wide
+from tl_scopes.numerics.ranking import most_influential
+from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.patching import Component, PatchTop
+
+COMPONENTS = ("resid_pre", "resid_mid", "attn_out", "mlp_out")
+Metric = Callable[[Tensor], Tensor]
+"""From logits ``[batch, pos, d_vocab]`` to one number, as TransformerLens' patching functions take it."""
+Values = Callable[[Tensor, Tensor], Tensor]
+"""From logits and activations at the target hook, both ``[batch, pos, ...]``, to one number per row."""
+
+
+def patch_top(
+    model: LensModel,
+    clean: str | Tensor,
+    corrupt: str | Tensor,
+    attribution: Attribution,
+    *,
+    k: int = 5,
+    layers: Sequence[int] | None = None,
+    component: Component = "resid_pre",
+    metric: Metric | None = None,
+    n_random: int = 20,
+    seed: int = 0,
+    prepend_bos: bool | None = None,
+) -> PatchTop:
+    """How much of a clean/corrupt difference is recovered by patching the top tokens of an attribution.
+
+    ``recovered = (m_patched − m_corrupt)/(m_clean − m_corrupt)`` with the clean run's activation put into the corrupt run:
+    token by token and layer by layer, all k tokens of a layer together, and k tokens drawn at random.
+
+    Args:
+        model: the model that made the attribution.
+        clean: prompt whose activations are put in.
+        corrupt: prompt that is run; equally many tokens.
+        attribution: of one of the two prompts; special and hidden tokens are never patched.
+        k: tokens.
+        layers: None is all (up to the target hook, where the attribution explains one inside the model).
+        component: which activation, as TransformerLens' ``get_act_patch_*`` names it.
+        metric: ``metric(logits) -> scalar``, as TransformerLens takes it, on ``[1, pos, d_vocab]``; None is the scalar that
+            the attribution explains (minus the divergence from the clean run where it has no sign).
+        n_random: draws of k random tokens.
+        seed: of the draws; the global RNG is not used.
+        prepend_bos: put BOS before string prompts; None is the model's own default.
+
+    Returns:
+        A :class:`PatchTop`; print it, ``.summary``, ``.by_layer()``, ``.to_frame()``, ``.plot()``, ``.html()``.
+
+    Raises:
+        ValueError: prompts of different lengths or of the same metric; an attribution of another prompt; k, layers,
+            component or n_random out of range.
+        TypeError: not a TransformerLens model, or several prompts.
+
+    Cost: ``k · len(layers)`` forwards for the cells, ``len(layers)`` forwards of ``n_random + 1`` rows, four more and one
+    backward; full logits, as TransformerLens runs them.
+
+    >>> clean, corrupt = (f"German: der {w} sieht die Katze. English: the" for w in ("Hund", "Vogel"))
+    >>> attr = semantic_scope(model, clean, target=" dog")
+    >>> result = patch_top(model, clean, corrupt, attr, k=3, layers=[0], n_random=5)
+    >>> result.to_frame()[["layer", "token"]].shape
+    (3, 2)
+
+    Reference: Zhang and Nanda 2024 (arXiv 2309.16042); attribution patching: Syed et al. 2023 (arXiv 2310.10348).
+    """
+    call = "patch_top"
+    pair, explained = _checked(model, clean, corrupt, attribution, prepend_bos, call)
+    chosen, candidates = _top(attribution, k, call)
+    rows = _layers(model, layers, explained if metric is None else None, component, call)
+    if isinstance(n_random, bool) or n_random < 1:
+        raise ValueError(f"{call}(n_random={n_random!r}): expected at least 1 draw")
+    runs = _Runs(model, pair, explained, metric, attribution.pos, component, rows, call)
+    m_clean, m_corrupt = runs.ends
+    if abs(m_clean - m_corrupt) <= 64 * torch.finfo(model.W_U.dtype).eps * max(1.0, abs(m_clean)):
+        raise ValueError(
+            f"{call}(clean=..., corrupt=...): both give {m_clean:.4g}, so there is nothing to recover; take prompts that "
+            "differ where it matters, or another metric"
+        )
+    generator = prompt_generator(seed, attribution.tokens)
+    draws = [[candidates[i] for i in torch.randperm(len(candidates), generator=generator)[:k]] for _ in range(n_random)]
+    together = runs.jointly([chosen, *draws])
+    return PatchTop(
+        attribution=attribution,
+        positions=tuple(chosen),
+        layers=tuple(rows),
+        component=component,
+        scalar=explained.name if metric is None else getattr(metric, "__name__", "metric"),
+        clean=m_clean,
+        corrupt=m_corrupt,
+        cells=runs.cells(chosen),
+        estimate=runs.estimate(chosen),
+        joint=together[:, 0],
+        random=together[:, 1:],
+        random_positions=tuple(tuple(d) for d in draws),
+        full_cells=model.cfg.n_layers * pair.shape[1],
+    )
+
+
+class _Runs:
+    """Runs on one pair of prompts with one metric; everything patched goes through TransformerLens' own functions."""
+
+    def __init__(
+        self,
+        model: LensModel,
+        pair: Int[Tensor, "two pos"],
+        explained: Explained,
+        metric: Metric | None,
+        pos: int,
+        component: Component,
+        layers: Sequence[int],
+        call: str,
+    ) -> None:
+        self.model, self.pair, self.explained, self.metric = model, pair, explained, metric
+        self.pos, self.component, self.layers, self.call = pos, component, layers, call
+        self.target_hook = explained.target_hook if metric is None else Y_HOOK
+        self.names = [f"blocks.{layer}.hook_{component}" for layer in layers]
+        for name in self.names:
+            require_hook(model, model.hook_dict, name, call, "component")
+        self.seen: list[Tensor] = []
+        with torch.no_grad(), self._watched():
+            logits, self.cache = model.run_with_cache(pair[:1], names_filter=self.names, **forward_options(model))
+            self.base = self._reading(logits, self.seen[-1])
+            clean = self.values(logits, self.seen[-1])
+            corrupt = self.values(model(pair[1:], return_type="logits", **forward_options(model)), self.seen[-1])
+        self.ends = (float(clean), float(corrupt))
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Keep what passes the target hook, the newest last; nothing stays on the model."""
+
+        def keep(activation: Tensor, hook: Any) -> None:
+            self.seen[:] = [activation]
+
+        with nothing_kept(self.model.blocks), attached(self.model.hook_dict, [(self.target_hook, keep)]):
+            yield
+
+    def _reading(self, logits: Tensor, hidden: Tensor) -> Reading:
+        return Reading(logits[:, self.pos].to(compute_dtype(logits.dtype)), hidden[:, self.pos])
+
+    def values(self, logits: Tensor, hidden: Tensor) -> Float[Tensor, " batch"]:
+        """The metric of every row."""
+        if self.metric is None:
+            return self.explained.metric(self.base, self._reading(logits, hidden))
+        return torch.stack([torch.as_tensor(self.metric(row[None])).reshape(()).cpu() for row in logits])
+
+    def cells(self, positions: Sequence[int]) -> Float[Tensor, "layer token"]:
+        """One token at one layer at a time, by ``get_act_patch_*`` restricted to these cells."""
+        import pandas as pd
+        from transformer_lens import patching
+
+        sweep = getattr(patching, f"get_act_patch_{self.component}")
+        index = pd.DataFrame(itertools.product(self.layers, positions), columns=["layer", "pos"])
+        with torch.no_grad(), self._watched():
+            found = sweep(self.model, self.pair[1:], self.cache, self._scalar, index_axis_names=None, index_df=index)
+        out: Tensor = found.cpu().reshape(len(self.layers), len(positions))
+        return out
+
+    def _scalar(self, logits: Tensor) -> Tensor:
+        return self.values(logits, self.seen[-1])[0]
+
+    def jointly(self, sets: Sequence[Sequence[int]]) -> Float[Tensor, "layer set"]:
+        """All tokens of a set at one layer; the sets are the rows of one batch, each patched in its own places."""
+        import pandas as pd
+        from transformer_lens.patching import generic_activation_patch
+
+        chosen = torch.zeros(len(sets), self.pair.shape[1], dtype=torch.bool, device=self.pair.device)
+        for row, positions in enumerate(sets):
+            chosen[row, list(positions)] = True
+        found: list[Tensor] = []
+
+        def put(corrupted: Tensor, index: Sequence[int], clean: Tensor) -> Tensor:
+            return torch.where(chosen.to(corrupted.device)[..., None], clean, corrupted)
+
+        def collect(logits: Tensor) -> Tensor:
+            found.append(self.values(logits, self.seen[-1]))
+            return found[-1].mean()
+
+        with torch.no_grad(), self._watched():
+            generic_activation_patch(
+                self.model,
+                repeat(self.pair[1], "pos -> sets pos", sets=len(sets)),
+                self.cache,
+                collect,
+                put,
+                self.component,
+                index_df=pd.DataFrame({"layer": list(self.layers)}),
+            )
+        return torch.stack(found).cpu()
+
+    def estimate(self, positions: Sequence[int]) -> Float[Tensor, "layer token"] | None:
+        """Attribution patching: from the corrupt run's gradient, ``m_corrupt + ⟨∂m/∂a, a_clean − a_corrupt⟩``."""
+        length = self.pair.shape[1]
+        with differentiable(self.model):
+            run = forward_pass(
+                self.model,
+                self.pair[1:].clone(),
+                torch.arange(length),
+                rows=torch.zeros(length, dtype=torch.int64),
+                source=self.names[0],
+                target=self.target_hook,
+                grads=self.names[1:],
+                call=self.call,
+            )
+            logits = run.logits.clone().requires_grad_(True)
+            hidden = run.hidden.detach().clone().requires_grad_(True)
+            value = self.values(logits[None], hidden[None])[0]
+            if not value.requires_grad:
+                return None
+            by_logits, by_hidden = torch.autograd.grad(value, [logits, hidden], allow_unused=True)
+            V = torch.zeros_like(hidden) if by_hidden is None else by_hidden
+            if by_logits is not None:
+                by_raw = by_logits if run.slope is None else by_logits * run.slope.to(by_logits)
+                V = V + (by_raw.to(V) @ self.model.W_U.detach().to(V).T)
+            capture = Capture(at=self.names[0], target_hook=self.target_hook, grads_at=tuple(self.names[1:]))
+            sources = [run.activations[name] for name in self.names]
+            (pulled,) = list(pull_back(run.hidden, sources, V[None], capture, self.call))
+        changes = [
+            einsum(
+                wide(gradient[0, 0, list(positions)]),
+                wide((self.cache[name] - run.activations[name].detach())[0, list(positions)]),
+                "token d_model, token d_model -> token",
+            )
+            for name, gradient in zip(self.names, pulled, strict=True)
+        ]
+        return (self.ends[1] + torch.stack(changes)).cpu().to(compute_dtype(self.model.W_U.dtype))
+
+
+def _checked(
+    model: LensModel,
+    clean: str | Tensor,
+    corrupt: str | Tensor,
+    attribution: Attribution,
+    prepend_bos: bool | None,
+    call: str,
+) -> tuple[Int[Tensor, "two pos"], Explained]:
+    """Both prompts as tokens ``[2, pos]``, and what the attribution explains."""
+    for name, given in (("clean", clean), ("corrupt", corrupt)):
+        if not isinstance(given, str | Tensor):
+            raise TypeError(f"{call}({name}=...): expected one string or one tensor of ids, got {type(given).__name__}")
+    model, (first,) = encode(model, clean, -1, prepend_bos, call)
+    _, (second,) = encode(model, corrupt, -1, prepend_bos, call)
+    if len(first.tokens) != len(second.tokens):
+        raise ValueError(
+            f"{call}(clean=..., corrupt=...): {len(first.tokens)} and {len(second.tokens)} tokens; positions must "
+            f"correspond, so take prompts of equal length. Clean: {first.str_tokens}; corrupt: {second.str_tokens}"
+        )
+    if not any(torch.equal(attribution.tokens, p.tokens) for p in (first, second)):
+        raise ValueError(
+            f"{call}(attribution=...): it is of another prompt than clean and corrupt: {attribution.str_tokens}; make it "
+            "with the same text and prepend_bos"
+        )
+    pair = torch.stack([first.tokens, second.tokens]).to(source_device(model))
+    return pair, explained_by(model, attribution, call)
+
+
+def _top(attribution: Attribution, k: int, call: str) -> tuple[list[int], list[int]]:
+    """The k tokens with the highest scores, and all that may be drawn."""
+    candidates = [p for p in attribution.shown if p not in attribution.special]
+    if isinstance(k, bool) or not 1 <= k <= len(candidates):
+        raise ValueError(f"{call}(k={k!r}): k must be in 1..{len(candidates)}, the tokens that may be patched")
+    return most_influential(attribution.scores.tolist(), candidates, k), candidates
+
+
+def _layers(
+    model: LensModel, layers: Sequence[int] | None, explained: Explained | None, component: Component, call: str
+) -> list[int]:
+    """Layers to patch: those upstream of what is explained."""
+    if component not in COMPONENTS:
+        raise ValueError(f"{call}(component={component!r}): expected one of {COMPONENTS}")
+    n: int = model.cfg.n_layers
+    parts = [] if explained is None else explained.target_hook.split(".")
+    if len(parts) > 2 and parts[0] == "blocks":
+        n = int(parts[1]) + (component == "resid_pre" or parts[2] == "hook_resid_post")
+    chosen = list(range(n)) if layers is None else [int(layer) for layer in layers]
+    if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(range(n)):
+        raise ValueError(f"{call}(layers={layers}): expected different layers among 0..{n - 1}")
+    return chosen

@@ -1,0 +1,1 @@
+"""The methods that the scopes are compared with."""

@@ -1,0 +1,267 @@
+"""The methods that Jacobian Scopes are compared with: same call, same result, same target.
+
+Attributions without gradients are in :mod:`tl_scopes.baselines.gradient_free`.
+
+Legend: ``x_t`` the activation of token t at the source hook (its embedding by default); ``s`` the explained scalar, the
+target's logit ``z_target`` or log-probability at the explained position, as ``of=`` says; ``g_t = ∂s/∂x_t``.
+
+=======================  ==========================================================  =========================
+baseline                 score of token t                                            cost
+=======================  ==========================================================  =========================
+``input_x_gradient``     ``‖x_t ⊙ g_t‖₂``                                            1 forward, 1 backward
+``gradient_norm``        ``‖g_t‖₂`` of the log-probability                           1 forward, 1 backward
+``integrated_gradients`` ``‖(x_t − x'_t) ⊙ ∫₀¹ g_t(x' + α(x − x')) dα‖₂``            n_steps of both, 3 forwards
+``smoothgrad``           ``‖mean_n g_t(x + σ ε_n)‖₂``                                n_samples of both
+=======================  ==========================================================  =========================
+
+All take any model the Semantic Scope takes; what is signed is in ``details``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from einops import reduce
+from torch import Tensor
+
+from tl_scopes.directions.base import Explanandum
+from tl_scopes.directions.logits import LogProb, Semantic
+from tl_scopes.kernel.ablation import prompt_generator
+from tl_scopes.kernel.calls import encode, one_or_many
+from tl_scopes.kernel.interventions import (
+    Scalar,
+    batches,
+    cut_prompts,
+    measured_attribution,
+    repeated,
+    rows_per_forward,
+    run_changed,
+    says_target,
+)
+from tl_scopes.model.lens import LensModel
+from tl_scopes.model.prompts import Prompt, Target, encode_targets, pad_right
+from tl_scopes.numerics.norms import row_norms
+from tl_scopes.numerics.precision import wide
+from tl_scopes.results.attribution import Attribution
+
+
+def explained_scalar(of: Scalar, targets: Sequence[int | None], call: str) -> Explanandum:
+    """The explanandum whose gradient a baseline takes."""
+    if of == "logit":
+        return Semantic(tuple(targets))
+    if of == "log_prob":
+        return LogProb(tuple(targets))
+    raise ValueError(f"{call}(of={of!r}): expected 'logit' or 'log_prob'")
+
+
+@one_or_many
+def input_x_gradient(
+    model: LensModel,
+    prompt: Prompt,
+    *,
+    target: Target = None,
+    of: Scalar = "logit",
+    pos: int | Sequence[int] = -1,
+    prepend_bos: bool | None = None,
+    at: str = "hook_embed",
+    batch_size: int | None = None,
+    keep_gradient: bool = False,
+) -> list[Attribution]:
+    """Size of each token's elementwise product of embedding and gradient.
+
+    ``score_t = ‖x_t ⊙ ∂s/∂x_t‖₂``, read at ``pos``; logits (or nats) over the units of the embedding. The signed sum
+    ``Σ_d x_td g_td``, the first-order effect of removing the token, is ``details["signed"]``.
+
+    Args:
+        model, prompt, target, pos, prepend_bos, at, batch_size, keep_gradient: as in :func:`semantic_scope`.
+        of: the explained scalar: the target's ``"logit"``, as in the paper's text, or its ``"log_prob"`` (minus the
+            cross-entropy), as in the authors' released scripts.
+
+    Returns:
+        One :class:`Attribution` for one prompt, a list for a list.
+
+    Raises:
+        ValueError: as :func:`semantic_scope`; an unknown ``of``.
+
+    Cost: one forward and one backward to the source per batch.
+
+    >>> attr = input_x_gradient(model, "German: der Hund sieht die Katze. English: the", target=" dog")
+    >>> len(attr.details["signed"]) == len(attr)
+    True
+
+    Reference: paper eq. 10; Shrikumar et al. 2016 (arXiv 1605.01713).
+    """
+    return _gradients(
+        "input_x_gradient", model, prompt, target, of, pos, prepend_bos, at, batch_size, keep_gradient, times_input=True
+    )
+
+
+@one_or_many
+def gradient_norm(
+    model: LensModel,
+    prompt: Prompt,
+    *,
+    target: Target = None,
+    of: Scalar = "log_prob",
+    pos: int | Sequence[int] = -1,
+    prepend_bos: bool | None = None,
+    at: str = "hook_embed",
+    batch_size: int | None = None,
+    keep_gradient: bool = False,
+) -> list[Attribution]:
+    """Size of the gradient of the target's log-probability, the classical saliency.
+
+    ``score_t = ‖∂ log p_target/∂x_t‖₂``, read at ``pos``; nats per unit of embedding. With ``of="logit"`` it is the
+    Semantic Scope.
+
+    Args:
+        model, prompt, target, pos, prepend_bos, at, batch_size, keep_gradient: as in :func:`semantic_scope`.
+        of: the explained scalar; the loss is what saliency maps differentiate.
+
+    Returns:
+        One :class:`Attribution` for one prompt, a list for a list.
+
+    Raises:
+        ValueError: as :func:`semantic_scope`; an unknown ``of``.
+
+    Cost: one forward and one backward to the source per batch.
+
+    >>> attr = gradient_norm(model, "German: der Hund sieht die Katze. English: the", target=" dog")
+    >>> attr.method
+    'gradient_norm'
+
+    Reference: Simonyan et al. 2013 (arXiv 1312.6034), Li et al. 2016 (arXiv 1506.01066).
+    """
+    return _gradients(
+        "gradient_norm", model, prompt, target, of, pos, prepend_bos, at, batch_size, keep_gradient, times_input=False
+    )
+
+
+def _gradients(
+    call: str,
+    model: LensModel,
+    prompt: Prompt,
+    target: Target,
+    of: Scalar,
+    pos: int | Sequence[int],
+    prepend_bos: bool | None,
+    at: str,
+    batch_size: int | None,
+    keep_gradient: bool,
+    times_input: bool,
+) -> list[Attribution]:
+    """Norms of the gradient, or of its product with the input, in batches."""
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
+    explained = explained_scalar(of, encode_targets(model, target, len(prompts), call=call), call)
+    results: dict[int, Attribution] = {}
+    for batch in batches(prompts, rows_per_forward(model, prompts, batch_size, call, at=at)):
+        tokens = pad_right(cut_prompts([prompts[i] for i in batch]))
+        read = torch.tensor([prompts[i].pos for i in batch])
+        run = run_changed(model, tokens, read, explanandum=explained, indices=batch, at=at, call=call)
+        assert run.gradient is not None
+        for n, i in enumerate(batch):
+            end = prompts[i].pos + 1
+            gradient = wide(run.gradient[n, :end])
+            product = run.x[n, :end].to(gradient) * gradient
+            rows = run.rows[n]
+            details = {**rows.details, "of": of, "at": at}
+            if times_input:
+                details["signed"] = reduce(product, "pos d_model -> pos", "sum").tolist()
+            results[i] = measured_attribution(
+                model,
+                prompts[i],
+                row_norms(product if times_input else gradient),
+                run.logits[n],
+                method=call,
+                target=rows.target,
+                details=details,
+                notes=rows.notes,
+                gradient=gradient if keep_gradient else None,
+            )
+    return [results[i] for i in range(len(prompts))]
+
+
+@one_or_many
+def smoothgrad(
+    model: LensModel,
+    prompt: Prompt,
+    *,
+    n_samples: int = 20,
+    sigma: float | None = None,
+    seed: int = 0,
+    target: Target = None,
+    of: Scalar = "logit",
+    pos: int | Sequence[int] = -1,
+    prepend_bos: bool | None = None,
+    at: str = "hook_embed",
+    batch_size: int | None = None,
+) -> list[Attribution]:
+    """Norm of the gradient averaged over noisy copies of the embeddings.
+
+    ``score_t = ‖(1/n) Σ_i ∂s/∂x_t (x + σ ε_i)‖₂`` with standard normal ε, read at ``pos``; logits (or nats) per unit of
+    embedding.
+
+    Args:
+        model, prompt, target, pos, prepend_bos, at: as in :func:`semantic_scope`.
+        n_samples: noisy copies.
+        sigma: standard deviation of the noise; None is 0.1 × the root mean square of the prompt's embeddings.
+        seed: of the noise, which depends on it and the prompt alone; the global RNG is not used.
+        of: the explained scalar.
+        batch_size: copies per forward.
+
+    Returns:
+        One :class:`Attribution` for one prompt, a list for a list; ``details["sigma"]``.
+
+    Raises:
+        ValueError: as :func:`semantic_scope`; ``n_samples`` below 1; a negative sigma.
+
+    Cost: ``n_samples`` forwards and backwards, in batches, and one plain forward.
+
+    >>> attr = smoothgrad(model, "German: der Hund sieht die Katze. English: the", target=" dog", n_samples=4)
+    >>> attr.details["sigma"] > 0
+    True
+
+    Reference: Smilkov et al. 2017 (arXiv 1706.03825).
+    """
+    call = "smoothgrad"
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
+    if isinstance(n_samples, bool) or not isinstance(n_samples, int) or n_samples < 1:
+        raise ValueError(f"{call}(n_samples={n_samples!r}): expected a positive integer")
+    if sigma is not None and not (math.isfinite(sigma) and sigma >= 0):
+        raise ValueError(f"{call}(sigma={sigma!r}): expected a number of at least 0")
+    targets = encode_targets(model, target, len(prompts), call=call)
+    size, results = rows_per_forward(model, prompts, batch_size, call, at=at), []
+    for given, wanted in zip(prompts, targets, strict=True):
+        plain = run_changed(model, *repeated(given, 1), at=at, call=call)
+        chosen = int(plain.logits[0].argmax()) if wanted is None else wanted
+        width = 0.1 * float(wide(plain.x).square().mean().sqrt()) if sigma is None else float(sigma)
+        explained = explained_scalar(of, [chosen], call)
+        generator = prompt_generator(seed, given.tokens)
+        total = torch.zeros_like(wide(plain.x[0]))
+        for first in range(0, n_samples, size):
+            n = min(size, n_samples - first)
+            noise = width * torch.randn(n, *plain.x.shape[1:], generator=generator, dtype=torch.float64)
+
+            def change(x: Tensor, noise: Tensor = noise) -> Tensor:
+                return x + noise.to(x)
+
+            run = run_changed(
+                model, *repeated(given, n), change=change, explanandum=explained, indices=[0] * n, at=at, call=call
+            )
+            assert run.gradient is not None
+            total += reduce(wide(run.gradient), "n pos d_model -> pos d_model", "sum")
+        results.append(
+            measured_attribution(
+                model,
+                given,
+                row_norms(total / n_samples),
+                plain.logits[0],
+                method=call,
+                target=chosen,
+                details={"of": of, "at": at, "n_samples": n_samples, "sigma": width, "seed": seed},
+                notes=says_target(wanted),
+            )
+        )
+    return results

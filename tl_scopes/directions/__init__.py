@@ -1,0 +1,1 @@
+"""The choice of V: one file per direction at the final hidden state."""

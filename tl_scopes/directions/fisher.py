@@ -1,0 +1,90 @@
+"""Fisher: ``V = sqrt(λ_i/λ_1) u_i``, leading eigenvectors of the Fisher information of the whole distribution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tl_scopes.directions.base import ReadOut, Rows
+from tl_scopes.model.state import ModelState, require_fisher
+from tl_scopes.numerics.fisher_information import TOGETHER, Eigenpairs, FisherInformation, leading_eigenpairs
+
+NEARLY_DEGENERATE = 0.95
+"""Ratio λ_{r+1}/λ_r from which the r-th Fisher direction is called ill-defined."""
+
+
+def leading(
+    reads: Sequence[ReadOut], state: ModelState, rank: int, tol: float
+) -> Iterator[tuple[ReadOut, FisherInformation, Eigenpairs]]:
+    """The leading eigenpairs of F at each explained position, found :data:`TOGETHER` at a time."""
+    for first in range(0, len(reads), TOGETHER):
+        group = reads[first : first + TOGETHER]
+        fishers = [read.fisher(state) for read in group]
+        yield from zip(group, fishers, leading_eigenpairs(fishers, rank, tol), strict=True)
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """``V = u_1 … u_rank``, weights ``λ_i/λ_1``.
+
+    An eigenvector has no sign of its own: each is turned so that a step along it raises the top prediction's probability.
+    """
+
+    rank: int
+    tol: float
+    method: str = "fisher"
+
+    def check(self, state: ModelState, call: str) -> None:
+        """Refused on processed weights, and for a rank or tolerance that makes no sense."""
+        require_rank(state, self.rank, self.tol, call)
+
+    def rows(self, reads: Sequence[ReadOut], state: ModelState) -> list[Rows]:
+        """Leading eigenvectors of F with their certificate."""
+        return [self._rows(fisher, pairs) for _, fisher, pairs in leading(reads, state, self.rank, self.tol)]
+
+    def _rows(self, fisher: FisherInformation, pairs: Eigenpairs) -> Rows:
+        rising = pairs.vectors @ fisher.top_gradient() >= 0
+        vectors = torch.where(rising[:, None], pairs.vectors, -pairs.vectors)
+        first = float(pairs.values[0])
+        second = float(pairs.values[1]) if self.rank > 1 else pairs.next_value
+        gap = first - second
+        residual = float(pairs.residual.max())
+        ratio = pairs.next_value / max(float(pairs.values[-1]), torch.finfo(torch.float64).tiny)
+        notes: tuple[str, ...] = ()
+        if ratio > NEARLY_DEGENERATE:
+            notes += (
+                f"λ_{self.rank + 1}/λ_{self.rank} = {ratio:.3f}: the Fisher direction u_{self.rank} is nearly "
+                "degenerate and ill-defined; raise the rank or use total information.",
+            )
+        if residual > self.tol:
+            notes += (
+                f"The eigenpairs' relative residual {residual:.1e} is above tol={self.tol:.0e}: the precision of "
+                f"{pairs.values.dtype} does not allow more.",
+            )
+        details = {
+            "rank": self.rank,
+            "eigenvalues": pairs.values.tolist(),
+            "trace": pairs.trace,
+            "explained_share": float(pairs.values.sum()) / pairs.trace,
+            "relative_residual": pairs.residual.tolist(),
+            "next_eigenvalue": pairs.next_value,
+            "eigengap": gap,
+            "sin_estimate": float(pairs.residual[0]) * first / gap if gap > 0 else math.inf,
+            "products": pairs.products,
+        }
+        details = {k: (None if v == math.inf else v) for k, v in details.items()}
+        return Rows(vectors, pairs.values / first, None, details, notes)
+
+
+def require_rank(state: ModelState, rank: int, tol: float, call: str, argument: str = "rank") -> None:
+    """Refuse processed weights, and numbers of eigenpairs or tolerances that make no sense."""
+    require_fisher(state, call)
+    if isinstance(rank, bool) or not isinstance(rank, int):
+        raise TypeError(f"{call}({argument}={rank!r}): expected an integer")
+    if not 1 <= rank <= state.cfg.d_model:
+        raise ValueError(f"{call}({argument}={rank}): {argument} must be in 1..d_model={state.cfg.d_model}")
+    if not (isinstance(tol, int | float) and 0 < tol < 1):
+        raise ValueError(f"{call}(tol={tol!r}): tol is a relative residual between 0 and 1, e.g. 1e-4")

@@ -1,0 +1,97 @@
+"""Numeric moments: the mean and the variance of a forecast over number tokens.
+
+Legend: ``n_i`` the number that token i stands for; ``q`` the next-token distribution renormalised over number tokens;
+``m = Σ q_i n_i``; ``s² = Σ q_i (n_i − m)²``. The direction is the gradient at y,
+
+    v = Aᵀ ∂m/∂z,   ∂m/∂z_i = q_i (n_i − m)            (mean)
+    v = Aᵀ ∂s²/∂z,  ∂s²/∂z_i = q_i ((n_i − m)² − s²)   (variance)
+
+with ``A = ∂z/∂y`` the model's real read-out; both are 0 off the number tokens.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from tl_scopes.directions.base import ReadOut, Rows, each_alone
+from tl_scopes.model.lens import LensModel
+from tl_scopes.model.state import ModelState
+from tl_scopes.numerics.precision import wide
+
+LEAST_MASS = 0.5
+"""Probability on number tokens below which the moments describe too little of the prediction."""
+_NUMBERS: weakref.WeakKeyDictionary[Any, dict[int, float]] = weakref.WeakKeyDictionary()
+
+
+def number_tokens(model: LensModel) -> dict[int, float]:
+    """Every vocabulary token whose text is a whole number, with or without a leading space: ``{id: number}``."""
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise ValueError("this model has no tokenizer to find number tokens with; pass values={token id: number}")
+    if tokenizer not in _NUMBERS:
+        texts = tokenizer.batch_decode([[i] for i in range(model.W_U.shape[1])])
+        _NUMBERS[tokenizer] = {
+            i: float(text) for i, text in enumerate(texts) if text.strip().isascii() and text.strip().isdigit()
+        }
+    return _NUMBERS[tokenizer]
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """``v = Aᵀ ∂m/∂z`` or ``Aᵀ ∂s²/∂z``."""
+
+    moment: Literal["mean", "variance"]
+    values: Mapping[int, float]
+    own_values: bool = False
+    """Did the caller choose the values? Then the result keeps them, to tell what it explains."""
+
+    @property
+    def method(self) -> str:
+        """``moment_mean`` or ``moment_variance``."""
+        return f"moment_{self.moment}"
+
+    def check(self, state: ModelState, call: str) -> None:
+        """Valid on every model; refuse values that are no numbers of the vocabulary."""
+        if self.moment not in ("mean", "variance"):
+            raise ValueError(f"{call}(moment={self.moment!r}): expected 'mean' or 'variance'")
+        if len(set(self.values.values())) < 2:
+            raise ValueError(
+                f"{call}(values=...): {len(self.values)} number tokens; a moment needs at least 2 different numbers. "
+                "Pass values={token id: number}"
+            )
+        d_vocab = state.model.W_U.shape[1]
+        outside = [i for i in self.values if not 0 <= i < d_vocab]
+        if outside:
+            raise ValueError(f"{call}(values=...): token id {outside[0]} is outside the vocabulary 0..{d_vocab - 1}")
+
+    @each_alone
+    def rows(self, read: ReadOut, state: ModelState) -> Rows:
+        """The gradient of the moment at y."""
+        log_p = wide(read.logits).log_softmax(-1)
+        ids = torch.tensor(list(self.values), device=log_p.device)
+        n = torch.tensor(list(self.values.values()), dtype=torch.float64, device=log_p.device)
+        log_p = log_p[ids]
+        q = (log_p - log_p.logsumexp(0)).exp()
+        mean = (q * n).sum()
+        variance = (q * (n - mean).square()).sum()
+        slope = q * (n - mean) if self.moment == "mean" else q * ((n - mean).square() - variance)
+        if read.slope is not None:
+            slope = slope * wide(read.slope)[ids]
+        columns = wide(read.W_U[:, ids.to(read.W_U.device)])
+        v = (columns @ slope.to(columns)).to(read.y)
+        mass = float(log_p.exp().sum())
+        notes: tuple[str, ...] = ()
+        if mass < LEAST_MASS:
+            notes = (
+                f"Only {mass:.1%} of the probability is on number tokens: the moments describe a small part of the "
+                "prediction.",
+            )
+        details: dict[str, Any] = {"mean": float(mean), "variance": float(variance), "probability_on_numbers": mass}
+        if self.own_values:
+            details["values"] = {str(i): float(v) for i, v in self.values.items()}
+        return Rows(v[None], torch.ones(1, dtype=v.dtype, device=v.device), None, details, notes)

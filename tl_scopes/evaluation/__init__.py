@@ -1,0 +1,1 @@
+"""Many prompts: AOPC, gold alignment, passages and resumable records."""

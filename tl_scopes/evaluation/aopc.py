@@ -1,0 +1,292 @@
+"""Faithfulness: remove the tokens a method calls important and see what happens to the prediction.
+
+For each passage, with the last token taken as the prediction's truth and read one position before it:
+
+    1  every method scores the tokens (the gradient methods from one shared forward);
+    2  the top ⌊k·n⌋ (at least 1) of the n candidates are ablated at ``hook_embed``, for every k and method;
+    3  Δ_k = log p_ablated(scored token) − log p(scored token), all ablated inputs of the passage in one batch;
+    4  AOPC_i, see :mod:`tl_scopes.results.aopc`; mean and standard error over passages.
+
+Two conventions were published. ``preset="text"`` is the paper's text: the true last token is explained and scored. This
+is the default, with the tokenizer's BOS in front and special tokens neither ablated nor counted. ``preset="paper"`` is
+the authors' released scripts:
+
+* no BOS; n counts all tokens of the passage, the last included, whose influence is 0;
+* Semantic, Input × Gradient and IG explain the true last token, but Δ scores the model's own top prediction;
+* Input × Gradient takes the gradient of the cross-entropy, not of the logit;
+* IG is ``x ⊙ (1/5) Σ_α α·∇CE(α x)`` over α = .2, .4, .6, .8, 1: their perturbation enters before the scaling;
+* Random draws from all n positions.
+
+Comprehensiveness (``−mean_k Δ_k``) and sufficiency are those of ERASER on log p.
+
+Reference: paper section 5 and A.1; ERASER: DeYoung et al. 2020 (arXiv 1911.03429).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from tl_scopes.evaluation.protocol import (
+    AOPC_METHODS,
+    KNOWN_METHODS,
+    Beside,
+    Method,
+    Protocol,
+    measure_passage,
+    shared_explanandum,
+)
+from tl_scopes.evaluation.records import RecordStore, process_rank, read_records, read_settings
+from tl_scopes.kernel.ablation import Ablation, require_ablation
+from tl_scopes.kernel.options import require_batch_size
+from tl_scopes.model.lens import LensModel, require_lens_model
+from tl_scopes.model.state import model_state, refuse_unusable
+from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
+from tl_scopes.results.aopc import AOPCTable, aopc_from_deltas
+
+__all__ = ["AOPC_METHODS", "Method", "aopc", "aopc_from_deltas", "load_aopc"]
+Preset = Literal["paper", "text"]
+
+
+def aopc(
+    model: LensModel,
+    prompts: Sequence[str] | Sequence[Tensor],
+    methods: Sequence[str] | Mapping[str, Method | str] = AOPC_METHODS,
+    *,
+    fractions: Sequence[float] = PAPER_FRACTIONS,
+    target: Literal["truth", "argmax"] = "truth",
+    scored: Literal["truth", "argmax"] | None = None,
+    ablation: Ablation = "zero",
+    preset: Preset | None = None,
+    beside: Sequence[Beside] = (),
+    seed: int = 0,
+    prepend_bos: bool | None = None,
+    batch_size: int | None = None,
+    out: str | Path | None = None,
+    random_positions: Sequence[Sequence[Sequence[int]]] | None = None,
+) -> AOPCTable:
+    """How much the prediction suffers when the tokens a method calls important are removed.
+
+    ``AOPC = Σ_i ½ (k_{i+1} − k_i)(Δ_{k_i} + Δ_{k_{i+1}})`` with ``Δ_k`` the change of the scored token's log p when the
+    top ⌊k·n⌋ are removed, read one position before the passage's last token; nats, more negative is more faithful. One
+    number per passage, then mean and standard error over passages.
+
+    Args:
+        model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
+        prompts: whole passages, as strings or 1-D tensors of token ids; the last token is what is predicted.
+        methods: names (``"semantic"``, ``"fisher"``, ``"fisher@16"`` for rank 16, ``"temperature"``,
+            ``"input_x_gradient"``, ``"gradient_norm"``, ``"integrated_gradients"``, ``"smoothgrad"``,
+            ``"leave_one_out"``, ``"attention_rollout"``, ``"random"``), or ``{label: name or callable}``; a callable
+            is called as ``f(model, tokens, target=id, pos=pos)`` and returns an :class:`Attribution`.
+        fractions: shares of the candidates that are removed.
+        target: the token that target-aware methods explain: the passage's own last, or the model's top prediction.
+        scored: the token whose log-probability is measured; None is the explained one.
+        ablation: what a removed embedding becomes: ``"zero"``, the passage's ``"mean"``, or ``"resample"``.
+        preset: ``"text"`` or ``"paper"``, see the top of this module; it fixes target, scored, ablation and BOS.
+        beside: also measure ``"sufficiency"`` (log p lost when *only* the top k stay) and ``"leave_one_out"`` (rank
+            correlation and top-5 % overlap of the scores with each token's own measured |Δ log p|).
+        seed: of Random and the resampling; the global RNG is not used.
+        prepend_bos: put BOS before string passages; None is the model's own default. Not ablated, not counted.
+        batch_size: ablated inputs per forward; None lets the package choose.
+        out: a folder for the run. Every passage is on the disk before the next begins; the same call continues a run
+            that was stopped. Under ``accelerate launch`` each process takes every WORLD_SIZE-th passage; the result
+            holds what all have written so far, and is whole in the last process to end or in :func:`load_aopc`.
+        random_positions: ``[prompt][fraction]`` positions that Random removes, instead of drawing them.
+
+    Returns:
+        An :class:`AOPCTable`: ``print`` it, ``[method].mean``, ``.sem``, ``.per_prompt``, ``.to_frame()``,
+        ``.comparisons()``, ``.curves()``, ``.plot()``. A passage that cannot be run is in ``.failures`` with its
+        reason.
+
+    Raises:
+        ValueError: unknown method, fraction, ablation or preset; arguments that contradict the preset; a model on which
+            a method is not defined; ``out`` holding another run.
+        TypeError: not a TransformerLens model, or ``prompts`` not a list.
+
+    Cost: per passage one forward and one vector-Jacobian product per row of V for the scopes together, the other
+    methods' own cost, and one batch of at most ``methods × fractions + 1`` rows with logits at one position each;
+    ``"sufficiency"`` doubles that batch, ``"leave_one_out"`` adds a row per token.
+
+    >>> passages = ["German: der Hund sieht die Katze. English: the dog", "Anna lives in Rome. Tom lives in Paris"]
+    >>> table = aopc(model, passages, ["semantic", "random"])
+    >>> table["semantic"].per_prompt.shape, table.complete
+    ((2,), True)
+
+    Reference: paper eq. 9, Table 1 and section A.1. Differs from the released code only as ``preset`` says.
+    """
+    call = "aopc"
+    model = require_lens_model(model, call)
+    refuse_unusable(model, call)
+    if isinstance(prompts, str | Tensor) or not isinstance(prompts, Sequence):
+        raise TypeError(f"{call}(prompts=...): expected a list of passages, got {type(prompts).__name__}")
+    if not prompts:
+        raise ValueError(f"{call}(prompts=[]): the list of passages is empty")
+    require_batch_size(batch_size, call)
+    protocol = _protocol(fractions, target, scored, ablation, preset, beside, seed, prepend_bos, call)
+    chosen = _methods(methods, call)
+    for method in chosen.values():
+        if isinstance(method, str) and (shared := shared_explanandum(method, 0, protocol)) is not None:
+            shared.check(model_state(model), call)
+    if random_positions is not None and (
+        len(random_positions) != len(prompts) or any(len(r) != len(protocol.fractions) for r in random_positions)
+    ):
+        raise ValueError(f"{call}(random_positions=...): expected [prompt][fraction] for {len(prompts)} passages")
+
+    rank, world = process_rank() if out is not None else (0, 1)
+    settings = _settings(model, prompts, chosen, protocol, preset, random_positions)
+    store = RecordStore(None if out is None else Path(out), settings, rank, call)
+    finished = store.done()
+    todo = [i for i in range(rank, len(prompts), world) if i not in finished]
+    mine = len(range(rank, len(prompts), world))
+    for i in tqdm(todo, desc=call, unit="prompt", initial=mine - len(todo), total=mine, disable=None):
+        random = None if random_positions is None else random_positions[i]
+        try:
+            record = measure_passage(model, prompts[i], chosen, protocol, random, batch_size, call)
+        except (ValueError, TypeError, torch.OutOfMemoryError) as error:
+            record = {"error": f"{type(error).__name__}: {error}"}
+        store.append({"index": i, **record})
+    return _table(store.done(), settings)
+
+
+def load_aopc(folder: str | Path) -> AOPCTable:
+    """The table of a run that :func:`aopc` wrote with ``out=``, all its shards merged, finished or not.
+
+    Args:
+        folder: the run's folder.
+
+    Returns:
+        An :class:`AOPCTable`; ``.complete`` says whether passages are missing.
+
+    Raises:
+        ValueError: the folder holds no run.
+
+    Cost: reads the shards.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = aopc(model, ["German: der Hund sieht die Katze. English: the dog"], ["semantic"], out=folder)
+    ...     load_aopc(folder).mean == table.mean
+    True
+    """
+    path = Path(folder)
+    return _table(read_records(path), read_settings(path, "load_aopc"))
+
+
+# -- what is computed ------------------------------------------------------------------------------
+
+
+def _protocol(
+    fractions: Sequence[float],
+    target: str,
+    scored: str | None,
+    ablation: str,
+    preset: str | None,
+    beside: Sequence[str],
+    seed: int,
+    prepend_bos: bool | None,
+    call: str,
+) -> Protocol:
+    """The arguments checked against each other and against the preset."""
+    for name, value in (("target", target), ("scored", scored)):
+        if value not in ("truth", "argmax") and not (name == "scored" and value is None):
+            raise ValueError(f"{call}({name}={value!r}): expected 'truth' or 'argmax'")
+    require_ablation(ablation, call)
+    if preset not in (None, "paper", "text"):
+        raise ValueError(f"{call}(preset={preset!r}): expected None, 'paper' or 'text'")
+    if isinstance(beside, str) or set(beside) - {"sufficiency", "leave_one_out"}:
+        raise ValueError(f"{call}(beside={beside!r}): expected any of ('sufficiency', 'leave_one_out')")
+    if preset is not None:
+        fixed = {"target": (target, "truth"), "ablation": (ablation, "zero")}
+        fixed["scored"] = (scored or "", "argmax" if preset == "paper" else "truth")
+        wrong = [f"{k}={given!r}" for k, (given, wanted) in fixed.items() if given not in ("", wanted)]
+        if preset == "paper" and prepend_bos:
+            wrong.append("prepend_bos=True")
+        if wrong:
+            raise ValueError(f"{call}(preset={preset!r}): contradicts {', '.join(wrong)}; leave it out, or the preset")
+    paper = preset == "paper"
+    return Protocol(
+        fractions=require_fractions(fractions, call),
+        explained=target,  # type: ignore[arg-type]
+        scored="argmax" if paper else scored or target,  # type: ignore[arg-type]
+        ablation=ablation,  # type: ignore[arg-type]
+        seed=seed,
+        paper=paper,
+        beside=tuple(dict.fromkeys(beside)),  # type: ignore[arg-type]
+        prepend_bos=False if paper else prepend_bos,
+    )
+
+
+def _methods(methods: Sequence[str] | Mapping[str, Method | str], call: str) -> dict[str, Method | str]:
+    """``{label: name or callable}``, every name known."""
+    chosen: dict[str, Method | str] = dict(methods) if isinstance(methods, Mapping) else {m: m for m in methods}
+    if isinstance(methods, str) or not chosen or (not isinstance(methods, Mapping) and len(chosen) != len(methods)):
+        raise ValueError(f"{call}(methods={methods!r}): expected different names among {KNOWN_METHODS}")
+    for method in chosen.values():
+        if callable(method):
+            continue
+        if method not in KNOWN_METHODS and not re.fullmatch(r"fisher@[1-9]\d*", str(method)):
+            raise ValueError(
+                f"{call}(methods=...): unknown method {method!r}; expected names among {KNOWN_METHODS}, "
+                "'fisher@<rank>', or {label: callable}"
+            )
+    return chosen
+
+
+# -- settings and results --------------------------------------------------------------------------
+
+
+def _settings(
+    model: LensModel,
+    prompts: Sequence[str] | Sequence[Tensor],
+    methods: Mapping[str, Method | str],
+    protocol: Protocol,
+    preset: str | None,
+    random_positions: object,
+) -> dict[str, Any]:
+    """What defines the numbers of a run; a stored run with other settings is not continued."""
+    digest = hashlib.sha256()
+    for passage in prompts:
+        digest.update(repr(passage.tolist() if isinstance(passage, Tensor) else passage).encode() + b"\0")
+    weights = model.W_U.detach()[:, :64].double().cpu().numpy().tobytes()
+    names = ("model_class", "model_name", "dtype", "folded_norm", "centred_unembedding", "tl_scopes")
+    provenance = model_state(model).provenance()
+    return {
+        "format": 1,
+        "model": {**{n: provenance[n] for n in names}, "weights": hashlib.sha256(weights).hexdigest()[:16]},
+        "prompts": {"n": len(prompts), "sha256": digest.hexdigest()},
+        "methods": {k: m if isinstance(m, str) else _call_name(m) for k, m in methods.items()},
+        "preset": preset,
+        "protocol": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(protocol).items()},
+        "random_positions": None
+        if random_positions is None
+        else hashlib.sha256(repr(random_positions).encode()).hexdigest()[:16],
+    }
+
+
+def _call_name(method: Method) -> str:
+    """A callable's name; of a partial also what was bound."""
+    inner = getattr(method, "func", None)
+    if inner is not None:
+        return f"{_call_name(inner)}({getattr(method, 'args', ())}, {getattr(method, 'keywords', {})})"
+    return str(getattr(method, "__qualname__", type(method).__qualname__))
+
+
+def _table(records: Mapping[int, Mapping[str, Any]], settings: Mapping[str, Any]) -> AOPCTable:
+    """Records in the order of the prompts."""
+    ordered = [records[i] for i in sorted(records)]
+    return AOPCTable(
+        records=tuple(r for r in ordered if "error" not in r),
+        failures={int(r["index"]): str(r["error"]) for r in ordered if "error" in r},
+        methods=tuple(settings["methods"]),
+        fractions=tuple(settings["protocol"]["fractions"]),
+        settings=settings,
+        total=int(settings["prompts"]["n"]),
+    )

@@ -1,0 +1,166 @@
+"""Gold alignment: does a method put the token first that is known to cause the answer?
+
+Attribution for language models has no ground truth. The demo corpora have one: each example carries the *set* of words
+that decide its answer by construction. Over the held-out examples that the model answers right, with candidates all
+positions up to the explained one except special tokens,
+
+    top1 = mean over prompts of [the candidate with the highest score is a cause]
+    mrr  = mean over prompts of 1 / (rank of the best-ranked cause)
+
+and the same with candidates inside the source region only (the foreign sentence, the statements). ``chance`` is top1 of
+a random ranking: causes over candidates. Intervals are 95 % percentile bootstraps over prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from tl_scopes.baselines import gradient_free as controls
+from tl_scopes.baselines import gradients as baselines
+from tl_scopes.baselines.integrated_gradients import integrated_gradients
+from tl_scopes.demo.corpora import CORPORA, examples
+from tl_scopes.demo.corpora.passages import Example, token_positions
+from tl_scopes.directions.by_name import reads
+from tl_scopes.jacobian_scopes.jacobian import scopes
+from tl_scopes.model.lens import LensModel, require_lens_model
+from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.gold import GoldAlignment, GoldRecord
+
+SCOPE_METHODS = ("semantic", "fisher", "temperature")
+BASELINES: dict[str, Callable[..., list[Attribution]]] = {
+    "input_x_gradient": baselines.input_x_gradient,
+    "gradient_norm": baselines.gradient_norm,
+    "integrated_gradients": integrated_gradients,
+    "smoothgrad": baselines.smoothgrad,
+    "leave_one_out": controls.leave_one_out,
+    "attention_rollout": controls.attention_rollout,
+    "random": controls.random_attribution,
+}
+METHODS = (*SCOPE_METHODS, *BASELINES)
+Method = Callable[[LensModel, list[str], list[str]], list[Attribution]]
+"""A method of one's own: ``(model, prompts, targets) -> attributions``."""
+
+
+def gold_alignment(
+    model: LensModel,
+    methods: Sequence[str] | Mapping[str, Method] = SCOPE_METHODS,
+    *,
+    corpora: Sequence[str] | None = None,
+    n: int = 200,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> GoldAlignment:
+    """Share of prompts of the bundled corpora whose known cause ranks first, by method and corpus.
+
+    ``top1 = mean[argmax_t score_t ∈ causes]`` over the held-out prompts that the model answers right; the target of
+    every method is the right answer, read at the last token of the prompt. Differences between methods of a few points
+    are within the intervals: read those.
+
+    Args:
+        model: the demo model, or any model with the demo's tokenizer trained on its corpora.
+        methods: names among the scopes (``"semantic"``, ``"fisher"``, ``"temperature"``) and the baselines
+            (``"input_x_gradient"``, ``"gradient_norm"``, ``"integrated_gradients"``, ``"smoothgrad"``,
+            ``"leave_one_out"``, ``"attention_rollout"``, ``"random"``), or ``{name: callable}`` with callables
+            ``(model, prompts, targets) -> attributions``.
+        corpora: names from ``tl_scopes.demo.CORPORA``; None is all.
+        n: examples per corpus. Examples whose answer nothing determines (noisy series) are not drawn.
+        seed: of the examples and of the bootstrap; the global RNG is not used.
+        batch_size: prompts per forward.
+
+    Returns:
+        A :class:`GoldAlignment`; ``print`` it, ``.to_frame()``, ``.plot()``.
+
+    Raises:
+        ValueError: an unknown method or corpus; n below 1; a model that answers no prompt right.
+
+    Cost: ``n`` forwards and one vector-Jacobian product per method and prompt for each corpus, in batches.
+
+    >>> result = gold_alignment(model, ["semantic"], corpora=["translation"], n=8)
+    >>> result.to_frame().top1.between(0, 1).all().item()
+    True
+    """
+    call = "gold_alignment"
+    model = require_lens_model(model, call)
+    if not methods or (not isinstance(methods, Mapping) and (isinstance(methods, str) or set(methods) - set(METHODS))):
+        raise ValueError(f"{call}(methods={methods!r}): expected names among {METHODS}, or {{name: callable}}")
+    names = list(CORPORA) if corpora is None else list(corpora)
+    unknown = [c for c in names if c not in CORPORA]
+    if unknown or not names:
+        raise ValueError(f"{call}(corpora={names}): unknown {unknown}; the corpora are {list(CORPORA)}")
+    if n < 1:
+        raise ValueError(f"{call}(n={n}): expected at least 1 example per corpus")
+    records: list[GoldRecord] = []
+    accuracy: dict[str, float] = {}
+    for corpus in names:
+        found = _determined(corpus, n, seed)
+        prompts, answers = [e.prompt for e in found], [e.answer for e in found]
+        results = _attributions(model, methods, prompts, answers, batch_size)
+        first = next(iter(results.values()))
+        right = [a.top_predictions[0][0] == e.answer for a, e in zip(first, found, strict=True)]
+        accuracy[corpus] = float(np.mean(right))
+        for name, attributions in results.items():
+            for i, (attribution, example) in enumerate(zip(attributions, found, strict=True)):
+                if right[i]:
+                    records.append(_record(model, name, i, attribution, example))
+    if not records:
+        raise ValueError(
+            f"{call}: the model answers none of the prompts right, so there is nothing to align; use the demo model "
+            "(tl_scopes.load_model()) or one trained on its corpora"
+        )
+    return GoldAlignment(tuple(records), accuracy, n, seed)
+
+
+def _determined(corpus: str, n: int, seed: int) -> list[Example]:
+    """``n`` held-out examples with causes; more are drawn where some have none."""
+    drawn = n
+    found: list[Example] = []
+    while len(found) < n:
+        found = [e for e in examples(corpus, drawn, seed) if e.determined and e.causes][:n]
+        drawn *= 2
+    return found
+
+
+def _attributions(
+    model: LensModel,
+    methods: Sequence[str] | Mapping[str, Method],
+    prompts: list[str],
+    targets: list[str],
+    batch_size: int,
+) -> dict[str, list[Attribution]]:
+    """Every method on every prompt; the package's own scopes share one forward."""
+    if isinstance(methods, Mapping):
+        return {name: method(model, prompts, targets) for name, method in methods.items()}
+    own = [m for m in methods if m in SCOPE_METHODS]
+    aimed = targets if reads("target", own) else None
+    shared = scopes(model, prompts, methods=own, target=aimed, batch_size=batch_size) if own else []  # type: ignore[arg-type]
+    return {
+        m: [s[m] for s in shared] if m in own else BASELINES[m](model, prompts, target=targets, batch_size=batch_size)
+        for m in methods
+    }
+
+
+def _record(model: LensModel, method: str, index: int, attribution: Attribution, example: Example) -> GoldRecord:
+    """Rank of the best cause among all candidates and among those of the source."""
+    tokenizer, bos = model.tokenizer, 0 in attribution.special
+    causes = set(token_positions(tokenizer, example.prompt, [s.span for s in example.causes], bos))
+    source = set(token_positions(tokenizer, example.prompt, [example.source], bos))
+    candidates = [p for p in range(attribution.pos + 1) if p not in attribution.special]
+    inside = [p for p in candidates if p in source] or candidates
+    return GoldRecord(
+        corpus=example.corpus,
+        index=index,
+        method=method,
+        rank=_best_rank(attribution.scores, candidates, causes),
+        rank_in_source=_best_rank(attribution.scores, inside, causes & set(inside) or causes),
+        chance=len(causes) / len(candidates),
+        chance_in_source=len(causes & set(inside)) / len(inside),
+    )
+
+
+def _best_rank(scores: torch.Tensor, candidates: Sequence[int], causes: set[int]) -> int:
+    """1 + the number of candidates that are no cause and score at least as high as the best cause."""
+    best = max(float(scores[p]) for p in causes)
+    return 1 + sum(float(scores[p]) >= best for p in candidates if p not in causes)

@@ -1,0 +1,239 @@
+"""One passage under the AOPC protocol: score, remove, measure. The conventions are in :mod:`tl_scopes.evaluation.aopc`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from einops import reduce
+from torch import Tensor
+
+from tl_scopes.baselines import gradient_free as controls
+from tl_scopes.baselines import gradients as baselines
+from tl_scopes.baselines.integrated_gradients import integrated_gradients
+from tl_scopes.directions.base import Explanandum
+from tl_scopes.directions.fisher import Fisher
+from tl_scopes.directions.logits import LogProb, Semantic
+from tl_scopes.directions.temperature import Temperature
+from tl_scopes.kernel.ablation import Ablation, ablated_log_probs, substitutes
+from tl_scopes.kernel.explain import explain_inside
+from tl_scopes.kernel.interventions import along, repeated, rows_per_forward, run_changed
+from tl_scopes.kernel.options import Capture, Tap
+from tl_scopes.model.lens import LensModel
+from tl_scopes.model.prompts import EncodedPrompt, encode_prompts
+from tl_scopes.numerics.norms import row_norms
+from tl_scopes.numerics.precision import wide
+from tl_scopes.numerics.ranking import PAPER_FRACTIONS, most_influential, number_removed
+from tl_scopes.numerics.statistics import spearman
+from tl_scopes.results.attribution import Attribution
+
+Beside = Literal["sufficiency", "leave_one_out"]
+Method = Callable[..., Attribution]
+"""A method of one's own: ``method(model, tokens, target=id, pos=pos) -> Attribution``, as scopes with a target are."""
+AOPC_METHODS = ("semantic", "fisher", "temperature", "input_x_gradient", "integrated_gradients", "random")
+"""The methods of the paper's Table 1."""
+_OTHERS: dict[str, Method] = {
+    "smoothgrad": baselines.smoothgrad,
+    "leave_one_out": controls.leave_one_out,
+    "attention_rollout": controls.attention_rollout,
+}
+KNOWN_METHODS = (*AOPC_METHODS, "gradient_norm", *_OTHERS)
+DEFAULT_ROWS = 32
+"""Ablated inputs per forward where the caller names no batch size."""
+PAPER_ALPHAS = (0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How one passage is measured.
+
+    Attributes:
+        fractions: the k.
+        explained: token that target-aware methods explain: the passage's own last, or the top prediction.
+        scored: token whose log-probability Δ measures.
+        ablation: what a removed embedding becomes.
+        seed: of Random and of the resampling.
+        paper: the released scripts' variants of the methods and candidates.
+        beside: further measurements.
+        prepend_bos: as everywhere.
+    """
+
+    fractions: tuple[float, ...] = PAPER_FRACTIONS
+    explained: Literal["truth", "argmax"] = "truth"
+    scored: Literal["truth", "argmax"] = "truth"
+    ablation: Ablation = "zero"
+    seed: int = 0
+    paper: bool = False
+    beside: tuple[Beside, ...] = ()
+    prepend_bos: bool | None = None
+
+
+def shared_explanandum(method: str, target: int, protocol: Protocol) -> Explanandum | None:
+    """The direction of a method that shares the forward; None for the others."""
+    if method == "semantic" or (method == "input_x_gradient" and not protocol.paper):
+        return Semantic((target,))
+    if method in ("gradient_norm", "input_x_gradient"):
+        return LogProb((target,))
+    if method == "temperature":
+        return Temperature()
+    if method.startswith("fisher"):
+        return Fisher(int(method.partition("@")[2] or 1), tol=1e-4)
+    return None
+
+
+def method_scores(
+    model: LensModel,
+    given: EncodedPrompt,
+    target: int,
+    methods: Mapping[str, Method | str],
+    protocol: Protocol,
+    call: str,
+) -> dict[str, Tensor]:
+    """Scores ``[pos]`` of every method but Random for one passage, those that can from one forward."""
+    scores: dict[str, Tensor] = {}
+    shared: dict[Explanandum, list[str]] = {}
+    for label, method in methods.items():
+        if not isinstance(method, str):
+            scores[label] = method(model, given.tokens, target=target, pos=given.pos).scores
+        elif (explained := shared_explanandum(method, target, protocol)) is not None:
+            shared.setdefault(explained, []).append(label)
+        elif method == "integrated_gradients":
+            scores[label] = (
+                paper_integrated_gradients(model, given, target, call)
+                if protocol.paper
+                else integrated_gradients(model, given.tokens, target=target, pos=given.pos).scores
+            )
+        elif method != "random":
+            scores[label] = _OTHERS[method](model, given.tokens, target=target, pos=given.pos).scores
+    return scores | _shared_scores(model, given, shared, methods, call)
+
+
+def _shared_scores(
+    model: LensModel,
+    given: EncodedPrompt,
+    shared: Mapping[Explanandum, Sequence[str]],
+    methods: Mapping[str, Method | str],
+    call: str,
+) -> dict[str, Tensor]:
+    """Scores of the methods that are directions at y, from one forward; Input × Gradient's from its gradient."""
+    if not shared:
+        return {}
+    scores: dict[str, Tensor] = {}
+    times_input = [label for label, m in methods.items() if m == "input_x_gradient"]
+    taps = [Tap("hook_embed", _norms_of_product)] if times_input else []
+    (results,) = explain_inside(model, [given], list(shared), taps, Capture(), call)
+    for explained, (attribution, inside) in zip(shared, results, strict=True):
+        for label in shared[explained]:
+            scores[label] = inside[0] if label in times_input else attribution.scores
+    return scores
+
+
+def _norms_of_product(gradients: Tensor, x: Tensor) -> Tensor:
+    """``‖x_t ⊙ g_t‖₂``, ``[rows, batch, pos]``."""
+    return row_norms(wide(x) * wide(gradients))
+
+
+def paper_integrated_gradients(model: LensModel, given: EncodedPrompt, target: int, call: str) -> Tensor:
+    """The released scripts' IG, ``‖x_t ⊙ (1/5) Σ_α α·∇CE(α x)_t‖₂``, ``[pos]``; 0 after the read position."""
+    run = run_changed(
+        model,
+        *repeated(given, len(PAPER_ALPHAS)),
+        change=along(PAPER_ALPHAS, torch.zeros_like),
+        explanandum=LogProb((target,)),
+        indices=[0] * len(PAPER_ALPHAS),
+        call=call,
+    )
+    assert run.gradient is not None
+    gradient = wide(run.gradient)
+    alphas = torch.tensor(PAPER_ALPHAS, dtype=torch.float64).to(gradient)[:, None, None]
+    mean = reduce(alphas * gradient, "a pos d_model -> pos d_model", "mean")
+    scores = torch.zeros(len(given.tokens), dtype=torch.float64)
+    scores[: given.pos + 1] = row_norms(wide(run.x[-1]) * mean).cpu()
+    return scores
+
+
+def measure_passage(
+    model: LensModel,
+    passage: str | Tensor,
+    methods: Mapping[str, Method | str],
+    protocol: Protocol,
+    random: Sequence[Sequence[int]] | None,
+    batch_size: int | None,
+    call: str,
+) -> dict[str, Any]:
+    """One passage: scores, removals, one batch of ablated inputs."""
+    whole = encode_prompts(model, passage, pos=-1, prepend_bos=protocol.prepend_bos, call=call)[0]
+    if len(whole.tokens) < 2:
+        raise ValueError(f"{call}: the passage is one token, so nothing stands before the prediction")
+    given = replace(whole, pos=len(whole.tokens) - 2)
+    counted = range(len(whole.tokens)) if protocol.paper else range(given.pos + 1)
+    candidates = [p for p in counted if protocol.paper or p not in whole.special]
+    if not candidates:
+        raise ValueError(f"{call}: the passage has no token that may be removed, only special tokens")
+    values = substitutes(protocol.ablation, candidates, given.tokens, protocol.seed)
+    truth = int(whole.tokens[-1])
+    top, base = None, None
+    if protocol.explained == "argmax":
+        base = run_changed(model, *repeated(given, 1), call=call).log_probs[0]
+        top = int(base.argmax())
+    explained = truth if top is None else top
+    scores = method_scores(model, given, explained, methods, protocol, call)
+    for label, method in methods.items():
+        if method == "random":
+            scores[label] = controls.random_scores(given.tokens, len(given.tokens), protocol.seed)
+
+    m = [number_removed(k, len(candidates)) for k in protocol.fractions]
+    removed = {
+        label: [list(map(int, positions)) for positions in random]
+        if methods[label] == "random" and random is not None
+        else [most_influential(scores[label].tolist(), candidates, size) for size in m]
+        for label in methods
+    }
+    wanted = [(), *(frozenset(s) for sets in removed.values() for s in sets)]
+    kept = {label: [frozenset(candidates) - set(s) for s in sets] for label, sets in removed.items()}
+    if "sufficiency" in protocol.beside:
+        wanted += [s for sets in kept.values() for s in sets]
+    if "leave_one_out" in protocol.beside:
+        wanted += [frozenset((p,)) for p in candidates]
+    distinct = list(dict.fromkeys(map(frozenset, wanted)))
+    size = rows_per_forward(model, [given], batch_size, call, most=DEFAULT_ROWS)
+    _, log_probs = ablated_log_probs(model, given, [sorted(s) for s in distinct], values, batch_size=size, call=call)
+    top = int(log_probs[0].argmax())
+    token = truth if protocol.scored == "truth" else top
+    log_p = wide(log_probs[:, token])
+    change = (log_p - log_p[0]).tolist()
+    delta = dict(zip(distinct, change, strict=True))
+    record: dict[str, Any] = {
+        "n": len(candidates),
+        "truth": truth,
+        "top": top,
+        "target": explained,
+        "scored": token,
+        "log_prob": float(log_probs[0, token]),
+        "deltas": {label: [delta[frozenset(s)] for s in sets] for label, sets in removed.items()},
+        "removed": removed,
+    }
+    if "sufficiency" in protocol.beside:
+        record["sufficiency"] = {label: [-delta[s] for s in sets] for label, sets in kept.items()}
+    if "leave_one_out" in protocol.beside:
+        record |= _agreement(scores, [abs(delta[frozenset((p,))]) for p in candidates], candidates, removed)
+    return record
+
+
+def _agreement(
+    scores: Mapping[str, Tensor], truth: Sequence[float], candidates: Sequence[int], labels: Mapping[str, Any]
+) -> dict[str, dict[str, float | None]]:
+    """Spearman's rho and overlap of the top 5 % with each token's own measured |Δ log p|."""
+    m = number_removed(0.05, len(candidates))
+    by_position = dict(zip(candidates, truth, strict=True))
+    best = set(sorted(candidates, key=lambda p: (-by_position[p], p))[:m])
+    rho: dict[str, float | None] = {}
+    hit: dict[str, float | None] = {}
+    for label in labels:
+        correlation = spearman([float(scores[label][p]) for p in candidates], list(truth))
+        rho[label] = None if math.isnan(correlation) else correlation
+        hit[label] = len(best & set(most_influential(scores[label].tolist(), candidates, m))) / m
+    return {"loo_spearman": rho, "loo_top5_hit": hit}

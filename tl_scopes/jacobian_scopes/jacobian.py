@@ -1,0 +1,385 @@
+"""Jacobian Scopes: one call, one explanandum, one score per input token.
+
+Legend: ``x_t`` the activation of token t at the source hook (its embedding by default); ``y`` the final hidden
+state at the explained position, after the final norm; ``J_t = ∂y/∂x_t``. Every scope is
+
+    score_t = ‖vᵀ J_t‖₂
+
+for its own direction ``v``, from one forward and one vector-Jacobian product for all tokens at once. The score is
+the largest first-order change of ``vᵀy`` that a perturbation of ``x_t`` of unit norm can cause (appendix A.7).
+
+Reference: *Jacobian Scopes: token-level causal attributions in LLMs*, arXiv 2601.16407.
+
+Example::
+
+    import tl_scopes as tls
+
+    model = tls.load_model()
+    attr = tls.semantic_scope(model, "German: der Hund sieht die Katze. English: the", target=" dog")
+    attr.top(3)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from tl_scopes.directions.by_name import Keywords, Method, named_explananda
+from tl_scopes.directions.fisher import Fisher
+from tl_scopes.directions.given import Direction
+from tl_scopes.directions.logits import Contrast, Semantic
+from tl_scopes.directions.temperature import Temperature
+from tl_scopes.kernel.calls import encode, one_or_many
+from tl_scopes.kernel.explain import explain
+from tl_scopes.kernel.options import capture_options
+from tl_scopes.model.hooks import Y_HOOK, NamesFilter
+from tl_scopes.model.lens import LensModel
+from tl_scopes.model.prompts import Prompt, Target, Token, encode_targets
+from tl_scopes.results.attribution import Attribution
+
+
+@one_or_many
+def semantic_scope(
+    model: LensModel,
+    prompt: Prompt,
+    *,
+    target: Target = None,
+    pos: int | Sequence[int] = -1,
+    prepend_bos: bool | None = None,
+    at: str = "hook_embed",
+    batch_size: int | None = None,
+    cache: NamesFilter = None,
+    grads_at: str | Sequence[str] = (),
+    keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
+) -> list[Attribution]:
+    """Influence of each input token on one token's logit.
+
+    ``score_t = ‖∂z_target/∂x_t‖₂ = ‖a_targetᵀ J_t‖₂`` with ``a = ∂z/∂y`` the model's real read-out (soft cap and
+    scale included), read at ``pos``; logit per unit of embedding.
+
+    Args:
+        model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
+        prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, or a list of strings or of 1-D tensors.
+        target: the token whose logit is explained, as text (``" dog"``: the leading space matters) or id; a list
+            gives one per prompt. None: the model's own top prediction, and the result says so.
+        pos: position whose next-token prediction is explained; -1 is the token after the prompt.
+        prepend_bos: put BOS before a string prompt; None is the model's own default.
+        at: hook of the source, any ``[batch, pos, d_model]`` activation.
+        batch_size: prompts per forward; None lets the package choose. Numbers do not depend on it.
+        cache: TransformerLens names filter (or True): the run's ``ActivationCache`` comes back as ``.cache``.
+            ``unembed.hook_out`` in it holds the explained position only.
+        grads_at: hooks whose gradient of the explained scalar joins the cache as ``name + "_grad"``.
+        keep_gradient: keep the signed ``[pos, d_model]`` gradient as ``.gradient``.
+        checkpoint: keep only the inputs of the blocks and compute their insides again in the backward, which changes no
+            number; None does so where the run does not fit otherwise.
+        memory_budget: bytes that the run may take beside the weights; None is what is free. Batches shrink until they
+            fit, and a run that cannot fit is refused before it starts.
+
+    Returns:
+        One :class:`Attribution` for one prompt, a list for a list; scores are 0 after ``pos``.
+
+    Raises:
+        ValueError: what the caller can mend (target that is not one token, position, length, training mode, ...).
+        TypeError: not a TransformerLens model, or an argument of the wrong type.
+
+    Cost: one forward without full-vocabulary logits and one backward to the source per batch.
+
+    >>> attr = semantic_scope(model, "German: der Hund sieht die Katze. English: the", target=" dog")
+    >>> attr.target_str, len(attr) == len(attr.scores)
+    (' dog', True)
+
+    Reference: paper eq. 3, 4 (section 4.1).
+    """
+    call = "semantic_scope"
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
+    targets = encode_targets(model, target, len(prompts), call=call)
+    capture = capture_options(
+        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
+        checkpoint=checkpoint, memory_budget=memory_budget,
+    )  # fmt: skip
+    return [r[0] for r in explain(model, prompts, [Semantic(tuple(targets))], capture, call)]
+
+
+@one_or_many
+def contrast_scope(
+    model: LensModel,
+    prompt: Prompt,
+    *,
+    foil: Token | Sequence[Token],
+    target: Target = None,
+    pos: int | Sequence[int] = -1,
+    prepend_bos: bool | None = None,
+    at: str = "hook_embed",
+    batch_size: int | None = None,
+    cache: NamesFilter = None,
+    grads_at: str | Sequence[str] = (),
+    keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
+) -> list[Attribution]:
+    """Influence of each input token on the preference for ``target`` over ``foil``.
+
+    ``score_t = ‖∂(z_target − z_foil)/∂x_t‖₂``, read at ``pos``; nats of log-odds per unit of embedding. Unlike a
+    single logit, the difference does not change under weight processing.
+
+    Args:
+        foil: the token that was *not* predicted, as text or id; a list gives one per prompt.
+        target: the token it is compared with; None is the model's own top prediction.
+        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
+            checkpoint, memory_budget: as in :func:`semantic_scope`.
+
+    Returns:
+        One :class:`Attribution` for one prompt, a list for a list.
+
+    Raises:
+        ValueError: as :func:`semantic_scope`; target and foil are the same token.
+
+    Cost: one forward and one backward per batch.
+
+    >>> attr = contrast_scope(model, "German: der Hund sieht die Katze. English: the", target=" dog", foil=" cat")
+    >>> attr.details["logit_difference"] > 0
+    True
+
+    Reference: this package; the direction is the difference of two rows of paper eq. 3.
+    """
+    call = "contrast_scope"
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
+    targets = encode_targets(model, target, len(prompts), call=call)
+    foils = encode_targets(model, foil, len(prompts), argument="foil", call=call)
+    if any(f is None for f in foils):
+        raise ValueError(f"{call}(foil=None): a foil is a token that the target is compared with; name one")
+    capture = capture_options(
+        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
+        checkpoint=checkpoint, memory_budget=memory_budget,
+    )  # fmt: skip
+    what = Contrast(tuple(targets), tuple(f for f in foils if f is not None))
+    return [r[0] for r in explain(model, prompts, [what], capture, call)]
+
+
+@one_or_many
+def temperature_scope(
+    model: LensModel,
+    prompt: Prompt,
+    *,
+    pos: int | Sequence[int] = -1,
+    prepend_bos: bool | None = None,
+    at: str = "hook_embed",
+    batch_size: int | None = None,
+    cache: NamesFilter = None,
+    grads_at: str | Sequence[str] = (),
+    keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
+) -> list[Attribution]:
+    """Influence of each input token on the model's confidence.
+
+    ``score_t = ‖ŷᵀ J_t‖₂ = ‖∂‖y‖₂/∂x_t‖₂`` with ``ŷ = y/‖y‖₂``, read at ``pos``. ``β = ‖y‖₂`` is the effective
+    inverse temperature: ``z = β·(W ŷ)``, larger is more peaked. With a soft cap, a scale or a bias in the read-out it
+    is so only approximately, and the result says it.
+
+    Args:
+        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
+            checkpoint, memory_budget: as in :func:`semantic_scope`.
+
+    Returns:
+        One :class:`Attribution` for one prompt, a list for a list; ``details["beta"]`` is ``‖y‖₂``.
+
+    Raises:
+        ValueError: as :func:`semantic_scope`; the final norm is folded or has one gain for all units, so that
+            ``‖y‖`` is constant and its gradient rounding noise.
+
+    Cost: one forward and one backward per batch.
+
+    >>> attr = temperature_scope(model, "German: der Hund sieht die Katze. English: the")
+    >>> attr.target is None and attr.details["beta"] > 0
+    True
+
+    Reference: paper eq. 8 (section 4.3).
+    """
+    call = "temperature_scope"
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
+    capture = capture_options(
+        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
+        checkpoint=checkpoint, memory_budget=memory_budget,
+    )  # fmt: skip
+    return [r[0] for r in explain(model, prompts, [Temperature()], capture, call)]
+
+
+@one_or_many
+def fisher_scope(
+    model: LensModel,
+    prompt: Prompt,
+    *,
+    rank: int = 1,
+    tol: float = 1e-4,
+    pos: int | Sequence[int] = -1,
+    prepend_bos: bool | None = None,
+    at: str = "hook_embed",
+    batch_size: int | None = None,
+    cache: NamesFilter = None,
+    grads_at: str | Sequence[str] = (),
+    keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
+) -> list[Attribution]:
+    """Influence of each input token on the whole next-token distribution.
+
+    ``score_t = sqrt(Σ_{i≤rank} (λ_i/λ_1) ‖u_iᵀ J_t‖₂²)`` over the leading eigenpairs of the Fisher information
+    ``F = Aᵀ(diag p − p pᵀ)A``, read at ``pos``: the paper's Fisher Scope at rank 1, ``sqrt(tr(J_tᵀFJ_t)/λ_1)`` at full
+    rank. ``λ_1`` is the same for all tokens of one prediction, but not between predictions; it is in ``details``.
+    Eigenvectors have no sign and the score does not need one; kept gradients are of ``u`` turned so that a step along it
+    raises the top prediction's probability.
+
+    Args:
+        rank: number of eigenpairs; each costs one vector-Jacobian product.
+        tol: largest accepted relative residual ``‖F u − λ u‖/λ``.
+        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
+            checkpoint, memory_budget: as in :func:`semantic_scope`.
+
+    Returns:
+        One :class:`Attribution` for one prompt, a list for a list. ``details``: ``eigenvalues``, ``trace``,
+        ``explained_share``, ``relative_residual``, ``eigengap``, ``sin_estimate`` (estimated error of ``u_1``).
+
+    Raises:
+        ValueError: as :func:`semantic_scope`; the final norm is folded; the distribution is one-hot to the
+            precision at hand; rank or tol out of range.
+
+    Cost: one forward, ``rank`` vector-Jacobian products, and per prompt the eigenpairs: a dense ``d_model²`` matrix on
+    small models, on others a few products with the unembedding (``details["products"]``), shared by 8 prompts of a batch.
+
+    >>> attr = fisher_scope(model, "German: der Hund sieht die Katze. English: the")
+    >>> 0 < attr.details["explained_share"] <= 1
+    True
+
+    Reference: paper eq. 5, 6 and 18. Differs from the released code, which decomposes the dense matrix.
+    """
+    call = "fisher_scope"
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
+    capture = capture_options(
+        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
+        checkpoint=checkpoint, memory_budget=memory_budget,
+    )  # fmt: skip
+    return [r[0] for r in explain(model, prompts, [Fisher(rank, tol)], capture, call)]
+
+
+@one_or_many
+def jacobian_scope(
+    model: LensModel,
+    prompt: Prompt,
+    *,
+    direction: Tensor,
+    target_hook: str = Y_HOOK,
+    pos: int | Sequence[int] = -1,
+    prepend_bos: bool | None = None,
+    at: str = "hook_embed",
+    batch_size: int | None = None,
+    cache: NamesFilter = None,
+    grads_at: str | Sequence[str] = (),
+    keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
+) -> list[Attribution]:
+    """Influence of each input token along any direction at any later hook point.
+
+    ``score_t = sqrt(Σ_i ‖v_iᵀ ∂h/∂x_t‖₂²)`` with ``h`` the activation at ``target_hook``, read at ``pos``: an SAE
+    decoder row, a probe, a steering vector, an unembedding row. Several rows are one joint subspace; the score of
+    each is in ``details["row_scores"]``.
+
+    Args:
+        direction: ``[d_model]`` or ``[k, d_model]``; at a hook of another shape, one activation's shape or k of them.
+        target_hook: where the direction lives; ``unembed.hook_in`` is the final hidden state after the final norm.
+        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
+            checkpoint, memory_budget: as in :func:`semantic_scope`.
+
+    Returns:
+        One :class:`Attribution` for one prompt, a list for a list; linear in the length of ``direction``.
+
+    Raises:
+        ValueError: as :func:`semantic_scope`; the direction does not fit the hook; nothing flows from ``at`` to it.
+
+    Cost: one forward and k vector-Jacobian products per batch.
+
+    >>> v = model.W_U[:, model.to_tokens(" dog", prepend_bos=False)[0, 0]]
+    >>> attr = jacobian_scope(model, "German: der Hund sieht die Katze. English: the", direction=v)
+    >>> attr.method
+    'jacobian'
+
+    Reference: paper eq. 1, 2.
+    """
+    call = "jacobian_scope"
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
+    capture = capture_options(
+        at=at,
+        batch_size=batch_size,
+        cache=cache,
+        grads_at=grads_at,
+        keep_gradient=keep_gradient,
+        target_hook=target_hook,
+        checkpoint=checkpoint,
+        memory_budget=memory_budget,
+        call=call,
+    )
+    return [r[0] for r in explain(model, prompts, [Direction(direction)], capture, call)]
+
+
+@one_or_many
+def scopes(
+    model: LensModel,
+    prompt: Prompt,
+    *,
+    methods: Sequence[Method] = ("semantic", "fisher", "temperature"),
+    target: Target = None,
+    foil: Target = None,
+    rank: int | None = None,
+    tol: float | None = None,
+    n_samples: int | None = None,
+    seed: int | None = None,
+    moment: Literal["mean", "variance"] | None = None,
+    values: Mapping[int, float] | None = None,
+    direction: Tensor | None = None,
+    pos: int | Sequence[int] = -1,
+    prepend_bos: bool | None = None,
+    at: str = "hook_embed",
+    batch_size: int | None = None,
+    cache: NamesFilter = None,
+    grads_at: str | Sequence[str] = (),
+    keep_gradient: bool = False,
+    checkpoint: bool | None = None,
+    memory_budget: int | None = None,
+) -> list[dict[str, Attribution]]:
+    """Several scopes on one prompt from one forward.
+
+    Args:
+        methods: any of ``"semantic"``, ``"contrast"`` (needs ``foil``), ``"fisher"``, ``"temperature"``,
+            ``"total_information"``, ``"moment"``, ``"jacobian"`` (needs ``direction``).
+        target, foil, rank, tol, n_samples, seed, moment, values, direction: of the scopes that read them, with their
+            defaults; one that none of ``methods`` reads is refused.
+        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
+            checkpoint, memory_budget: as in :func:`semantic_scope`.
+
+    Returns:
+        ``{method: Attribution}`` for one prompt, a list of them for a list; the same numbers as separate calls.
+
+    Raises:
+        ValueError: an unknown or repeated method; a keyword that no method reads; as the scopes themselves.
+
+    Cost: one forward per batch, and one vector-Jacobian product per row of V (``rank`` rows for Fisher).
+
+    >>> both = scopes(model, "German: der Hund sieht die Katze. English: the", methods=("semantic", "temperature"))
+    >>> list(both)
+    ['semantic', 'temperature']
+    """
+    call = "scopes"
+    keywords = Keywords(target, foil, rank, tol, n_samples, seed, moment, values, direction)
+    model, prompts = encode(model, prompt, pos, prepend_bos, call)
+    explananda = named_explananda(model, methods, len(prompts), keywords, call, "methods")
+    capture = capture_options(
+        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
+        checkpoint=checkpoint, memory_budget=memory_budget,
+    )  # fmt: skip
+    results = explain(model, prompts, explananda, capture, call)
+    return [dict(zip(methods, result, strict=True)) for result in results]

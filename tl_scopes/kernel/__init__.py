@@ -1,0 +1,1 @@
+"""V pulled back into results: one forward, vector-Jacobian products, scores."""

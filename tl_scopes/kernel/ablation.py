@@ -1,0 +1,127 @@
+"""The model with tokens removed: what is put in their place, and what is read at the explained position.
+
+Ablations replace a token's row of the activation ``x`` at the source hook by
+
+=============  ===========================================================================================
+``"zero"``     0
+``"mean"``     the mean row over the prompt's tokens that may be removed
+``"resample"`` the row of another such token of the prompt, drawn once per prompt (the same for all methods)
+=============  ===========================================================================================
+
+Draws come from a generator seeded by the caller's seed and the prompt's tokens: they do not depend on the batch, on
+other prompts or on the global random state, which is not touched.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tl_scopes.kernel.interventions import repeated, run_changed
+from tl_scopes.model.hooks import Y_HOOK
+from tl_scopes.model.lens import LensModel
+from tl_scopes.model.prompts import EncodedPrompt
+from tl_scopes.numerics.precision import compute_dtype
+
+Ablation = Literal["zero", "mean", "resample"]
+ABLATIONS = ("zero", "mean", "resample")
+
+
+def prompt_generator(seed: int, tokens: Int[Tensor, " pos"]) -> torch.Generator:
+    """A generator of its own for each prompt and seed, wherever and in whatever order the prompt is run."""
+    stamp = zlib.crc32(tokens.to(torch.int64).cpu().numpy().tobytes())
+    return torch.Generator().manual_seed((int(seed) * 0x9E3779B1 + stamp) % 2**63)
+
+
+def require_ablation(ablation: str, call: str) -> None:
+    """Refuse an ablation that is not known."""
+    if ablation not in ABLATIONS:
+        raise ValueError(f"{call}(ablation={ablation!r}): expected one of {ABLATIONS}")
+
+
+def substitutes(
+    ablation: Ablation, candidates: Sequence[int], tokens: Int[Tensor, " pos"], seed: int
+) -> Callable[[Float[Tensor, "pos d_model"]], Float[Tensor, "pos d_model"]]:
+    """What each removed row of x becomes, as a function of x; see the table at the top of this file."""
+    chosen = torch.tensor(sorted(candidates), dtype=torch.int64)
+    source = torch.arange(len(tokens))
+    if ablation == "resample" and len(chosen) > 1:
+        # a cyclic shift of a random order: nobody stays in place
+        order = chosen[torch.randperm(len(chosen), generator=prompt_generator(seed, tokens))]
+        source[order] = order.roll(1)
+
+    def values(x: Tensor) -> Tensor:
+        if ablation == "zero":
+            return torch.zeros_like(x)
+        if ablation == "mean":
+            mean = x[chosen.to(x.device)].to(compute_dtype(x.dtype)).mean(dim=0)
+            return mean.to(x).expand_as(x)
+        return x[source[: len(x)].to(x.device)]
+
+    return values
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What several runs on one prompt gave at its explained position.
+
+    Attributes:
+        logits: float32 (float64 for a float64 model).
+        hidden: activation at the target hook; by default the final hidden state.
+    """
+
+    logits: Float[Tensor, "runs d_vocab"]
+    hidden: Float[Tensor, "runs ..."]
+
+
+def run_ablated(
+    model: LensModel,
+    prompt: EncodedPrompt,
+    sets: Sequence[Sequence[int]],
+    values: Callable[[Tensor], Tensor],
+    *,
+    batch_size: int,
+    at: str = "hook_embed",
+    target_hook: str = Y_HOOK,
+    call: str,
+) -> Reading:
+    """What is read with each set of positions replaced.
+
+    All sets of one prompt are one batch, up to ``batch_size`` rows at a time. Positions after the explained one are
+    cut off: nothing there can reach it.
+    """
+    length = prompt.pos + 1
+    removed = torch.zeros(len(sets), length, dtype=torch.bool)
+    for row, positions in enumerate(sets):
+        removed[row, [p for p in positions if p < length]] = True
+    runs = []
+    for part in torch.split(removed, batch_size):
+
+        def change(x: Tensor, part: Tensor = part) -> Tensor:
+            return torch.where(part.to(x.device)[..., None], values(x[0]), x)
+
+        runs.append(
+            run_changed(model, *repeated(prompt, len(part)), change=change, at=at, target_hook=target_hook, call=call)
+        )
+    return Reading(torch.cat([r.logits for r in runs]), torch.cat([r.hidden for r in runs]))
+
+
+def ablated_log_probs(
+    model: LensModel,
+    prompt: EncodedPrompt,
+    sets: Sequence[Sequence[int]],
+    values: Callable[[Tensor], Tensor],
+    *,
+    batch_size: int,
+    at: str = "hook_embed",
+    call: str,
+) -> tuple[Float[Tensor, "sets d_vocab"], Float[Tensor, "sets d_vocab"]]:
+    """Logits and log-probabilities at the explained position with each set of positions replaced."""
+    logits = run_ablated(model, prompt, sets, values, batch_size=batch_size, at=at, call=call).logits
+    return logits, logits.log_softmax(-1)

@@ -1,0 +1,83 @@
+"""Vector-Jacobian products: rows of V pulled back from the target hook to the sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_scopes.kernel.options import Capture
+from tl_scopes.model.hooks import Y_HOOK
+
+VJP_CHUNK = 8
+"""Rows of V pulled back at once (vmapped); past 8 the gain is gone and memory grows."""
+COTANGENT_EXPONENT = 8
+"""V is scaled to norms near 2**8 before the backward, so that half-precision gradients do not flush to 0."""
+
+
+def pull_back(
+    hidden: Tensor,
+    sources: Sequence[Tensor],
+    V: Float[Tensor, "k read ..."],
+    capture: Capture,
+    call: str,
+    *,
+    retain_graph: bool = False,
+    n_required: int | None = None,
+    at_once: int = VJP_CHUNK,
+) -> Iterator[list[Tensor]]:
+    """``V·J`` at each source, ``[rows, batch, ...]`` in V's dtype, ``at_once`` rows in one backward.
+
+    Each row of V is scaled by a power of two before the backward and back after it, which is exact. Sources from number
+    ``n_required`` on may lie behind a target hook inside the model: there ``V·J`` is 0.
+
+    Raises:
+        ValueError: a source does not influence the target hook, or the backward overflowed.
+    """
+    if not hidden.requires_grad:
+        raise _not_upstream(capture, call)
+    norms = torch.linalg.vector_norm(V.flatten(2), dim=2).amax(dim=1)
+    exponent = torch.where(norms > 0, COTANGENT_EXPONENT - torch.frexp(norms).exponent, 0)
+    scale = torch.ldexp(torch.ones_like(norms), exponent)
+    cotangents = (V * scale.reshape(-1, *[1] * (V.ndim - 1))).to(hidden)
+    for first in range(0, len(cotangents), at_once):
+        chunk = cotangents[first : first + at_once]
+        one = len(chunk) == 1
+        grads = torch.autograd.grad(
+            hidden,
+            sources,
+            chunk[0] if one else chunk,
+            retain_graph=retain_graph or first + at_once < len(cotangents),
+            allow_unused=True,
+            is_grads_batched=not one,
+        )
+        pulled = []
+        for i, grad in enumerate(grads):
+            if grad is None and n_required is not None and i >= n_required and capture.target_hook != Y_HOOK:
+                pulled.append(torch.zeros(len(chunk), *sources[i].shape, dtype=V.dtype, device=sources[i].device))
+                continue
+            if grad is None:
+                raise _not_upstream(capture, call, source=i)
+            if not bool(torch.isfinite(grad).all()):
+                raise ValueError(
+                    f"{call}: the backward pass gave NaN or infinity in {hidden.dtype}; load the model in bfloat16 "
+                    "or float32"
+                )
+            grad = (grad[None] if one else grad).to(V.dtype)
+            by_row = scale[first : first + at_once].to(grad.device)
+            pulled.append(grad / by_row.reshape(-1, *[1] * (grad.ndim - 1)))
+        yield pulled
+
+
+def _not_upstream(capture: Capture, call: str, source: int = 0) -> ValueError:
+    """The error for a hook whose activation does not reach the target hook."""
+    if source > len(capture.grads_at):
+        return ValueError(f"{call}: a layer of this model takes no part in the prediction, so nothing flows through it")
+    argument, name = ("at", capture.at) if source == 0 else ("grads_at", capture.grads_at[source - 1])
+    return ValueError(
+        f"{call}({argument}={name!r}): nothing flows from there to target_hook={capture.target_hook!r}. Choose a "
+        "target hook later in the forward than the source, and a source that the model reads: some bridges throw away what "
+        "a hook at their attention patterns gives back"
+    )

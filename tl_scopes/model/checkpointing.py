@@ -1,0 +1,87 @@
+"""Activation checkpointing: keep each block's input, compute its inside again in the backward.
+
+Without it a forward keeps every activation of every block for the backward; with it only the inputs of the blocks
+``[n_layers, batch, pos, d_model]`` and the inside of one block at a time, for one more forward per backward. The
+numbers are the same bit for bit: the same operations run on the same values.
+
+Hugging Face's own ``gradient_checkpointing_enable`` acts in training mode only; this wraps each block's ``forward`` on the
+instance and takes the wrapper off again. A block computed again needs the hooks of the first time, because a hook that
+returns its activation changes the graph (on the bridge q, k, v and z are converted for it); the caller passes stand-ins that
+do the same operations and record nothing. A user's own hooks inside blocks do fire again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.utils.checkpoint import checkpoint
+
+from tl_scopes.model.lens import LensModel, nothing_kept
+from tl_scopes.model.slopes import slopes_only
+
+Attach = Callable[[int], AbstractContextManager[None]]
+"""A fresh context in which the stand-in hooks of the i-th block are attached."""
+
+
+@dataclass(eq=False)
+class _Again(AbstractContextManager[None]):
+    """The surroundings of one block computed again; entered once per backward."""
+
+    attach: Callable[[], AbstractContextManager[None]]
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> None:
+        self.stack.enter_context(self.attach())
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+
+@contextmanager
+def checkpointed_blocks(model: LensModel, attach: Attach) -> Iterator[None]:
+    """Checkpoint every transformer block of forwards in this context; their backwards may run after it.
+
+    What ``attach`` refers to lives as long as the graph: it must not hold a tensor of the graph.
+    """
+    before = [(block, block.__dict__.get("forward")) for block in model.blocks]
+    try:
+        for i, (block, _) in enumerate(before):
+            block.__dict__["forward"] = _checkpointed(_forgetful(block), i, attach)
+        yield
+    finally:
+        for block, forward in before:
+            if forward is None:
+                block.__dict__.pop("forward", None)
+            else:
+                block.__dict__["forward"] = forward
+
+
+def _forgetful(block: Any) -> Callable[..., Any]:
+    """The block's forward as a run of one block: nothing stays on its modules that would hold what is to be freed."""
+    forward = block.forward
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with slopes_only([block]), nothing_kept([block]):
+            return forward(*args, **kwargs)
+
+    return call
+
+
+def _checkpointed(forward: Callable[..., Any], i: int, attach: Attach) -> Callable[..., Any]:
+    """The i-th block's forward, checkpointed."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        # No random state to save: active dropout is refused before any forward.
+        return checkpoint(
+            forward,
+            *args,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), _Again(lambda: attach(i))),
+            **kwargs,
+        )
+
+    return call

@@ -1,0 +1,315 @@
+"""The hooked forward: what is captured in one run, and everything undone afterwards.
+
+:func:`forward_pass` captures three things:
+
+* the *source* ``x`` ``[batch, pos, d_model]``, by default at ``hook_embed``, where gradients end;
+* the *final hidden state* ``y`` ``[read, d_model]`` at ``unembed.hook_in`` (after the final norm), cut out at the
+  explained positions **before** the unembedding, so that logits exist only where they are read;
+* any other activation that was asked for, as TransformerLens' cache would hold it.
+
+With ``checkpoint`` the blocks keep only their inputs (:mod:`tl_scopes.model.checkpointing`). Hooks, ``requires_grad`` flags
+and grad mode are the caller's again in ``finally``. Hook names are the same in both model classes; what differs between
+classes is in :mod:`tl_scopes.model.lens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tl_scopes.model.checkpointing import checkpointed_blocks
+from tl_scopes.model.hooks import RAW_LOGITS_HOOK, Y_HOOK, Hook, NamesFilter, attached, cache_names, require_hook
+from tl_scopes.model.lens import (
+    LensModel,
+    before_the_fork,
+    feeds_a_branch,
+    forward_options,
+    nothing_kept,
+    source_device,
+)
+from tl_scopes.model.slopes import slopes_only
+
+if TYPE_CHECKING:
+    from transformer_lens import ActivationCache
+
+BY_HEAD_FIRST = ("hook_pattern", "hook_attn_scores")
+"""Activations ``[batch, head, query, key]``; with as many heads as tokens their shape alone would not tell."""
+
+
+class _Stop(Exception):
+    """Ends a forward that has shown what was wanted."""
+
+
+def embedded(model: LensModel, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens d_model"]:
+    """What ``hook_embed`` holds for each token alone; no layer is run."""
+    got: list[Tensor] = []
+
+    def stop(activation: Tensor, hook: Any) -> None:
+        got.append(activation[:, 0].clone())
+        raise _Stop
+
+    rows = tokens[:, None].to(source_device(model))
+    with torch.no_grad(), attached(model.hook_dict, [("hook_embed", stop)]), suppress(_Stop):
+        model(rows, return_type="logits", attention_mask=torch.ones_like(rows), **forward_options(model))
+    return got[0]
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardPass:
+    """One hooked run; ``read`` counts the explained (row, position) pairs.
+
+    Attributes:
+        source: the activation at the source hook, ``[batch, pos, d_model]``.
+        y: final hidden state after the final norm, ``[read, d_model]``.
+        hidden: activation at the target hook, ``[read, ...]``; ``y`` by default.
+        logits: what the model returns, ``[read, d_vocab]``.
+        slope: derivative of each logit by its raw value ``y W_U + b_U`` (soft cap, scale); None where it is 1.
+        activations: every other captured activation, by the name it was asked for.
+    """
+
+    source: Float[Tensor, "batch pos d_model"]
+    y: Float[Tensor, "read d_model"]
+    hidden: Tensor
+    logits: Float[Tensor, "read d_vocab"]
+    slope: Float[Tensor, "read d_vocab"] | None
+    activations: dict[str, Tensor]
+
+
+class _Taps:
+    """The hooks of one run at the explained (row, column) pairs, and what they record.
+
+    Hooks hold the dictionaries they write, never the object that holds the hooks: such a cycle would keep a graph alive
+    until the garbage collector comes by.
+    """
+
+    def __init__(self, rows: Int[Tensor, " read"], columns: Int[Tensor, " read"]) -> None:
+        self.rows, self.columns = rows, columns
+        self.got: dict[str, Tensor] = {}
+        self.picked: dict[str, Tensor] = {}
+        self.repeated: set[str] = set()
+        self._leaves: dict[str, Tensor] = {}
+        self._stand_ins: dict[Hook, Hook] = {}
+
+    def observe(self, name: str) -> Hook:
+        """Record the activation."""
+        got = self.got
+
+        def hook(activation: Tensor, hook: Any) -> None:
+            got.setdefault(name, activation)
+
+        self._stand_ins[hook] = lambda activation, hook: None
+        return hook
+
+    def differentiate(self, name: str, whole: bool = False) -> Hook:
+        """Record the activation on the graph; begin the graph here if there is none yet.
+
+        What is recorded is what goes on from this hook, and not what a branch beside it takes; ``whole`` records both.
+        """
+        got, leaves, repeated = self.got, self._leaves, self.repeated
+
+        def hook(activation: Tensor, hook: Any) -> Tensor:
+            repeated.update({name} & got.keys())
+            if not activation.requires_grad:
+                # A copy goes on, so that a user's in-place edit further down never meets a leaf.
+                got[name] = leaves[name] = activation.detach().requires_grad_(True)
+                return leaves[name].clone()
+            mine = activation if whole else activation.view_as(activation)
+            got.setdefault(name, mine)
+            return mine  # on the bridge, q/k/v/z are off the path unless the hook returns them
+
+        self._stand_ins[hook] = lambda activation, hook: leaves[name].clone() if name in leaves else activation
+        return hook
+
+    def pick(self, name: str, check: Callable[[Tensor], None]) -> Hook:
+        """Record the explained positions of the activation, once ``check`` lets it pass."""
+        at, picked = _index(self.rows, self.columns), self.picked
+
+        def hook(activation: Tensor, hook: Any) -> Tensor:
+            check(activation)
+            picked.setdefault(name, at(activation))
+            return activation
+
+        def same(activation: Tensor, hook: Any) -> Tensor:
+            at(activation)
+            return activation
+
+        self._stand_ins[hook] = same
+        return hook
+
+    def read_out(self, activation: Tensor, hook: Any) -> Tensor:
+        """Record y, and let nothing else go on to the unembedding."""
+        y = _index(self.rows, self.columns)(activation)
+        self.picked["y"] = y
+        return y[None]
+
+    def raw(self, activation: Tensor, hook: Any) -> Tensor:
+        """Record ``y W_U + b_U``."""
+        self.picked["raw_logits"] = activation
+        return activation
+
+    def again(self, hook: Hook) -> Hook:
+        """A hook that does to the graph what ``hook`` did, for a block computed again.
+
+        It records nothing and refers to no tensor of the graph (leaves have no history), so that the graph is not
+        kept alive by what it holds.
+        """
+        return self._stand_ins[hook]
+
+
+def _index(rows: Tensor, columns: Tensor) -> Callable[[Tensor], Tensor]:
+    """Cuts (row, column) pairs out of an activation, wherever it lives."""
+    return lambda activation: activation[rows.to(activation.device), columns.to(activation.device)]
+
+
+def _by_position(shape: torch.Size, target: str, call: str) -> Callable[[Tensor], None]:
+    """Refuses an activation that is not ``[batch, pos, ...]``."""
+
+    def check(activation: Tensor) -> None:
+        if activation.shape[:2] != shape or target.rsplit(".", 1)[-1] in BY_HEAD_FIRST:
+            raise ValueError(
+                f"{call}(target_hook={target!r}): the activation there is {list(activation.shape)}, and a target "
+                f"needs [batch, pos, ...] = {[*shape]} first, to be read at one position. Use a hook such "
+                "as 'blocks.0.hook_resid_post', 'blocks.0.attn.hook_z' or 'blocks.0.mlp.hook_post'"
+            )
+
+    return check
+
+
+def _of_block(i: int, hooks: Sequence[tuple[str, Hook]]) -> list[tuple[str, Hook]]:
+    """Those inside the i-th block."""
+    return [(name, hook) for name, hook in hooks if name.startswith(f"blocks.{i}.")]
+
+
+def forward_pass(
+    model: LensModel,
+    tokens: Int[Tensor, "batch pos"],
+    read: Int[Tensor, " read"],
+    *,
+    rows: Int[Tensor, " read"] | None = None,
+    source: str,
+    target: str = Y_HOOK,
+    grads: Sequence[str] = (),
+    cache: NamesFilter = None,
+    checkpoint: bool = False,
+    call: str,
+) -> ForwardPass:
+    """Run the model once with gradients ending at ``source``; call inside :func:`differentiable`.
+
+    The first hook among ``source`` and ``grads`` to fire on a path becomes the leaf of the graph: everything
+    before it runs without one.
+
+    Args:
+        tokens: right-padded.
+        read: the explained positions.
+        rows: the row of the batch each of them is in; None is one position per row, in order.
+        source: hook whose gradient is wanted.
+        target: hook where directions live.
+        grads: further hooks whose gradient is wanted.
+        cache: further hooks whose activation is wanted.
+        checkpoint: keep only the inputs of the blocks and compute their insides again in each backward.
+    """
+    points = model.hook_dict
+    for argument, names in (("at", [source]), ("target_hook", [target]), ("grads_at", grads)):
+        for name in names:
+            require_hook(model, points, name, call, argument)
+    cached, explicit = cache_names(points, cache)
+    for name in explicit:
+        require_hook(model, points, name, call, "cache")
+
+    device = source_device(model)
+    taps = _Taps(torch.arange(len(tokens), device=device) if rows is None else rows.to(device), read.to(device))
+    differentiated = dict.fromkeys((source, *grads))
+    hooks, above = _gradient_hooks(model, taps, list(differentiated), call)
+    taken = {name for name, _ in hooks}
+    hooks += [(name, taps.observe(name)) for name in dict.fromkeys(cached) if name not in taken]
+    if target != Y_HOOK:
+        hooks.append((target, taps.pick("hidden", _by_position(tokens.shape, target, call))))
+    hooks += [(Y_HOOK, taps.read_out), (RAW_LOGITS_HOOK, taps.raw)]
+    with ExitStack() as stack:
+        if checkpoint:
+            again = [(name, taps.again(hook)) for name, hook in hooks if name.startswith("blocks.")]
+            stack.enter_context(checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again))))
+        else:
+            stack.enter_context(slopes_only(model.blocks))
+            stack.enter_context(nothing_kept(model.blocks))
+        stack.enter_context(attached(points, hooks))
+        # Right padding under a causal model needs no mask. Ones keep HookedTransformer from making one of its own when
+        # the tokenizer pads left, and zeros would leave padded rows of a sliding window with nothing to attend to (NaN).
+        ones = torch.ones_like(tokens, device=device)
+        logits = model(tokens.to(device), return_type="logits", attention_mask=ones, **forward_options(model))
+
+    silent = [n for n in (*differentiated, *explicit) if n not in taps.got]
+    silent += [target] if target != Y_HOOK and "hidden" not in taps.picked else []
+    if silent:
+        raise ValueError(
+            f"{call}: hook point {silent[0]!r} exists but did not fire in this model's forward; choose another"
+        )
+    if taps.repeated:
+        name = min(taps.repeated)
+        raise ValueError(
+            f"{call}({'at' if name == source else 'grads_at'}={name!r}): this hook fires more than once in a forward "
+            "(as where HookedTransformer normalizes a block's input for queries, keys and values apart), so that no one "
+            "activation is the one there. Use a hook before or after it, such as hook_resid_pre or attn.hook_v"
+        )
+    x = taps.got[source]
+    if x.ndim != 3 or x.shape[:2] != tokens.shape or x.shape[2] != model.cfg.d_model:
+        raise ValueError(
+            f"{call}(at={source!r}): the activation there is {list(x.shape)}, not [batch, pos, d_model] = "
+            f"{[*tokens.shape, model.cfg.d_model]}. Use 'hook_embed' or a residual-stream hook such as "
+            "'blocks.0.hook_resid_pre'"
+        )
+    return ForwardPass(
+        source=x,
+        y=taps.picked["y"],
+        hidden=taps.picked.get("hidden", taps.picked["y"]),
+        logits=logits[0].detach(),
+        slope=_read_out_slope(taps.picked["raw_logits"], logits),
+        activations={name: activation for name, activation in taps.got.items() if name not in above or name in cached},
+    )
+
+
+def _gradient_hooks(
+    model: LensModel, taps: _Taps, names: Sequence[str], call: str
+) -> tuple[list[tuple[str, Hook]], list[str]]:
+    """Hooks that record these names on the graph, and the names of those that only begin it.
+
+    Where a bridge's stream forks before its hook, the graph begins further up, or it would miss the other branch. These hooks
+    come first: another name of the same hook point would let a branch go on.
+    """
+    whole = [name for name in names if feeds_a_branch(model, name)]
+    for name in whole:
+        if model.hook_dict[name].fwd_hooks:
+            raise ValueError(
+                f"{call}(grads_at={name!r}): a hook of yours stands there, and what it gives back goes to the MLP alone. "
+                "Remove it with model.reset_hooks(), or put it on hook_resid_pre"
+            )
+    above = [name for name in map(before_the_fork, whole) if name not in names]
+    others = [name for name in names if name not in whole]
+    hooks = [(name, taps.differentiate(name, whole=True)) for name in whole]
+    return hooks + [(name, taps.differentiate(name)) for name in (*others, *above)], above
+
+
+def _read_out_slope(
+    raw: Float[Tensor, "1 read d_vocab"], logits: Float[Tensor, "1 read d_vocab"]
+) -> Float[Tensor, "read d_vocab"] | None:
+    """Derivative of the returned logits by the raw ones; None where it is 1 everywhere.
+
+    A cap or a scale acts on each logit by itself, so one backward through it gives the whole diagonal.
+    """
+    if logits is raw or not raw.requires_grad:
+        return None
+    (slope,) = torch.autograd.grad(logits.sum(), raw, retain_graph=True)
+    return None if bool((slope == 1).all()) else slope[0]
+
+
+def activation_cache(model: LensModel, activations: dict[str, Tensor]) -> ActivationCache:
+    """TransformerLens' own ``ActivationCache`` over detached activations and gradients."""
+    from transformer_lens import ActivationCache
+
+    return ActivationCache({k: v.detach() for k, v in activations.items()}, model)

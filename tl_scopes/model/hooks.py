@@ -1,0 +1,93 @@
+"""Hook points: their names, attaching to them, and the state in which a model is differentiated; nothing is left behind."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tl_scopes.model.lens import LensModel, feeds_a_branch
+from tl_scopes.model.state import model_state
+
+NamesFilter = bool | str | Sequence[str] | Callable[[str], bool] | None
+"""Which activations to keep: TransformerLens' ``names_filter``, or True for all, None for none."""
+Y_HOOK = "unembed.hook_in"
+RAW_LOGITS_HOOK = "unembed.hook_out"
+Hook = Callable[..., Tensor | None]
+
+
+def require_hook(model: LensModel, points: Mapping[str, Any], name: str, call: str, argument: str) -> None:
+    """Refuse a hook name that does not exist, or never fires, on this model."""
+    if name == "hook_pos_embed" and model_state(model).rotary:
+        raise ValueError(
+            f"{call}({argument}='hook_pos_embed'): this model has no additive position embedding "
+            f"(positional_embedding_type={model.cfg.positional_embedding_type!r}), so nothing flows through "
+            "hook_pos_embed. Use 'hook_embed'"
+        )
+    if name not in points:
+        near = difflib.get_close_matches(name, points, n=3, cutoff=0.5)
+        hint = f"; did you mean {', '.join(map(repr, near))}?" if near else "; see model.hook_dict"
+        raise ValueError(f"{call}({argument}={name!r}): this model has no such hook point{hint}")
+    if argument in ("at", "component") and feeds_a_branch(model, name):
+        block = name.removesuffix("hook_resid_mid")
+        raise ValueError(
+            f"{call}({argument}={name!r}): on a TransformerBridge this hook is the input of the MLP's branch alone, and what "
+            f"passes the MLP by is not seen there. Use '{block}hook_resid_pre' or '{block}hook_resid_post'; gradients of the "
+            f"whole stream in between come with grads_at={name!r}"
+        )
+
+
+@contextmanager
+def attached(points: Mapping[str, Any], hooks: Iterable[tuple[str, Hook]]) -> Iterator[None]:
+    """Run with hooks on named hook points; afterwards only these hooks are gone.
+
+    ``model.hooks()`` is not used: on the 3.9 bridge it skips unknown names and rescans the model per name.
+    """
+    ours: list[tuple[Any, Any]] = []
+    try:
+        for name, hook in hooks:
+            point = points[name]
+            point.add_hook(hook)
+            ours.append((point, point.fwd_hooks[-1]))
+        yield
+    finally:
+        for point, handle in reversed(ours):
+            handle.hook.remove()
+            point.fwd_hooks[:] = [h for h in point.fwd_hooks if h is not handle]
+
+
+@contextmanager
+def differentiable(model: LensModel) -> Iterator[None]:
+    """Grad mode on, parameters frozen; both as before on exit, also after an error.
+
+    Works inside ``torch.no_grad()``, ``torch.set_grad_enabled(False)`` and ``torch.inference_mode()``.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        stack.callback(lambda: [p.requires_grad_(True) for p in trainable])
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+
+
+def cached_names(points: Mapping[str, Any], cache: NamesFilter) -> list[str]:
+    """All hook names that the filter picks."""
+    return cache_names(points, cache)[0]
+
+
+def cache_names(points: Mapping[str, Any], cache: NamesFilter) -> tuple[list[str], list[str]]:
+    """All names that the filter picks, and those it names outright (which must fire)."""
+    if cache is None or cache is False:
+        return [], []
+    if cache is True:
+        return list(points), []
+    if callable(cache):
+        return [name for name in points if cache(name)], []
+    names = [cache] if isinstance(cache, str) else list(cache)
+    return names, names

@@ -1,0 +1,183 @@
+"""The one file that knows TransformerLens' classes, versions and model states.
+
+``HookedTransformer`` (TransformerLens 3) and ``TransformerBridge`` (3 and 4) are told apart by class name, and
+neither is imported at module top, because 4.0 removed the first and moved the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+
+    class LensModel(Protocol):
+        """What this package uses of a TransformerLens model."""
+
+        cfg: Any
+        tokenizer: Any
+        W_U: Tensor
+        b_U: Tensor
+        hook_dict: Mapping[str, Any]
+        training: bool
+        blocks: nn.ModuleList
+        modules: Callable[[], Iterator[nn.Module]]
+        parameters: Callable[[], Iterator[nn.Parameter]]
+        to_tokens: Callable[..., Tensor]
+        to_str_tokens: Callable[..., Any]
+        run_with_cache: Callable[..., Any]
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """Run the model."""
+
+else:
+    LensModel = nn.Module
+
+
+# -- classes and versions ------------------------------------------------------------------------
+
+
+def bridge_class() -> Any:
+    """``TransformerBridge`` of the installed TransformerLens."""
+    try:
+        from transformer_lens import TransformerBridge
+    except ImportError:
+        from transformer_lens.model_bridge import TransformerBridge
+    return TransformerBridge
+
+
+def hooked_class() -> Any:
+    """``HookedTransformer``, or None where TransformerLens no longer has it."""
+    try:
+        from transformer_lens import HookedTransformer
+    except ImportError:
+        return None
+    return HookedTransformer
+
+
+def class_kind(model: object) -> str | None:
+    """``"HookedTransformer"``, ``"TransformerBridge"``, or None for anything else."""
+    names = {c.__name__ for c in type(model).__mro__}
+    for kind in ("HookedTransformer", "TransformerBridge"):
+        if kind in names:
+            return kind
+    return None
+
+
+def require_lens_model(model: object, call: str) -> LensModel:
+    """The model, typed; ``TypeError`` unless it is one of the two TransformerLens classes."""
+    if class_kind(model) is None:
+        raise TypeError(
+            f"{call}: expected a TransformerLens model (TransformerBridge or HookedTransformer), got "
+            f"{type(model).__name__}. Use tl_scopes.load_model(name), or wrap a Hugging Face model with "
+            "TransformerBridge.boot_transformers(name, hf_model=model)"
+        )
+    return cast(LensModel, model)
+
+
+@lru_cache
+def version(package: str) -> str:
+    """Version of an installed package."""
+    return metadata.version(package)
+
+
+def transformer_lens_version() -> str:
+    """Version of the installed TransformerLens."""
+    return version("transformer-lens")
+
+
+def forward_options(model: LensModel) -> dict[str, Any]:
+    """What a forward must be told: the bridge would fill a key-value cache that nobody reads."""
+    return {"use_cache": False} if class_kind(model) == "TransformerBridge" else {}
+
+
+def block_hooks(model: LensModel, name: str) -> tuple[str, ...]:
+    """One hook point of every block, first block first: ``"hook_resid_pre"``, ``"attn.hook_z"``, ..."""
+    return tuple(f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers))
+
+
+def residual_hooks(model: LensModel) -> tuple[str, ...]:
+    """The residual stream before every block and after the last one, ``n_layers + 1`` hook points."""
+    return (*block_hooks(model, "hook_resid_pre"), f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
+
+
+def feeds_a_branch(model: LensModel, name: str) -> bool:
+    """Is this hook of the residual stream on a branch of it, so that what is set there leaves the stream as it is?"""
+    return name.endswith(".hook_resid_mid") and class_kind(model) == "TransformerBridge"
+
+
+def before_the_fork(name: str) -> str:
+    """The hook of the same block where a stream that :func:`feeds_a_branch` is still whole."""
+    return name.replace("hook_resid_mid", "hook_resid_pre")
+
+
+def hooked(model: LensModel) -> bool:
+    """Is any hook, TransformerLens' or torch's, on any part of the model? A bridge's own do not count."""
+    points = set(model.hook_dict.values())
+    return any(
+        module in points or not str(getattr(hook, "__module__", None)).startswith("transformer_lens.")
+        for module in model.modules()
+        for hooks in (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            module._backward_hooks,
+            module._backward_pre_hooks,
+        )
+        for hook in hooks.values()
+    )
+
+
+def source_device(model: LensModel) -> torch.device:
+    """Where the token embeddings live."""
+    embedding = getattr(model, "embed", None)
+    parameter = next(iter(embedding.parameters()), None) if isinstance(embedding, nn.Module) else None
+    return parameter.device if parameter is not None else torch.device(model.cfg.device)
+
+
+@contextmanager
+def nothing_kept(blocks: Iterable[nn.Module]) -> Iterator[None]:
+    """On exit the blocks' modules hold what they held before: TransformerLens' joint attention leaves its last pattern on
+    itself, and with it the graph that made it."""
+    held = [getattr(getattr(block, "attn", None), "__dict__", {}) for block in blocks]
+    before = [{name: of_module[name] for name in ("_pattern",) if name in of_module} for of_module in held]
+    try:
+        yield
+    finally:
+        for of_module, values in zip(held, before, strict=True):
+            of_module.update(values)
+
+
+@contextmanager
+def in_float32(model: LensModel) -> Iterator[None]:
+    """The same weights in float32, for a comparison; afterwards the very tensors of before."""
+    held: list[tuple[Tensor, Tensor]] = []
+    configs = {id(c): c for m in model.modules() if (c := getattr(m, "cfg", None)) is not None}.values()
+    dtypes = [(cfg, cfg.dtype) for cfg in configs if isinstance(getattr(cfg, "dtype", None), torch.dtype)]
+    try:
+        for module in model.modules():
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None and tensor.dtype in (torch.float16, torch.bfloat16):
+                    held.append((tensor, tensor.data))
+                    tensor.data = tensor.data.float()
+        for cfg, dtype in dtypes:
+            # HookedTransformer casts its activations to what is written here.
+            if dtype in (torch.float16, torch.bfloat16):
+                cfg.dtype = torch.float32
+        yield
+    finally:
+        for tensor, data in held:
+            tensor.data = data
+        for cfg, dtype in dtypes:
+            cfg.dtype = dtype
+
+
+def memory_flags(model: LensModel) -> tuple[Any, ...]:
+    """What, besides the architecture, decides how much memory a forward takes."""
+    names = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in", "dtype")
+    return (*(getattr(model.cfg, name, None) for name in names), str(source_device(model)))

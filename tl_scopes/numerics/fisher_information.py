@@ -1,0 +1,337 @@
+r"""Fisher information of the next-token distribution at the final hidden state, without forming it.
+
+Legend: ``y`` ``[d_model]`` final hidden state; ``z`` ``[d_vocab]`` logits; ``p = softmax(z)``;
+``A = ∂z/∂y = diag(slope)·W`` ``[d_vocab, d_model]`` with rows ``a_i`` (``slope`` is 1 except under a logit
+soft cap or scale). The Fisher information matrix (paper eq. 5) is
+
+    F = Aᵀ (diag p − p pᵀ) A        [d_model, d_model], nats per squared unit of y
+
+and ``KL(p(y) ‖ p(y+δ)) = ½ δᵀ F δ + o(‖δ‖²)``.
+
+``F`` is the covariance of the rows under p, so it does not change when one vector is subtracted from all of
+them. Everything here subtracts the row of the most probable token, takes the tail's probabilities from their
+log-sum-exp, and never forms ``1 − p_top`` by subtraction: in float32 the plain formula is useless from
+``p_top = 0.9999`` on, this one keeps about 1e-6.
+
+Reference: *Jacobian Scopes* (arXiv 2601.16407), eq. 5, 6 and appendix A.8. Differs from the released code,
+which builds F in full and takes its singular value decomposition.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from einops import einsum, reduce
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_scopes.numerics.eigensolver import RitzPairs, Search, davidson, in_step, lanczos
+from tl_scopes.numerics.precision import full_float32, wide
+
+DENSE_COST = 2e9
+"""Multiply-adds (``d_vocab·d_model²``) up to which the dense matrix is built: about a tenth of a second."""
+MOST_PROBABLE = 2048
+"""Tokens in the restricted problem that starts and preconditions the iterative solver."""
+TOGETHER = 8
+"""Distributions whose products share a pass over W: more would save little and hold a vocabulary each."""
+_CHUNK = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Eigenpairs:
+    """Leading eigenpairs of F with what is known of their error.
+
+    Attributes:
+        values: ``[rank]``, descending, nats per squared unit of y.
+        vectors: ``[rank, d_model]``, unit norm; the sign of each is arbitrary.
+        trace: ``tr F``.
+        residual: ``[rank]``, ``‖F u_i − λ_i u_i‖ / λ_i`` measured on the returned pairs.
+        next_value: estimate of ``λ_{rank+1}`` (0 at full rank).
+        products: products with F that were spent; 0 when F was built.
+    """
+
+    values: Float[Tensor, " rank"]
+    vectors: Float[Tensor, "rank d_model"]
+    trace: float
+    residual: Float[Tensor, " rank"]
+    next_value: float
+    products: int
+
+
+class FisherInformation:
+    """F at one read position, as an operator on ``[d_model]`` vectors.
+
+    Args:
+        W: ``[d_vocab, d_model]`` unembedding rows, in any dtype; half precision is raised chunk by chunk.
+        logits: ``[d_vocab]`` float32 or float64, as the model returns them (capped, scaled); all is computed in their
+            dtype.
+        slope: ``[d_vocab]`` derivative of the returned logits by ``W y + b``, or None where it is 1.
+        row_norms: ``[d_vocab]`` ``‖w_i‖²`` in float64 if they are at hand: saves a pass over W in :meth:`trace`.
+
+    Raises:
+        ValueError: the distribution is one-hot to the precision at hand, so that F underflows to 0.
+    """
+
+    def __init__(
+        self,
+        W: Float[Tensor, "d_vocab d_model"],
+        logits: Float[Tensor, " d_vocab"],
+        slope: Float[Tensor, " d_vocab"] | None = None,
+        row_norms: Float[Tensor, " d_vocab"] | None = None,
+    ) -> None:
+        self.W, self.slope, self.dtype = W, slope, logits.dtype
+        self.row_norms = row_norms
+        self.top = int(logits.argmax())
+        # In float64: a float32 difference of logits of size 30 is off by 2e-6, and so would be the tail.
+        log_odds = wide(logits)
+        log_odds = log_odds - log_odds[self.top]
+        log_odds[self.top] = -torch.inf
+        log_tail = torch.logsumexp(log_odds, 0)
+        self.exact_tail = torch.exp(log_odds - torch.log1p(log_tail.exp()))
+        self.tail = self.exact_tail.to(logits)
+        self.tail_mass = float(self.exact_tail.sum())
+        self.top_row = self._rows(slice(self.top, self.top + 1))[0]
+        if self.tail_mass < torch.finfo(self.dtype).tiny * 1e4:
+            raise ValueError(
+                f"the next-token distribution is one-hot to {self.dtype} precision (mass off the top token "
+                f"{self.tail_mass:.1e}): its Fisher information is 0 and has no leading direction. Explain "
+                "the token's logit with semantic_scope, or load the model in float64"
+            )
+
+    @property
+    def d_model(self) -> int:
+        """Width of the final hidden state."""
+        return int(self.W.shape[1])
+
+    def zeros(self, *shape: int) -> Tensor:
+        """Zeros in the computing dtype, where W is."""
+        return torch.zeros(*shape, dtype=self.dtype, device=self.W.device)
+
+    def _rows(self, at: slice | Tensor) -> Float[Tensor, "rows d_model"]:
+        """Rows of A in the computing dtype."""
+        rows = self.W[at].to(self.dtype)
+        return rows if self.slope is None else rows * self.slope[at, None]
+
+    def _centred_chunks(self) -> Iterator[tuple[slice, Float[Tensor, "rows d_model"]]]:
+        """Rows of A less the top token's row, chunk by chunk of the vocabulary."""
+        for start in range(0, self.W.shape[0], _CHUNK):
+            at = slice(start, start + _CHUNK)
+            yield at, self._rows(at) - self.top_row
+
+    def _wide_centred_chunks(self) -> Iterator[tuple[Tensor, Float[Tensor, "rows d_model"]]]:
+        """The same in float64, each chunk with its probabilities."""
+        top = self._wide_rows(slice(self.top, self.top + 1))
+        for start in range(0, self.W.shape[0], _CHUNK):
+            at = slice(start, start + _CHUNK)
+            yield self.exact_tail[at], self._wide_rows(at) - top
+
+    def _wide_rows(self, at: slice) -> Float[Tensor, "rows d_model"]:
+        """Rows of A in float64."""
+        rows = wide(self.W[at])
+        return rows if self.slope is None else rows * wide(self.slope[at])[:, None]
+
+    def _sloped(self, x: Float[Tensor, " d_vocab"]) -> Float[Tensor, " d_vocab"]:
+        """``x`` times the slope."""
+        return x if self.slope is None else x * self.slope
+
+    def product(self, a: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
+        """``F a``: two passes over W."""
+        return products([self], a[None])[0]
+
+    def _weighted(self, Wa: Float[Tensor, " d_vocab"]) -> Float[Tensor, " d_vocab"]:
+        """``r_i = p_i (c_i − c̄)`` with ``c_i = (a_i − a_top)·a``."""
+        c = self._sloped(Wa)
+        c = c - c[self.top]
+        return self.tail * (c - torch.dot(self.exact_tail, wide(c)).to(c))
+
+    @cached_property
+    def _tail_sum(self) -> Float[Tensor, " d_model"]:
+        """``Σ_tail p_i a_i`` in float64: one pass over W."""
+        return _transpose_times(self.W, self._sloped(self.tail)[None])[0]
+
+    def top_gradient(self) -> Float[Tensor, " d_model"]:
+        """``∂ log p_top / ∂y = a_top − μ = −Σ_tail p_i (a_i − a_top)``."""
+        return (self.exact_tail.sum() * wide(self.top_row) - self._tail_sum).to(self.tail)
+
+    def trace(self) -> float:
+        """``tr F = Σ_i p_i ‖a_i − a_top‖² − ‖Σ_i p_i (a_i − a_top)‖²``."""
+        if self.row_norms is None:
+            second = 0.0
+            mean = wide(self.zeros(self.d_model))
+            for p, centred in self._wide_centred_chunks():
+                second += float(torch.dot(p, reduce(centred.square(), "rows d_model -> rows", "sum")))
+                mean += p @ centred
+            return second - float(mean.square().sum())
+        # The same with the squares expanded: one pass over W instead of one over a centred copy of it.
+        tail, top = self.exact_tail, wide(self.top_row)
+        norms = self.row_norms if self.slope is None else self.row_norms * wide(self.slope).square()
+        sums = self._tail_sum
+        mass = tail.sum()
+        second_moment = torch.dot(tail, norms) - 2 * torch.dot(top, sums) + mass * top.square().sum()
+        return float(second_moment - (sums - mass * top).square().sum())
+
+    def dense(self) -> Float[Tensor, "d_model d_model"]:
+        """F itself in float64: ``d_vocab·d_model²`` multiply-adds."""
+        F = wide(self.zeros(self.d_model, self.d_model))
+        mean = wide(self.zeros(self.d_model))
+        for p, rows in self._wide_centred_chunks():
+            F += einsum(p, rows, rows, "rows, rows i, rows j -> i j")
+            mean += p @ rows
+        return F - torch.outer(mean, mean)
+
+    @full_float32()
+    def gaussian_probes(self, n: int, generator: torch.Generator) -> Float[Tensor, "n d_model"]:
+        """``v = Σ_i √p_i ξ_i (a_i − μ)`` with ``ξ ~ N(0, I)``: ``E[v vᵀ] = F``. One pass over W for all n.
+
+        Centred at the top row: ``v = Σ_tail √p_i ξ_i (a_i − a_top) − μ' Σ_i √p_i ξ_i``, ``μ' = Σ_tail p_i (a_i − a_top)``.
+        """
+        draws = torch.randn(n, len(self.tail), generator=generator, dtype=torch.float64).to(self.tail)
+        weighted = draws * self.tail.sqrt()
+        total = weighted.sum(dim=1) + draws[:, self.top] * math.sqrt(1 - self.tail_mass)
+        V = self.zeros(n, self.d_model)
+        mean = self.zeros(self.d_model)
+        for at, centred in self._centred_chunks():
+            V += weighted[:, at] @ centred
+            mean += self.tail[at] @ centred
+        return V - total[:, None] * mean
+
+    def moves(self, u: Float[Tensor, " d_model"]) -> Float[Tensor, " d_vocab"]:
+        """``∂p/∂y · u = p∘(A u − pᵀA u)``: how a unit step along u changes every probability, to first order."""
+        c = self._sloped(_times(self.W, u[None])[0])
+        c = c - c[self.top]
+        mean = torch.dot(self.tail, c)
+        change = self.tail * (c - mean)
+        change[self.top] = -(1 - self.tail_mass) * mean
+        return change
+
+    def all_eigenpairs(self, full: bool = False) -> Eigenpairs:
+        """Every eigenpair above the numerical rank of F (``full``: the rest too), from the dense matrix."""
+        pairs = self.dense_eigenpairs(self.d_model)
+        if full:
+            return pairs
+        floor = float(pairs.values[0]) * self.d_model * torch.finfo(torch.float64).eps
+        keep = pairs.values > floor
+        return replace(pairs, values=pairs.values[keep], vectors=pairs.vectors[keep], residual=pairs.residual[keep])
+
+    def eigenpairs(self, rank: int, tol: float) -> Eigenpairs:
+        """As :func:`leading_eigenpairs`, of this one."""
+        return leading_eigenpairs([self], rank, tol)[0]
+
+    def iterative_eigenpairs(self, rank: int, tol: float) -> Eigenpairs:
+        """As :meth:`eigenpairs`, never building F."""
+        return _iterative_eigenpairs([self], rank, tol)[0]
+
+    def _search(self, rank: int, tol: float) -> tuple[Search, RitzPairs]:
+        """The search for the leading eigenpairs, and those of F restricted to the most probable tokens."""
+        generator = torch.Generator().manual_seed(0)
+        start = torch.randn(self.d_model, generator=generator, dtype=torch.float64).to(self.tail)
+        size = min(self.W.shape[0], max(MOST_PROBABLE, 4 * rank))
+        restricted = lanczos(self._restricted(size), start, min(self.d_model, 24 + 3 * rank))
+        # Below the tolerance by what rounding may hide, but not below what can be reached.
+        hidden = float(self._rounding(restricted.values[:rank], self.dtype).max())
+        aim = max(0.95 * tol - hidden, min(0.9 * tol, 16 * torch.finfo(self.dtype).eps))
+        return davidson(restricted, rank, aim, self.tail, generator), restricted
+
+    def _found(self, found: RitzPairs, restricted: RitzPairs, rank: int) -> Eigenpairs:
+        """What a search found, with what rounding hides."""
+        following = restricted.values[rank:].max() if len(restricted.values) > rank else None
+        return Eigenpairs(
+            values=found.values.clamp_min(0).to(self.tail),
+            vectors=found.vectors.to(self.tail),
+            trace=self.trace(),
+            residual=self._with_rounding(found.residual, found.values, self.dtype),
+            next_value=max(found.next_value or 0.0, float(following) if following is not None else 0.0),
+            products=found.products,
+        )
+
+    def _with_rounding(self, residual: Tensor, values: Tensor, dtype: torch.dtype) -> Float[Tensor, " rank"]:
+        """Measured residuals and what rounding in ``dtype`` hides from the measurement."""
+        return ((residual + self._rounding(values, dtype)) * (1 + 1e-6)).to(self.tail)
+
+    def _rounding(self, values: Tensor, dtype: torch.dtype) -> Float[Tensor, " rank"]:
+        """Relative rounding of a product with F at eigenvectors of ``values``.
+
+        The largest part that does not average out is that of ``Σ_i r_i`` times the top row in :meth:`product`, with
+        ``Σ_i |r_i| ≤ sqrt(mass·λ)`` for an eigenvector. The rest grows as the root of the number of terms.
+        """
+        growth = max(8.0, math.sqrt(len(self.tail)) / 8)
+        floor = max(float(values[0]) * torch.finfo(dtype).eps, torch.finfo(self.dtype).tiny)
+        offset = float(self.top_row.norm()) * (self.tail_mass / values.clamp_min(floor)).sqrt()
+        return growth * torch.finfo(dtype).eps * (1 + offset)
+
+    def _restricted(self, size: int) -> Callable[[Tensor], Tensor]:
+        """Products with F restricted to the ``size`` most probable tokens: small, and close where p is concentrated."""
+        chosen = self.tail.topk(size).indices
+        centred, p = self._rows(chosen) - self.top_row, self.tail[chosen]
+        mean = p @ centred
+
+        def product(a: Tensor) -> Tensor:
+            return (p * (centred @ a)) @ centred - torch.dot(mean, a) * mean
+
+        return product
+
+    def dense_eigenpairs(self, rank: int) -> Eigenpairs:
+        """The ``rank`` leading eigenpairs of the dense matrix, in float64."""
+        F = self.dense()
+        values, vectors = torch.linalg.eigh(F)
+        values, vectors = values.flip(0).clamp_min(0), vectors.flip(1).T
+        following = float(values[rank]) if rank < len(values) else 0.0
+        values, vectors = values[:rank].to(self.tail), vectors[:rank].to(self.tail)
+        vectors = vectors / vectors.norm(dim=1, keepdim=True)
+        images = wide(vectors) @ F
+        floor = torch.finfo(self.dtype).tiny
+        residual = (images - wide(values)[:, None] * wide(vectors)).norm(dim=1) / wide(values).clamp_min(floor)
+        residual = self._with_rounding(residual, wide(values), torch.float64)
+        return Eigenpairs(values, vectors, float(F.trace()), residual, following, 0)
+
+
+def leading_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: float) -> list[Eigenpairs]:
+    """The ``rank`` leading eigenpairs of each F, with relative residuals at most ``tol``; all over one W.
+
+    Builds F where that costs less than :data:`DENSE_COST`, else :func:`~tl_scopes.numerics.eigensolver.davidson` on products
+    with F, started and preconditioned by F restricted to the most probable tokens. The searches of several distributions run
+    side by side: what they ask of W is one matrix product instead of as many passes over it. Nothing would be gained by
+    starting one from another's eigenvectors: neighbouring positions have other directions (``benchmarks/warm_starts.py``).
+    """
+    W = fishers[0].W
+    if W.shape[0] * W.shape[1] ** 2 <= DENSE_COST:
+        return [fisher.dense_eigenpairs(rank) for fisher in fishers]
+    return _iterative_eigenpairs(fishers, rank, tol)
+
+
+def _iterative_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: float) -> list[Eigenpairs]:
+    sums = _transpose_times(fishers[0].W, torch.stack([fisher._sloped(fisher.tail) for fisher in fishers]))
+    for fisher, tail_sum in zip(fishers, sums, strict=True):
+        fisher.__dict__["_tail_sum"] = tail_sum
+    searches, restricted = zip(*[fisher._search(rank, tol) for fisher in fishers], strict=True)
+    found = in_step(searches, lambda numbers, a: products([fishers[i] for i in numbers], a))
+    return [fisher._found(f, r, rank) for fisher, f, r in zip(fishers, found, restricted, strict=True)]
+
+
+def products(fishers: Sequence[FisherInformation], a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
+    """``F_n a_n = Σ_i p_i (c_i − c̄) (a_i − a_top)`` with ``c_i = (a_i − a_top)·a_n``: two passes over W for all of them."""
+    weighted = [fisher._weighted(Wa) for fisher, Wa in zip(fishers, _times(fishers[0].W, a), strict=True)]
+    images = _transpose_times(fishers[0].W, torch.stack([f._sloped(r) for f, r in zip(fishers, weighted, strict=True)]))
+    tops = [wide(r).sum() * wide(f.top_row) for f, r in zip(fishers, weighted, strict=True)]
+    return (images - torch.stack(tops)).to(a)
+
+
+@full_float32()
+def _times(W: Float[Tensor, "d_vocab d_model"], a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
+    """``W a`` of each: one pass over W."""
+    if W.dtype == a.dtype:
+        return (W @ a.T).T.contiguous()
+    return torch.cat([rows.to(a) @ a.T for rows in torch.split(W, _CHUNK)]).T.contiguous()
+
+
+@full_float32()
+def _transpose_times(W: Float[Tensor, "d_vocab d_model"], r: Float[Tensor, "n d_vocab"]) -> Float[Tensor, "n d_model"]:
+    """``Wᵀ r`` of each in float64: one pass over W. Chunks are summed in float64, or rounding would grow with d_vocab."""
+    out = wide(r.new_zeros(len(r), W.shape[1]))
+    for part, rows in zip(torch.split(r, _CHUNK, dim=1), torch.split(W, _CHUNK), strict=True):
+        out += wide(part @ rows.to(r))
+    return out

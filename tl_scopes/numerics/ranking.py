@@ -1,0 +1,28 @@
+"""Which tokens are removed: the most influential fraction of the candidates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+
+PAPER_FRACTIONS = (0.05, 0.1, 0.2)
+
+
+def number_removed(fraction: float, n: int) -> int:
+    """``max(1, ⌊k·n⌋)``, with k taken as the decimal number it was written as: 0.29 of 100 is 29."""
+    return max(1, math.floor(Fraction(repr(float(fraction))) * n))
+
+
+def most_influential(scores: Sequence[float], candidates: Sequence[int], m: int) -> list[int]:
+    """The m candidates with the highest scores, highest first; ties by position."""
+    return sorted(candidates, key=lambda p: (-float(scores[p]), p))[:m]
+
+
+def require_fractions(fractions: Sequence[float], call: str) -> tuple[float, ...]:
+    """At least two increasing fractions in (0, 1]."""
+    out = tuple(float(k) for k in fractions)
+    if len(out) < 2 or any(not 0 < k <= 1 for k in out) or any(b <= a for a, b in pairwise(out)):
+        raise ValueError(f"{call}(fractions={tuple(fractions)}): expected at least two increasing numbers in (0, 1]")
+    return out

@@ -1,0 +1,304 @@
+"""Area over the perturbation curve: from measured changes to one number per prompt, and a table over prompts.
+
+Legend: ``k`` a fraction of tokens; ``Δ_k = log p(target | top k removed) − log p(target)`` in nats, negative when the
+removal hurts.
+
+    AOPC = Σ_i ½ (k_{i+1} − k_i)(Δ_{k_i} + Δ_{k_{i+1}})
+
+by the trapezoidal rule over the fractions, *not* normalised and without a point at k = 0 (paper eq. 9). One
+number per prompt first, then mean and standard error over prompts. More negative is more faithful.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
+from tl_scopes.numerics.statistics import Comparison, paired_bootstrap, standard_error
+from tl_scopes.results.base import Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tl_scopes.views.canvas.page import View
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class AOPC:
+    """AOPC of one method.
+
+    Attributes:
+        per_prompt: ``[prompt]`` float64, one number per prompt.
+        fractions: the k of the curve.
+        deltas: ``[prompt, fraction]``, the measured changes.
+    """
+
+    per_prompt: Values
+    fractions: tuple[float, ...]
+    deltas: Values
+
+    @property
+    def mean(self) -> float:
+        """Mean over prompts."""
+        return float(self.per_prompt.mean()) if len(self.per_prompt) else math.nan
+
+    @property
+    def sem(self) -> float:
+        """Standard error of the mean over prompts."""
+        return standard_error(self.per_prompt)
+
+    def __len__(self) -> int:
+        return len(self.per_prompt)
+
+    def __repr__(self) -> str:
+        return f"AOPC({self.mean:.4f} ± {self.sem:.4f}, {len(self)} prompts, fractions {self.fractions})"
+
+
+def aopc_from_deltas(deltas: Any, fractions: Sequence[float] = PAPER_FRACTIONS) -> AOPC:
+    """AOPC of one method from changes that are already measured.
+
+    ``AOPC_i = Σ_j ½ (k_{j+1} − k_j)(Δ_ij + Δ_i,j+1)`` per prompt i, then mean and standard error over prompts; nats.
+
+    Args:
+        deltas: ``deltas[prompt][fraction]``: a sequence with one sequence per prompt, an array or tensor
+            ``[prompt, fraction]``, or one mapping ``{fraction: Δ}`` per prompt; the outer level may be a mapping too.
+        fractions: the k of the columns, increasing; not normalised by their range, no point at 0 is added.
+
+    Returns:
+        An :class:`AOPC` with ``per_prompt``, ``mean`` and ``sem``.
+
+    Raises:
+        ValueError: fractions that do not increase, rows of another length, values that are not finite.
+
+    Cost: arithmetic only.
+
+    >>> aopc_from_deltas([[-1.0, -2.0, -3.0], [0.0, 0.0, -1.0]], (0.05, 0.1, 0.2)).per_prompt.round(4).tolist()
+    [-0.325, -0.05]
+
+    Reference: paper eq. 9; Samek et al. 2017 (arXiv 1509.06321).
+    """
+    call = "aopc_from_deltas"
+    k = require_fractions(fractions, call)
+    prompts = deltas.values() if isinstance(deltas, Mapping) else deltas
+    rows = [[row[f] for f in fractions] if isinstance(row, Mapping) else row for row in prompts]
+    try:
+        table = np.array([[float(v) for v in row] for row in rows], dtype=np.float64).reshape(len(rows), -1)
+    except ValueError as error:
+        raise ValueError(f"{call}(deltas=...): rows of different lengths; expected {len(k)} per prompt") from error
+    if len(rows) and table.shape[1] != len(k):
+        raise ValueError(f"{call}(deltas=...): {table.shape[1]} values per prompt for {len(k)} fractions")
+    if not np.isfinite(table).all():
+        raise ValueError(f"{call}(deltas=...): holds NaN or infinity")
+    table = table.reshape(len(rows), len(k))
+    per_prompt = (np.diff(np.array(k)) * (table[:, 1:] + table[:, :-1]) / 2).sum(axis=1)
+    return AOPC(per_prompt, k, table)
+
+
+@dataclass(frozen=True, eq=False)
+class AOPCTable(Shown):
+    """Result of :func:`tl_scopes.aopc`: methods against each other on the same prompts.
+
+    Attributes:
+        records: one mapping per prompt that was measured, in order: ``deltas``, ``removed`` (positions by method and
+            fraction), ``target``, ``scored``, ``top`` (token ids), ``n`` candidates, and what was asked for beside.
+        failures: ``{prompt number: reason}`` of prompts that could not be run; left out of every figure.
+        methods: names, in the order they were given.
+        fractions: the k.
+        settings: the protocol, as it is stored with the run.
+        total: prompts given; fewer records and failures mean that the run is not complete.
+    """
+
+    records: tuple[Mapping[str, Any], ...]
+    failures: Mapping[int, str]
+    methods: tuple[str, ...]
+    fractions: tuple[float, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    total: int = 0
+
+    def __getitem__(self, method: str) -> AOPC:
+        if method not in self.methods:
+            raise KeyError(f"{method!r} is not among the methods {self.methods}")
+        return aopc_from_deltas([r["deltas"][method] for r in self.records], self.fractions)
+
+    @property
+    def complete(self) -> bool:
+        """Is every prompt either measured or recorded as failed?"""
+        return len(self.records) + len(self.failures) == self.total
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """Mean AOPC by method."""
+        return {m: self[m].mean for m in self.methods}
+
+    @property
+    def sem(self) -> dict[str, float]:
+        """Standard error over prompts by method."""
+        return {m: self[m].sem for m in self.methods}
+
+    @property
+    def per_prompt(self) -> dict[str, Values]:
+        """AOPC of each prompt by method."""
+        return {m: self[m].per_prompt for m in self.methods}
+
+    @property
+    def best(self) -> str:
+        """The method with the most negative mean; says nothing about whether it is distinguishable."""
+        mean = self.mean
+        return min(self.methods, key=lambda m: mean[m])
+
+    def where(self, top_is_truth: bool) -> AOPCTable:
+        """The prompts whose top prediction is (or is not) the true next token."""
+        kept = tuple(r for r in self.records if (r["top"] == r["truth"]) == top_is_truth)
+        return AOPCTable(kept, {}, self.methods, self.fractions, self.settings, len(kept))
+
+    def compare(self, first: str, second: str, *, level: float = 0.95, seed: int = 0) -> Comparison:
+        """Paired bootstrap of the mean difference first − second."""
+        return paired_bootstrap(self[first].per_prompt, self[second].per_prompt, level=level, seed=seed)
+
+    def comparisons(self, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+        """Every pair of methods: difference, interval, p, ``indistinguishable``; each pair at the level by itself."""
+        import pandas as pd
+
+        rows = []
+        for first, second in combinations(self.methods, 2):
+            c = self.compare(first, second, level=level, seed=seed)
+            rows.append(
+                {
+                    "first": first,
+                    "second": second,
+                    "difference": c.difference,
+                    "low": c.low,
+                    "high": c.high,
+                    "p": c.p,
+                    "indistinguishable": c.indistinguishable,
+                }
+            )
+        return pd.DataFrame(rows, columns=["first", "second", "difference", "low", "high", "p", "indistinguishable"])
+
+    def curves(self) -> pd.DataFrame:
+        """Perturbation curves: one row per method and fraction, mean Δ and its standard error over prompts."""
+        import pandas as pd
+
+        rows = []
+        for method in self.methods:
+            for k, column in zip(self.fractions, self[method].deltas.T, strict=True):
+                row = {"method": method, "fraction": k, "delta": float(column.mean()) if len(column) else math.nan}
+                rows.append({**row, "sem": standard_error(column)})
+        return pd.DataFrame(rows)
+
+    @staticmethod
+    def fisher_rank(method: str) -> int | None:
+        """Rank of ``"fisher"`` or ``"fisher@<rank>"``; None for every other method."""
+        name, _, rank = method.partition("@")
+        return int(rank or 1) if name == "fisher" else None
+
+    def by_rank(self) -> pd.DataFrame:
+        """AOPC against the Fisher Scope's rank: mean, standard error, and the paired difference from the lowest rank.
+
+        One row per rank among the methods ``"fisher"`` and ``"fisher@<rank>"``, in order. Raises ``ValueError`` where
+        there is none. The prompts are the same for all ranks, so the differences have far smaller errors than the means.
+        """
+        import pandas as pd
+
+        ranks = {r: m for m in reversed(self.methods) if (r := self.fisher_rank(m)) is not None}
+        if not ranks:
+            raise ValueError(f"AOPCTable.by_rank(): no 'fisher' or 'fisher@<rank>' among the methods {self.methods}")
+        first, rows = ranks[min(ranks)], []
+        for rank, method in sorted(ranks.items()):
+            difference = self[method].per_prompt - self[first].per_prompt
+            rows.append(
+                {
+                    "rank": rank,
+                    "aopc": self[method].mean,
+                    "sem": self[method].sem,
+                    "difference": float(difference.mean()) if len(difference) else math.nan,
+                    "difference_sem": standard_error(difference),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per method: AOPC with its error, whether it can be told from the best, and what was asked beside."""
+        import pandas as pd
+
+        best, rows = self.best, []
+        for method in self.methods:
+            measured = self[method]
+            row: dict[str, Any] = {"method": method, "n": len(measured), "aopc": measured.mean, "sem": measured.sem}
+            if method == best:
+                row["indistinguishable_from_best"] = True
+            elif len(measured):
+                row["indistinguishable_from_best"] = self.compare(method, best).indistinguishable
+            row["comprehensiveness"] = -float(measured.deltas.mean()) if len(measured) else math.nan
+            for name in ("sufficiency", "loo_spearman", "loo_top5_hit"):
+                found = [r[name][method] for r in self.records if name in r]
+                finite = [float(np.mean(v)) for v in found if v is not None]
+                if found:
+                    row[name] = float(np.mean(finite)) if finite else math.nan
+                    row[f"{name}_sem"] = standard_error(finite)
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def plot(self) -> Any:
+        """A matplotlib figure: perturbation curves and AOPC with errors."""
+        from tl_scopes.views.aopc import aopc_figure
+
+        return aopc_figure(self)
+
+    def view(self) -> View:
+        """The curves, whose marks can be read out, and the table."""
+        from tl_scopes.views.aopc import aopc_view
+
+        return aopc_view(self)
+
+    def plot_ranks(self) -> Any:
+        """A matplotlib figure: AOPC against the Fisher Scope's rank (:meth:`by_rank`), the other methods as lines."""
+        from tl_scopes.views.aopc import rank_figure
+
+        return rank_figure(self)
+
+    def __str__(self) -> str:
+        if not self.records:
+            return f"AOPC: none of {self.total} prompts was measured" + "".join(
+                f"\n  prompt {i}: {reason}" for i, reason in list(self.failures.items())[:5]
+            )
+        frame = self.to_frame()
+        beside = [
+            (name, label)
+            for name, label in (
+                ("comprehensiveness", "compr."),
+                ("sufficiency", "suff."),
+                ("loo_spearman", "LOO rho"),
+                ("loo_top5_hit", "LOO hit"),
+            )
+            if name in frame
+        ]
+        width = max(8, *(len(m) for m in self.methods)) + 2
+        head = f"{'method':<{width}}{'AOPC':>9}{'± SEM':>10}  {'':<2}" + "".join(f"{label:>9}" for _, label in beside)
+        lines = [head]
+        for _, row in frame.sort_values("aopc", kind="stable").iterrows():
+            mark = "=" if row.indistinguishable_from_best else ""
+            lines.append(
+                f"{row.method:<{width}}{row.aopc:>9.4f}{'± ' + format(row['sem'], '.4f'):>10}  {mark:<2}"
+                + "".join(f"{row[name]:>9.3f}" for name, _ in beside)
+            )
+        top = np.mean([r["top"] == r["truth"] for r in self.records])
+        lines.append(
+            f"{len(self.records)} prompts; nats, more negative is more faithful; SEM over prompts; '=' cannot be told "
+            "from the best (paired bootstrap, 95 %)."
+        )
+        lines.append(f"The top prediction is the true token on {top:.0%} of them.")
+        if self.failures:
+            lines.append(f"Left out: {len(self.failures)} prompts, e.g. {next(iter(self.failures.values()))}")
+        if not self.complete:
+            lines.append(f"Not complete: {self.total - len(self.records) - len(self.failures)} prompts still to run.")
+        return "\n".join(lines)

@@ -1,0 +1,349 @@
+"""The frozen result of every scope and baseline.
+
+An :class:`Attribution` holds one non-negative score per input token, for the prediction that was
+explained, together with what a reader needs in order to judge it: the target, the model's own top
+predictions, the numbers behind the score (``details``), the cautions that apply (``notes``) and the
+state of the model that produced it (``provenance``). Views and statistics read it; nothing writes it.
+
+Scores are indexed by position only. Two tokens with the same text are two entries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tl_scopes.results.base import DTYPES, Saved, Shown, plain
+from tl_scopes.results.words import group_words
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformer_lens import ActivationCache
+
+    from tl_scopes.views.canvas.page import View
+
+ADDITIVE = ("total_information", "attention_rollout")
+"""Methods whose scores add up over tokens; all others are norms of a gradient."""
+_GLUED = (
+    "The tokens of this prompt carry no white space, and there are no character offsets: words may be glued together."
+)
+_BESIDE = ("gradient", "direction")
+"""Tensors that are saved beside the JSON file, as safetensors."""
+
+
+class TokenScore(NamedTuple):
+    """One input token and its score."""
+
+    pos: int
+    str_token: str
+    score: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Attribution(Shown, Saved):
+    """Scores of all input tokens for one prediction.
+
+    Attributes:
+        scores: ``[pos]``, one score per input token (BOS included), on the CPU; float64 for a float64
+            model, float32 for every other. Exactly 0 after ``pos``.
+        tokens: ``[pos]`` int64 token ids on the CPU.
+        str_tokens: the text of each token.
+        pos: the position whose next-token prediction is explained, non-negative.
+        method: name of the scope or baseline.
+        target: id of the explained token, or None where no single token is explained.
+        target_str: its text, or None.
+        top_predictions: the model's most probable next tokens at ``pos``, with probabilities.
+        top_tokens: their ids; empty where they were not kept.
+        stderr: ``[pos]`` standard error of the scores when they were sampled, else None.
+        gradient: ``[pos, d_model]`` signed gradient behind the scores, when it was kept.
+        direction: the caller's own rows ``[k, ...]`` at the target hook (``jacobian_scope``); None where the method
+            names what is explained.
+        cache: TransformerLens ``ActivationCache`` of the run, when it was asked for.
+        details: plain numbers by method (eigenvalues, explained share, ...), JSON-ready.
+        notes: sentences a reader must know before trusting the scores.
+        provenance: class, name, dtype and processing state of the model; library versions.
+        special: positions of special tokens (BOS, EOS, padding) in the prompt.
+        hidden: positions that views and statistics leave out; see :meth:`without`.
+        text: the prompt as text, where it is known.
+        offsets: ``(start, end)`` of each token in ``text``, where the tokenizer gives it; empty for special tokens.
+        sinks: positions found to be secondary attention sinks (:mod:`tl_scopes.kernel.massive_activations`); None where
+            nobody looked.
+    """
+
+    scores: Float[Tensor, " pos"]
+    tokens: Int[Tensor, " pos"]
+    str_tokens: list[str]
+    pos: int
+    method: str
+    target: int | None
+    target_str: str | None
+    top_predictions: list[tuple[str, float]]
+    top_tokens: tuple[int, ...] = ()
+    stderr: Float[Tensor, " pos"] | None = None
+    gradient: Float[Tensor, "pos d_model"] | None = None
+    direction: Tensor | None = None
+    cache: ActivationCache | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    special: frozenset[int] = frozenset()
+    hidden: frozenset[int] = frozenset()
+    text: str | None = None
+    offsets: tuple[tuple[int, int], ...] | None = None
+    sinks: frozenset[int] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.tokens)
+        if self.scores.shape != (n,) or len(self.str_tokens) != n:
+            raise ValueError(
+                f"Attribution: scores {tuple(self.scores.shape)}, {n} tokens and "
+                f"{len(self.str_tokens)} str_tokens must have one length"
+            )
+        if not 0 <= self.pos < n:
+            raise ValueError(f"Attribution: pos={self.pos} is outside 0..{n - 1}")
+        if self.offsets is not None and (self.text is None or len(self.offsets) != n):
+            raise ValueError(f"Attribution: offsets must be {n}, one per token, and come with text")
+        if not bool(torch.isfinite(self.scores).all()):
+            raise ValueError("Attribution: scores hold NaN or infinity")
+        for name in ("special", "hidden", "sinks"):
+            outside = sorted(p for p in getattr(self, name) or () if not 0 <= p < n)
+            if outside:
+                raise ValueError(f"Attribution: {name} positions {outside} are outside 0..{n - 1}")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __repr__(self) -> str:
+        strongest = ", ".join(f"{t.str_token!r} {t.score:.3g}" for t in self.top(3))
+        return (
+            f"Attribution({self.method}, {len(self)} tokens, pos={self.pos}, "
+            f"target={self.target_str!r}, top: {strongest})"
+        )
+
+    def __str__(self) -> str:
+        from tl_scopes.views.terminal import attribution_text
+
+        return attribution_text(self)
+
+    @property
+    def shown(self) -> list[int]:
+        """Positions that views and statistics use: up to ``pos``, less the hidden ones."""
+        return [p for p in range(self.pos + 1) if p not in self.hidden]
+
+    def top(self, k: int = 5) -> list[TokenScore]:
+        """The ``k`` shown tokens with the highest scores, highest first; ties by position."""
+        if k < 0:
+            raise ValueError(f"Attribution.top(k={k}): k must be 0 or more")
+        ranked = sorted(self.shown, key=lambda p: (-float(self.scores[p]), p))
+        return [TokenScore(p, self.str_tokens[p], float(self.scores[p])) for p in ranked[:k]]
+
+    def normalized(self) -> Attribution:
+        """The same attribution with scores divided by their sum over the shown tokens.
+
+        ``share_t = score_t / Σ_{s shown} score_s``: dimensionless, comparable between prompts. Hidden
+        tokens keep their score on the same scale. Raises ``ValueError`` when the sum is 0.
+        """
+        total = float(self.scores[self.shown].sum()) if self.shown else 0.0
+        if total <= 0:
+            raise ValueError("Attribution.normalized(): all shown scores are 0, there is no share to give")
+        return replace(
+            self,
+            scores=self.scores / total,
+            stderr=None if self.stderr is None else self.stderr / total,
+            gradient=None if self.gradient is None else self.gradient / total,
+            details={**self.details, "normalized_by": total},
+        )
+
+    def without(self, tokens: Literal["special", "sinks"] | Iterable[int]) -> Attribution:
+        """The same attribution with some positions left out of views and statistics.
+
+        Scores stay one per token; only :attr:`hidden` grows, so nothing is renormalised behind the
+        reader's back.
+
+        Args:
+            tokens: ``"special"`` for BOS, EOS and padding; ``"sinks"`` for those, the first token, and the secondary
+                sinks of :attr:`sinks` (a correction, which the result's notes state); or positions (negative counts from
+                the end).
+        """
+        if isinstance(tokens, str):
+            if tokens not in ("special", "sinks"):
+                raise ValueError(
+                    f"Attribution.without({tokens!r}): expected 'special', 'sinks' or an iterable of positions"
+                )
+            if tokens == "sinks":
+                return self._without_sinks()
+            chosen = set(self.special)
+        else:
+            positions = [int(p) for p in tokens]
+            outside = [p for p in positions if not -len(self) <= p < len(self)]
+            if outside:
+                raise ValueError(
+                    f"Attribution.without({positions}): positions {outside} are outside a prompt of {len(self)} tokens"
+                )
+            chosen = {p % len(self) for p in positions}
+        return replace(self, hidden=self.hidden | chosen)
+
+    def _without_sinks(self) -> Attribution:
+        """Special tokens, the first token and the secondary sinks hidden, and a note that says so."""
+        secondary = sorted(self.sinks or ())
+        named = ", ".join(f"{self.str_tokens[p]!r} ({p})" for p in secondary) or "none found"
+        if self.sinks is None:
+            named = "not looked for"
+        note = (
+            "Sink-corrected view: special tokens, the first token and secondary sinks are left out; scores are "
+            f"unchanged. Secondary sinks: {named}."
+        )
+        return replace(
+            self,
+            hidden=self.hidden | self.special | {0} | frozenset(secondary),
+            notes=self.notes if note in self.notes else (*self.notes, note),
+        )
+
+    def by_word(self) -> Attribution:
+        """The same attribution with one entry per word, for views, ranking and statistics over words.
+
+        ``score_w = sqrt(Σ_{t in w} score_t²)``: the largest first-order change that one perturbation of unit norm,
+        shared by the word's tokens, can cause (appendix A.7). Total information and attention rollout are additive:
+        there it is the plain sum. Words end at white space and punctuation and never inside a character, see
+        :mod:`tl_scopes.results.words`; special tokens are words of their own.
+
+        Returns:
+            An :class:`Attribution` with positions counted in words. ``details["words"]`` holds the token positions of
+            each word; ``tokens`` is the id of each word's first token; a word is hidden or special if all its tokens
+            are. ``stderr`` (the errors of a word's tokens are correlated), ``gradient`` and ``cache`` are None. Words
+            of words are the same words.
+        """
+        if "words" in self.details:
+            return self
+        words = group_words(self.str_tokens, self.special, self.text, self.offsets)
+        additive = self.method in ADDITIVE
+        longest = max(len(w.positions) for w in words)
+        unclear = self.offsets is None and longest > 2 and not any(c.isspace() for t in self.str_tokens for c in t)
+        scores = [
+            self.scores[list(w.positions)].sum() if additive else self.scores[list(w.positions)].norm() for w in words
+        ]
+        return replace(
+            self,
+            scores=torch.stack(scores),
+            tokens=self.tokens[[w.positions[0] for w in words]],
+            str_tokens=[w.text for w in words],
+            pos=next(i for i, w in enumerate(words) if self.pos in w.positions),
+            stderr=None,
+            gradient=None,
+            cache=None,
+            details={
+                **self.details,
+                "words": [list(w.positions) for w in words],
+                "word_score": "sum" if additive else "root of the sum of squares",
+            },
+            notes=(*self.notes, _GLUED) if unclear else self.notes,
+            special=frozenset(i for i, w in enumerate(words) if self.special.issuperset(w.positions)),
+            hidden=frozenset(i for i, w in enumerate(words) if self.hidden.issuperset(w.positions)),
+            sinks=None
+            if self.sinks is None
+            else frozenset(i for i, w in enumerate(words) if self.sinks.issuperset(w.positions)),
+            text=None,
+            offsets=None,
+        )
+
+    def view(self, *, scale: Literal["auto", "linear", "log"] = "auto") -> View:
+        """CircuitsVis tokens, the scale, the predictions.
+
+        Args:
+            scale: how colours follow scores; ``"auto"`` is linear, or log where the highest score is more than 50
+                times the median. The picture says which.
+        """
+        from tl_scopes.views.attribution import tokens
+
+        return tokens(self, scale=scale)
+
+    def html(self, *, scale: Literal["auto", "linear", "log"] = "auto") -> str:
+        """The view as a page of its own that works offline."""
+        return self.view(scale=scale).html()
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per token: ``pos``, ``token``, ``str_token``, ``score``, ``stderr``, ``shown``."""
+        import pandas as pd
+
+        shown = set(self.shown)
+        return pd.DataFrame(
+            {
+                "pos": range(len(self)),
+                "token": self.tokens.tolist(),
+                "str_token": self.str_tokens,
+                "score": self.scores.tolist(),
+                "stderr": [math.nan] * len(self) if self.stderr is None else self.stderr.tolist(),
+                "shown": [p in shown for p in range(len(self))],
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the cache, the gradient and the direction as JSON-ready values."""
+        out = self._head()
+        out["dtype"] = str(self.scores.dtype).removeprefix("torch.")
+        for f in fields(self):
+            if f.name not in ("cache", *_BESIDE):
+                out[f.name] = plain(getattr(self, f.name))
+        return out
+
+    def save(self, path: str | Path) -> Path:
+        """Write the attribution as JSON, without loss; a kept gradient or direction goes beside it as safetensors.
+
+        The activation cache is not written. Returns the path of the JSON file.
+        """
+        path = Path(path)
+        payload = self.to_dict()
+        kept = {n: t.contiguous() for n in _BESIDE if (t := getattr(self, n)) is not None}
+        if kept:
+            from safetensors.torch import save_file
+
+            beside = path.with_suffix(".safetensors")
+            save_file(kept, beside)
+            payload["gradient_file"] = beside.name
+        return self._write(path, payload)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Attribution:
+        """Read what :meth:`save` wrote; scores come back bit for bit. Any other file is a ``ValueError``."""
+
+        def build(raw: dict[str, Any]) -> Attribution:
+            beside: dict[str, Tensor] = {}
+            if "gradient_file" in raw:
+                from safetensors.torch import load_file
+
+                beside = load_file(Path(path).with_name(raw["gradient_file"]))
+            return replace(cls.from_dict(raw), gradient=beside.get("gradient"), direction=beside.get("direction"))
+
+        return cls._read(Path(path), build)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Attribution:
+        """From what :meth:`to_dict` gave."""
+        dtype = DTYPES[raw["dtype"]]
+        return cls(
+            scores=torch.tensor(raw["scores"], dtype=dtype),
+            tokens=torch.tensor(raw["tokens"], dtype=torch.int64),
+            str_tokens=raw["str_tokens"],
+            pos=raw["pos"],
+            method=raw["method"],
+            target=raw["target"],
+            target_str=raw["target_str"],
+            top_predictions=[(text, prob) for text, prob in raw["top_predictions"]],
+            top_tokens=tuple(raw.get("top_tokens", ())),
+            stderr=None if raw["stderr"] is None else torch.tensor(raw["stderr"], dtype=dtype),
+            details=raw["details"],
+            notes=tuple(raw["notes"]),
+            provenance=raw["provenance"],
+            special=frozenset(raw["special"]),
+            hidden=frozenset(raw["hidden"]),
+            text=raw.get("text"),
+            offsets=None if raw.get("offsets") is None else tuple((start, end) for start, end in raw["offsets"]),
+            sinks=None if raw.get("sinks") is None else frozenset(raw["sinks"]),
+        )

@@ -1,0 +1,105 @@
+"""How often a method ranks the known cause first: the result of :func:`tl_scopes.gold_alignment`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BOOTSTRAPS = 2000
+
+
+@dataclass(frozen=True)
+class GoldRecord:
+    """One method on one prompt.
+
+    Attributes:
+        corpus: name of the corpus.
+        index: number of the example within it.
+        method: name of the method.
+        rank: rank of the best-ranked cause among all candidates, 1 is best; ties count against the method.
+        rank_in_source: the same among the candidates inside the source region.
+        chance: causes over candidates.
+        chance_in_source: the same inside the source region.
+    """
+
+    corpus: str
+    index: int
+    method: str
+    rank: int
+    rank_in_source: int
+    chance: float
+    chance_in_source: float
+
+
+@dataclass(frozen=True)
+class GoldAlignment:
+    """Result of :func:`gold_alignment`.
+
+    Attributes:
+        records: one per prompt and method.
+        accuracy: share of prompts that the model answered right, by corpus; the others are left out.
+        n: prompts per corpus, before that.
+        seed: of examples and bootstrap.
+    """
+
+    records: tuple[GoldRecord, ...]
+    accuracy: Mapping[str, float]
+    n: int
+    seed: int
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per corpus and method, and ``all`` (each prompt counts once): figures and intervals."""
+        import pandas as pd
+
+        rows = []
+        methods = list(dict.fromkeys(r.method for r in self.records))
+        for corpus in [*self.accuracy, "all"]:
+            for method in methods:
+                chosen = [r for r in self.records if r.method == method and corpus in (r.corpus, "all")]
+                if chosen:
+                    rows.append({"corpus": corpus, "method": method, **_figures(chosen, self.seed)})
+        return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        frame = self.to_frame()
+        right = ", ".join(f"{c} {a:.0%}" for c, a in self.accuracy.items())
+        width = 2 + max(len("method"), *map(len, frame.method))
+        lines = [f"{'corpus':<13}{'method':<{width}}{'n':>5}  {'top-1 [95 %]':<25}{'MRR [95 %]':<25}in source  chance"]
+        for _, row in frame.iterrows():
+            lines.append(
+                f"{row.corpus:<13}{row.method:<{width}}{row.n:>5}  {_interval(row, 'top1'):<25}{_interval(row, 'mrr'):<25}"
+                f"{row.top1_in_source:8.1%}  {row.chance:6.1%}"
+            )
+        lines.append(f"Candidates: all tokens up to the explained one except special tokens. Answered right: {right}.")
+        return "\n".join(lines)
+
+    def plot(self) -> Any:
+        """A matplotlib figure: top-1 by corpus and method, with intervals and chance."""
+        from tl_scopes.views.gold import gold_dots
+
+        return gold_dots(self.to_frame())
+
+
+def _figures(records: Sequence[GoldRecord], seed: int) -> dict[str, float | int]:
+    """Means over prompts with bootstrap intervals."""
+    rank = np.array([r.rank for r in records])
+    inside = np.array([r.rank_in_source for r in records])
+    values = {"top1": rank == 1, "mrr": 1 / rank, "top1_in_source": inside == 1, "mrr_in_source": 1 / inside}
+    draws = np.random.default_rng(seed).integers(len(records), size=(BOOTSTRAPS, len(records)))
+    out: dict[str, float | int] = {"n": len(records)}
+    for name, value in values.items():
+        low, high = np.quantile(value[draws].mean(axis=1), [0.025, 0.975])
+        out |= {name: float(value.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
+    out["chance"] = float(np.mean([r.chance for r in records]))
+    out["chance_in_source"] = float(np.mean([r.chance_in_source for r in records]))
+    return out
+
+
+def _interval(row: Any, name: str) -> str:
+    return f"{row[name]:6.1%} [{100 * row[f'{name}_low']:.1f}, {100 * row[f'{name}_high']:.1f}]"

@@ -1,0 +1,254 @@
+"""The frozen results of looking inside: influence by layer and position, and by head and position.
+
+Both carry the scope's own :class:`Attribution` of the same run, which says what is explained and which tokens views leave
+out. They are indexed by position only; nothing writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+import torch
+from einops import reduce
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tl_scopes.results.attribution import ADDITIVE, Attribution
+from tl_scopes.results.base import Saved, Shown, plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformer_lens import ActivationCache
+
+    from tl_scopes.views.canvas.page import View
+
+R = TypeVar("R", bound="_Inside")
+
+
+class LayerScore(NamedTuple):
+    """Influence of one position's residual stream at one layer."""
+
+    layer: str
+    pos: int
+    str_token: str
+    score: float
+
+
+class HeadScore(NamedTuple):
+    """Influence through one head's output at one query position."""
+
+    layer: int
+    head: int
+    pos: int
+    str_token: str
+    score: float
+
+
+class HeadTotal(NamedTuple):
+    """Influence through one head over all shown positions."""
+
+    layer: int
+    head: int
+    score: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Inside(Shown, Saved):
+    """What both results share: the tokens, and everything that the attribution knows."""
+
+    scores: Tensor
+    attribution: Attribution
+
+    def __post_init__(self) -> None:
+        name, n = type(self).__name__, len(self.attribution)
+        if self.scores.shape[-1] != n:
+            raise ValueError(f"{name}: scores {tuple(self.scores.shape)} do not fit {n} tokens")
+        if not bool(torch.isfinite(self.scores).all()):
+            raise ValueError(f"{name}: scores hold NaN or infinity")
+
+    @property
+    def tokens(self) -> Int[Tensor, " pos"]:
+        """Token ids."""
+        return self.attribution.tokens
+
+    @property
+    def str_tokens(self) -> list[str]:
+        """The text of each token."""
+        return self.attribution.str_tokens
+
+    @property
+    def pos(self) -> int:
+        """The position whose next-token prediction is explained."""
+        return self.attribution.pos
+
+    @property
+    def method(self) -> str:
+        """Name of the scope."""
+        return self.attribution.method
+
+    @property
+    def target_str(self) -> str | None:
+        """Text of the explained token, where there is one."""
+        return self.attribution.target_str
+
+    @property
+    def cache(self) -> ActivationCache | None:
+        """TransformerLens ``ActivationCache`` of the run, when it was asked for."""
+        return self.attribution.cache
+
+    @property
+    def shown(self) -> list[int]:
+        """Positions that views and statistics use."""
+        return self.attribution.shown
+
+    def without(self: R, tokens: Literal["special", "sinks"] | Iterable[int]) -> R:
+        """The same with some positions left out of views and statistics; as :meth:`Attribution.without`."""
+        return replace(self, attribution=self.attribution.without(tokens))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the cache and a kept gradient as JSON-ready values."""
+        return self._head() | {name: plain(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls: type[R], raw: Mapping[str, Any]) -> R:
+        """From what :meth:`to_dict` gave."""
+        attribution = Attribution.from_dict(raw["attribution"])
+        made: dict[str, Any] = {k: v for k, v in raw.items() if not k.startswith("format")}
+        for key in ("scores", "residual_norms"):
+            if key in made:
+                made[key] = torch.tensor(made[key], dtype=attribution.scores.dtype)
+        if "hooks" in made:
+            made["hooks"] = tuple(made["hooks"])
+        return cls(**{**made, "attribution": attribution})
+
+    def view(self) -> View:
+        """The maps with their tokens, and the scope itself."""
+        from tl_scopes.views.influence import influence
+
+        return influence(self)  # type: ignore[arg-type]
+
+    def plot(self) -> Any:
+        """The maps as a matplotlib figure."""
+        from tl_scopes.views.influence import influence_figure
+
+        return influence_figure(self)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerInfluence(_Inside):
+    """Influence of the residual stream, layer by layer.
+
+    Attributes:
+        scores: ``[n_layers + 1, pos]`` on the CPU: before each block, and after the last one. 0 after ``pos``.
+        attribution: the scope's own result from the same run.
+        hooks: hook point of each row.
+        residual_norms: ``[n_layers + 1, pos]``, the norm of the stream itself.
+        read_out_norm: ``‖v‖`` at ``unembed.hook_in``, where the influence ends (root of weighted squares of several
+            rows); None for a direction at another hook.
+        relative: whether scores were multiplied by the norms.
+    """
+
+    hooks: tuple[str, ...] = ()
+    residual_norms: Float[Tensor, "layer pos"] | None = None
+    read_out_norm: float | None = None
+    relative: bool = False
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Name of each row, as TransformerLens' ``accumulated_resid`` labels them: ``0_pre`` … ``final_post``."""
+        return (*(f"{layer}_pre" for layer in range(len(self.scores) - 1)), "final_post")
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"{s.layer} {s.str_token!r} {s.score:.3g}" for s in self.top(3))
+        return f"LayerInfluence({self.method}, {len(self.scores)} × {len(self.tokens)}, top: {best})"
+
+    def top(self, k: int = 5) -> list[LayerScore]:
+        """The ``k`` shown entries with the highest scores, highest first."""
+        table = self.scores.tolist()
+        order = sorted((-table[layer][p], layer, p) for layer in range(len(table)) for p in self.shown)[: max(k, 0)]
+        return [LayerScore(self.layers[layer], p, self.str_tokens[p], -score) for score, layer, p in order]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per layer and token: ``layer``, ``hook``, ``pos``, ``str_token``, ``score``, ``shown``."""
+        import pandas as pd
+
+        shown, n = set(self.shown), len(self.tokens)
+        return pd.DataFrame(
+            {
+                "layer": [name for name in self.layers for _ in range(n)],
+                "hook": [name for name in self.hooks for _ in range(n)],
+                "pos": list(range(n)) * len(self.hooks),
+                "str_token": self.str_tokens * len(self.hooks),
+                "score": self.scores.flatten().tolist(),
+                "shown": [p in shown for p in range(n)] * len(self.hooks),
+            }
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadInfluence(_Inside):
+    """Influence through each attention head's output.
+
+    Attributes:
+        scores: ``[layer, head, pos]`` on the CPU, pos the head's query position; 0 after the explained one.
+        attribution: the scope's own result from the same run.
+        kind: ``"signed"`` (gradient times output) or ``"sensitivity"`` (norm of the gradient).
+    """
+
+    kind: Literal["signed", "sensitivity"] = "signed"
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"L{t.layer}H{t.head} {t.score:+.3g}" for t in self.top_heads(3))
+        return f"HeadInfluence({self.method}, {self.kind}, {tuple(self.scores.shape)}, top: {best})"
+
+    @property
+    def signed(self) -> bool:
+        """Have the scores a sign: gradient times output?"""
+        return self.kind in ("signed",)
+
+    def by_head(self) -> Float[Tensor, "layer head"]:
+        """One number per head over the shown positions.
+
+        Signed: the sum, the first-order effect of scaling all of the head's outputs together. Sensitivity: the root of
+        the sum of squares (the sum for total information).
+        """
+        scores = self.scores[:, :, self.shown]
+        if self.signed or self.method in ADDITIVE:
+            return reduce(scores, "layer head pos -> layer head", "sum")
+        total: Tensor = torch.linalg.vector_norm(scores, dim=-1)
+        return total
+
+    def top_heads(self, k: int = 5) -> list[HeadTotal]:
+        """The ``k`` heads with the largest influence in size."""
+        table = self.by_head().tolist()
+        order = sorted((-abs(v), layer, head) for layer, row in enumerate(table) for head, v in enumerate(row))
+        return [HeadTotal(layer, head, table[layer][head]) for _, layer, head in order[: max(k, 0)]]
+
+    def top(self, k: int = 5) -> list[HeadScore]:
+        """The ``k`` shown entries with the largest influence in size."""
+        table = self.scores.tolist()
+        order = sorted(
+            (-abs(row[p]), layer, head, p)
+            for layer, heads in enumerate(table)
+            for head, row in enumerate(heads)
+            for p in self.shown
+        )[: max(k, 0)]
+        return [HeadScore(a, h, p, self.str_tokens[p], table[a][h][p]) for _, a, h, p in order]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per layer, head and token: ``layer``, ``head``, ``pos``, ``str_token``, ``score``, ``shown``."""
+        import pandas as pd
+
+        shown, (n_layers, n_heads, n) = set(self.shown), self.scores.shape
+        return pd.DataFrame(
+            {
+                "layer": [layer for layer in range(n_layers) for _ in range(n_heads * n)],
+                "head": [head for _ in range(n_layers) for head in range(n_heads) for _ in range(n)],
+                "pos": list(range(n)) * (n_layers * n_heads),
+                "str_token": self.str_tokens * (n_layers * n_heads),
+                "score": self.scores.flatten().tolist(),
+                "shown": [p in shown for p in range(n)] * (n_layers * n_heads),
+            }
+        )

@@ -1,0 +1,52 @@
+"""What a model is fit for: the result of :func:`tl_scopes.check_model`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: what was looked at, whether it is in order, and the remedy if it is not."""
+
+    subject: str
+    ok: bool
+    text: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        mark = "ok  " if self.ok else "NO  "
+        return f"{mark}{self.subject:<22}{self.text}" + (f". {self.remedy}" if self.remedy else "")
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """Findings about a model; prints one line each.
+
+    Attributes:
+        findings: in the order they print.
+    """
+
+    findings: tuple[Finding, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.findings))
+
+    __repr__ = __str__
+
+    def __getitem__(self, subject: str) -> Finding:
+        for finding in self.findings:
+            if finding.subject == subject:
+                return finding
+        raise KeyError(f"{subject!r}; the report has {[f.subject for f in self.findings]}")
+
+    @property
+    def ok(self) -> bool:
+        """Is everything in order?"""
+        return all(f.ok for f in self.findings)
+
+    @property
+    def valid_scopes(self) -> tuple[str, ...]:
+        """Names of the scopes that this model supports."""
+        names = ("semantic", "contrast", "fisher", "temperature", "jacobian")
+        return tuple(n for n in names if self[f"{n}_scope"].ok)

@@ -1,0 +1,144 @@
+"""The result of patching where an attribution points: what each cell, all of them and random ones recover.
+
+    recovered = (m_patched − m_corrupt) / (m_clean − m_corrupt)
+
+with ``m`` the metric; 1 restores the clean metric, 0 does nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.base import Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tl_scopes.views.canvas.page import View
+
+Component = Literal["resid_pre", "resid_mid", "attn_out", "mlp_out"]
+
+
+@dataclass(frozen=True, eq=False)
+class PatchTop(Shown):
+    """Result of :func:`patch_top`.
+
+    Attributes:
+        attribution: whose top tokens were patched.
+        positions: these tokens, highest score first.
+        layers: layers that were patched.
+        component: what was patched there.
+        scalar: what the metric is.
+        clean: metric of the clean run.
+        corrupt: metric of the corrupt run.
+        cells: ``[layer, token]`` metric with one token patched, as TransformerLens returns it.
+        estimate: ``[layer, token]`` the same to first order from one backward; None for a metric without gradient.
+        joint: ``[layer]`` metric with all these tokens patched.
+        random: ``[layer, draw]`` metric with as many tokens drawn at random.
+        random_positions: tokens of each draw.
+        full_cells: cells of a full sweep over all layers and tokens.
+    """
+
+    attribution: Attribution
+    positions: tuple[int, ...]
+    layers: tuple[int, ...]
+    component: Component
+    scalar: str
+    clean: float
+    corrupt: float
+    cells: Float[Tensor, "layer token"]
+    estimate: Float[Tensor, "layer token"] | None
+    joint: Float[Tensor, " layer"]
+    random: Float[Tensor, "layer draw"]
+    random_positions: tuple[tuple[int, ...], ...]
+    full_cells: int
+
+    def recovered(self, metric: Tensor) -> Tensor:
+        """``(m − m_corrupt)/(m_clean − m_corrupt)`` of any of the metrics here."""
+        return (metric - self.corrupt) / (self.clean - self.corrupt)
+
+    @property
+    def cost(self) -> float:
+        """Patched cells as a share of a full sweep's."""
+        return self.cells.numel() / self.full_cells
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per cell: ``layer``, ``pos``, ``token``, ``score``, ``metric``, ``recovered``, ``estimated``."""
+        import pandas as pd
+
+        rows = []
+        for (i, layer), (j, pos) in itertools.product(enumerate(self.layers), enumerate(self.positions)):
+            rows.append(
+                {
+                    "layer": layer,
+                    "pos": pos,
+                    "token": self.attribution.str_tokens[pos],
+                    "score": float(self.attribution.scores[pos]),
+                    "metric": float(self.cells[i, j]),
+                    "recovered": float(self.recovered(self.cells)[i, j]),
+                    "estimated": None if self.estimate is None else float(self.recovered(self.estimate)[i, j]),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def by_layer(self) -> pd.DataFrame:
+        """One row per layer: recovered by all these tokens together, and mean and 95 % range of the random draws."""
+        import pandas as pd
+
+        random = self.recovered(self.random).double()
+        low, high = (torch.quantile(random, q, dim=1).tolist() for q in (0.025, 0.975))
+        return pd.DataFrame(
+            {
+                "layer": self.layers,
+                "recovered": self.recovered(self.joint).tolist(),
+                "random_mean": random.mean(dim=1).tolist(),
+                "random_low": low,
+                "random_high": high,
+            }
+        )
+
+    def plot(self) -> Any:
+        """A matplotlib figure: recovered by layer, jointly and at random, and the map of the cells."""
+        from tl_scopes.views.patching import recovery_figure
+
+        return recovery_figure(self)
+
+    def view(self) -> View:
+        """The map of the cells, and what all tokens recover together by layer."""
+        from tl_scopes.views.patching import recovery_view
+
+        return recovery_view(self)
+
+    @property
+    def summary(self) -> str:
+        """One sentence: recovered at the first of the layers, by these tokens and by random ones, and the cost."""
+        from tl_scopes.results.patching import whole_percent
+
+        row = self.by_layer().iloc[0]
+        names = ", ".join(repr(self.attribution.str_tokens[p]) for p in self.positions)
+        return (
+            f"{names} at {self.component} of layer {self.layers[0]} recover {whole_percent(row.recovered)} of the change of "
+            f"{self.scalar} ({self.corrupt:.3g} → {self.clean:.3g}); {len(self.positions)} random tokens "
+            f"{whole_percent(row.random_mean)} [{whole_percent(row.random_low)}, {whole_percent(row.random_high)}] over "
+            f"{self.random.shape[1]} draws. "
+            f"Cells patched: {self.cells.numel()} of {self.full_cells} ({self.cost:.0%})."
+        )
+
+    def __str__(self) -> str:
+        table = self.by_layer().to_string(index=False, float_format=lambda v: f"{v:.2f}")
+        return f"{self.summary}\n{table}"
+
+    def __repr__(self) -> str:
+        return f"PatchTop({self.summary})"
+
+
+def whole_percent(share: float) -> str:
+    """Whole per cent; never minus zero."""
+    return f"{round(share, 2) + 0.0:.0%}"

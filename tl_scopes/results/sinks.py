@@ -1,0 +1,243 @@
+"""The frozen results of the sink diagnostics: where attention goes when it goes nowhere, and what scopes make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.base import Saved, Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tl_scopes.views.canvas.page import View
+
+_TENSORS = ("received", "value_norms", "residual_norms")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PositionalBaseline:
+    """Share of influence by position over prompts that have nothing to do with each other.
+
+    Attributes:
+        share: ``[pos]``, mean over prompts of ``score_t / Σ_s score_s``; sums to 1.
+        stderr: ``[pos]``, its standard error over prompts.
+        method: name of the scope.
+        n_prompts: how many prompts.
+    """
+
+    share: Float[Tensor, " pos"]
+    stderr: Float[Tensor, " pos"]
+    method: str
+    n_prompts: int
+
+    def __repr__(self) -> str:
+        return f"PositionalBaseline({self.method}, {self.n_prompts} prompts, {len(self.share)} positions)"
+
+    def ratio(self, attribution: Attribution) -> Float[Tensor, " pos"]:
+        """Each token's share of the attribution over what its position gets anyway: above 1, the token matters.
+
+        Raises ``ValueError`` for another method or another explained position.
+        """
+        if attribution.method != self.method or attribution.pos + 1 != len(self.share):
+            raise ValueError(
+                f"PositionalBaseline.ratio: this is {self.method} read at position {len(self.share) - 1}, the "
+                f"attribution is {attribution.method} read at position {attribution.pos}"
+            )
+        scores = attribution.scores[: attribution.pos + 1].double()
+        return (scores / scores.sum()) / self.share.double().clamp_min(1e-30)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AttentionSinks(Shown, Saved):
+    """What one prompt's attention sinks are, and how much of each scope's influence they take.
+
+    ``end`` is the explained position plus one: nothing after it is looked at.
+
+    Attributes:
+        received: ``[layer, head, end]``, mean attention of all later queries on each position; 0 for the last.
+        value_norms: ``[layer, head, end]``, norm of the value vector each head reads (repeated under grouped queries).
+        residual_norms: ``[n_layers + 1, end]``, norm of the residual stream before each block and after the last.
+        groups: positions of ``"bos"`` (leading special tokens), ``"first"`` (the first ``n_first``), ``"secondary"``.
+        mass: ``[layer, head]`` for each group: mean over later queries outside it of the attention on it together.
+        secondary: for each secondary sink the largest ratio to the median of its ``"residual"`` norm and of its
+            ``"attention"`` (against the median at the same distance; absent where it is no more than an even share); at
+            least one is above ``multiple``.
+        attributions: each scope's result, which knows these sinks: ``.without("sinks")`` leaves them out.
+        bos_comparison: one row per number of BOS tokens put before the same text.
+        baseline: each scope's share of influence by position on unrelated prompts.
+        multiple: of the median, from which a position is a secondary sink.
+        notes: sentences a reader must know.
+    """
+
+    received: Float[Tensor, "layer head end"]
+    value_norms: Float[Tensor, "layer head end"]
+    residual_norms: Float[Tensor, "stream end"]
+    groups: Mapping[str, tuple[int, ...]]
+    mass: Mapping[str, Float[Tensor, "layer head"]]
+    secondary: Mapping[int, Mapping[str, float]]
+    attributions: Mapping[str, Attribution]
+    bos_comparison: Sequence[Mapping[str, Any]] = ()
+    baseline: Mapping[str, PositionalBaseline] = field(default_factory=dict)
+    multiple: float = 5.0
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        end = self.first_attribution.pos + 1
+        if not self.received.shape[-1] == self.value_norms.shape[-1] == self.residual_norms.shape[-1] == end:
+            raise ValueError(f"AttentionSinks: tensors do not fit {end} positions")
+
+    @property
+    def first_attribution(self) -> Attribution:
+        """Any of them, for what they share: the tokens and the explained position."""
+        return next(iter(self.attributions.values()))
+
+    @property
+    def str_tokens(self) -> list[str]:
+        """Texts of the tokens up to the explained position."""
+        return self.first_attribution.str_tokens[: self.received.shape[-1]]
+
+    @property
+    def positions(self) -> frozenset[int]:
+        """Every sink: leading special tokens, the first tokens, the secondary ones."""
+        return frozenset(p for group in self.groups.values() for p in group)
+
+    def share(self, method: str, group: str | None = None) -> float:
+        """Share of a scope's influence on the positions of one group, or on all sinks together."""
+        scores = self.attributions[method].scores[: self.received.shape[-1]].double()
+        chosen = sorted(self.positions if group is None else self.groups[group])
+        return float(scores[chosen].sum() / scores.sum().clamp_min(1e-300))
+
+    def __repr__(self) -> str:
+        first = float(self.mass["first"].mean())
+        names = ", ".join(f"{self.str_tokens[p]!r} ({p})" for p in self.secondary) or "none"
+        return f"AttentionSinks(attention on the first {len(self.groups['first'])}: {first:.1%}, secondary: {names})"
+
+    def __str__(self) -> str:
+        from tl_scopes.views.sinks import sinks_text
+
+        return sinks_text(self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per layer and head: attention on each group, and the value norm there over the median elsewhere."""
+        import pandas as pd
+
+        n_layers, n_heads, end = self.received.shape
+        others = [p for p in range(end) if p not in self.positions]
+        columns: dict[str, Any] = {
+            "layer": [layer for layer in range(n_layers) for _ in range(n_heads)],
+            "head": list(range(n_heads)) * n_layers,
+        }
+        for group, positions in self.groups.items():
+            columns[f"attention_{group}"] = self.mass[group].flatten().tolist()
+            if positions and others:
+                here = self.value_norms[:, :, list(positions)].mean(-1)
+                there = self.value_norms[:, :, others].median(-1).values
+                columns[f"value_norm_ratio_{group}"] = (here / there.clamp_min(1e-30)).flatten().tolist()
+        return pd.DataFrame(columns)
+
+    def influence_frame(self) -> pd.DataFrame:
+        """One row per scope: its share of influence on each group and on all sinks, and what a flat one would have."""
+        import pandas as pd
+
+        rows = [
+            {"method": m, **{g: self.share(m, g) for g in self.groups}, "all": self.share(m)} for m in self.attributions
+        ]
+        end = self.received.shape[-1]
+        flat = {
+            "method": "uniform",
+            **{g: len(p) / end for g, p in self.groups.items()},
+            "all": len(self.positions) / end,
+        }
+        return pd.DataFrame([*rows, flat])
+
+    def bos_frame(self) -> pd.DataFrame:
+        """One row per number of BOS tokens before the same text."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.bos_comparison))
+
+    def position_frame(self) -> pd.DataFrame:
+        """One row per position: attention received, norms, each scope's share, and the positional baseline's."""
+        import pandas as pd
+
+        end = self.received.shape[-1]
+        columns: dict[str, Any] = {
+            "pos": list(range(end)),
+            "str_token": self.str_tokens,
+            "sink": [p in self.positions for p in range(end)],
+            "attention": self.received.mean((0, 1)).tolist(),
+            "residual_norm": self.residual_norms.amax(0).tolist(),
+        }
+        for method, attribution in self.attributions.items():
+            scores = attribution.scores[:end].double()
+            columns[f"share_{method}"] = (scores / scores.sum().clamp_min(1e-300)).tolist()
+            if method in self.baseline:
+                columns[f"baseline_{method}"] = self.baseline[method].share.tolist()
+        return pd.DataFrame(columns)
+
+    def plot(self) -> Any:
+        """A matplotlib figure: layer × head map, norms, and influence with and without sinks."""
+        from tl_scopes.views.sinks import sinks_figure
+
+        return sinks_figure(self)
+
+    def view(self) -> View:
+        """Maps of attention and norms, and the scopes with and without their sinks."""
+        from tl_scopes.views.sinks import sinks_view
+
+        return sinks_view(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON-ready values."""
+        return {
+            **self._head(),
+            **{name: getattr(self, name).tolist() for name in _TENSORS},
+            "groups": {g: list(p) for g, p in self.groups.items()},
+            "mass": {g: m.tolist() for g, m in self.mass.items()},
+            "secondary": {str(p): dict(r) for p, r in self.secondary.items()},
+            "attributions": {m: a.to_dict() for m, a in self.attributions.items()},
+            "bos_comparison": [dict(row) for row in self.bos_comparison],
+            "baseline": {
+                m: {
+                    "share": b.share.tolist(),
+                    "stderr": b.stderr.tolist(),
+                    "n_prompts": b.n_prompts,
+                    "method": b.method,
+                }
+                for m, b in self.baseline.items()
+            },
+            "multiple": self.multiple,
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> AttentionSinks:
+        """From what :meth:`to_dict` gave."""
+        attributions = {m: Attribution.from_dict(a) for m, a in raw["attributions"].items()}
+        dtype = next(iter(attributions.values())).scores.dtype
+        return cls(
+            **{name: torch.tensor(raw[name], dtype=dtype) for name in _TENSORS},
+            groups={g: tuple(p) for g, p in raw["groups"].items()},
+            mass={g: torch.tensor(m, dtype=dtype) for g, m in raw["mass"].items()},
+            secondary={int(p): r for p, r in raw["secondary"].items()},
+            attributions=attributions,
+            bos_comparison=tuple(raw["bos_comparison"]),
+            baseline={
+                m: PositionalBaseline(
+                    torch.tensor(b["share"], dtype=dtype),
+                    torch.tensor(b["stderr"], dtype=dtype),
+                    b["method"],
+                    b["n_prompts"],
+                )
+                for m, b in raw["baseline"].items()
+            },
+            multiple=raw["multiple"],
+            notes=tuple(raw["notes"]),
+        )

@@ -1,0 +1,74 @@
+"""Eigenvalues of the Fisher information: the result of :func:`tl_scopes.fisher_spectrum`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FisherSpectrum:
+    """Leading eigenvalues of F at one position of each prompt.
+
+    Attributes:
+        eigenvalues: ``[prompt, k]``, descending, nats per squared unit of y.
+        trace: ``[prompt]``, ``tr F``.
+        entropy: ``[prompt]`` nats, of the next-token distribution.
+        moved: for each prompt and direction the tokens whose logits a step along it moves most, weighted by
+            probability: ``(tokens up, tokens down)``; which is up is a matter of the eigenvector's arbitrary sign.
+        prompts: the text of each prompt.
+    """
+
+    eigenvalues: Float[Tensor, "prompt k"]
+    trace: Float[Tensor, " prompt"]
+    entropy: Float[Tensor, " prompt"]
+    moved: list[list[tuple[list[str], list[str]]]]
+    prompts: list[str]
+
+    @property
+    def share(self) -> Float[Tensor, "prompt k"]:
+        """Cumulative explained share ``Σ_{i≤r} λ_i / tr F``."""
+        return self.eigenvalues.cumsum(dim=1) / self.trace[:, None]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Mean and standard deviation of the share over prompts, by rank."""
+        import pandas as pd
+
+        share = self.share.double().numpy()
+        spread = share.std(axis=0, ddof=1) if len(share) > 1 else np.full(share.shape[1], np.nan)
+        return pd.DataFrame(
+            {
+                "rank": range(1, share.shape[1] + 1),
+                "eigenvalue": self.eigenvalues.double().mean(dim=0).numpy(),
+                "share_mean": share.mean(axis=0),
+                "share_sd": spread,
+            }
+        )
+
+    def __repr__(self) -> str:
+        n, k = self.eigenvalues.shape
+        return f"FisherSpectrum({n} prompts, {k} eigenvalues, rank-1 share {float(self.share[:, 0].mean()):.1%})"
+
+    def __str__(self) -> str:
+        lines = [repr(self), f"{'rank':>5}  {'eigenvalue':>11}  {'share':>7}  moves (first prompt)"]
+        frame = self.to_frame()
+        ranks = [r for r in (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024) if r <= len(frame)]
+        for rank in ranks:
+            row = frame.iloc[rank - 1]
+            up, down = self.moved[0][rank - 1] if rank <= len(self.moved[0]) else ([], [])
+            moves = f"{' '.join(map(repr, up[:4]))} | {' '.join(map(repr, down[:4]))}" if up else ""
+            lines.append(f"{rank:>5}  {row.eigenvalue:>11.4g}  {row.share_mean:>7.1%}  {moves}")
+        return "\n".join(lines)
+
+    def plot(self) -> Any:
+        """A matplotlib figure: eigenvalues on log-log axes, and the cumulative share with its spread (paper fig. 16)."""
+        from tl_scopes.views.spectrum import spectrum_curves
+
+        return spectrum_curves(self.eigenvalues.double().numpy(), self.share.double().numpy())

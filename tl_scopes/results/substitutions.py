@@ -1,0 +1,88 @@
+"""Tokens put in another's place: the result of :func:`tl_scopes.substitutions`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tl_scopes.numerics.statistics import spearman
+from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.base import Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tl_scopes.views.canvas.page import View
+
+
+@dataclass(frozen=True, eq=False)
+class Substitutions(Shown):
+    """Result of :func:`substitutions`.
+
+    Attributes:
+        attribution: whose scalar is explained.
+        pos: position of the token that is replaced.
+        token: its text.
+        tokens: ``[swap]`` ids put in its place, the largest predicted change first.
+        str_tokens: their texts.
+        predicted: ``[swap]`` first-order change, in ``unit``.
+        measured: ``[swap]`` change of the explained scalar.
+        delta_logit: ``[swap]`` change of the target's logit.
+        delta_log_prob: ``[swap]`` change of its log-probability, nats.
+        scalar: what is explained.
+        unit: of predicted and measured.
+    """
+
+    attribution: Attribution
+    pos: int
+    token: str
+    tokens: Int[Tensor, " swap"]
+    str_tokens: tuple[str, ...]
+    predicted: Float[Tensor, " swap"]
+    measured: Float[Tensor, " swap"]
+    delta_logit: Float[Tensor, " swap"]
+    delta_log_prob: Float[Tensor, " swap"]
+    scalar: str
+    unit: str
+
+    @property
+    def spearman(self) -> float:
+        """Rank correlation of predicted and measured."""
+        return spearman(self.predicted.tolist(), self.measured.tolist())
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per swap: ``id``, ``token``, ``predicted``, ``measured``, ``delta_logit``, ``delta_log_prob``."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "id": self.tokens.tolist(),
+                "token": list(self.str_tokens),
+                "predicted": self.predicted.tolist(),
+                "measured": self.measured.tolist(),
+                "delta_logit": self.delta_logit.tolist(),
+                "delta_log_prob": self.delta_log_prob.tolist(),
+            }
+        )
+
+    def plot(self) -> Any:
+        """A matplotlib figure: measured against predicted, with the identity line."""
+        from tl_scopes.views.substitutions import substitutions_figure
+
+        return substitutions_figure(self)
+
+    def view(self) -> View:
+        """The same as an interactive view, and the table."""
+        from tl_scopes.views.substitutions import substitutions_view
+
+        return substitutions_view(self)
+
+    def __str__(self) -> str:
+        table = self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3g}")
+        return f"in place of {self.token!r} at {self.pos}: change of {self.scalar} ({self.unit})\n{table}"
+
+    def __repr__(self) -> str:
+        return f"Substitutions({self.token!r} at {self.pos}, {len(self.tokens)} swaps, {self.scalar})"

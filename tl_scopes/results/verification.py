@@ -1,0 +1,154 @@
+"""Measured removals beside the first-order prediction: the result of :func:`tl_scopes.verify`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_scopes.kernel.ablation import Ablation
+from tl_scopes.numerics.statistics import spearman
+from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.base import Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tl_scopes.views.canvas.page import View
+
+
+@dataclass(frozen=True)
+class Linearity:
+    """How well the prediction describes single removals.
+
+    Attributes:
+        slope: of measured on predicted, through the origin; 1 where the model is linear.
+        r2: ``1 − Σ(measured − predicted)²/Σ(measured − mean)²``: of the prediction as it stands, not of a fitted line;
+            below 0 where the mean would have been a better guess.
+        spearman: rank correlation.
+        wrong_sign: share of tokens whose measured change has the other sign; NaN where changes have no sign.
+        wrong: share of tokens that are flagged.
+        n: tokens.
+    """
+
+    slope: float
+    r2: float
+    spearman: float
+    wrong_sign: float
+    wrong: float
+    n: int
+
+    def __str__(self) -> str:
+        sign = "" if math.isnan(self.wrong_sign) else f", wrong sign {self.wrong_sign:.0%}"
+        return (
+            f"slope {self.slope:.2f}, R² {self.r2:.2f}, Spearman {self.spearman:.2f}{sign}, "
+            f"flagged {self.wrong:.0%} of {self.n} tokens"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Verification(Shown):
+    """Predicted and measured effects of removing tokens; the result of :func:`verify`.
+
+    Attributes:
+        attribution: what was verified.
+        positions: of each removal; the top tokens alone first, then the top fractions jointly.
+        fractions: of each removal, None where it is one token alone.
+        predicted: ``[removal]``, in ``unit``; float64 for a float64 model, float32 for every other.
+        measured: ``[removal]`` change of the explained scalar.
+        delta_logit: ``[removal]`` change of the target's logit.
+        delta_log_prob: ``[removal]`` change of its log-probability, nats.
+        flags: of each removal: ``"sign"`` (the measured change has the other sign), ``"size"`` (it differs from the
+            prediction by more than ``bound`` times the larger of the two), or ``""``.
+        scalar: what is measured.
+        unit: of predicted and measured.
+        signed: whether they have a sign.
+        ablation: what took the tokens' place.
+        step: how far towards it they were moved.
+        bound: see flags.
+        noise: changes below it are rounding, and never flagged.
+        target_str: the token of ``delta_logit`` and ``delta_log_prob``.
+    """
+
+    attribution: Attribution
+    positions: tuple[tuple[int, ...], ...]
+    fractions: tuple[float | None, ...]
+    predicted: Float[Tensor, " removal"]
+    measured: Float[Tensor, " removal"]
+    delta_logit: Float[Tensor, " removal"]
+    delta_log_prob: Float[Tensor, " removal"]
+    flags: tuple[str, ...]
+    scalar: str
+    unit: str
+    signed: bool
+    ablation: Ablation
+    step: float
+    bound: float
+    noise: float
+    target_str: str
+
+    @property
+    def linearity(self) -> Linearity:
+        """Over the tokens that were removed alone."""
+        single = [i for i, f in enumerate(self.fractions) if f is None]
+        p, m = (v[single].double() for v in (self.predicted, self.measured))
+        flags = [self.flags[i] for i in single]
+        spread, power = float((m - m.mean()).square().sum()), float(p.square().sum())
+        return Linearity(
+            slope=float((p * m).sum()) / power if power > 0 else math.nan,
+            r2=1 - float((m - p).square().sum()) / spread if spread > 0 else math.nan,
+            spearman=spearman(p.tolist(), m.tolist()),
+            wrong_sign=flags.count("sign") / len(flags) if self.signed else math.nan,
+            wrong=sum(map(bool, flags)) / len(flags),
+            n=len(single),
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per removal: ``pos``, ``token``, ``fraction``, ``n``, ``score`` and what was predicted and measured."""
+        import pandas as pd
+
+        a = self.attribution
+        return pd.DataFrame(
+            {
+                "pos": [s[0] if f is None else None for s, f in zip(self.positions, self.fractions, strict=True)],
+                "token": [
+                    a.str_tokens[s[0]] if f is None else f"top {f:.0%}"
+                    for s, f in zip(self.positions, self.fractions, strict=True)
+                ],
+                "fraction": [math.nan if f is None else f for f in self.fractions],
+                "n": [len(s) for s in self.positions],
+                "score": [
+                    float(a.scores[s[0]]) if f is None else math.nan
+                    for s, f in zip(self.positions, self.fractions, strict=True)
+                ],
+                "predicted": self.predicted.tolist(),
+                "measured": self.measured.tolist(),
+                "delta_logit": self.delta_logit.tolist(),
+                "delta_log_prob": self.delta_log_prob.tolist(),
+                "flag": list(self.flags),
+            }
+        ).astype({"pos": "Int64"})
+
+    def plot(self) -> Any:
+        """A matplotlib figure: measured against predicted, with the identity line; flagged removals are marked."""
+        from tl_scopes.views.verification import verification_figure
+
+        return verification_figure(self)
+
+    def view(self) -> View:
+        """The same as an interactive view, and the table."""
+        from tl_scopes.views.verification import verification_view
+
+        return verification_view(self)
+
+    def __str__(self) -> str:
+        columns = ["pos", "token", "score", "predicted", "measured", "delta_logit", "delta_log_prob", "flag"]
+        table = self.to_frame()[columns].to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep="")
+        moved = self.ablation if self.step == 1 else f"{self.step:g} of the way to {self.ablation}"
+        return f"{self.scalar} ({self.unit}), tokens replaced: {moved}\n{table}\n{self.linearity}"
+
+    def __repr__(self) -> str:
+        return f"Verification({self.scalar}, {self.ablation}, {self.linearity})"

@@ -1,0 +1,126 @@
+"""The paper's figures 4 and 9 to 13 with matplotlib: a series with its influence, beside it the predicted distribution."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tl_scopes.views.canvas.colours import FULL
+from tl_scopes.views.canvas.figures import COLOURS
+
+if TYPE_CHECKING:
+    from tl_scopes.timeseries.result import Forecast
+    from tl_scopes.timeseries.rolling import RollingForecast
+
+TRUTH = "#b2182b"
+
+
+def forecast_figure(forecast: Forecast) -> Any:
+    """A row per scope: the series coloured by influence with bars under it; beside it the predicted distribution."""
+    from tl_scopes.views.canvas.figures import Figure
+
+    rows = len(forecast.methods)
+    notes = [line for note in forecast.notes for line in textwrap.wrap(note, 150)]
+    figure = Figure(figsize=(10.5, 3.1 * rows + 0.16 * len(notes)), dpi=150, layout="constrained")
+    grid = figure.add_gridspec(2 * rows, 2, width_ratios=[4, 1], height_ratios=[3, 1] * rows)
+    first = None
+    for r, method in enumerate(forecast.methods):
+        series = figure.add_subplot(grid[2 * r, 0], sharex=first)
+        first = first or series
+        bars = figure.add_subplot(grid[2 * r + 1, 0], sharex=first)
+        distribution = figure.add_subplot(grid[2 * r, 1], sharey=series)
+        _series(series, bars, forecast, method)
+        _distribution(distribution, forecast, legend=r == 0)
+        bars.tick_params(labelbottom=r == rows - 1)
+        if r == rows - 1:
+            bars.set_xlabel("token position")
+            distribution.set_xlabel("probability")
+    if notes:
+        figure.supxlabel("\n".join(notes), fontsize=7, color="#a04000", x=0.01, ha="left")
+    return figure
+
+
+def _series(axes: Any, bars: Any, forecast: Forecast, method: str) -> None:
+    """One scope: the line with its numbers coloured by influence, and influence as bars below."""
+    frame, influence = forecast.to_frame(), forecast.influence_by(method).double().numpy()
+    top = influence.max() or 1.0
+    axes.plot(frame.pos, frame.number, color="#999999", linewidth=0.8, zorder=1)
+    axes.scatter(
+        frame.pos, frame.number, c=influence, cmap="Blues", vmin=-0.05 * top, vmax=top, s=16, linewidths=0.4,
+        edgecolors="#444444", zorder=2,
+    )  # fmt: skip
+    step = (frame.pos.iloc[-1] - frame.pos.iloc[0]) / max(len(frame) - 1, 1) or 2
+    if forecast.truth_number is not None:
+        axes.plot(frame.pos.iloc[-1] + step, forecast.truth_number, "o", mfc="none", mec=TRUTH, markersize=6)
+    axes.set_ylabel("number")
+    shares = forecast.shares(method)
+    axes.set_title(
+        f"{method.replace('_', ' ').capitalize()} Scope  (commas {shares['delimiters']:.0%}, BOS {shares['other']:.0%} of "
+        "all influence, left out)",
+        fontsize=9,
+        loc="left",
+    )
+    axes.tick_params(labelbottom=False)
+    bars.bar(frame.pos, influence, width=0.75 * step, color=FULL)
+    bars.set_ylabel("influence", fontsize=8)
+    bars.tick_params(labelsize=7)
+    for each in (axes, bars):
+        each.spines[["top", "right"]].set_visible(False)
+
+
+def _distribution(axes: Any, forecast: Forecast, *, legend: bool) -> None:
+    """Probabilities over numbers in numerical order on the series' own axis, the truth red."""
+    frame, prediction = forecast.distribution_frame(), forecast.prediction
+    colours = [TRUTH if n == forecast.truth_number else COLOURS[0] for n in frame.number]
+    axes.barh(frame.number, frame.probability, height=0.85, color=colours)
+    if frame.gaussian.notna().any():
+        axes.plot(frame.gaussian, frame.number, color="#444444", linewidth=0.9, label="Gaussian fit")
+    axes.axhline(prediction.mean, color=COLOURS[1], linewidth=1, linestyle="--", label=f"mean {prediction.mean:.1f}")
+    low, high = prediction.interval
+    axes.axhspan(
+        low - 0.5,
+        high + 0.5,
+        color=COLOURS[1],
+        alpha=0.16,
+        linewidth=0,
+        zorder=0,
+        label=f"{prediction.level:.0%} interval",
+    )
+    if forecast.truth_number is not None:
+        axes.plot([], [], "s", color=TRUTH, label=f"truth {forecast.truth_number}")
+        axes.annotate("◂", (axes.get_xlim()[1], forecast.truth_number), color=TRUTH, va="center", fontsize=9)
+    axes.tick_params(labelleft=False, labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    if legend:
+        axes.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+
+def rolling_figure(rolling: RollingForecast) -> Any:
+    """Above: the series with the predicted mean and interval; below: influence, a row per forecast, rows normalised."""
+    from tl_scopes.views.canvas.figures import Figure
+
+    frame = rolling.to_frame()
+    figure = Figure(figsize=(8.5, 8), dpi=150, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2.4])
+    n = len(rolling.encoded)
+    above.fill_between(
+        frame["index"], frame.low, frame.high, color=COLOURS[1], alpha=0.25, linewidth=0, label="interval"
+    )
+    above.plot(frame["index"], frame["mean"], color=COLOURS[1], linewidth=1.2, label="predicted mean")
+    above.plot(
+        range(n), rolling.encoded.numbers, color="#333333", linewidth=0.9, marker=".", markersize=3, label="series"
+    )
+    above.legend(frameon=False, fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    above.set_ylabel("number")
+    above.spines[["top", "right"]].set_visible(False)
+    rows = rolling.influence.double().numpy()
+    rows = rows / np.maximum(rows.max(axis=1, keepdims=True), 1e-300)
+    shown = np.where(np.arange(n)[None] < rolling.first + np.arange(len(rolling))[:, None], rows, np.nan)
+    extent = (-0.5, n - 0.5, rolling.first + len(rolling) - 0.5, rolling.first - 0.5)
+    below.imshow(shown, cmap="Blues", vmin=0, vmax=1, aspect="auto", extent=extent, interpolation="nearest")
+    below.set_xlabel("number that influences")
+    below.set_ylabel("number that is forecast")
+    below.set_title(f"{rolling.matrix.method}: influence, each row divided by its highest", fontsize=9)
+    return figure

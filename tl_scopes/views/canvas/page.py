@@ -1,0 +1,170 @@
+"""A view as a page or a notebook output: offline, with one copy of the CircuitsVis bundle.
+
+The bundle is the file inside the installed ``circuitsvis`` package; nothing is ever loaded from elsewhere. Every view
+holds the same picture as static HTML, which the script replaces: where scripts are blocked the colours are the same.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ margin: 1.5em; background: #fff; color: #1a1a1a; }}
+@media (prefers-color-scheme: dark) {{ body {{ background: #14161a; color: #e4e4e4; }} }}
+{style}</style></head>
+<body>
+{body}
+{script}
+</body></html>
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A picture of results, ready for a notebook, a file or a terminal.
+
+    Attributes:
+        title: of the page.
+        body: HTML without scripts' code: static content and the data that the script draws.
+        plain: gives the same as text, for a terminal.
+    """
+
+    title: str
+    body: str = field(repr=False)
+    plain: Callable[[], str] = field(repr=False)
+
+    def html(self) -> str:
+        """A page of its own that works offline."""
+        script = _bundle() if self.drawn else _hover()
+        return document(self.title, self.body, style="style.css", script=script)
+
+    @property
+    def drawn(self) -> bool:
+        """Does CircuitsVis draw a part of it, so that the bundle is needed?"""
+        return "data-component=" in self.body
+
+    def _repr_html_(self) -> str:
+        if not self.drawn:
+            script = _hover()
+        elif _carries_bundle():
+            script = _bundle()
+        else:
+            script = "<script>window.tlScopesDraw && window.tlScopesDraw()</script>"
+        return f"<style>{own_file('style.css')}</style>\n{self.body}\n{script}"
+
+    def save(self, path: str | Path) -> Path:
+        """Write :meth:`html` to a file; returns its path."""
+        path = Path(path)
+        path.write_text(self.html(), encoding="utf-8")
+        return path
+
+    def show(self) -> None:
+        """Display it in a notebook; print its text elsewhere."""
+        shell = _shell()
+        if shell is None or not hasattr(shell, "kernel"):
+            print(self.plain())
+            return
+        from IPython.display import display
+
+        display(self)  # type: ignore[no-untyped-call, unused-ignore]
+
+
+def document(title: str, body: str, *, style: str, script: str) -> str:
+    """A page that works offline; ``style`` is a file of this package, ``script`` whole elements."""
+    return _PAGE.format(title=html.escape(title), style=own_file(style), body=body, script=script)
+
+
+def stack(*views: View) -> View:
+    """Several views below each other, on one page with one bundle."""
+    return View(
+        views[0].title if views else "tl_scopes",
+        "\n".join(view.body for view in views),
+        lambda: "\n\n".join(view.plain() for view in views),
+    )
+
+
+def heading(text: str) -> str:
+    """The title of a view; a paragraph, which no notebook theme enlarges."""
+    return f'<p class="tls-title" role="heading" aria-level="3"><b>{html.escape(text)}</b></p>'
+
+
+def host(component: str, data: dict[str, Any], static: str, *, css: str = "", keep: bool = False) -> str:
+    """The place of one CircuitsVis component: its static picture, and its data for the script.
+
+    ``<`` never stands raw in the data, so that no token can close the script element.
+    """
+    props = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return (
+        f'<div class="tls-host {css}" data-component="{component}"{" data-keep" if keep else ""}>'
+        f'<div class="tls-static">{static}</div><script type="application/json">{props}</script></div>'
+    )
+
+
+@lru_cache
+def own_file(name: str) -> str:
+    """A style sheet or script of this folder, e.g. ``style.css``."""
+    return (files("tl_scopes.views.canvas") / name).read_text(encoding="utf-8")
+
+
+@lru_cache
+def drawing_code() -> str:
+    """CircuitsVis and the code that draws with it; running it twice on a page does no harm."""
+    code = (files("circuitsvis") / "dist" / "cdn" / "iife.js").read_text(encoding="utf-8")
+    code = re.sub(r"^//# sourceMappingURL=.*$", "", code, flags=re.MULTILINE).replace("</script", "<\\/script")
+    wrapped = f"window.CircuitsVis = window.CircuitsVis || (function () {{ {code}\nreturn CircuitsVis; }})();"
+    return f"{wrapped}\n{own_file('draw.js')}\nwindow.tlScopesDraw();\n{own_file('hover.js')}"
+
+
+def _bundle() -> str:
+    """:func:`drawing_code` as a script element."""
+    return f"<script>{drawing_code()}</script>"
+
+
+def _hover() -> str:
+    """What a page without CircuitsVis needs."""
+    return f"<script>{own_file('hover.js')}</script>"
+
+
+# -- notebooks ---------------------------------------------------------------------------------------------
+
+_carrier: tuple[Any, Any, int] | None = None
+"""The shell, cell and execution whose output holds the bundle that the outputs after it share."""
+
+
+def _shell() -> Any:
+    """The running IPython shell, or None."""
+    ipython = sys.modules.get("IPython")
+    return None if ipython is None else ipython.get_ipython()
+
+
+def _carries_bundle() -> bool:
+    """Whether this output must hold the bundle: the first of a kernel session, and again when that cell is rerun.
+
+    Outside a notebook, and in Colab, where every output is a page of its own, each output holds it.
+    """
+    global _carrier
+    shell = _shell()
+    if shell is None or not hasattr(shell, "kernel") or "google.colab" in sys.modules:
+        return True
+    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    cell = (parent or {}).get("metadata", {}).get("cellId")
+    if _carrier is not None and _carrier[0] is shell:
+        rerun = cell is not None and cell == _carrier[1] and shell.execution_count != _carrier[2]
+        if not rerun:
+            return False
+    _carrier = (shell, cell, shell.execution_count)
+    return True

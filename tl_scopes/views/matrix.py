@@ -1,0 +1,131 @@
+"""All targets of a text at once, by CircuitsVis' attention view: hover a target, its sources light up.
+
+CircuitsVis reads its matrix as [destination, source]. The destination is the token whose prediction is explained,
+one to the right of the position that is read; the prediction after the last token stands behind the text.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+from rich.console import Group, RenderableType
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.matrix import AttributionMatrix
+from tl_scopes.views.canvas.colours import Scale, blend, css, ink_attributes, quantised
+from tl_scopes.views.canvas.page import View, heading, host
+from tl_scopes.views.terminal import DARK, LIGHT
+from tl_scopes.views.wording import number, percent, predicted, read_text, title, unit, visible
+
+MAX_TOKENS = 256
+"""Above this many tokens hovering becomes slow in CircuitsVis; the list of sources is shown alone."""
+_SOURCES = 5
+_PREDICTED = 7
+
+
+def matrix(attributions: AttributionMatrix) -> View:
+    """Targets and their sources. Each row is divided by its highest shown score, and the view says so."""
+    rows = [attributions.row(i) for i in range(len(attributions))]
+    name = f"{attributions.method.replace('_', ' ').capitalize()}: sources of {len(rows)} targets"
+    static = (
+        '<p class="tls-small">Strongest sources of each target</p>'
+        f'<div class="tls-targets">{"".join(_sources(row) for row in rows)}</div>'
+    )
+    flagged = " The last target is the model's top prediction." if attributions.top_target_flagged else ""
+    if not rows or len(attributions.tokens) > MAX_TOKENS:
+        content = f'<div class="tls-static">{static}</div>'
+        hint = ""
+        flagged = f" The hover view is drawn for up to {MAX_TOKENS} tokens." + flagged
+    else:
+        content = host("AttentionPatterns", _pattern(attributions, rows), static, css="tls-pattern-host", keep=True)
+        beside = '<div class="tls-right tls-beside" aria-live="polite"></div>' if attributions.top_predictions else ""
+        content = f'<div class="tls-row"><div class="tls-left">{content}</div>{beside}</div>'
+        hint = "Hover a token: what its prediction came from lights up; click to keep it. The map has a row per target."
+    measure = f" ({unit(rows[0])})" if rows else ""
+    scale = f"Colours: each row divided by its highest shown score{measure}; no colour is 0, rows are not comparable."
+    hidden = ", ".join(f"<bdi>{escape(visible(attributions.str_tokens[p]))}</bdi>" for p in sorted(attributions.hidden))
+    parts = [
+        heading(name),
+        f'<p class="tls-small"><span class="tls-hint">{hint}</span>{flagged} {escape(scale)}</p>',
+        f'<p class="tls-small">Left out as sources: {hidden}</p>' if hidden else "",
+        *(f'<p class="tls-note">{escape(note)}</p>' for note in attributions.notes),
+        content,
+    ]
+    return View(name, f'<div class="tls">{"".join(parts)}</div>', lambda: _plain(name, rows))
+
+
+def _target(row: Attribution) -> str:
+    """The token whose prediction a row explains."""
+    if row.pos + 1 < len(row):
+        return visible(row.str_tokens[row.pos + 1])
+    return visible(row.target_str) if row.target_str is not None else " next token"
+
+
+def _pattern(attributions: AttributionMatrix, rows: list[Attribution]) -> dict[str, object]:
+    """Tokens and the [destination, source] matrix that CircuitsVis draws."""
+    texts = [visible(text) for text in attributions.str_tokens]
+    ends = [row for row in rows if row.pos + 1 == len(row)]
+    html = [f"<bdi>{escape(text)}</bdi>" for text in texts]
+    html += [f'<b class="tls-target">→<bdi>{escape(_target(row))}</bdi></b>' for row in ends]
+    size = len(html)
+    values = [[0.0] * size for _ in range(size)]
+    for row in rows:
+        scale = Scale.of((float(row.scores[p]) for p in row.shown), "linear")
+        for p in row.shown:
+            values[row.pos + 1][p] = quantised(scale.share(float(row.scores[p])))
+    beside = {str(row.pos + 1): _beside(row) for row in rows} if attributions.top_predictions else {}
+    return {"html": html, "attention": [values], "focus": rows[-1].pos + 1, "beside": beside}
+
+
+def _beside(row: Attribution) -> dict[str, object]:
+    """What the model predicted where this target stands: shown while the target is hovered."""
+    words = [[text, percent(p), round(100 * p, 1), explained] for text, p, explained in predicted(row, _PREDICTED)]
+    return {"title": f"Predicted after {read_text(row)!r} (position {row.pos})", "words": words}
+
+
+def _sources(row: Attribution) -> str:
+    """One target with its strongest sources, coloured by their share of the highest."""
+    top = [t for t in row.top(_SOURCES) if t.score > 0]
+    scale = Scale.of((t.score for t in top), "linear")
+    cells = []
+    for source in top:
+        colour = blend(quantised(scale.share(source.score)))
+        tip = f"{number(source.score)} · position {source.pos}"
+        text = f"<bdi {ink_attributes(colour)}>{escape(visible(source.str_token))}</bdi>"
+        cells.append(f'<span style="background-color:{css(colour)}" title="{tip}">{text}</span>')
+    arrow = "→" if row.pos + 1 == len(row) else ""
+    sources = f'<span class="tls-ink">{" ".join(cells)}</span>' if cells else "<span>–</span>"
+    return f"<b>{arrow}<bdi>{escape(_target(row))}</bdi></b>{sources}"
+
+
+def _plain(name: str, rows: list[Attribution]) -> str:
+    lines = [
+        f"{_target(row)!r} ← " + ", ".join(f"{visible(t.str_token)!r} {number(t.score)}" for t in row.top(_SOURCES))
+        for row in rows
+    ]
+    return "\n".join([name, *lines])
+
+
+def matrix_view(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
+    """One line per explained position: the predicted token and its strongest sources."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("pos", "target", f"strongest {k} sources, share of the row's highest"):
+        table.add_column(name, no_wrap=name != "target")
+    for i in range(len(matrix)):
+        row = matrix.row(i)
+        top = row.top(k)
+        highest = max((t.score for t in top), default=0.0) or 1.0
+        sources = Text()
+        for token in top:
+            share = token.score / highest
+            r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(LIGHT, DARK, strict=True))
+            ink = "#ffffff" if share > 0.45 else "#000000"
+            sources.append(f"{visible(token.str_token)} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
+            sources.append(f" {share:.2f}   ", "dim")
+        target = "" if row.target_str is None else visible(row.target_str)
+        flag = " (top prediction)" if matrix.top_target_flagged and row.pos == len(row) - 1 else ""
+        table.add_row(f"{row.pos}", Text(target, "bold red") + Text(flag, "dim"), sources)
+    return Group(Text(title(matrix.row(-1)).split(":")[0] + ", each row on its own scale", "bold"), table)
