@@ -28,9 +28,10 @@ import tl_scopes as tls
 from tl_scopes.demo import DEMO_PATH
 from tl_scopes.demo.corpora import CORPORA, examples
 from tl_scopes.directions.logits import Semantic
+from tl_scopes.kernel.batching import repeated
 from tl_scopes.kernel.calls import encode
-from tl_scopes.kernel.interventions import along, repeated, run_changed
-from tl_scopes.kernel.options import DEFAULT_BATCH
+from tl_scopes.kernel.interventions import along, run_changed
+from tl_scopes.kernel.options import DEFAULT_BATCH, RunOptions
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.numerics.quadrature import NEAR_ZERO, carried_rule, gauss_legendre
@@ -48,10 +49,9 @@ def scores(model: LensModel, prompt: EncodedPrompt, target: int, rule: Rule, bat
         run = run_changed(
             model,
             *repeated(prompt, len(part)),
-            change=along(part, torch.zeros_like),
-            explanandum=Semantic((target,)),
+            changes=[("hook_embed", along(part, torch.zeros_like))],
+            direction=Semantic((target,)),
             indices=[0] * len(part),
-            call="ig_cost",
         )
         assert run.gradient is not None
         w = torch.tensor(weights[first : first + batch_size], dtype=torch.float64)
@@ -115,7 +115,7 @@ def main() -> int:
     memory = []
     reference_rule = gauss_legendre(args.reference, NEAR_ZERO, 1.0)
     for example in tqdm(chosen, desc="ig_cost", disable=None):
-        (prompt,) = encode(model, example.prompt, -1, None, "ig_cost")[1]
+        (prompt,) = encode(model, example.prompt, RunOptions())[1]
         tokens, target = prompt.tokens, int(model.to_tokens(example.answer, prepend_bos=False)[0, 0])
         reference = scores(model, prompt, target, reference_rule, 100)
         unit = statistics.median(seconds(lambda t=tokens, i=target: lean(hf, t, i))[1] for _ in range(9))

@@ -56,9 +56,7 @@ def one(length: int, checkpoint: bool, limit: float, threads: int) -> None:
     torch.set_num_threads(threads)
     bridge = as_bridge(gpt2_small(n_ctx=N_CTX))
     tokens = torch.randint(50257, (length,), generator=torch.Generator().manual_seed(1))
-    memory = Memory(
-        bridge, source="hook_embed", target="unembed.hook_in", checkpoint=checkpoint, budget=1, call="long_context"
-    )
+    memory = Memory(bridge, checkpoint=checkpoint, budget=1)
     with differentiable(bridge):
         estimate = memory.peak(Run(1, length, 1, 1, checkpoint))
     seconds = {"forward": 0.0, "backward": 0.0}

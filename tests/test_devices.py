@@ -197,9 +197,7 @@ def test_memory_on_cuda_is_counted_and_estimated(kind: str) -> None:
     free = available_memory(model)
     assert 0 < free <= torch.cuda.mem_get_info()[1]
     tokens = families.prompt_tokens(120)
-    memory = Memory(
-        model, source="hook_embed", target="unembed.hook_in", checkpoint=None, budget=1, call="test"
-    )  # fmt: skip
+    memory = Memory(model, budget=1)
     with differentiable(model):
         estimate = memory.peak(Run(1, 120, 1))
     before = torch.cuda.memory_allocated()

@@ -79,10 +79,10 @@ MUTATIONS: dict[str, Mutation] = {
         traps.test_trap_02_logits_exist_at_the_explained_positions_only,
         "model.forward:forward_pass",
         (
-            ("logits=logits[0].detach()", "logits=logits[taps.rows, taps.columns].detach()"),
-            ('slope=_read_out_slope(taps.picked["raw_logits"], logits)', "slope=None"),
+            ("logits=logits[0].detach()", "logits=logits[recorder.rows, recorder.columns].detach()"),
+            ('slope=_read_out_slope(recorder.picked["raw_logits"], logits)', "slope=None"),
         ),
-        further=(("model.forward:_Taps.read_out", (("return y[None]\n", "return activation\n"),)),),
+        further=(("model.forward:_Recorder.read_out", (("return y[None]\n", "return activation\n"),)),),
     ),
     "03 parameters not frozen": Mutation(
         traps.test_trap_03_parameters_are_frozen_during_the_pass_and_only_then,
@@ -162,21 +162,21 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "05 chosen target not said": Mutation(
         traps.test_trap_05_no_target_is_the_top_prediction_and_the_result_says_so,
-        "directions.base:chosen_target",
+        "directions.base:target_note",
         (('("No target was given: the model\'s own top prediction is explained.",)', "()"),),
     ),
     "05 id 0 taken for None": Mutation(
         traps.test_trap_05_token_id_0_is_a_target_like_any_other,
         "directions.base:chosen_target",
-        (("if target is not None:", "if target:"),),
+        (("if target is None else target", "if not target else target"),),
     ),
     "06 BOS dropped from the scores": Mutation(
         traps.test_trap_06_bos_keeps_its_score_and_views_may_leave_it_out,
-        "kernel.explain:_explain_batch",
+        "kernel.explain:_Explanation.of",
         (
             (
-                "scored = row.score(norms[n][i])",
-                "scored = row.score(norms[n][i].index_fill(1, torch.tensor(list(prompt.special)), 0))",
+                "scored = row.score(norms)",
+                "scored = row.score(norms.index_fill(1, torch.tensor(list(prompt.special)), 0))",
             ),
         ),
     ),
@@ -199,11 +199,11 @@ MUTATIONS: dict[str, Mutation] = {
     "07 padding attended to": Mutation(
         # right-padded, a causal model needs no mask; left-padded without one it is wrong
         traps.test_trap_07_prompts_of_unequal_length_score_as_they_do_alone,
-        "kernel.explain:_explain_batch",
+        "kernel.explain:_Explanation.of",
         (
             (
-                "tokens = _prompts.pad_right(batch)",
-                "tokens = _prompts.pad_right(batch)\n"
+                "tokens = pad_right(batch)",
+                "tokens = pad_right(batch)\n"
                 "    lengths = [len(p.tokens) for p in batch]\n"
                 "    tokens = torch.stack([t.roll(tokens.shape[1] - n) for t, n in zip(tokens, lengths)])",
             ),
@@ -213,18 +213,21 @@ MUTATIONS: dict[str, Mutation] = {
             ),
         ),
         further=(
-            ("kernel.explain:_pull_rows", (("x[:, n, : len(prompt.tokens)]", "x[:, n, -len(prompt.tokens) :]"),)),
+            (
+                "kernel.explain:_Explanation._pull",
+                (("x[:, n, : len(prompt.tokens)]", "x[:, n, -len(prompt.tokens) :]"),),
+            ),
         ),
     ),
     "07 scores on padding": Mutation(
         traps.test_trap_07_prompts_of_unequal_length_score_as_they_do_alone,
-        "kernel.explain:_pull_rows",
+        "kernel.explain:_Explanation._pull",
         (("x[:, n, : len(prompt.tokens)]", "x[:, n]"),),
         also=(ValueError, RuntimeError),
     ),
     "07 last column read": Mutation(
         traps.test_trap_07_lists_of_strings_are_padded_as_lists_of_tokens,
-        "kernel.explain:_explain_batch",
+        "kernel.explain:_Explanation.of",
         (("torch.tensor([p.pos for p in batch])", "torch.tensor([tokens.shape[1] - 1 for p in batch])"),),
         also=ValueError,
     ),
@@ -235,7 +238,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "07 another prompt's target": Mutation(
         traps.test_trap_07_prompts_of_unequal_length_score_as_they_do_alone,
-        "kernel.explain:_pull_rows",
+        "kernel.explain:_Explanation._pull",
         (("for rows in chosen], dim=1)", "for rows in chosen[::-1]], dim=1)"),),
     ),
     "08 computed in the model's dtype": Mutation(
@@ -251,7 +254,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "08 softmax in half precision": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
-        "kernel.explain:_explain_batch",
+        "kernel.explain:_Explanation.of",
         (("run.logits.to(dtype).log_softmax(-1)", "run.logits.log_softmax(-1)"),),
     ),
     "08 fisher in half precision": Mutation(
@@ -287,7 +290,7 @@ MUTATIONS: dict[str, Mutation] = {
     "09 probabilities of raw logits": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
         "model.forward:forward_pass",
-        (("logits=logits[0].detach()", 'logits=taps.picked["raw_logits"][0].detach()'),),
+        (("logits=logits[0].detach()", 'logits=recorder.picked["raw_logits"][0].detach()'),),
     ),
     "09 inexact temperature not said": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,

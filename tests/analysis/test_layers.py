@@ -203,7 +203,7 @@ def explained(model: Any, tokens: Tensor, v: Tensor, scale: tuple[int, int, int,
 
     hooks = [] if scale is None else [(f"blocks.{scale[0]}.attn.hook_z", change)]
     with torch.no_grad(), attached(model.hook_dict, hooks):
-        run = forward_pass(model, tokens[None], torch.tensor([POS]), source="hook_embed", call="test")
+        run = forward_pass(model, tokens[None], torch.tensor([POS]))
     return float(v @ run.y[0])
 
 

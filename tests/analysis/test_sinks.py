@@ -19,7 +19,7 @@ from torch import Tensor
 import tl_scopes as tls
 import tl_scopes.views.terminal  # rich draws a random number when it is first imported
 from tl_scopes.analysis.attention import attention_ratio, mass_on, received_attention
-from tl_scopes.kernel.massive_activations import outlying
+from tl_scopes.kernel.massive_activations import outliers
 
 PROMPT = "German: der Hund sieht die Katze. English: the"
 TARGET = families.VOCAB[" house"]
@@ -88,9 +88,9 @@ def test_mass_leaves_out_queries_that_are_sinks_themselves() -> None:
 
 def test_outlying_is_a_multiple_of_the_median_in_any_row() -> None:
     table = torch.tensor([[9.0, 1, 1, 1, 1, 2], [9.0, 2, 2, 12, 2, 2]])
-    assert outlying(table, [1, 2, 3, 4, 5]) == {3: 6.0}
-    assert outlying(table, [1, 2, 3, 4, 5], multiple=7.0) == {}
-    assert outlying(table, [1, 2, 3]) == {}, "three positions have no median to speak of"
+    assert outliers(table, [1, 2, 3, 4, 5]) == {3: 6.0}
+    assert outliers(table, [1, 2, 3, 4, 5], multiple=7.0) == {}
+    assert outliers(table, [1, 2, 3]) == {}, "three positions have no median to speak of"
 
 
 # -- planted -----------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from samples import HOSTILE, attribution
 import tl_scopes as tls
 from tl_scopes.app import workbench
 from tl_scopes.app.guard import HEADERS, MOST_BYTES
-from tl_scopes.app.menu import MENU
+from tl_scopes.app.menu import menu
 from tl_scopes.app.server import create_app
 from tl_scopes.app.workbench import Question, Workbench
 from tl_scopes.cli import app as cli_app
@@ -55,13 +55,13 @@ OPTIONS = {"target": " dog", "foil": " cat", "rank": 2, "moment": "variance"}
 
 def test_the_menu_holds_every_scope_and_baseline() -> None:
     ours = {name for name in tls.__all__ if name.endswith("_scope")} - {"jacobian_scope", "forecast_scope"}
-    assert ours <= set(MENU), "a scope without an entry"
-    assert set(MENU) <= set(tls.__all__)
+    assert ours <= set(menu()), "a scope without an entry"
+    assert set(menu()) <= set(tls.__all__)
 
 
-@pytest.mark.parametrize("name", [n for n in MENU if n not in ("integrated_gradients", "smoothgrad")])
+@pytest.mark.parametrize("name", [n for n in menu() if n not in ("integrated_gradients", "smoothgrad")])
 def test_every_entry_gives_the_scores_of_its_function(name, client, demo_model) -> None:
-    entry = MENU[name]
+    entry = menu()[name]
     chosen = {option: OPTIONS[option] for option in entry.options}
     prompt = "29,61,40,73,55,29,61," if name == "moment_scope" else PROMPT
     data = explained(client, method=name, prompt=prompt, pos=-2, **chosen)
@@ -107,9 +107,8 @@ def test_how_a_result_is_shown_computes_nothing_anew(demo_model) -> None:
 
 def test_the_same_question_is_answered_once(demo_model, monkeypatch) -> None:
     bench, asked = Workbench({"demo": demo_model}), []
-    entry = MENU["semantic_scope"]
-    original = entry.call
-    monkeypatch.setitem(entry.__dict__, "call", lambda *a, **k: (asked.append(1), original(*a, **k))[1])
+    original = tls.scopes
+    monkeypatch.setattr(tls, "scopes", lambda *a, **k: (asked.append(1), original(*a, **k))[1])
     first, second = (bench.explain(Question.of(question())) for _ in range(2))
     assert first == second
     assert len(asked) == 1
@@ -118,8 +117,7 @@ def test_the_same_question_is_answered_once(demo_model, monkeypatch) -> None:
 
 def test_computations_run_one_at_a_time(demo_model, monkeypatch) -> None:
     bench, running, most = Workbench({"demo": demo_model}), [], []
-    entry, let_go = MENU["semantic_scope"], threading.Event()
-    original = entry.call
+    let_go, original = threading.Event(), tls.scopes
 
     def slow(*args: Any, **options: Any) -> Any:
         running.append(1)
@@ -128,7 +126,7 @@ def test_computations_run_one_at_a_time(demo_model, monkeypatch) -> None:
         running.pop()
         return original(*args, **options)
 
-    monkeypatch.setitem(entry.__dict__, "call", slow)
+    monkeypatch.setattr(tls, "scopes", slow)
     threads = [threading.Thread(target=bench.explain, args=(Question.of(question(pos=-i)),)) for i in (1, 2, 3)]
     for thread in threads:
         thread.start()
@@ -175,7 +173,7 @@ def test_layers_and_heads_are_the_packages(what, own, client, demo_model) -> Non
 def test_examples_are_the_demos(client) -> None:
     options = client.get("/api/options").json()
     assert [e["prompt"] for e in options["examples"]] == [d.prompt for d in DEMO_PROMPTS.values()]
-    assert [m["name"] for m in options["methods"]] == list(MENU)
+    assert [m["name"] for m in options["methods"]] == list(menu())
 
 
 def test_clicks_lead_to_the_tokens_that_are_shown(client, demo_model) -> None:

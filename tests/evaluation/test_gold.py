@@ -93,16 +93,16 @@ def test_mistakes_are_refused(demo_model, options, message) -> None:
 
 
 def test_the_plot_shows_every_corpus_and_method(demo_model) -> None:
-    from tl_scopes.evaluation.gold import METHODS  # more methods than the palette has colours
+    from tl_scopes.evaluation.gold import known_methods  # more methods than the palette has colours
 
-    result = gold_alignment(demo_model, METHODS, corpora=["translation", "bias"], n=4)
+    result = gold_alignment(demo_model, known_methods(), corpora=["translation", "bias"], n=4)
     frame, panels = result.to_frame(), result.plot().axes
     assert [panel.get_title().split("\n")[0] for panel in panels] == ["translation", "bias", "all"]
     for panel, corpus in zip(panels, ["translation", "bias", "all"], strict=True):
         dots = next(line for line in panel.lines if line.get_marker() == "o")
         rows = frame[frame.corpus == corpus]
         assert dots.get_xdata() == pytest.approx(rows.top1.to_numpy())
-        assert list(dots.get_ydata()) == [list(METHODS).index(method) for method in rows.method]
+        assert list(dots.get_ydata()) == [list(known_methods()).index(method) for method in rows.method]
 
 
 def test_the_table_prints_what_the_frame_holds(demo_model) -> None:
@@ -113,10 +113,10 @@ def test_the_table_prints_what_the_frame_holds(demo_model) -> None:
 
 
 def test_every_baseline_is_a_row_and_scopes_keep_their_numbers(demo_model) -> None:
-    from tl_scopes.evaluation.gold import METHODS
+    from tl_scopes.evaluation.gold import known_methods
 
-    result = gold_alignment(demo_model, METHODS, corpora=["instruction"], n=6)
-    assert list(dict.fromkeys(r.method for r in result.records)) == list(METHODS)
+    result = gold_alignment(demo_model, known_methods(), corpora=["instruction"], n=6)
+    assert list(dict.fromkeys(r.method for r in result.records)) == list(known_methods())
     alone = gold_alignment(demo_model, ["fisher"], corpora=["instruction"], n=6)
     assert [r for r in result.records if r.method == "fisher"] == list(alone.records)
     by_call = gold_alignment(

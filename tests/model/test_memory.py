@@ -21,7 +21,7 @@ import tl_scopes as tls
 from tl_scopes.kernel import explain as kernel
 from tl_scopes.kernel import interventions
 from tl_scopes.model import memory
-from tl_scopes.model.forward import forward_pass
+from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.memory import Memory, Run, _BytesAlive, coarse_bound
 
@@ -94,9 +94,7 @@ def test_checkpointing_keeps_the_blocks_inputs_only(kind: str) -> None:
 def test_no_attention_map_outlives_its_checkpointed_block(kind: str) -> None:
     lens, n = families.build("gpt2", kind).model, 100
     with differentiable(lens), _BytesAlive() as watch:
-        run = forward_pass(
-            lens, families.prompt_tokens(n)[None], torch.tensor([n - 1]), source="hook_embed", checkpoint=True, call="t"
-        )
+        run = forward_pass(lens, families.prompt_tokens(n)[None], torch.tensor([n - 1]), checkpoint=True)
     assert run.hidden.requires_grad
     assert watch.alive < lens.cfg.n_heads * n * n * 8, "less than one map [head, query, key]"
 
@@ -155,8 +153,7 @@ def test_a_checkpointed_graph_that_is_never_used_is_freed(kind: str) -> None:
 
 
 def planner(lens: Any, checkpoint: bool | None = None, budget: int | None = 1, **options: Any) -> Memory:
-    recording = dict(source="hook_embed", target="unembed.hook_in") | options
-    return Memory(lens, checkpoint=checkpoint, budget=budget, call="test", **recording)
+    return Memory(lens, Recording(**options), checkpoint=checkpoint, budget=budget)
 
 
 @pytest.mark.families("gpt2", slow=("llama",))
@@ -167,7 +164,7 @@ def test_the_peak_of_short_runs_foretells_that_of_a_long_one(pair: Pair, checkpo
     for rows in (1, 8):
         run = Run(1, 120, 1, rows, checkpoint)
         with differentiable(lens):
-            measured = max(memory._alive(lens, 120, plan.recording, rows, checkpoint, "test"))
+            measured = max(memory._alive(lens, 120, plan.recording, rows, checkpoint))
             assert measured / WITHIN <= plan.peak(run) <= measured * WITHIN
         assert coarse_bound(lens, run) >= measured
 
@@ -281,7 +278,7 @@ def test_gradients_on_changed_inputs_take_smaller_batches_then_checkpoint_then_r
         return tls.integrated_gradients(lens, tokens, target=TARGET, n_steps=8, at=at).scores
 
     with differentiable(lens):
-        plan = Memory(lens, source=at, target="unembed.hook_in", checkpoint=None, budget=1, call="test")
+        plan = Memory(lens, source=at, target="unembed.hook_in", checkpoint=None, budget=1)
         two, one, least = (plan.peak(run) for run in (Run(2, 60, 2), Run(1, 60, 1), Run(1, 60, 1, 1, True)))
     expected = integrated()
     noted: list[tuple[int, bool]] = []

@@ -81,7 +81,7 @@ def test_scopes_keep_less_and_say_the_same(kind: str, monkeypatch: pytest.Monkey
 
     def kept() -> int:
         with differentiable(model), _BytesAlive() as watch:
-            run = capture.forward_pass(model, TOKENS[None], torch.tensor([-1]), source="hook_embed", call="test")
+            run = capture.forward_pass(model, TOKENS[None], torch.tensor([-1]))
             assert run.y.requires_grad
             return watch.alive
 

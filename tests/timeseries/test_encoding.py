@@ -76,13 +76,13 @@ def test_what_cannot_be_written_is_refused(call: Any, match: str) -> None:
 
 def test_each_number_of_the_demo_model_is_one_token(demo_model: Any) -> None:
     encoded = ts.encode(ts.lorenz(30))
-    prompt = encode_prompts(demo_model, encoded.text, pos=-1, prepend_bos=None, call="test")[0]
-    places = token_places(prompt, encoded.text, "test")
+    prompt = encode_prompts(demo_model, encoded.text, pos=-1, prepend_bos=None)[0]
+    places = token_places(prompt, encoded.text)
     assert places.one_token_each
     assert [prompt.str_tokens[p[0]] for p in places.numbers] == [str(n) for n in encoded.numbers]
     assert {prompt.str_tokens[p] for p in places.delimiters} == {","}
     assert set(places.rest) == set(prompt.special)
-    ids = number_ids(demo_model, "test")
+    ids = number_ids(demo_model)
     assert ids is not None
     assert [demo_model.tokenizer.decode([i]) for i in ids] == [str(n) for n in NUMBERS]
 
@@ -92,10 +92,10 @@ def test_places_are_the_same_without_character_offsets(kind: str) -> None:
 
     model = families.build("gpt2", kind).model
     encoded = ts.encode([1.0, 5.0, 2.0])
-    prompt = encode_prompts(model, encoded.text, pos=-1, prepend_bos=None, call="test")[0]
+    prompt = encode_prompts(model, encoded.text, pos=-1, prepend_bos=None)[0]
     assert prompt.offsets is not None
-    by_offsets = token_places(prompt, encoded.text, "test")
-    by_text = token_places(replace(prompt, offsets=None, text=None), encoded.text, "test")
+    by_offsets = token_places(prompt, encoded.text)
+    by_text = token_places(replace(prompt, offsets=None, text=None), encoded.text)
     assert (by_text.numbers, by_text.delimiters, by_text.rest) == (
         by_offsets.numbers,
         by_offsets.delimiters,
@@ -106,14 +106,14 @@ def test_places_are_the_same_without_character_offsets(kind: str) -> None:
 def test_digits_are_grouped_into_their_number(kind: str) -> None:
     model = digit_model(kind)
     encoded = ts.encode([1.0, 5.0, 2.0])
-    prompt = encode_prompts(model, encoded.text, pos=-1, prepend_bos=None, call="test")[0]
-    places = token_places(prompt, encoded.text, "test")
+    prompt = encode_prompts(model, encoded.text, pos=-1, prepend_bos=None)[0]
+    places = token_places(prompt, encoded.text)
     assert places.numbers == ((1, 2), (4, 5), (7, 8))
     assert places.delimiters == (3, 6, 9)
     assert places.rest == (0,)
     assert not places.one_token_each
-    assert number_ids(model, "test") is None
-    assert [model.tokenizer.decode(list(pair)) for pair in digit_ids(model, "test")] == [str(n) for n in NUMBERS]
+    assert number_ids(model) is None
+    assert [model.tokenizer.decode(list(pair)) for pair in digit_ids(model)] == [str(n) for n in NUMBERS]
     scores = torch.arange(10.0, dtype=torch.float64)
     expected = torch.tensor([5.0**0.5, 41.0**0.5, 113.0**0.5], dtype=torch.float64)
     assert torch.allclose(by_number(scores, places.numbers), expected)

@@ -29,7 +29,7 @@ METHODS = ("temperature", "semantic", "fisher", "moment_mean", "moment_variance"
 
 
 def numbers_and_ids(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.tensor(NUMBERS, dtype=torch.float64), torch.tensor(number_ids(model, "test"))
+    return torch.tensor(NUMBERS, dtype=torch.float64), torch.tensor(number_ids(model))
 
 
 @pytest.mark.families("gpt2", "gemma2")

@@ -18,15 +18,19 @@ import numpy as np
 import torch
 from einops import einsum, reduce
 from torch import Tensor
+from typing_extensions import Unpack
 
 from tl_scopes.directions.logits import Semantic
-from tl_scopes.kernel.calls import encode, one_or_many
-from tl_scopes.kernel.interventions import along, repeated, rows_per_forward, run_changed
-from tl_scopes.model import prompts as _prompts
+from tl_scopes.kernel.batching import repeated, rows_per_forward
+from tl_scopes.kernel.calls import encode, prompt_call
+from tl_scopes.kernel.interventions import along, run_changed
+from tl_scopes.kernel.options import BatchKeywords, run_options
+from tl_scopes.kernel.read_out import target_string
 from tl_scopes.model.hooks import require_hook
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target, encode_targets
 from tl_scopes.model.state import model_state
+from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import wide
 from tl_scopes.results.ig_path import IGPath
@@ -34,7 +38,7 @@ from tl_scopes.results.ig_path import IGPath
 DEFAULT_ALPHAS = tuple(i / 50 for i in range(51))
 
 
-@one_or_many
+@prompt_call
 def ig_path(
     model: LensModel,
     prompt: Prompt,
@@ -43,9 +47,7 @@ def ig_path(
     alphas: Iterable[float] = DEFAULT_ALPHAS,
     scale_positions: bool = False,
     sink_tokens: int = 1,
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    batch_size: int | None = None,
+    **options: Unpack[BatchKeywords],
 ) -> list[IGPath]:
     """Each token's gradient norm on the straight path from the zero embedding to the prompt.
 
@@ -54,13 +56,12 @@ def ig_path(
     distribution, gradients are large and pile up on the first positions.
 
     Args:
-        model, prompt, pos, prepend_bos: as in :func:`semantic_scope`.
+        model, prompt, options: as in :func:`semantic_scope`; ``batch_size`` counts points of the path.
         target: the explained token as text or id; None is the top prediction of the unchanged prompt.
         alphas: increasing numbers; the default is 0, 0.02 … 1.
         scale_positions: scale additive position embeddings too (``hook_pos_embed``); without it they stay at full
             size along the path. Rotary models have none.
         sink_tokens: how many first positions ``sink_share`` counts.
-        batch_size: path points per forward.
 
     Returns:
         One :class:`IGPath` for one prompt, a list for a list.
@@ -76,21 +77,17 @@ def ig_path(
 
     Reference: paper section A.6, figures 14 and 15.
     """
-    call = "ig_path"
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
+    chosen = run_options(**options)
+    model, prompts = encode(model, prompt, chosen)
     grid = [float(a) for a in alphas]
     if not grid or not np.isfinite(grid).all() or any(b <= a for a, b in pairwise(grid)):
-        raise ValueError(f"{call}(alphas=...): expected increasing finite numbers, got {grid[:8]}")
-    if isinstance(sink_tokens, bool) or not isinstance(sink_tokens, int) or sink_tokens < 1:
-        raise ValueError(f"{call}(sink_tokens={sink_tokens!r}): expected a positive integer")
-    size = rows_per_forward(model, prompts, batch_size, call)
+        raise ValueError(f"(alphas=...): expected increasing finite numbers, got {grid[:8]}")
+    integer("sink_tokens", sink_tokens, least=1)
+    size = rows_per_forward(model, prompts, chosen.batch_size)
     if scale_positions:
-        require_hook(model, model.hook_dict, "hook_pos_embed", call, "scale_positions")
-    targets = encode_targets(model, target, len(prompts), call=call)
-    return [
-        _path(model, p, t, grid, scale_positions, sink_tokens, size, call)
-        for p, t in zip(prompts, targets, strict=True)
-    ]
+        require_hook(model, model.hook_dict, "hook_pos_embed", "scale_positions")
+    targets = encode_targets(model, target, len(prompts))
+    return [_path(model, p, t, grid, scale_positions, sink_tokens, size) for p, t in zip(prompts, targets, strict=True)]
 
 
 def _path(
@@ -101,7 +98,6 @@ def _path(
     scale_positions: bool,
     sink_tokens: int,
     batch_size: int,
-    call: str,
 ) -> IGPath:
     """The path of one prompt."""
     positions: list[Tensor] = []
@@ -110,11 +106,9 @@ def _path(
         positions.append(p.detach())
         return p
 
-    plain = run_changed(
-        model, *repeated(prompt, 1), more_changes=[("hook_pos_embed", watch)] if scale_positions else (), call=call
-    )
+    plain = run_changed(model, *repeated(prompt, 1), changes=[("hook_pos_embed", watch)] if scale_positions else ())
     chosen = int(plain.logits[0].argmax()) if target is None else target
-    direction = plain.x[0] + positions[0][0] if scale_positions else plain.x[0]
+    end = plain.x[0] + positions[0][0] if scale_positions else plain.x[0]
     norms, slopes, logits, entropy = [], [], [], []
     for first in range(0, len(grid), batch_size):
         part = grid[first : first + batch_size]
@@ -126,16 +120,17 @@ def _path(
         run = run_changed(
             model,
             *repeated(prompt, len(part)),
-            change=along(part, torch.zeros_like),
-            more_changes=[("hook_pos_embed", scale)] if scale_positions else (),
-            explanandum=Semantic((chosen,)),
+            changes=[
+                ("hook_embed", along(part, torch.zeros_like)),
+                *([("hook_pos_embed", scale)] if scale_positions else ()),
+            ],
+            direction=Semantic((chosen,)),
             indices=[0] * len(part),
-            call=call,
         )
         assert run.gradient is not None
         gradient = wide(run.gradient)
         norms.append(row_norms(gradient).cpu())
-        slopes.append(einsum(wide(direction), gradient, "pos d_model, a pos d_model -> a").cpu())
+        slopes.append(einsum(wide(end), gradient, "pos d_model, a pos d_model -> a").cpu())
         logits.append(wide(run.logits[:, chosen]).cpu())
         entropy.append(-reduce(run.log_probs.exp() * run.log_probs, "a d_vocab -> a", "sum").cpu().double())
     map_ = torch.cat(norms)
@@ -155,7 +150,7 @@ def _path(
         str_tokens=prompt.str_tokens,
         pos=prompt.pos,
         target=chosen,
-        target_str=_prompts.token_strings(model, torch.tensor([chosen]))[0],
+        target_str=str(target_string(model, chosen)),
         scale_positions=scale_positions,
         sink_tokens=sink_tokens,
         provenance=model_state(model).provenance(),

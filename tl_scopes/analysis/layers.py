@@ -22,21 +22,23 @@ Example::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import Unpack
 
-from tl_scopes.directions.by_name import Keywords, Method, named_explananda
-from tl_scopes.kernel.calls import encode, one_or_many
+from tl_scopes.directions.base import Direction
+from tl_scopes.directions.by_name import SCOPES, named_directions
+from tl_scopes.kernel.calls import encode, prompt_call
 from tl_scopes.kernel.explain import explain_inside
-from tl_scopes.kernel.options import Tap, capture_options
-from tl_scopes.model.hooks import Y_HOOK, NamesFilter
+from tl_scopes.kernel.options import GradientProbe, NamedRunKeywords, RunOptions, run_options, split_keywords
+from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.lens import LensModel, block_hooks, residual_hooks
-from tl_scopes.model.prompts import Prompt, Target
+from tl_scopes.model.prompts import EncodedPrompt, Prompt
+from tl_scopes.numerics.arguments import choice
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import wide
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
@@ -57,32 +59,15 @@ def _inner(gradient: Float[Tensor, "rows *place d"], activation: Float[Tensor, "
     return einsum(wide(gradient), wide(activation), "rows ... d, ... d -> rows ...")
 
 
-@one_or_many
+@prompt_call
 def layer_influence(
     model: LensModel,
     prompt: Prompt,
     *,
-    method: Method = "semantic",
+    method: str = "semantic",
     relative: bool = False,
-    target: Target = None,
-    foil: Target = None,
-    rank: int | None = None,
-    tol: float | None = None,
-    n_samples: int | None = None,
-    seed: int | None = None,
-    moment: Literal["mean", "variance"] | None = None,
-    values: Mapping[int, float] | None = None,
-    direction: Tensor | None = None,
     target_hook: str = Y_HOOK,
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    batch_size: int | None = None,
-    cache: NamesFilter = None,
-    grads_at: str | Sequence[str] = (),
-    keep_gradient: bool = False,
-    checkpoint: bool | None = None,
-    memory_budget: int | None = None,
+    **keywords: Unpack[NamedRunKeywords],
 ) -> list[LayerInfluence]:
     """Influence of each position's residual stream, layer by layer, on what a scope explains.
 
@@ -99,8 +84,8 @@ def layer_influence(
             ``"moment"`` or ``"jacobian"``.
         relative: multiply by ``‖r_{l,t}‖``: the norm of the stream grows with depth, so raw rows are not comparable with
             each other; relative ones are changes per relative change of the stream.
-        target, foil, rank, tol, n_samples, seed, moment, values, direction, target_hook: of the scope that reads them,
-            with its defaults; another scope's keyword is refused. ``target_hook`` goes with ``direction``.
+        target_hook: where ``direction`` lives; goes with ``method="jacobian"``.
+        keywords: of the scope that reads them; another scope's keyword is refused.
         pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient, checkpoint, memory_budget: as in
             :func:`tl_scopes.semantic_scope`; ``at`` is the source of ``.attribution``.
 
@@ -122,29 +107,17 @@ def layer_influence(
 
     Reference: this package; paper eq. 1 with the source moved to every residual stream.
     """
-    call = "layer_influence"
-    keywords = Keywords(target, foil, rank, tol, n_samples, seed, moment, values, direction)
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    (what,) = named_explananda(model, [method], len(prompts), keywords, call)
-    capture = capture_options(
-        at=at,
-        batch_size=batch_size,
-        cache=cache,
-        grads_at=grads_at,
-        keep_gradient=keep_gradient,
-        target_hook=_target_hook(target_hook, method, call),
-        checkpoint=checkpoint,
-        memory_budget=memory_budget,
-        call=call,
-    )
+    model, prompts, direction, options = _asked(model, prompt, method, target_hook, keywords)
     hooks = residual_hooks(model)
-    taps = [Tap(name, _norm) for name in hooks] + [Tap(name, _size, joined="first") for name in hooks]
-    taps += [Tap(Y_HOOK, _norm)] if target_hook == Y_HOOK else []
+    probes = [GradientProbe(name, _norm) for name in hooks] + [
+        GradientProbe(name, _size, joined="first") for name in hooks
+    ]
+    probes += [GradientProbe(Y_HOOK, _norm)] if target_hook == Y_HOOK else []
     results = []
-    for ((attribution, measured),) in explain_inside(model, prompts, [what], taps, capture, call):
+    for ((attribution, measured),) in explain_inside(model, prompts, [direction], probes, options):
         scores, sizes = (torch.stack(m) for m in (measured[: len(hooks)], measured[len(hooks) : 2 * len(hooks)]))
         # the square of a stream's norm where scores are sums of squares themselves
-        factor = sizes.square() if attribution.method == "total_information" else sizes
+        factor = sizes.square() if SCOPES[method].additive else sizes
         results.append(
             LayerInfluence(
                 scores=scores * factor if relative else scores,
@@ -158,32 +131,15 @@ def layer_influence(
     return results
 
 
-@one_or_many
+@prompt_call
 def head_influence(
     model: LensModel,
     prompt: Prompt,
     *,
-    method: Method = "semantic",
+    method: str = "semantic",
     kind: Literal["signed", "sensitivity"] = "signed",
-    target: Target = None,
-    foil: Target = None,
-    rank: int | None = None,
-    tol: float | None = None,
-    n_samples: int | None = None,
-    seed: int | None = None,
-    moment: Literal["mean", "variance"] | None = None,
-    values: Mapping[int, float] | None = None,
-    direction: Tensor | None = None,
     target_hook: str = Y_HOOK,
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    batch_size: int | None = None,
-    cache: NamesFilter = None,
-    grads_at: str | Sequence[str] = (),
-    keep_gradient: bool = False,
-    checkpoint: bool | None = None,
-    memory_budget: int | None = None,
+    **keywords: Unpack[NamedRunKeywords],
 ) -> list[HeadInfluence]:
     """Influence through each attention head's output, at each query position, on what a scope explains.
 
@@ -193,10 +149,8 @@ def head_influence(
 
     Args:
         kind: ``"signed"`` needs one row of V; ``"sensitivity"`` joins several as the score does.
-        method, target, foil, rank, tol, n_samples, seed, moment, values, direction, target_hook: as in
-            :func:`layer_influence`. Under ``"fisher"`` positive means towards the top prediction.
-        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient, checkpoint, memory_budget: as in
-            :func:`layer_influence`.
+        method, target_hook and all other keywords: as in :func:`layer_influence`. Under ``"fisher"`` positive means towards
+            the top prediction.
 
     Returns:
         One :class:`HeadInfluence` for one prompt, a list for a list: ``.scores`` ``[layer, head, pos]``, 0 after
@@ -213,39 +167,30 @@ def head_influence(
 
     Reference: this package; gradient × activation at ``attn.hook_z`` (Michel et al. 2019, arXiv 1905.10650).
     """
-    call = "head_influence"
-    if kind not in ("signed", "sensitivity"):
-        raise ValueError(f"{call}(kind={kind!r}): expected 'signed' or 'sensitivity'")
-    keywords = Keywords(target, foil, rank, tol, n_samples, seed, moment, values, direction)
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    (what,) = named_explananda(model, [method], len(prompts), keywords, call)
-    capture = capture_options(
-        at=at,
-        batch_size=batch_size,
-        cache=cache,
-        grads_at=grads_at,
-        keep_gradient=keep_gradient,
-        target_hook=_target_hook(target_hook, method, call),
-        checkpoint=checkpoint,
-        memory_budget=memory_budget,
-        call=call,
-    )
+    choice("kind", kind, ("signed", "sensitivity"))
+    model, prompts, direction, options = _asked(model, prompt, method, target_hook, keywords)
     signed = kind == "signed"
-    taps = [
-        Tap(name, _inner, joined="one row") if signed else Tap(name, _norm)
+    probes = [
+        GradientProbe(name, _inner, joined="one row") if signed else GradientProbe(name, _norm)
         for name in block_hooks(model, "attn.hook_z")
     ]
     return [
         HeadInfluence(scores=torch.stack([m.T for m in measured]), kind=kind, attribution=attribution)
-        for ((attribution, measured),) in explain_inside(model, prompts, [what], taps, capture, call)
+        for ((attribution, measured),) in explain_inside(model, prompts, [direction], probes, options)
     ]
 
 
-def _target_hook(target_hook: str, method: str, call: str) -> str:
-    """The target hook, which only directions of the caller's own may move."""
-    if target_hook != Y_HOOK and method != "jacobian":
+def _asked(
+    model: LensModel, prompt: Prompt, method: str, target_hook: str, keywords: NamedRunKeywords
+) -> tuple[LensModel, list[EncodedPrompt], Direction, RunOptions]:
+    """The model, the prompts and the direction; only one's own directions move the target hook."""
+    own, given = split_keywords(keywords)
+    options = run_options(target_hook, **given)
+    model, prompts = encode(model, prompt, options)
+    (direction,) = named_directions(model, [method], len(prompts), own, argument="method")
+    if target_hook != Y_HOOK and "direction" not in SCOPES[method].keywords:
         raise ValueError(
-            f"{call}(target_hook={target_hook!r}): method {method!r} explains the final hidden state; only "
+            f"(target_hook={target_hook!r}): method {method!r} explains the final hidden state; only "
             "method='jacobian' takes another hook, with direction="
         )
-    return target_hook
+    return model, prompts, direction, options

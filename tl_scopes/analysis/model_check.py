@@ -11,20 +11,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tl_scopes.directions.base import Explanandum
-from tl_scopes.directions.fisher import Fisher
+from tl_scopes.directions.base import Direction
+from tl_scopes.directions.by_name import DEFAULT_METHODS, SCOPES, named_directions, reads
 from tl_scopes.directions.logits import Semantic
-from tl_scopes.directions.temperature import Temperature
 from tl_scopes.kernel.explain import explain
-from tl_scopes.kernel.options import Capture
+from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.hooks import attached
 from tl_scopes.model.lens import LensModel, in_float32, nothing_kept, require_lens_model, source_device
 from tl_scopes.model.prompts import EncodedPrompt, encode_prompts
 from tl_scopes.model.state import ModelState, model_state, refuse_unusable
+from tl_scopes.numerics.arguments import public_call
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.model_report import Finding, ModelReport
+from tl_scopes.results.model_report import Finding, ModelReport, scope_subject
 
 PROBE_LENGTH = 8
 """Tokens of the probe prompt: long enough for attention to matter, short enough for seconds."""
@@ -35,6 +35,7 @@ LEAST_RANK_CORRELATION = 0.9
 """Spearman correlation with float32 from which a half-precision ranking of tokens is called the same."""
 
 
+@public_call
 def check_model(model: LensModel, *, seed: int = 0, precision_prompt: str | Tensor | None = None) -> ModelReport:
     """A fitness report: class, processing state, valid scopes, a finite-difference check, dtype noise.
 
@@ -58,11 +59,10 @@ def check_model(model: LensModel, *, seed: int = 0, precision_prompt: str | Tens
     Cost: about a dozen forwards on 8 tokens; with a half-precision model and a ``precision_prompt`` two runs on it.
 
     >>> check_model(model).valid_scopes
-    ('semantic', 'contrast', 'fisher', 'temperature', 'jacobian')
+    ('semantic', 'contrast', 'fisher', 'temperature', 'total_information', 'moment', 'jacobian')
     """
-    call = "check_model"
-    model = require_lens_model(model, call)
-    compared = None if precision_prompt is None else _ranked_prompt(model, precision_prompt, call)
+    model = require_lens_model(model)
+    compared = None if precision_prompt is None else _ranked_prompt(model, precision_prompt)
     state = model_state(model)
     findings = [
         Finding("class", True, f"{state.kind}, TransformerLens {state.provenance()['transformer_lens']}"),
@@ -83,27 +83,18 @@ def check_model(model: LensModel, *, seed: int = 0, precision_prompt: str | Tens
         ),
     ]
     try:
-        refuse_unusable(model, call)
+        refuse_unusable(model)
     except ValueError as error:
-        reason = str(error).removeprefix(f"{call}: ")
-        findings.append(Finding("usable", False, reason))
-        names = ("semantic", "contrast", "fisher", "temperature", "jacobian")
-        findings += [Finding(f"{n}_scope", False, "not valid: " + reason) for n in names]
+        findings.append(Finding("usable", False, str(error)))
+        findings += [Finding(scope_subject(name), False, f"not valid: {error}") for name in SCOPES]
         return ModelReport(tuple(findings))
     findings.append(Finding("usable", True, "evaluation mode or no dropout"))
-    for name, explanandum in (
-        ("semantic", None),
-        ("contrast", None),
-        ("fisher", Fisher(1, 1e-4)),
-        ("temperature", Temperature()),
-        ("jacobian", None),
-    ):
+    for name, scope in SCOPES.items():
         try:
-            if explanandum is not None:
-                explanandum.check(state, call)
-            findings.append(Finding(f"{name}_scope", True, "valid"))
+            scope.require(state)
+            findings.append(Finding(scope_subject(name), True, "valid"))
         except ValueError as error:
-            findings.append(Finding(f"{name}_scope", False, str(error).removeprefix(f"{call}: ")))
+            findings.append(Finding(scope_subject(name), False, str(error)))
     findings += _measured(model, seed)
     if compared is not None:
         findings.append(_precision(model, compared))
@@ -115,11 +106,11 @@ def _measured(model: LensModel, seed: int) -> list[Finding]:
     generator = torch.Generator().manual_seed(seed)
     length = min(PROBE_LENGTH, model.cfg.n_ctx)
     tokens = torch.randint(model.cfg.d_vocab, (length,), generator=generator)
-    prompt = encode_prompts(model, tokens, pos=-1, prepend_bos=None, call="check_model")[0]
+    prompt = encode_prompts(model, tokens, pos=-1, prepend_bos=None)[0]
     try:
         attr = _probe(model, prompt)
     except ValueError as error:
-        return [Finding("vjp", False, str(error).removeprefix("check_model: "))]
+        return [Finding("vjp", False, str(error))]
     dtype = model.W_U.dtype
     difference = _finite_difference_error(model, prompt, attr, generator)
     tolerance = VJP_TOLERANCE.get(dtype, 0.1)
@@ -139,11 +130,11 @@ def _measured(model: LensModel, seed: int) -> list[Finding]:
     return findings
 
 
-def _ranked_prompt(model: LensModel, text: str | Tensor, call: str) -> EncodedPrompt:
+def _ranked_prompt(model: LensModel, text: str | Tensor) -> EncodedPrompt:
     """The ``precision_prompt``, long enough to rank its tokens."""
-    (prompt,) = encode_prompts(model, text, pos=-1, prepend_bos=None, call=call, argument="precision_prompt")
+    (prompt,) = encode_prompts(model, text, pos=-1, prepend_bos=None, argument="precision_prompt")
     if len(prompt.tokens) < 3:
-        raise ValueError(f"{call}(precision_prompt=...): {len(prompt.tokens)} tokens; a ranking needs at least 3")
+        raise ValueError(f"(precision_prompt=...): {len(prompt.tokens)} tokens; a ranking needs at least 3")
     return prompt
 
 
@@ -170,21 +161,21 @@ def _precision(model: LensModel, prompt: EncodedPrompt) -> Finding:
 def _all_scopes(
     model: LensModel, state: ModelState, prompt: EncodedPrompt, target: int | None
 ) -> dict[str, Attribution]:
-    """Every valid one-direction scope of one prompt, by name."""
-    wanted: list[Explanandum] = [Semantic((target,))]
-    for explanandum in (Fisher(1, 1e-4), Temperature()):
+    """The valid ones among the paper's scopes, of one prompt, by name."""
+    directions: list[Direction] = []
+    for name in DEFAULT_METHODS:
         try:
-            explanandum.check(state, "check_model")
+            SCOPES[name].require(state)
         except ValueError:
             continue
-        wanted.append(explanandum)
-    results = explain(model, [prompt], wanted, Capture(), "check_model")[0]
-    return {attr.method: attr for attr in results}
+        own = {"target": target} if reads("target", [name]) else {}
+        directions += named_directions(model, [name], 1, own)
+    return {attr.method: attr for attr in explain(model, [prompt], directions, RunOptions())[0]}
 
 
 def _probe(model: LensModel, prompt: EncodedPrompt) -> Attribution:
     """The Semantic Scope of the probe prompt with its gradient."""
-    return explain(model, [prompt], [Semantic((None,))], Capture(keep_gradient=True), "check_model")[0][0]
+    return explain(model, [prompt], [Semantic((None,))], RunOptions(keep_gradient=True))[0][0]
 
 
 def _explained_scalar(model: LensModel, prompt: EncodedPrompt, shift: Tensor | None, target: int) -> float:

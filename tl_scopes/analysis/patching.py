@@ -25,14 +25,16 @@ from einops import einsum, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_scopes.analysis.explained_scalar import Explained, explained_by
-from tl_scopes.kernel.ablation import Reading, prompt_generator
+from tl_scopes.analysis.explained_scalar import prompt_of, question_of, target_hook_of
+from tl_scopes.directions.base import Reading
+from tl_scopes.kernel.ablation import prompt_generator
 from tl_scopes.kernel.calls import encode
-from tl_scopes.kernel.options import Capture
+from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
-from tl_scopes.model.forward import forward_pass
+from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import Y_HOOK, attached, differentiable, require_hook
 from tl_scopes.model.lens import LensModel, forward_options, nothing_kept, source_device
+from tl_scopes.numerics.arguments import choice, integer, public_call
 from tl_scopes.numerics.precision import compute_dtype, wide
 from tl_scopes.numerics.ranking import most_influential
 from tl_scopes.results.attribution import Attribution
@@ -45,6 +47,7 @@ Values = Callable[[Tensor, Tensor], Tensor]
 """From logits and activations at the target hook, both ``[batch, pos, ...]``, to one number per row."""
 
 
+@public_call
 def patch_top(
     model: LensModel,
     clean: str | Tensor,
@@ -86,7 +89,7 @@ def patch_top(
             component or n_random out of range.
         TypeError: not a TransformerLens model, or several prompts.
 
-    Cost: ``k · len(layers)`` forwards for the cells, ``len(layers)`` forwards of ``n_random + 1`` rows, four more and one
+    Cost: ``k · len(layers)`` forwards for the cells, ``len(layers)`` forwards of ``n_random + 1`` rows, two more and one
     backward; full logits, as TransformerLens runs them.
 
     >>> clean, corrupt = (f"German: der {w} sieht die Katze. English: the" for w in ("Hund", "Vogel"))
@@ -97,32 +100,32 @@ def patch_top(
 
     Reference: Zhang and Nanda 2024 (arXiv 2309.16042); attribution patching: Syed et al. 2023 (arXiv 2310.10348).
     """
-    call = "patch_top"
-    pair, explained = _checked(model, clean, corrupt, attribution, prepend_bos, call)
-    chosen, candidates = _top(attribution, k, call)
-    rows = _layers(model, layers, explained if metric is None else None, component, call)
-    if isinstance(n_random, bool) or n_random < 1:
-        raise ValueError(f"{call}(n_random={n_random!r}): expected at least 1 draw")
-    runs = _Runs(model, pair, explained, metric, attribution.pos, component, rows, call)
+    pair = _checked(model, clean, corrupt, attribution, prepend_bos)
+    chosen, candidates = _top(attribution, k)
+    integer("n_random", n_random, least=1)
+    choice("component", component, COMPONENTS)
+    rows = _layers(model, layers, target_hook_of(attribution) if metric is None else Y_HOOK, component)
+    runs = _Runs(model, pair, attribution, metric, component, rows)
     m_clean, m_corrupt = runs.ends
     if abs(m_clean - m_corrupt) <= 64 * torch.finfo(model.W_U.dtype).eps * max(1.0, abs(m_clean)):
         raise ValueError(
-            f"{call}(clean=..., corrupt=...): both give {m_clean:.4g}, so there is nothing to recover; take prompts that "
+            f"(clean=..., corrupt=...): both give {m_clean:.4g}, so there is nothing to recover; take prompts that "
             "differ where it matters, or another metric"
         )
     generator = prompt_generator(seed, attribution.tokens)
     draws = [[candidates[i] for i in torch.randperm(len(candidates), generator=generator)[:k]] for _ in range(n_random)]
+    estimate = runs.estimate(chosen)
     together = runs.jointly([chosen, *draws])
     return PatchTop(
         attribution=attribution,
         positions=tuple(chosen),
         layers=tuple(rows),
         component=component,
-        scalar=explained.name if metric is None else getattr(metric, "__name__", "metric"),
+        scalar=runs.scalar.name if metric is None else getattr(metric, "__name__", "metric"),
         clean=m_clean,
         corrupt=m_corrupt,
         cells=runs.cells(chosen),
-        estimate=runs.estimate(chosen),
+        estimate=estimate,
         joint=together[:, 0],
         random=together[:, 1:],
         random_positions=tuple(tuple(d) for d in draws),
@@ -131,32 +134,44 @@ def patch_top(
 
 
 class _Runs:
-    """Runs on one pair of prompts with one metric; everything patched goes through TransformerLens' own functions."""
+    """Runs on one pair of prompts with one metric; everything patched goes through TransformerLens' own functions.
+
+    The clean prompt runs once with its activations cached, the corrupt one once with a graph; one of the two is the
+    attribution's own, and tells what is explained.
+    """
 
     def __init__(
         self,
         model: LensModel,
         pair: Int[Tensor, "two pos"],
-        explained: Explained,
+        attribution: Attribution,
         metric: Metric | None,
-        pos: int,
         component: Component,
         layers: Sequence[int],
-        call: str,
     ) -> None:
-        self.model, self.pair, self.explained, self.metric = model, pair, explained, metric
-        self.pos, self.component, self.layers, self.call = pos, component, layers, call
-        self.target_hook = explained.target_hook if metric is None else Y_HOOK
+        self.model, self.pair, self.metric, self.pos = model, pair, metric, attribution.pos
+        self.component, self.layers = component, layers
+        self.target_hook = target_hook_of(attribution) if metric is None else Y_HOOK
         self.names = [f"blocks.{layer}.hook_{component}" for layer in layers]
         for name in self.names:
-            require_hook(model, model.hook_dict, name, call, "component")
+            require_hook(model, model.hook_dict, name, "component")
         self.seen: list[Tensor] = []
         with torch.no_grad(), self._watched():
             logits, self.cache = model.run_with_cache(pair[:1], names_filter=self.names, **forward_options(model))
-            self.base = self._reading(logits, self.seen[-1])
-            clean = self.values(logits, self.seen[-1])
-            corrupt = self.values(model(pair[1:], return_type="logits", **forward_options(model)), self.seen[-1])
-        self.ends = (float(clean), float(corrupt))
+        clean = self._reading(logits, self.seen[-1])
+        with differentiable(model):
+            length = pair.shape[1]
+            self.run = forward_pass(
+                model,
+                pair[1:].clone(),
+                torch.arange(length),
+                Recording(self.names[0], self.target_hook, tuple(self.names[1:])),
+                rows=torch.zeros(length, dtype=torch.int64),
+            )
+        corrupt = self.run.logits.detach(), self.run.hidden.detach()
+        own = clean if torch.equal(attribution.tokens, pair[0].cpu()) else self._reading(*(t[None] for t in corrupt))
+        self.scalar, self.base = question_of(model, attribution, own.logits[0]).scalar, clean
+        self.ends = (float(self.values(logits, self.seen[-1])), float(self.values(*(t[None] for t in corrupt))))
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -174,7 +189,7 @@ class _Runs:
     def values(self, logits: Tensor, hidden: Tensor) -> Float[Tensor, " batch"]:
         """The metric of every row."""
         if self.metric is None:
-            return self.explained.metric(self.base, self._reading(logits, hidden))
+            return self.scalar.metric(self.base, self._reading(logits, hidden))
         return torch.stack([torch.as_tensor(self.metric(row[None])).reshape(()).cpu() for row in logits])
 
     def cells(self, positions: Sequence[int]) -> Float[Tensor, "layer token"]:
@@ -222,19 +237,9 @@ class _Runs:
         return torch.stack(found).cpu()
 
     def estimate(self, positions: Sequence[int]) -> Float[Tensor, "layer token"] | None:
-        """Attribution patching: from the corrupt run's gradient, ``m_corrupt + ⟨∂m/∂a, a_clean − a_corrupt⟩``."""
-        length = self.pair.shape[1]
+        """Attribution patching: from the corrupt run's gradient, ``m_corrupt + ⟨∂m/∂a, a_clean − a_corrupt⟩``; once."""
+        run = vars(self).pop("run")  # and with it its graph
         with differentiable(self.model):
-            run = forward_pass(
-                self.model,
-                self.pair[1:].clone(),
-                torch.arange(length),
-                rows=torch.zeros(length, dtype=torch.int64),
-                source=self.names[0],
-                target=self.target_hook,
-                grads=self.names[1:],
-                call=self.call,
-            )
             logits = run.logits.clone().requires_grad_(True)
             hidden = run.hidden.detach().clone().requires_grad_(True)
             value = self.values(logits[None], hidden[None])[0]
@@ -245,9 +250,9 @@ class _Runs:
             if by_logits is not None:
                 by_raw = by_logits if run.slope is None else by_logits * run.slope.to(by_logits)
                 V = V + (by_raw.to(V) @ self.model.W_U.detach().to(V).T)
-            capture = Capture(at=self.names[0], target_hook=self.target_hook, grads_at=tuple(self.names[1:]))
+            options = RunOptions(at=self.names[0], target_hook=self.target_hook, grads_at=tuple(self.names[1:]))
             sources = [run.activations[name] for name in self.names]
-            (pulled,) = list(pull_back(run.hidden, sources, V[None], capture, self.call))
+            (pulled,) = list(pull_back(run.hidden, sources, V[None], options))
         changes = [
             einsum(
                 wide(gradient[0, 0, list(positions)]),
@@ -260,52 +265,44 @@ class _Runs:
 
 
 def _checked(
-    model: LensModel,
-    clean: str | Tensor,
-    corrupt: str | Tensor,
-    attribution: Attribution,
-    prepend_bos: bool | None,
-    call: str,
-) -> tuple[Int[Tensor, "two pos"], Explained]:
-    """Both prompts as tokens ``[2, pos]``, and what the attribution explains."""
+    model: LensModel, clean: str | Tensor, corrupt: str | Tensor, attribution: Attribution, prepend_bos: bool | None
+) -> Int[Tensor, "two pos"]:
+    """Both prompts as tokens ``[2, pos]``, one of which is the attribution's."""
     for name, given in (("clean", clean), ("corrupt", corrupt)):
         if not isinstance(given, str | Tensor):
-            raise TypeError(f"{call}({name}=...): expected one string or one tensor of ids, got {type(given).__name__}")
-    model, (first,) = encode(model, clean, -1, prepend_bos, call)
-    _, (second,) = encode(model, corrupt, -1, prepend_bos, call)
+            raise TypeError(f"({name}=...): expected one string or one tensor of ids, got {type(given).__name__}")
+    options = RunOptions(prepend_bos=prepend_bos)
+    model, (first,) = encode(model, clean, options)
+    _, (second,) = encode(model, corrupt, options)
     if len(first.tokens) != len(second.tokens):
         raise ValueError(
-            f"{call}(clean=..., corrupt=...): {len(first.tokens)} and {len(second.tokens)} tokens; positions must "
+            f"(clean=..., corrupt=...): {len(first.tokens)} and {len(second.tokens)} tokens; positions must "
             f"correspond, so take prompts of equal length. Clean: {first.str_tokens}; corrupt: {second.str_tokens}"
         )
     if not any(torch.equal(attribution.tokens, p.tokens) for p in (first, second)):
         raise ValueError(
-            f"{call}(attribution=...): it is of another prompt than clean and corrupt: {attribution.str_tokens}; make it "
+            f"(attribution=...): it is of another prompt than clean and corrupt: {attribution.str_tokens}; make it "
             "with the same text and prepend_bos"
         )
-    pair = torch.stack([first.tokens, second.tokens]).to(source_device(model))
-    return pair, explained_by(model, attribution, call)
+    prompt_of(attribution)  # refuses one by word
+    return torch.stack([first.tokens, second.tokens]).to(source_device(model))
 
 
-def _top(attribution: Attribution, k: int, call: str) -> tuple[list[int], list[int]]:
+def _top(attribution: Attribution, k: int) -> tuple[list[int], list[int]]:
     """The k tokens with the highest scores, and all that may be drawn."""
     candidates = [p for p in attribution.shown if p not in attribution.special]
     if isinstance(k, bool) or not 1 <= k <= len(candidates):
-        raise ValueError(f"{call}(k={k!r}): k must be in 1..{len(candidates)}, the tokens that may be patched")
+        raise ValueError(f"(k={k!r}): k must be in 1..{len(candidates)}, the tokens that may be patched")
     return most_influential(attribution.scores.tolist(), candidates, k), candidates
 
 
-def _layers(
-    model: LensModel, layers: Sequence[int] | None, explained: Explained | None, component: Component, call: str
-) -> list[int]:
+def _layers(model: LensModel, layers: Sequence[int] | None, target_hook: str, component: Component) -> list[int]:
     """Layers to patch: those upstream of what is explained."""
-    if component not in COMPONENTS:
-        raise ValueError(f"{call}(component={component!r}): expected one of {COMPONENTS}")
     n: int = model.cfg.n_layers
-    parts = [] if explained is None else explained.target_hook.split(".")
+    parts = target_hook.split(".")
     if len(parts) > 2 and parts[0] == "blocks":
         n = int(parts[1]) + (component == "resid_pre" or parts[2] == "hook_resid_post")
     chosen = list(range(n)) if layers is None else [int(layer) for layer in layers]
     if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(range(n)):
-        raise ValueError(f"{call}(layers={layers}): expected different layers among 0..{n - 1}")
+        raise ValueError(f"(layers={layers}): expected different layers among 0..{n - 1}")
     return chosen

@@ -9,7 +9,7 @@ References: StreamingLLM, Xiao et al. 2023 (arXiv 2309.17453); massive activatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,20 +17,28 @@ import torch
 from einops import reduce, repeat
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import Unpack
 
 from tl_scopes.analysis.attention import attention_ratio, mass_on, received_attention
-from tl_scopes.directions.by_name import Keywords, Method, named_explananda, reads
-from tl_scopes.kernel.calls import encode, one_or_many
+from tl_scopes.directions.by_name import DEFAULT_METHODS, named_directions
+from tl_scopes.kernel.calls import encode, prompt_call
 from tl_scopes.kernel.explain import explain
-from tl_scopes.kernel.massive_activations import MULTIPLE, middle, outlying
-from tl_scopes.kernel.options import capture_options
+from tl_scopes.kernel.massive_activations import MULTIPLE, candidates, outliers
+from tl_scopes.kernel.options import PlacedKeywords, RunOptions, run_options, split_keywords
 from tl_scopes.model.lens import LensModel, block_hooks, residual_hooks
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target, token_strings
+from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.sinks import AttentionSinks, PositionalBaseline
 
-METHODS: tuple[Method, ...] = ("semantic", "fisher", "temperature")
+
+class SinkKeywords(PlacedKeywords, total=False):
+    """Keywords of the scopes, and of their run."""
+
+    target: Target
+    foil: Target
+    rank: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,23 +51,18 @@ class _Seen:
     residual_norms: Float[Tensor, "stream end"]
 
 
-@one_or_many
+@prompt_call
 def attention_sinks(
     model: LensModel,
     prompt: Prompt,
     *,
-    methods: Sequence[Method] = METHODS,
+    methods: Sequence[str] = DEFAULT_METHODS,
     n_first: int = 1,
     multiple: float = MULTIPLE,
     bos: Sequence[int] = (0, 1, 2),
     unrelated: int | Sequence[str] | Sequence[Tensor] = 8,
     seed: int = 0,
-    target: Target = None,
-    foil: Target = None,
-    rank: int | None = None,
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
+    **keywords: Unpack[SinkKeywords],
 ) -> list[AttentionSinks]:
     """Attention on the first tokens and on secondary sinks, norms there, and each scope's share of influence on them.
 
@@ -97,25 +100,26 @@ def attention_sinks(
 
     Reference: Xiao et al. 2023 (arXiv 2309.17453); paper section A.6 (influence near the zero input piles up on sinks).
     """
-    call = "attention_sinks"
-    _require_numbers(n_first, multiple, bos, call)
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    keywords = Keywords(target=target, foil=foil, rank=rank)
-    named_explananda(model, methods, len(prompts), keywords, call, "methods")  # refuse before any forward
+    _require_numbers(n_first, multiple, bos)
+    given, options = split_keywords(keywords)
+    chosen = run_options(**options)
+    model, prompts = encode(model, prompt, chosen)
+    named_directions(model, methods, len(prompts), given)  # refuse before any forward
     for i, one in enumerate(prompts):
         if one.pos + 1 < n_first + 2:
             raise ValueError(
-                f"{call}: prompt {i} has {one.pos + 1} tokens up to pos; attention on the first {n_first} needs at least "
+                f"prompt {i} has {one.pos + 1} tokens up to pos; attention on the first {n_first} needs at least "
                 f"{n_first + 2}"
             )
     results = []
     for i, one in enumerate(prompts):
-        own = replace(keywords, target=_own(target, i), foil=_own(foil, i))
-        seen = _look(model, one, methods, own, at, call)
+        look = _Look(model, tuple(methods), _of_prompt(given, i), chosen.at)
+        seen = look.at(one)
         result = _diagnose(one, seen, n_first, multiple)
         # every comparison explains what the prompt itself was explained for
-        fixed = replace(own, target=_explained(result, own.target)) if reads("target", methods) else own
-        rows = [_with_bos(model, one, n, methods, fixed, at, result, call) for n in bos]
+        target = next((a.target for a in result.attributions.values() if a.target is not None), None)
+        fixed = look if target is None else replace(look, keywords={**look.keywords, "target": target})
+        rows = [fixed.with_bos(one, n, result) for n in bos]
         if any(row is None for row in rows):
             note = "No comparison without and with BOS: this model's tokenizer has no BOS token, or no text is left."
             result = replace(result, notes=(*result.notes, note))
@@ -123,26 +127,21 @@ def attention_sinks(
             replace(
                 result,
                 bos_comparison=tuple(row for row in rows if row is not None),
-                baseline=_baselines(model, one, methods, own, unrelated, seed, at, call),
+                baseline=look.baselines(one, unrelated, seed),
             )
         )
     return results
 
 
-@one_or_many
+@prompt_call
 def positional_baseline(
     model: LensModel,
     prompt: Prompt,
     *,
-    method: Method = "semantic",
+    method: str = "semantic",
     unrelated: int | Sequence[str] | Sequence[Tensor] = 16,
     seed: int = 0,
-    foil: Target = None,
-    target: Target = None,
-    rank: int | None = None,
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
+    **keywords: Unpack[SinkKeywords],
 ) -> list[PositionalBaseline]:
     """Share of influence that each position gets on prompts that have nothing to do with this one.
 
@@ -170,83 +169,147 @@ def positional_baseline(
 
     Reference: this package.
     """
-    call = "positional_baseline"
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    keywords = Keywords(target=target, foil=foil, rank=rank)
-    named_explananda(model, [method], len(prompts), keywords, call)
+    given, options = split_keywords(keywords)
+    chosen = run_options(**options)
+    model, prompts = encode(model, prompt, chosen)
+    named_directions(model, [method], len(prompts), given, argument="method")
     results = []
     for i, one in enumerate(prompts):
-        own = replace(keywords, target=_own(target, i), foil=_own(foil, i))
-        found = _baselines(model, one, [method], own, unrelated, seed, at, call)
+        found = _Look(model, (method,), _of_prompt(given, i), chosen.at).baselines(one, unrelated, seed)
         if not found:
-            raise ValueError(f"{call}(unrelated={unrelated!r}): a baseline needs at least two prompts")
+            raise ValueError(f"(unrelated={unrelated!r}): a baseline needs at least two prompts")
         results.append(found[method])
     return results
 
 
-def _require_numbers(n_first: int, multiple: float, bos: Sequence[int], call: str) -> None:
-    if isinstance(n_first, bool) or not isinstance(n_first, int) or n_first < 1:
-        raise ValueError(f"{call}(n_first={n_first!r}): expected a positive integer")
+def _require_numbers(n_first: int, multiple: float, bos: Sequence[int]) -> None:
+    integer("n_first", n_first, least=1)
     if not multiple > 1:
-        raise ValueError(f"{call}(multiple={multiple!r}): a multiple of the median, above 1")
+        raise ValueError(f"(multiple={multiple!r}): a multiple of the median, above 1")
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in bos) or len(set(bos)) != len(bos):
-        raise ValueError(f"{call}(bos={bos!r}): expected different numbers of BOS tokens, e.g. (0, 1, 2)")
+        raise ValueError(f"(bos={bos!r}): expected different numbers of BOS tokens, e.g. (0, 1, 2)")
 
 
-def _own(asked: Target, i: int) -> Target:
-    """One prompt's target out of what the caller gave for all."""
-    return asked if asked is None or isinstance(asked, str | int) else list(asked)[i]
+def _of_prompt(keywords: Mapping[str, Any], i: int) -> dict[str, Any]:
+    """One prompt's keywords out of what the caller gave for all."""
+
+    def own(value: Any) -> Any:
+        return value if value is None or isinstance(value, str | int) else list(value)[i]
+
+    return {name: own(value) if name in ("target", "foil") else value for name, value in keywords.items()}
 
 
-def _explained(result: AttentionSinks, asked: Target) -> Target:
-    """The token that was explained."""
-    return next((a.target for a in result.attributions.values() if a.target is not None), asked)
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """Scopes of one prompt on one model, with their keywords and source."""
 
+    model: LensModel
+    methods: tuple[str, ...]
+    keywords: Mapping[str, Any]
+    source: str
 
-def _look(
-    model: LensModel, prompt: EncodedPrompt, methods: Sequence[str], keywords: Keywords, at: str, call: str
-) -> _Seen:
-    """One forward with the scopes' backwards, and the activations that tell of sinks."""
-    patterns, values, streams = (
-        block_hooks(model, "attn.hook_pattern"),
-        block_hooks(model, "attn.hook_v"),
-        residual_hooks(model),
-    )
-    capture = capture_options(
-        at=at, batch_size=None, cache=[*patterns, *values, *streams], grads_at=(), keep_gradient=False, call=call
-    )
-    explananda = named_explananda(model, methods, 1, keywords, call, "methods")
-    found = dict(zip(methods, explain(model, [prompt], explananda, capture, call)[0], strict=True))
-    cache: Any = next(iter(found.values())).cache
-    end = prompt.pos + 1
+    def at(self, prompt: EncodedPrompt) -> _Seen:
+        """One forward with the scopes' backwards, and the activations that tell of sinks."""
+        patterns, values, streams = (
+            block_hooks(self.model, "attn.hook_pattern"),
+            block_hooks(self.model, "attn.hook_v"),
+            residual_hooks(self.model),
+        )
+        options = RunOptions(at=self.source, cache=[*patterns, *values, *streams])
+        directions = named_directions(self.model, self.methods, 1, self.keywords)
+        found = dict(zip(self.methods, explain(self.model, [prompt], directions, options)[0], strict=True))
+        cache: Any = next(iter(found.values())).cache
+        end = prompt.pos + 1
 
-    def read(name: str) -> Tensor:
-        activation: Tensor = cache[name][0]
-        return activation.to(compute_dtype(activation.dtype)).cpu()
+        def read(name: str) -> Tensor:
+            activation: Tensor = cache[name][0]
+            return activation.to(compute_dtype(activation.dtype)).cpu()
 
-    table = torch.stack([read(name)[:, :end, :end] for name in patterns])
-    heads = table.shape[1]
-    norms = [torch.linalg.vector_norm(read(name)[:end], dim=-1) for name in values]
-    return _Seen(
-        attributions={method: replace(a, cache=None) for method, a in found.items()},
-        patterns=table,
-        value_norms=torch.stack([repeat(n, "end kv -> (kv group) end", group=heads // n.shape[1]) for n in norms]),
-        residual_norms=torch.stack([torch.linalg.vector_norm(read(name)[:end], dim=-1) for name in streams]),
-    )
+        table = torch.stack([read(name)[:, :end, :end] for name in patterns])
+        heads = table.shape[1]
+        norms = [torch.linalg.vector_norm(read(name)[:end], dim=-1) for name in values]
+        return _Seen(
+            attributions={method: replace(a, cache=None) for method, a in found.items()},
+            patterns=table,
+            value_norms=torch.stack([repeat(n, "end kv -> (kv group) end", group=heads // n.shape[1]) for n in norms]),
+            residual_norms=torch.stack([torch.linalg.vector_norm(read(name)[:end], dim=-1) for name in streams]),
+        )
+
+    def with_bos(self, prompt: EncodedPrompt, n: int, own: AttentionSinks) -> dict[str, Any] | None:
+        """The same text behind n BOS tokens, in one row; None where that cannot be."""
+        bos = getattr(self.model.tokenizer, "bos_token_id", None)
+        leading = len(own.groups["bos"])
+        length = n + len(prompt.tokens) - leading
+        no_room = prompt.pos - leading + n < 1 or prompt.pos < leading or length > self.model.cfg.n_ctx
+        if bos is None or no_room:
+            return None
+        tokens = torch.cat([torch.full((n,), int(bos)), prompt.tokens[leading:]])
+        shifted = frozenset(range(n)) | {p - leading + n for p in prompt.special if p >= leading}
+        changed = EncodedPrompt(tokens, token_strings(self.model, tokens), prompt.pos - leading + n, shifted)
+        seen = self.at(changed)
+        sinks = list(range(max(n, 1)))
+        text = slice(n, changed.pos + 1)
+        row: dict[str, Any] = {
+            "n_bos": n,
+            "attention_first": float(mass_on(seen.patterns, [0]).mean()),
+            "attention_bos": float(mass_on(seen.patterns, range(n)).mean()),
+            "residual_ratio_first": float(
+                (seen.residual_norms[:, 0] / seen.residual_norms[:, text].median(1).values).amax()
+            ),
+        }
+        for method, attribution in seen.attributions.items():
+            scores = attribution.scores[: changed.pos + 1].double()
+            row["top_prediction"], row["probability"] = attribution.top_predictions[0]
+            row[f"share_{method}"] = float(scores[sinks].sum() / scores.sum().clamp_min(1e-300))
+            before = own.attributions[method].scores[leading : prompt.pos + 1].double()
+            row[f"rank_correlation_{method}"] = _rank_correlation(scores[text], before)
+        return row
+
+    def baselines(
+        self, prompt: EncodedPrompt, unrelated: int | Sequence[str] | Sequence[Tensor], seed: int
+    ) -> dict[str, PositionalBaseline]:
+        """Mean share by position over unrelated prompts, for each method; none for fewer than two prompts."""
+        if isinstance(unrelated, int):
+            others: list[Tensor] = _drawn(self.model, prompt, unrelated, seed)
+        else:
+            _, given = encode(self.model, list(unrelated), RunOptions())  # type: ignore[arg-type]
+            short = [i for i, one in enumerate(given) if len(one.tokens) <= prompt.pos]
+            if short:
+                raise ValueError(
+                    f"(unrelated=...): prompt {short[0]} has {len(given[short[0]].tokens)} tokens, and the explained "
+                    f"position is {prompt.pos}; pass longer ones"
+                )
+            others = [one.tokens[: prompt.pos + 1] for one in given]
+        if len(others) < 2:
+            return {}
+        options = RunOptions(pos=prompt.pos, at=self.source)
+        _, encoded = encode(self.model, others, options)
+        directions = named_directions(self.model, self.methods, len(encoded), self.keywords)
+        results = explain(self.model, encoded, directions, options)
+        out = {}
+        for i, method in enumerate(self.methods):
+            scores = torch.stack([r[i].scores.double() for r in results])
+            share = scores / scores.sum(1, keepdim=True).clamp_min(1e-300)
+            dtype = results[0][i].scores.dtype
+            stderr = share.std(0) / len(share) ** 0.5
+            out[method] = PositionalBaseline(
+                share.mean(0).to(dtype), stderr.to(dtype), results[0][i].method, len(share)
+            )
+        return out
 
 
 def _diagnose(prompt: EncodedPrompt, seen: _Seen, n_first: int, multiple: float) -> AttentionSinks:
     """Groups of sinks, and the numbers of each."""
     end = prompt.pos + 1
-    candidates = middle(prompt, n_first)
+    middle = candidates(prompt, n_first)
     mean_pattern = reduce(seen.patterns, "layer head query key -> query key", "mean")
     ratios = {
-        "residual": outlying(seen.residual_norms, candidates, multiple=0.0),
-        "attention": attention_ratio(mean_pattern, candidates),
+        "residual": outliers(seen.residual_norms, middle, multiple=0.0),
+        "attention": attention_ratio(mean_pattern, middle),
     }
     secondary = {
         p: {name: found[p] for name, found in ratios.items() if p in found}
-        for p in candidates
+        for p in middle
         if any(found.get(p, 0.0) > multiple for found in ratios.values())
     }
     leading = next((p for p in range(end) if p not in prompt.special), end)
@@ -264,45 +327,6 @@ def _diagnose(prompt: EncodedPrompt, seen: _Seen, n_first: int, multiple: float)
     )
 
 
-def _with_bos(
-    model: LensModel,
-    prompt: EncodedPrompt,
-    n: int,
-    methods: Sequence[str],
-    keywords: Keywords,
-    at: str,
-    own: AttentionSinks,
-    call: str,
-) -> dict[str, Any] | None:
-    """The same text behind n BOS tokens, in one row; None where that cannot be."""
-    bos = getattr(model.tokenizer, "bos_token_id", None)
-    leading = len(own.groups["bos"])
-    length = n + len(prompt.tokens) - leading
-    if bos is None or prompt.pos - leading + n < 1 or prompt.pos < leading or length > model.cfg.n_ctx:
-        return None
-    tokens = torch.cat([torch.full((n,), int(bos)), prompt.tokens[leading:]])
-    shifted = frozenset(range(n)) | {p - leading + n for p in prompt.special if p >= leading}
-    changed = EncodedPrompt(tokens, token_strings(model, tokens), prompt.pos - leading + n, shifted)
-    seen = _look(model, changed, methods, keywords, at, call)
-    sinks = list(range(max(n, 1)))
-    text = slice(n, changed.pos + 1)
-    row: dict[str, Any] = {
-        "n_bos": n,
-        "attention_first": float(mass_on(seen.patterns, [0]).mean()),
-        "attention_bos": float(mass_on(seen.patterns, range(n)).mean()),
-        "residual_ratio_first": float(
-            (seen.residual_norms[:, 0] / seen.residual_norms[:, text].median(1).values).amax()
-        ),
-    }
-    for method, attribution in seen.attributions.items():
-        scores = attribution.scores[: changed.pos + 1].double()
-        row["top_prediction"], row["probability"] = attribution.top_predictions[0]
-        row[f"share_{method}"] = float(scores[sinks].sum() / scores.sum().clamp_min(1e-300))
-        before = own.attributions[method].scores[leading : prompt.pos + 1].double()
-        row[f"rank_correlation_{method}"] = _rank_correlation(scores[text], before)
-    return row
-
-
 def _rank_correlation(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
     """Spearman's; 1.0 where there is one token only."""
     from scipy.stats import spearmanr
@@ -310,44 +334,6 @@ def _rank_correlation(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
     if len(a) < 2 or float(a.std()) == 0 or float(b.std()) == 0:
         return 1.0
     return float(spearmanr(a.numpy(), b.numpy()).statistic)
-
-
-def _baselines(
-    model: LensModel,
-    prompt: EncodedPrompt,
-    methods: Sequence[str],
-    keywords: Keywords,
-    unrelated: int | Sequence[str] | Sequence[Tensor],
-    seed: int,
-    at: str,
-    call: str,
-) -> dict[str, PositionalBaseline]:
-    """Mean share by position over unrelated prompts, for each method; none for fewer than two prompts."""
-    if isinstance(unrelated, int):
-        others: list[Tensor] = _drawn(model, prompt, unrelated, seed)
-    else:
-        _, given = encode(model, list(unrelated), -1, None, call)  # type: ignore[arg-type]
-        short = [i for i, one in enumerate(given) if len(one.tokens) <= prompt.pos]
-        if short:
-            raise ValueError(
-                f"{call}(unrelated=...): prompt {short[0]} has {len(given[short[0]].tokens)} tokens, and the explained "
-                f"position is {prompt.pos}; pass longer ones"
-            )
-        others = [one.tokens[: prompt.pos + 1] for one in given]
-    if len(others) < 2:
-        return {}
-    _, encoded = encode(model, others, prompt.pos, None, call)
-    explananda = named_explananda(model, methods, len(encoded), keywords, call, "methods")
-    capture = capture_options(at=at, batch_size=None, cache=None, grads_at=(), keep_gradient=False, call=call)
-    results = explain(model, encoded, explananda, capture, call)
-    out = {}
-    for i, method in enumerate(methods):
-        scores = torch.stack([r[i].scores.double() for r in results])
-        share = scores / scores.sum(1, keepdim=True).clamp_min(1e-300)
-        dtype = results[0][i].scores.dtype
-        stderr = share.std(0) / len(share) ** 0.5
-        out[method] = PositionalBaseline(share.mean(0).to(dtype), stderr.to(dtype), results[0][i].method, len(share))
-    return out
 
 
 def _drawn(model: LensModel, prompt: EncodedPrompt, n: int, seed: int) -> list[Tensor]:

@@ -16,16 +16,19 @@ from tqdm.auto import tqdm
 
 from tl_scopes.directions.fisher import require_rank
 from tl_scopes.kernel.calls import encode
+from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.read_out import read_outs
 from tl_scopes.model.forward import forward_pass
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Prompt, pad_right, token_strings
 from tl_scopes.model.state import model_state
+from tl_scopes.numerics.arguments import call_name, public_call
 from tl_scopes.numerics.precision import wide
 from tl_scopes.results.spectrum import FisherSpectrum
 
 
+@public_call
 def fisher_spectrum(
     model: LensModel,
     prompt: Prompt,
@@ -65,16 +68,17 @@ def fisher_spectrum(
 
     Reference: paper fig. 16 (appendix A.9).
     """
-    call = "fisher_spectrum"
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
+    model, prompts = encode(model, prompt, RunOptions(pos=pos, prepend_bos=prepend_bos))
     state = model_state(model)
-    require_rank(state, state.cfg.d_model if k is None else k, tol, call, argument="k")
+    require_rank(state, state.cfg.d_model if k is None else k, tol, argument="k")
     values, traces, entropies, moved = [], [], [], []
     with differentiable(model):
-        for i, text in enumerate(tqdm(prompts, desc=call, unit="prompt", disable=None if len(prompts) > 1 else True)):
+        for i, text in enumerate(
+            tqdm(prompts, desc=call_name(), unit="prompt", disable=None if len(prompts) > 1 else True)
+        ):
             tokens = pad_right([text])
-            run = forward_pass(model, tokens, torch.tensor([text.pos]), source="hook_embed", call=call)
-            read = read_outs(model, run, [i], call)[0]
+            run = forward_pass(model, tokens, torch.tensor([text.pos]))
+            read = read_outs(model, run, [i])[0]
             fisher = read.fisher(state)
             pairs = fisher.all_eigenpairs(full=True) if k is None else fisher.eigenpairs(k, tol)
             log_p = wide(read.logits).log_softmax(-1)

@@ -16,13 +16,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tl_scopes.analysis.explained_scalar import explained_by, linearise, prompt_of
-from tl_scopes.kernel.ablation import Reading
-from tl_scopes.kernel.interventions import rows_per_forward, run_changed
+from tl_scopes.analysis.explained_scalar import base_run, prompt_of
+from tl_scopes.directions.base import Reading
+from tl_scopes.kernel.batching import rows_per_forward
+from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.model.forward import embedded
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.prompts import token_strings
-from tl_scopes.model.state import refuse_unusable
+from tl_scopes.numerics.arguments import public_call
 from tl_scopes.numerics.precision import wide
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.substitutions import Substitutions
@@ -31,6 +32,7 @@ CHUNK = 4096
 """Tokens whose embeddings are compared at once."""
 
 
+@public_call
 def substitutions(
     model: LensModel,
     attribution: Attribution,
@@ -61,7 +63,7 @@ def substitutions(
         ValueError: as :func:`verify` for the attribution; position, k or candidates out of range.
         TypeError: not a TransformerLens model.
 
-    Cost: two forwards and one vector-Jacobian product, the embeddings of all candidates (no layers), and one
+    Cost: one forward and one vector-Jacobian product, the embeddings of all candidates (no layers), and one
         forward per ``batch_size`` swaps.
 
     >>> attr = semantic_scope(model, "German: der Hund sieht die Katze. English: the", target=" dog")
@@ -71,60 +73,56 @@ def substitutions(
 
     Reference: this package; first-order token swaps: Ebrahimi et al. 2018 (arXiv 1712.06751).
     """
-    call = "substitutions"
-    model = require_lens_model(model, call)
-    refuse_unusable(model, call)
-    prompt = prompt_of(attribution, call)
-    t = _position(attribution, position, call)
-    ids = _candidates(model, candidates, int(prompt.tokens[t]), call)
+    model, prompt = require_lens_model(model), prompt_of(attribution)
+    t = _position(attribution, position)
+    ids = _candidates(model, candidates, int(prompt.tokens[t]))
     if isinstance(k, bool) or not 1 <= k <= len(ids):
-        raise ValueError(f"{call}(k={k!r}): k must be in 1..{len(ids)}, the number of candidates")
-    explained = explained_by(model, attribution, call)
-    line = linearise(model, prompt, explained, "hook_embed", call)
-    size = rows_per_forward(model, [prompt], batch_size, call)
-    G, x = wide(line.G[:, t]), wide(line.x[t])
+        raise ValueError(f"(k={k!r}): k must be in 1..{len(ids)}, the number of candidates")
+    base = base_run(model, attribution, at="hook_embed")
+    scalar = base.question.scalar
+    size = rows_per_forward(model, [prompt], batch_size)
+    G, x = wide(base.G[:, t]), wide(base.x[t])
     slopes = torch.cat([(G @ (embedded(model, part).to(G) - x).T).cpu() for part in torch.split(ids, CHUNK)], dim=1)
-    predicted = line.predicted(slopes)
+    predicted = base.predicted(slopes)
     best = predicted.abs().topk(k).indices
-    swapped = prompt.tokens.repeat(k + 1, 1)
-    swapped[1:, t] = ids[best]
+    swapped = prompt.tokens.repeat(k, 1)
+    swapped[:, t] = ids[best]
     runs = [
-        run_changed(model, part, torch.full((len(part),), prompt.pos), target_hook=explained.target_hook, call=call)
+        run_changed(model, part, torch.full((len(part),), prompt.pos), target_hook=base.question.target_hook)
         for part in torch.split(swapped, size)
     ]
-    logits, hidden = torch.cat([r.logits for r in runs]), torch.cat([r.hidden for r in runs])
-    measured = explained.measured(Reading(logits[:1], hidden[:1]), Reading(logits[1:], hidden[1:]))
-    z, log_p = logits[:, explained.target].cpu(), logits.log_softmax(-1)[:, explained.target].cpu()
+    changed = Reading(torch.cat([r.logits for r in runs]), torch.cat([r.hidden for r in runs]))
+    delta_logit, delta_log_prob = base.target_changes(changed)
     return Substitutions(
         attribution=attribution,
         pos=t,
         token=attribution.str_tokens[t],
         tokens=ids[best],
         str_tokens=tuple(token_strings(model, ids[best])),
-        predicted=predicted[best].to(logits.dtype),
-        measured=measured.to(logits.dtype),
-        delta_logit=z[1:] - z[0],
-        delta_log_prob=log_p[1:] - log_p[0],
-        scalar=explained.name,
-        unit=explained.unit,
+        predicted=predicted[best].to(changed.logits.dtype),
+        measured=base.measured(changed).to(changed.logits.dtype),
+        delta_logit=delta_logit,
+        delta_log_prob=delta_log_prob,
+        scalar=scalar.name,
+        unit=scalar.unit,
     )
 
 
-def _position(attribution: Attribution, position: int | None, call: str) -> int:
+def _position(attribution: Attribution, position: int | None) -> int:
     """The position of the token to be replaced, non-negative."""
     if position is None:
         shown = attribution.without("special").top(1)
         if not shown:
-            raise ValueError(f"{call}(attribution=...): every token is special or hidden; name a position")
+            raise ValueError("(attribution=...): every token is special or hidden; name a position")
         return shown[0].pos
     n = len(attribution)
     t = position % n if -n <= position < n else n
     if t > attribution.pos:
-        raise ValueError(f"{call}(position={position}): expected a position up to the explained one, {attribution.pos}")
+        raise ValueError(f"(position={position}): expected a position up to the explained one, {attribution.pos}")
     return t
 
 
-def _candidates(model: LensModel, candidates: Sequence[int] | None, own: int, call: str) -> Int[Tensor, " candidates"]:
+def _candidates(model: LensModel, candidates: Sequence[int] | None, own: int) -> Int[Tensor, " candidates"]:
     """Ids that may be put in, without the token itself."""
     d_vocab = int(model.cfg.d_vocab)
     if candidates is None:
@@ -134,7 +132,5 @@ def _candidates(model: LensModel, candidates: Sequence[int] | None, own: int, ca
         chosen = [i for i in dict.fromkeys(int(i) for i in candidates) if i != own]
         outside = [i for i in chosen if not 0 <= i < d_vocab]
         if outside or not chosen:
-            raise ValueError(
-                f"{call}(candidates=...): expected ids in 0..{d_vocab - 1} other than {own}; got {outside}"
-            )
+            raise ValueError(f"(candidates=...): expected ids in 0..{d_vocab - 1} other than {own}; got {outside}")
     return torch.tensor(chosen, dtype=torch.int64)

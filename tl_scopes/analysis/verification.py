@@ -7,7 +7,7 @@ token's), ``s`` the explained scalar, ``g_t = ∂s/∂x_t``. For a set S of toke
 
 The two agree to second order as ``step`` shrinks. At ``step=1`` they need not: that is what this module is for. Fisher
 and total information have no signed scalar; there both columns are KL divergences, see
-:mod:`tl_scopes.analysis.explained_scalar`.
+:mod:`tl_scopes.directions.base`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from tl_scopes.analysis.explained_scalar import Explained, explained_by, linearise, noise_floor, prompt_of
-from tl_scopes.kernel.ablation import Ablation, Reading, require_ablation, run_ablated, substitutes
-from tl_scopes.kernel.interventions import rows_per_forward
-from tl_scopes.model.lens import LensModel, require_lens_model
-from tl_scopes.model.prompts import token_strings
-from tl_scopes.model.state import refuse_unusable
+from tl_scopes.analysis.explained_scalar import base_run
+from tl_scopes.kernel.ablation import Ablation, check_ablation, run_ablated, substitutes
+from tl_scopes.kernel.batching import rows_per_forward
+from tl_scopes.kernel.read_out import target_string
+from tl_scopes.model.lens import LensModel
+from tl_scopes.numerics.arguments import integer, public_call
 from tl_scopes.numerics.ranking import most_influential, number_removed
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.verification import Verification
@@ -33,6 +33,7 @@ MOST_SINGLE = 20
 """Tokens that are removed one by one where the caller names no number."""
 
 
+@public_call
 def verify(
     model: LensModel,
     attribution: Attribution,
@@ -71,7 +72,7 @@ def verify(
             step, bound or top out of range; an unknown ablation.
         TypeError: not a TransformerLens model.
 
-    Cost: two forwards, one vector-Jacobian product per row of V, and one forward per ``batch_size`` removals.
+    Cost: one forward, one vector-Jacobian product per row of V, and one forward per ``batch_size`` removals.
 
     >>> attr = semantic_scope(model, "German: der Hund sieht die Katze. English: the", target=" dog")
     >>> result = verify(model, attr, top=4, step=0.01)
@@ -80,73 +81,49 @@ def verify(
 
     Reference: this package; the removals are those of paper section 5.1.
     """
-    call = "verify"
-    model = require_lens_model(model, call)
-    refuse_unusable(model, call)
-    require_ablation(ablation, call)
-    shares = _checked(fractions, top, step, bound, call)
-    prompt = prompt_of(attribution, call)
+    check_ablation(ablation)
+    shares = _checked(fractions, top, step, bound)
     candidates = [p for p in attribution.shown if p not in attribution.special]
     if not candidates:
-        raise ValueError(f"{call}(attribution=...): every token is special or hidden, so there is none to remove")
-    explained = explained_by(model, attribution, call)
-    at = str(attribution.details.get("at", "hook_embed"))
+        raise ValueError("(attribution=...): every token is special or hidden, so there is none to remove")
+    base = base_run(model, attribution)
     ranked = most_influential(attribution.scores.tolist(), candidates, len(candidates))
     singles = [(p,) for p in ranked[:top]]
     removals = [*singles, *(tuple(ranked[: number_removed(k, len(ranked))]) for k in shares)]
-    replaced = substitutes(ablation, candidates, prompt.tokens, seed)
+    replaced = substitutes(ablation, candidates, base.prompt.tokens, seed)
 
     def moved(x: Tensor) -> Tensor:
         return x + step * (replaced(x) - x)
 
-    line = linearise(model, prompt, explained, at, call)
-    slopes = line.along(moved(line.x) - line.x)
-    predicted = line.predicted(torch.stack([slopes[:, list(s)].sum(-1) for s in removals], dim=-1))
-    size = rows_per_forward(model, [prompt], batch_size, call, at=at)
-    runs = run_ablated(
-        model, prompt, [(), *removals], moved, batch_size=size, at=at, target_hook=explained.target_hook, call=call
-    )
-    return _result(model, attribution, explained, runs, removals, shares, predicted, ablation, step, bound)
-
-
-def _result(
-    model: LensModel,
-    attribution: Attribution,
-    explained: Explained,
-    runs: Reading,
-    removals: list[tuple[int, ...]],
-    shares: tuple[float, ...],
-    predicted: Tensor,
-    ablation: Ablation,
-    step: float,
-    bound: float,
-) -> Verification:
-    """Changes against the first run, flagged."""
-    dtype = runs.logits.dtype
-    base, changed = Reading(runs.logits[:1], runs.hidden[:1]), Reading(runs.logits[1:], runs.hidden[1:])
-    measured = explained.measured(base, changed)
-    log_probs = runs.logits.log_softmax(-1)[:, explained.target].cpu()
-    logits = runs.logits[:, explained.target].cpu()
-    noise, signed = noise_floor(model, explained, base), explained.measure == "signed"
+    slopes = base.along(moved(base.x) - base.x)
+    predicted = base.predicted(torch.stack([slopes[:, list(s)].sum(-1) for s in removals], dim=-1))
+    at = str(attribution.details.get("at", "hook_embed"))
+    size = rows_per_forward(model, [base.prompt], batch_size, at=at)
+    hook = base.question.target_hook
+    runs = run_ablated(model, base.prompt, removals, moved, batch_size=size, at=at, target_hook=hook)
+    dtype, scalar = runs.logits.dtype, base.question.scalar
+    measured = base.measured(runs)
+    delta_logit, delta_log_prob = base.target_changes(runs)
+    noise, signed = base.noise_floor(model), scalar.measure == "signed"
     return Verification(
         attribution=attribution,
         positions=tuple(removals),
-        fractions=(*[None] * (len(removals) - len(shares)), *shares),
+        fractions=(*[None] * len(singles), *shares),
         predicted=predicted.to(dtype),
         measured=measured.to(dtype),
-        delta_logit=logits[1:] - logits[0],
-        delta_log_prob=log_probs[1:] - log_probs[0],
+        delta_logit=delta_logit,
+        delta_log_prob=delta_log_prob,
         flags=tuple(
             _flag(p, m, noise, bound, signed) for p, m in zip(predicted.tolist(), measured.tolist(), strict=True)
         ),
-        scalar=explained.name,
-        unit=explained.unit,
+        scalar=scalar.name,
+        unit=scalar.unit,
         signed=signed,
         ablation=ablation,
         step=step,
         bound=bound,
         noise=noise,
-        target_str=token_strings(model, torch.tensor([explained.target]))[0],
+        target_str=str(target_string(model, base.question.target)),
     )
 
 
@@ -159,15 +136,14 @@ def _flag(predicted: float, measured: float, noise: float, bound: float, signed:
     return "size" if abs(measured - predicted) > bound * largest else ""
 
 
-def _checked(fractions: Sequence[float], top: int, step: float, bound: float, call: str) -> tuple[float, ...]:
+def _checked(fractions: Sequence[float], top: int, step: float, bound: float) -> tuple[float, ...]:
     """The fractions; refuse numbers that make no sense."""
     shares = tuple(float(k) for k in fractions)
     if any(not 0 < k <= 1 for k in shares) or any(b <= a for a, b in pairwise(shares)):
-        raise ValueError(f"{call}(fractions={tuple(fractions)}): expected increasing numbers in (0, 1]")
-    if isinstance(top, bool) or top < 1:
-        raise ValueError(f"{call}(top={top!r}): expected at least 1 token")
+        raise ValueError(f"(fractions={tuple(fractions)}): expected increasing numbers in (0, 1]")
+    integer("top", top, least=1)
     if not (math.isfinite(step) and step != 0):
-        raise ValueError(f"{call}(step={step!r}): expected a finite number other than 0; 1 removes the token")
+        raise ValueError(f"(step={step!r}): expected a finite number other than 0; 1 removes the token")
     if not bound > 0:
-        raise ValueError(f"{call}(bound={bound!r}): expected a positive relative error, e.g. 0.5")
+        raise ValueError(f"(bound={bound!r}): expected a positive relative error, e.g. 0.5")
     return shares

@@ -1,18 +1,19 @@
 """What the app can explain: every scope and baseline with the few options that its page shows.
 
-One entry is one public function; the page is built from this list, so a new scope needs an entry here and nothing else.
+Scopes come from their records; the page is built from this list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import tl_scopes as tls
+from tl_scopes.directions.by_name import SCOPES
+from tl_scopes.directions.scope import Scope
+from tl_scopes.model.lens import LensModel
 from tl_scopes.results.attribution import Attribution
-
-Option = Literal["target", "foil", "rank", "moment"]
 
 
 @dataclass(frozen=True)
@@ -24,59 +25,48 @@ class Entry:
         title: on the page.
         explains: one line below the choice.
         options: arguments that the page asks for.
-        matrix: method of ``attribution_matrix``, or None where there is none.
-        inside: method of ``layer_influence`` and ``head_influence``, or None.
-        baseline: listed among the baselines.
+        scope: its name in ``method=``; None for a baseline.
     """
 
     name: str
     title: str
     explains: str
-    options: tuple[Option, ...] = ()
-    matrix: str | None = None
-    inside: str | None = None
-    baseline: bool = False
+    options: tuple[str, ...] = ()
+    scope: str | None = None
     call: Callable[..., Attribution] = field(repr=False, default=lambda: NotImplemented)
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the function, JSON-ready."""
-        return {key: value for key, value in asdict(self).items() if key != "call"}
+        """What the page must know, JSON-ready."""
+        known = {"name": self.name, "title": self.title, "explains": self.explains, "options": list(self.options)}
+        return {**known, "matrix": self.scope, "inside": self.scope, "baseline": self.scope is None}
 
 
-def _entry(name: str, title: str, explains: str, *options: Option, matrix: bool = True) -> Entry:
-    method = name.removesuffix("_scope")
-    return Entry(name, title, explains, options, method if matrix else None, method, call=getattr(tls, name))
+_BASELINES = (
+    ("input_x_gradient", "Input × Gradient", "Embedding times gradient of the logit"),
+    ("integrated_gradients", "Integrated Gradients", "Gradients on the way from zero"),
+    ("smoothgrad", "SmoothGrad", "Gradient averaged over noisy inputs"),
+    ("gradient_norm", "Gradient norm", "Gradient of the log-probability: saliency"),
+    ("leave_one_out", "Leave one out", "Measured: each token removed in turn"),
+    ("attention_rollout", "Attention rollout", "Where attention flows; blind to the target"),
+    ("random_attribution", "Random", "Noise: what a method must beat"),
+)
+_BLIND = ("attention_rollout", "random_attribution")
+"""Baselines that do not look at the target."""
 
 
-def _baseline(name: str, title: str, explains: str, *options: Option) -> Entry:
-    return Entry(name, title, explains, options, baseline=True, call=getattr(tls, name))
+def menu() -> dict[str, Entry]:
+    """All entries, by name: every scope for which the page asks all that it needs, and the baselines."""
+    entries = [_of_scope(scope) for scope in SCOPES.values() if set(scope.needs) <= set(scope.asked)]
+    for name, title, explains in _BASELINES:
+        options = () if name in _BLIND else ("target",)
+        entries.append(Entry(name, title, explains, options, call=getattr(tls, name)))
+    return {entry.name: entry for entry in entries}
 
 
-MENU: Mapping[str, Entry] = {
-    entry.name: entry
-    for entry in (
-        _entry("semantic_scope", "Semantic", "What moves the logit of one token", "target"),
-        _entry("contrast_scope", "Contrast", "Why this token and not that", "target", "foil"),
-        _entry("fisher_scope", "Fisher", "What moves the whole distribution", "rank"),
-        _entry("temperature_scope", "Temperature", "What moves the model's confidence"),
-        _entry(
-            "total_information",
-            "Total information",
-            "The whole distribution, in all directions",
-        ),
-        _entry(
-            "moment_scope",
-            "Numeric moment",
-            "What moves the mean or spread of a predicted number",
-            "moment",
-            matrix=False,
-        ),
-        _baseline("input_x_gradient", "Input × Gradient", "Embedding times gradient of the logit", "target"),
-        _baseline("integrated_gradients", "Integrated Gradients", "Gradients on the way from zero", "target"),
-        _baseline("smoothgrad", "SmoothGrad", "Gradient averaged over noisy inputs", "target"),
-        _baseline("gradient_norm", "Gradient norm", "Gradient of the log-probability: saliency", "target"),
-        _baseline("leave_one_out", "Leave one out", "Measured: each token removed in turn", "target"),
-        _baseline("attention_rollout", "Attention rollout", "Where attention flows; blind to the target"),
-        _baseline("random_attribution", "Random", "Noise: what a method must beat"),
-    )
-}
+def _of_scope(scope: Scope) -> Entry:
+    def call(model: LensModel, prompt: str, **options: Any) -> Attribution:
+        found: dict[str, Attribution] = tls.scopes(model, prompt, methods=[scope.name], **options)
+        return found[scope.name]
+
+    name = f"{scope.name}_scope" if hasattr(tls, f"{scope.name}_scope") else scope.name
+    return Entry(name, scope.label, scope.summary, scope.asked, scope.name, call=call)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tl_scopes as tls
-from tl_scopes.app.menu import MENU, Entry
+from tl_scopes.app.menu import Entry, menu
 from tl_scopes.demo import DEMO_PROMPTS
 from tl_scopes.model.lens import LensModel
 from tl_scopes.results.attribution import Attribution
@@ -42,7 +42,7 @@ class Question:
 
     Attributes:
         model: name of one of the loaded models.
-        method: a key of :data:`MENU`.
+        method: a key of :func:`~tl_scopes.app.menu.menu`.
         prompt: the text.
         pos: explained position.
         target, foil: a token as text or id; None is the method's default.
@@ -84,8 +84,8 @@ class Question:
         missing = [name for name in ("model", "method", "prompt") if name not in raw]
         if missing:
             raise ValueError(f"explain: {missing[0]} is missing")
-        if raw["method"] not in MENU:
-            raise ValueError(f"explain(method={raw['method']!r}): expected one of {', '.join(MENU)}")
+        if raw["method"] not in (known := menu()):
+            raise ValueError(f"explain(method={raw['method']!r}): expected one of {', '.join(known)}")
         if len(raw["prompt"]) > MOST_CHARACTERS:
             raise ValueError(
                 f"explain(prompt=...): {len(raw['prompt'])} characters are more than {MOST_CHARACTERS}; shorten the text"
@@ -113,7 +113,7 @@ class Workbench:
         examples = [{"title": d.title, "prompt": d.prompt, "target": d.target} for d in DEMO_PROMPTS.values()]
         return {
             "models": [{"name": name, "context": model.cfg.n_ctx} for name, model in self._models.items()],
-            "methods": [entry.to_dict() for entry in MENU.values()],
+            "methods": [entry.to_dict() for entry in menu().values()],
             "examples": examples if "demo" in self._models else [],
         }
 
@@ -121,7 +121,7 @@ class Workbench:
 
     def explain(self, question: Question) -> str:
         """The attribution that answers a question; its id."""
-        entry = MENU[question.method]
+        entry = menu()[question.method]
 
         def compute(model: LensModel) -> Attribution:
             chosen = {name: getattr(question, name) for name in entry.options}
@@ -131,11 +131,11 @@ class Workbench:
 
     def matrix(self, question: Question) -> str:
         """The matrix of all predictions of the text; its id."""
-        entry = MENU[question.method]
-        method = self._method("matrix", entry, entry.matrix)
+        entry = menu()[question.method]
+        method = self._scope("matrix", entry)
 
         def compute(model: LensModel) -> AttributionMatrix:
-            chosen = {name: getattr(question, name) for name in entry.options if name in ("foil", "rank")}
+            chosen = {name: getattr(question, name) for name in entry.options if name != "target"}
             return tls.attribution_matrix(model, question.prompt, method=method, **chosen)
 
         return self._computed("matrix", question, compute)
@@ -149,8 +149,8 @@ class Workbench:
         return self._inside("heads", question, tls.head_influence)
 
     def _inside(self, what: str, question: Question, function: Any, **own: Any) -> str:
-        entry = MENU[question.method]
-        method = self._method(what, entry, entry.inside)
+        entry = menu()[question.method]
+        method = self._scope(what, entry)
 
         def compute(model: LensModel) -> Result:
             chosen = {name: getattr(question, name) for name in entry.options}
@@ -178,11 +178,11 @@ class Workbench:
             raise ValueError(f"This file is not as Attribution.save writes it ({error})") from error
         return self._keep(_key("opened", text), attribution)
 
-    def _method(self, what: str, entry: Entry, method: str | None) -> Any:
-        if method is None:
-            able = ", ".join(e.title for e in MENU.values() if (e.matrix if what == "matrix" else e.inside) is not None)
+    def _scope(self, what: str, entry: Entry) -> str:
+        if entry.scope is None:
+            able = ", ".join(e.title for e in menu().values() if e.scope is not None)
             raise ValueError(f"{entry.title} has no {what}. Choose one of: {able}")
-        return method
+        return entry.scope
 
     def _computed(self, what: str, question: Question, compute: Callable[[LensModel], Result]) -> str:
         if question.model not in self._models:

@@ -13,32 +13,30 @@ method                   score of token t                                       
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import Unpack
 
-from tl_scopes.kernel.ablation import Ablation, ablated_log_probs, prompt_generator, require_ablation, substitutes
-from tl_scopes.kernel.calls import encode, one_or_many
-from tl_scopes.kernel.interventions import (
-    Scalar,
-    batches,
-    cut_prompts,
-    measured_attribution,
-    rows_per_forward,
-    run_changed,
-    says_target,
-)
-from tl_scopes.model.forward import forward_pass
+from tl_scopes.directions.base import target_note
+from tl_scopes.directions.logits import Of
+from tl_scopes.kernel.ablation import Ablation, ablated_log_probs, check_ablation, prompt_generator, substitutes
+from tl_scopes.kernel.attributed import Answer, attributed
+from tl_scopes.kernel.batching import batches, padded, rows_per_forward
+from tl_scopes.kernel.calls import encode, prompt_call
+from tl_scopes.kernel.interventions import run_changed
+from tl_scopes.kernel.options import BatchKeywords, RunOptions, SourceKeywords, run_options
+from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import differentiable
-from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import Prompt, Target, encode_targets, pad_right
+from tl_scopes.model.lens import LensModel, block_hooks
+from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target, encode_targets
+from tl_scopes.numerics.arguments import choice
+from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.results.attribution import Attribution
 
 
-@one_or_many
+@prompt_call
 def leave_one_out(
     model: LensModel,
     prompt: Prompt,
@@ -46,11 +44,8 @@ def leave_one_out(
     ablation: Ablation = "zero",
     seed: int = 0,
     target: Target = None,
-    of: Scalar = "log_prob",
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    batch_size: int | None = None,
+    of: Of = "log_prob",
+    **options: Unpack[SourceKeywords],
 ) -> list[Attribution]:
     """Measured change of the target when each token's embedding is removed by itself.
 
@@ -58,12 +53,11 @@ def leave_one_out(
     intervention. Signed changes of both scalars are ``details["delta_log_prob"]`` and ``details["delta_logit"]``.
 
     Args:
-        model, prompt, target, pos, prepend_bos, at: as in :func:`semantic_scope`.
+        model, prompt, target, options: as in :func:`semantic_scope`; ``batch_size`` counts removals.
         ablation: what takes the row's place: ``"zero"``, the ``"mean"`` row of the prompt's tokens up to ``pos`` that
             are not special, or ``"resample"``, the row of another of them.
         seed: of the resampling.
         of: which change is the score.
-        batch_size: removals per forward.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list; special tokens are removed in turn as well.
@@ -79,47 +73,36 @@ def leave_one_out(
 
     Reference: Li et al. 2016 (arXiv 1612.08220).
     """
-    call = "leave_one_out"
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    require_ablation(ablation, call)
-    if of not in ("logit", "log_prob"):
-        raise ValueError(f"{call}(of={of!r}): expected 'logit' or 'log_prob'")
-    targets = encode_targets(model, target, len(prompts), call=call)
-    size, results = rows_per_forward(model, prompts, batch_size, call, at=at), []
+    chosen = run_options(**options)
+    model, prompts = encode(model, prompt, chosen)
+    check_ablation(ablation)
+    choice("of", of, ("logit", "log_prob"))
+    at, results = chosen.at, []
+    targets = encode_targets(model, target, len(prompts))
+    size = rows_per_forward(model, prompts, chosen.batch_size, at=at)
     for given, wanted in zip(prompts, targets, strict=True):
         candidates = [p for p in range(given.pos + 1) if p not in given.special]
         values = substitutes(ablation, candidates or range(given.pos + 1), given.tokens, seed)
         sets: list[list[int]] = [[], *([p] for p in range(given.pos + 1))]
-        logits, log_probs = ablated_log_probs(model, given, sets, values, batch_size=size, at=at, call=call)
-        chosen = int(logits[0].argmax()) if wanted is None else wanted
+        logits, log_probs = ablated_log_probs(model, given, sets, values, batch_size=size, at=at)
+        token = int(logits[0].argmax()) if wanted is None else wanted
         changes = {
-            name: (table[1:, chosen] - table[0, chosen]).cpu().double()
+            name: (table[1:, token] - table[0, token]).cpu().double()
             for name, table in (("delta_logit", logits), ("delta_log_prob", log_probs))
         }
-        results.append(
-            measured_attribution(
-                model,
-                given,
-                changes[f"delta_{of}"].abs(),
-                logits[0],
-                method=call,
-                target=chosen,
-                details={"of": of, "at": at, "ablation": ablation, **{k: v.tolist() for k, v in changes.items()}},
-                notes=says_target(wanted),
-            )
-        )
+        details = {"of": of, "at": at, "ablation": ablation, **{k: v.tolist() for k, v in changes.items()}}
+        answer = Answer(changes[f"delta_{of}"].abs(), token, details, target_note(wanted))
+        results.append(attributed(model, given, log_probs[0], "leave_one_out", answer))
     return results
 
 
-@one_or_many
+@prompt_call
 def attention_rollout(
     model: LensModel,
     prompt: Prompt,
     *,
     target: Target = None,
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    batch_size: int | None = None,
+    **options: Unpack[BatchKeywords],
 ) -> list[Attribution]:
     """Share of attention that flows from each token to the explained position through all layers.
 
@@ -127,7 +110,7 @@ def attention_rollout(
     the same for every target, which it does not look at.
 
     Args:
-        model, prompt, pos, prepend_bos, batch_size: as in :func:`semantic_scope`.
+        model, prompt, options: as in :func:`semantic_scope`.
         target: only named in the result.
 
     Returns:
@@ -144,45 +127,41 @@ def attention_rollout(
 
     Reference: Abnar and Zuidema 2020 (arXiv 2005.00928).
     """
-    call = "attention_rollout"
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    targets = encode_targets(model, target, len(prompts), call=call)
-    names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
+    model, prompts, targets, grouped = _in_batches(model, prompt, target, run_options(**options))
+    names = block_hooks(model, "attn.hook_pattern")
     results: dict[int, Attribution] = {}
-    for batch in batches(prompts, rows_per_forward(model, prompts, batch_size, call)):
-        tokens = pad_right(cut_prompts([prompts[i] for i in batch]))
-        read = torch.tensor([prompts[i].pos for i in batch])
+    for batch in grouped:
+        tokens, read = padded(prompts, batch)
         with differentiable(model), torch.no_grad():
-            run = forward_pass(model, tokens, read, source="hook_embed", cache=names, call=call)
-        flow = torch.eye(tokens.shape[1], dtype=torch.float64).expand(len(batch), -1, -1)
+            run = forward_pass(model, tokens, read, Recording(cache=names))
+        log_probs = run.logits.to(compute_dtype(run.logits.dtype)).log_softmax(-1)
+        unit = torch.eye(tokens.shape[1], dtype=torch.float64)
+        flow = unit.expand(len(batch), -1, -1)
         for name in names:
             pattern = reduce(run.activations[name].cpu().double(), "batch head q k -> batch q k", "mean")
-            flow = (pattern + torch.eye(tokens.shape[1], dtype=torch.float64)) / 2 @ flow
+            flow = (pattern + unit) / 2 @ flow
         for n, i in enumerate(batch):
             end = prompts[i].pos + 1
-            results[i] = measured_attribution(
-                model, prompts[i], flow[n, end - 1, :end], run.logits[n], method=call, target=targets[i], details={}
-            )
+            answer = Answer(flow[n, end - 1, :end], targets[i], {})
+            results[i] = attributed(model, prompts[i], log_probs[n], "attention_rollout", answer)
     return [results[i] for i in range(len(prompts))]
 
 
-@one_or_many
+@prompt_call
 def random_attribution(
     model: LensModel,
     prompt: Prompt,
     *,
     seed: int = 0,
     target: Target = None,
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    batch_size: int | None = None,
+    **options: Unpack[BatchKeywords],
 ) -> list[Attribution]:
     """Uniform noise for each token: what a method must beat.
 
     ``score_t ~ U[0, 1)`` for tokens up to ``pos``; depends on the seed and the prompt's tokens alone.
 
     Args:
-        model, prompt, pos, prepend_bos, batch_size: as in :func:`semantic_scope`.
+        model, prompt, options: as in :func:`semantic_scope`.
         seed: of the noise; the global RNG is not used.
         target: only named in the result.
 
@@ -198,22 +177,26 @@ def random_attribution(
     >>> bool((a.scores == random_attribution(model, "German: der Hund", seed=3).scores).all())
     True
     """
-    call = "random_attribution"
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    targets = encode_targets(model, target, len(prompts), call=call)
+    model, prompts, targets, grouped = _in_batches(model, prompt, target, run_options(**options))
     results: dict[int, Attribution] = {}
-    for batch in batches(prompts, rows_per_forward(model, prompts, batch_size, call)):
-        tokens = pad_right(cut_prompts([prompts[i] for i in batch]))
-        read = torch.tensor([prompts[i].pos for i in batch])
-        run = run_changed(model, tokens, read, call=call)
+    for batch in grouped:
+        run = run_changed(model, *padded(prompts, batch))
         for n, i in enumerate(batch):
             noise = random_scores(prompts[i].tokens, prompts[i].pos + 1, seed)
-            results[i] = measured_attribution(
-                model, prompts[i], noise, run.logits[n], method=call, target=targets[i], details={"seed": seed}
-            )
+            answer = Answer(noise, targets[i], {"seed": seed})
+            results[i] = attributed(model, prompts[i], run.log_probs[n], "random_attribution", answer)
     return [results[i] for i in range(len(prompts))]
 
 
 def random_scores(tokens: Tensor, n: int, seed: int) -> Float[Tensor, " n"]:
     """Uniform noise for the first ``n`` tokens of a prompt."""
     return torch.rand(n, generator=prompt_generator(seed, tokens), dtype=torch.float64)
+
+
+def _in_batches(
+    model: LensModel, prompt: Prompt, target: Target, options: RunOptions
+) -> tuple[LensModel, list[EncodedPrompt], list[int | None], list[list[int]]]:
+    """The prompts, their targets, and the numbers of those that run together."""
+    model, prompts = encode(model, prompt, options)
+    targets = encode_targets(model, target, len(prompts))
+    return model, prompts, targets, list(batches(prompts, rows_per_forward(model, prompts, options.batch_size)))

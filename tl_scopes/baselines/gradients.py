@@ -25,49 +25,38 @@ from collections.abc import Sequence
 import torch
 from einops import reduce
 from torch import Tensor
+from typing_extensions import Unpack
 
-from tl_scopes.directions.base import Explanandum
-from tl_scopes.directions.logits import LogProb, Semantic
+from tl_scopes.directions.base import Direction, target_note
+from tl_scopes.directions.logits import LogProb, Of, Semantic
 from tl_scopes.kernel.ablation import prompt_generator
-from tl_scopes.kernel.calls import encode, one_or_many
-from tl_scopes.kernel.interventions import (
-    Scalar,
-    batches,
-    cut_prompts,
-    measured_attribution,
-    repeated,
-    rows_per_forward,
-    run_changed,
-    says_target,
-)
+from tl_scopes.kernel.attributed import Answer, attributed
+from tl_scopes.kernel.batching import batches, padded, repeated, rows_per_forward
+from tl_scopes.kernel.calls import encode, prompt_call
+from tl_scopes.kernel.interventions import run_changed
+from tl_scopes.kernel.options import GradientKeywords, RunOptions, SourceKeywords, run_options
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import Prompt, Target, encode_targets, pad_right
+from tl_scopes.model.prompts import Prompt, Target, encode_targets
+from tl_scopes.numerics.arguments import choice, integer
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import wide
 from tl_scopes.results.attribution import Attribution
 
 
-def explained_scalar(of: Scalar, targets: Sequence[int | None], call: str) -> Explanandum:
-    """The explanandum whose gradient a baseline takes."""
-    if of == "logit":
-        return Semantic(tuple(targets))
-    if of == "log_prob":
-        return LogProb(tuple(targets))
-    raise ValueError(f"{call}(of={of!r}): expected 'logit' or 'log_prob'")
+def explained_scalar(of: Of, targets: Sequence[int | None]) -> Direction:
+    """The direction whose gradient a baseline takes."""
+    choice("of", of, ("logit", "log_prob"))
+    return Semantic(tuple(targets)) if of == "logit" else LogProb(tuple(targets))
 
 
-@one_or_many
+@prompt_call
 def input_x_gradient(
     model: LensModel,
     prompt: Prompt,
     *,
     target: Target = None,
-    of: Scalar = "logit",
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    batch_size: int | None = None,
-    keep_gradient: bool = False,
+    of: Of = "logit",
+    **options: Unpack[GradientKeywords],
 ) -> list[Attribution]:
     """Size of each token's elementwise product of embedding and gradient.
 
@@ -75,7 +64,7 @@ def input_x_gradient(
     ``Σ_d x_td g_td``, the first-order effect of removing the token, is ``details["signed"]``.
 
     Args:
-        model, prompt, target, pos, prepend_bos, at, batch_size, keep_gradient: as in :func:`semantic_scope`.
+        model, prompt, target, options: as in :func:`semantic_scope`.
         of: the explained scalar: the target's ``"logit"``, as in the paper's text, or its ``"log_prob"`` (minus the
             cross-entropy), as in the authors' released scripts.
 
@@ -93,23 +82,17 @@ def input_x_gradient(
 
     Reference: paper eq. 10; Shrikumar et al. 2016 (arXiv 1605.01713).
     """
-    return _gradients(
-        "input_x_gradient", model, prompt, target, of, pos, prepend_bos, at, batch_size, keep_gradient, times_input=True
-    )
+    return _gradients(model, prompt, "input_x_gradient", target, of, run_options(**options))
 
 
-@one_or_many
+@prompt_call
 def gradient_norm(
     model: LensModel,
     prompt: Prompt,
     *,
     target: Target = None,
-    of: Scalar = "log_prob",
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    batch_size: int | None = None,
-    keep_gradient: bool = False,
+    of: Of = "log_prob",
+    **options: Unpack[GradientKeywords],
 ) -> list[Attribution]:
     """Size of the gradient of the target's log-probability, the classical saliency.
 
@@ -117,7 +100,7 @@ def gradient_norm(
     Semantic Scope.
 
     Args:
-        model, prompt, target, pos, prepend_bos, at, batch_size, keep_gradient: as in :func:`semantic_scope`.
+        model, prompt, target, options: as in :func:`semantic_scope`.
         of: the explained scalar; the loss is what saliency maps differentiate.
 
     Returns:
@@ -134,56 +117,34 @@ def gradient_norm(
 
     Reference: Simonyan et al. 2013 (arXiv 1312.6034), Li et al. 2016 (arXiv 1506.01066).
     """
-    return _gradients(
-        "gradient_norm", model, prompt, target, of, pos, prepend_bos, at, batch_size, keep_gradient, times_input=False
-    )
+    return _gradients(model, prompt, "gradient_norm", target, of, run_options(**options))
 
 
 def _gradients(
-    call: str,
-    model: LensModel,
-    prompt: Prompt,
-    target: Target,
-    of: Scalar,
-    pos: int | Sequence[int],
-    prepend_bos: bool | None,
-    at: str,
-    batch_size: int | None,
-    keep_gradient: bool,
-    times_input: bool,
+    model: LensModel, prompt: Prompt, method: str, target: Target, of: Of, options: RunOptions
 ) -> list[Attribution]:
     """Norms of the gradient, or of its product with the input, in batches."""
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    explained = explained_scalar(of, encode_targets(model, target, len(prompts), call=call), call)
+    model, prompts = encode(model, prompt, options)
+    explained, at = explained_scalar(of, encode_targets(model, target, len(prompts))), options.at
     results: dict[int, Attribution] = {}
-    for batch in batches(prompts, rows_per_forward(model, prompts, batch_size, call, at=at)):
-        tokens = pad_right(cut_prompts([prompts[i] for i in batch]))
-        read = torch.tensor([prompts[i].pos for i in batch])
-        run = run_changed(model, tokens, read, explanandum=explained, indices=batch, at=at, call=call)
+    for batch in batches(prompts, rows_per_forward(model, prompts, options.batch_size, at=at)):
+        run = run_changed(model, *padded(prompts, batch), direction=explained, indices=batch, at=at)
         assert run.gradient is not None
         for n, i in enumerate(batch):
-            end = prompts[i].pos + 1
+            end, rows = prompts[i].pos + 1, run.rows[n]
             gradient = wide(run.gradient[n, :end])
             product = run.x[n, :end].to(gradient) * gradient
-            rows = run.rows[n]
             details = {**rows.details, "of": of, "at": at}
-            if times_input:
+            if method == "input_x_gradient":
                 details["signed"] = reduce(product, "pos d_model -> pos", "sum").tolist()
-            results[i] = measured_attribution(
-                model,
-                prompts[i],
-                row_norms(product if times_input else gradient),
-                run.logits[n],
-                method=call,
-                target=rows.target,
-                details=details,
-                notes=rows.notes,
-                gradient=gradient if keep_gradient else None,
-            )
+            scores = row_norms(product if method == "input_x_gradient" else gradient)
+            kept = gradient if options.keep_gradient else None
+            answer = Answer(scores, rows.target, details, rows.notes, gradient=kept)
+            results[i] = attributed(model, prompts[i], run.log_probs[n], method, answer)
     return [results[i] for i in range(len(prompts))]
 
 
-@one_or_many
+@prompt_call
 def smoothgrad(
     model: LensModel,
     prompt: Prompt,
@@ -192,11 +153,8 @@ def smoothgrad(
     sigma: float | None = None,
     seed: int = 0,
     target: Target = None,
-    of: Scalar = "logit",
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    batch_size: int | None = None,
+    of: Of = "logit",
+    **options: Unpack[SourceKeywords],
 ) -> list[Attribution]:
     """Norm of the gradient averaged over noisy copies of the embeddings.
 
@@ -204,12 +162,11 @@ def smoothgrad(
     embedding.
 
     Args:
-        model, prompt, target, pos, prepend_bos, at: as in :func:`semantic_scope`.
+        model, prompt, target, options: as in :func:`semantic_scope`; ``batch_size`` counts copies.
         n_samples: noisy copies.
         sigma: standard deviation of the noise; None is 0.1 × the root mean square of the prompt's embeddings.
         seed: of the noise, which depends on it and the prompt alone; the global RNG is not used.
         of: the explained scalar.
-        batch_size: copies per forward.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list; ``details["sigma"]``.
@@ -225,19 +182,19 @@ def smoothgrad(
 
     Reference: Smilkov et al. 2017 (arXiv 1706.03825).
     """
-    call = "smoothgrad"
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    if isinstance(n_samples, bool) or not isinstance(n_samples, int) or n_samples < 1:
-        raise ValueError(f"{call}(n_samples={n_samples!r}): expected a positive integer")
+    chosen = run_options(**options)
+    model, prompts = encode(model, prompt, chosen)
+    integer("n_samples", n_samples, least=1)
     if sigma is not None and not (math.isfinite(sigma) and sigma >= 0):
-        raise ValueError(f"{call}(sigma={sigma!r}): expected a number of at least 0")
-    targets = encode_targets(model, target, len(prompts), call=call)
-    size, results = rows_per_forward(model, prompts, batch_size, call, at=at), []
+        raise ValueError(f"(sigma={sigma!r}): expected a number of at least 0")
+    at, results = chosen.at, []
+    targets = encode_targets(model, target, len(prompts))
+    size = rows_per_forward(model, prompts, chosen.batch_size, at=at)
     for given, wanted in zip(prompts, targets, strict=True):
-        plain = run_changed(model, *repeated(given, 1), at=at, call=call)
-        chosen = int(plain.logits[0].argmax()) if wanted is None else wanted
+        plain = run_changed(model, *repeated(given, 1), at=at)
+        token = int(plain.logits[0].argmax()) if wanted is None else wanted
         width = 0.1 * float(wide(plain.x).square().mean().sqrt()) if sigma is None else float(sigma)
-        explained = explained_scalar(of, [chosen], call)
+        explained = explained_scalar(of, [token])
         generator = prompt_generator(seed, given.tokens)
         total = torch.zeros_like(wide(plain.x[0]))
         for first in range(0, n_samples, size):
@@ -247,21 +204,11 @@ def smoothgrad(
             def change(x: Tensor, noise: Tensor = noise) -> Tensor:
                 return x + noise.to(x)
 
-            run = run_changed(
-                model, *repeated(given, n), change=change, explanandum=explained, indices=[0] * n, at=at, call=call
-            )
+            copies = repeated(given, n)
+            run = run_changed(model, *copies, changes=[(at, change)], direction=explained, indices=[0] * n, at=at)
             assert run.gradient is not None
             total += reduce(wide(run.gradient), "n pos d_model -> pos d_model", "sum")
-        results.append(
-            measured_attribution(
-                model,
-                given,
-                row_norms(total / n_samples),
-                plain.logits[0],
-                method=call,
-                target=chosen,
-                details={"of": of, "at": at, "n_samples": n_samples, "sigma": width, "seed": seed},
-                notes=says_target(wanted),
-            )
-        )
+        details = {"of": of, "at": at, "n_samples": n_samples, "sigma": width, "seed": seed}
+        answer = Answer(row_norms(total / n_samples), token, details, target_note(wanted))
+        results.append(attributed(model, given, plain.log_probs[0], "smoothgrad", answer))
     return results

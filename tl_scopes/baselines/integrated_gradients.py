@@ -10,7 +10,6 @@ Completeness: ``∫₀¹ ⟨x − x', g(α)⟩ dα = s(x) − s(x')``. What a ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,30 +17,26 @@ import torch
 from einops import einsum, reduce
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import Unpack
 
 from tl_scopes.baselines.gradients import explained_scalar
-from tl_scopes.directions.base import Explanandum
-from tl_scopes.directions.logits import Semantic
+from tl_scopes.directions.base import target_note
+from tl_scopes.directions.logits import Of
 from tl_scopes.kernel.ablation import substitutes
-from tl_scopes.kernel.calls import encode, one_or_many
-from tl_scopes.kernel.interventions import (
-    Change,
-    Scalar,
-    along,
-    measured_attribution,
-    repeated,
-    rows_per_forward,
-    run_changed,
-    says_target,
-)
+from tl_scopes.kernel.attributed import Answer, attributed
+from tl_scopes.kernel.batching import repeated, rows_per_forward
+from tl_scopes.kernel.calls import encode, prompt_call
+from tl_scopes.kernel.interventions import Change, along, run_changed
+from tl_scopes.kernel.options import SourceKeywords, run_options
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target, encode_targets
+from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.quadrature import NEAR_ZERO, split_rule
 from tl_scopes.results.attribution import Attribution
 
 
-@one_or_many
+@prompt_call
 def integrated_gradients(
     model: LensModel,
     prompt: Prompt,
@@ -49,11 +44,8 @@ def integrated_gradients(
     n_steps: int = 50,
     baseline: Literal["zero", "mean", "pad"] | Tensor = "zero",
     target: Target = None,
-    of: Scalar = "logit",
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    batch_size: int | None = None,
+    of: Of = "logit",
+    **options: Unpack[SourceKeywords],
 ) -> list[Attribution]:
     """Gradients integrated along the straight path from a baseline to the prompt's embeddings.
 
@@ -64,12 +56,11 @@ def integrated_gradients(
     models nearly all of the error sits next to the baseline, where the input is out of distribution.
 
     Args:
-        model, prompt, target, pos, prepend_bos, at: as in :func:`semantic_scope`.
+        model, prompt, target, options: as in :func:`semantic_scope`; ``batch_size`` counts points of the path.
         n_steps: gradients in all, at least 2; three fifths of them on α > 0.05.
         baseline: x': ``"zero"``; ``"mean"``, the mean row of the prompt's tokens up to ``pos`` that are not special;
             ``"pad"``, the padding token's rows; or a tensor that broadcasts to ``[pos, d_model]``.
         of: the explained scalar.
-        batch_size: path points per forward; None lets the package choose.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list. ``details``: ``signed``; ``change``, which is
@@ -88,21 +79,16 @@ def integrated_gradients(
     Reference: paper eq. 13, 14; Sundararajan et al. 2017 (arXiv 1703.01365). Differs from the released code, which
     takes five points of the cross-entropy's gradient and keeps a factor α.
     """
-    call = "integrated_gradients"
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    if isinstance(n_steps, bool) or not isinstance(n_steps, int) or n_steps < 2:
-        raise ValueError(
-            f"{call}(n_steps={n_steps!r}): expected an integer of at least 2, one for each part of the path"
-        )
-    targets = encode_targets(model, target, len(prompts), call=call)
-    size, results = rows_per_forward(model, prompts, batch_size, call, at=at), []
+    chosen = run_options(**options)
+    model, prompts = encode(model, prompt, chosen)
+    if integer("n_steps", n_steps) < 2:
+        raise ValueError(f"(n_steps={n_steps!r}): expected an integer of at least 2, one for each part of the path")
+    at, results = chosen.at, []
+    targets = encode_targets(model, target, len(prompts))
+    size = rows_per_forward(model, prompts, chosen.batch_size, at=at)
     for given, wanted in zip(prompts, targets, strict=True):
-        start = path_baseline(model, given, baseline, at, call)
-
-        def scalar(chosen: int | None) -> Explanandum:
-            return explained_scalar(of, [chosen], call)
-
-        path = integrate_path(model, given, start, scalar, wanted, n_steps=n_steps, at=at, batch_size=size, call=call)
+        start = path_baseline(model, given, baseline, at)
+        path = integrate_path(model, given, start, of, wanted, n_steps=n_steps, at=at, batch_size=size)
         gap = path.signed_sum - path.change
         near = {"signed_sum": path.near_sum, "change": path.near_change, "gap": path.near_sum - path.near_change}
         notes = path.notes
@@ -121,18 +107,8 @@ def integrated_gradients(
             "completeness_gap": gap,
             "near_zero": {"up_to": NEAR_ZERO, **near},
         }
-        results.append(
-            measured_attribution(
-                model,
-                given,
-                row_norms(path.product),
-                path.logits,
-                method=call,
-                target=path.target,
-                details=details,
-                notes=notes,
-            )
-        )
+        answer = Answer(row_norms(path.product), path.target, details, notes)
+        results.append(attributed(model, given, path.log_probs, "integrated_gradients", answer))
     return results
 
 
@@ -146,9 +122,9 @@ class PathIntegral:
         change: ``s(x) − s(x')``.
         near_sum: the part of ``signed_sum`` from α ≤ NEAR_ZERO.
         near_change: ``s(x(NEAR_ZERO)) − s(x')``.
-        logits: of the unchanged prompt.
+        log_probs: of the unchanged prompt.
         target: the explained token.
-        notes: of the explanandum.
+        notes: of the direction.
     """
 
     product: Float[Tensor, "pos d_model"]
@@ -156,13 +132,13 @@ class PathIntegral:
     change: float
     near_sum: float
     near_change: float
-    logits: Float[Tensor, " d_vocab"]
+    log_probs: Float[Tensor, " d_vocab"]
     target: int
     notes: tuple[str, ...]
 
 
 def path_baseline(
-    model: LensModel, prompt: EncodedPrompt, baseline: Literal["zero", "mean", "pad"] | Tensor, at: str, call: str
+    model: LensModel, prompt: EncodedPrompt, baseline: Literal["zero", "mean", "pad"] | Tensor, at: str
 ) -> Change:
     """x' as a function of the activation ``[batch, pos, d_model]``."""
     if isinstance(baseline, Tensor):
@@ -174,18 +150,16 @@ def path_baseline(
             rows = given.expand(shape)
         except (RuntimeError, IndexError):
             raise ValueError(
-                f"{call}(baseline=tensor of shape {list(baseline.shape)}): expected [d_model] or [pos, d_model] with "
+                f"(baseline=tensor of shape {list(baseline.shape)}): expected [d_model] or [pos, d_model] with "
                 f"d_model={shape[1]} and at least {shape[0]} positions"
             ) from None
         return lambda x: rows.to(x).expand_as(x)
     if baseline == "pad":
         pad = getattr(model.tokenizer, "pad_token_id", None)
         if pad is None:
-            raise ValueError(
-                f"{call}(baseline='pad'): this model's tokenizer has no padding token; use 'zero' or 'mean'"
-            )
+            raise ValueError("(baseline='pad'): this model's tokenizer has no padding token; use 'zero' or 'mean'")
         tokens, read = repeated(prompt, 1)
-        rows = run_changed(model, torch.full_like(tokens, pad), read, at=at, call=call).x[0]
+        rows = run_changed(model, torch.full_like(tokens, pad), read, at=at).x[0]
         return lambda x: rows.to(x).expand_as(x)
     if baseline == "zero":
         return torch.zeros_like
@@ -193,43 +167,41 @@ def path_baseline(
         kept = [p for p in range(prompt.pos + 1) if p not in prompt.special] or list(range(prompt.pos + 1))
         values = substitutes("mean", kept, prompt.tokens, 0)
         return lambda x: values(x[0]).expand_as(x)
-    raise ValueError(f"{call}(baseline={baseline!r}): expected 'zero', 'mean', 'pad' or a tensor")
+    raise ValueError(f"(baseline={baseline!r}): expected 'zero', 'mean', 'pad' or a tensor")
 
 
 def integrate_path(
     model: LensModel,
     prompt: EncodedPrompt,
     baseline: Change,
-    scalar: Callable[[int | None], Explanandum],
+    of: Of,
     target: int | None,
     *,
     n_steps: int,
     at: str,
     batch_size: int,
-    call: str,
 ) -> PathIntegral:
     """Integrated gradients of one prompt, in batches over α."""
-    ends = run_changed(model, *repeated(prompt, 3), change=along([0.0, NEAR_ZERO, 1.0], baseline), at=at, call=call)
+    ends = run_changed(model, *repeated(prompt, 3), changes=[(at, along([0.0, NEAR_ZERO, 1.0], baseline))], at=at)
     chosen = int(ends.logits[2].argmax()) if target is None else target
-    explained = scalar(chosen)
-    table = ends.logits if isinstance(explained, Semantic) else ends.log_probs
+    explained = explained_scalar(of, [chosen])
+    table = ends.logits if of == "logit" else ends.log_probs
     start, near, end = table[:, chosen].tolist()
     x = ends.x[2:]
     difference = (x - baseline(x))[0].cpu().double()
     nodes, weights, n_near = split_rule(n_steps)
     parts = [torch.zeros_like(difference), torch.zeros_like(difference)]
-    notes = says_target(target)
+    notes = target_note(target)
     for part, chunk in enumerate((range(n_near), range(n_near, n_steps))):
         for first in range(chunk.start, chunk.stop, batch_size):
             last = min(first + batch_size, chunk.stop)
             run = run_changed(
                 model,
                 *repeated(prompt, last - first),
-                change=along(nodes[first:last], baseline),
-                explanandum=explained,
+                changes=[(at, along(nodes[first:last], baseline))],
+                direction=explained,
                 indices=[0] * (last - first),
                 at=at,
-                call=call,
             )
             assert run.gradient is not None
             w = torch.tensor(weights[first:last], dtype=torch.float64)
@@ -242,7 +214,7 @@ def integrate_path(
         change=end - start,
         near_sum=near_sum,
         near_change=near - start,
-        logits=ends.logits[2],
+        log_probs=ends.log_probs[2],
         target=chosen,
         notes=notes,
     )

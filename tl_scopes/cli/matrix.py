@@ -35,7 +35,7 @@ def matrix(
     lens = load_model(model, kind, device)
     import tl_scopes as tls
 
-    result = tls.attribution_matrix(lens, prompt, method=method, foil=foil)  # type: ignore[arg-type]
+    result = tls.attribution_matrix(lens, prompt, method=method, foil=foil)
     result = result if bos else result.without("special")
     if html_file is not None:
         html_file.write_text(result.html(), encoding="utf-8")

@@ -1,19 +1,22 @@
-"""V for each explanandum: the rows at the final hidden state that a scope pulls back.
+"""A direction: the rows V at the final hidden state that a scope pulls back, and the scalar whose gradient they are.
 
-Legend: ``y`` final hidden state at the explained position; ``A = ∂z/∂y`` the model's real read-out (unembedding
-rows times the slope of any soft cap or scale), with rows ``a_i``; ``p = softmax(z)``.
+Legend: ``y`` final hidden state at the explained position; ``A = ∂z/∂y`` the model's real read-out (unembedding rows times
+the slope of any soft cap or scale), with rows ``a_i``; ``p = softmax(z)``; ``h`` the activation at the target hook, ``y`` by
+default.
 
-==================  =======================================  ================================
-explanandum         rows of V                                explains
-==================  =======================================  ================================
-:class:`Semantic`   ``a_target``                             the target's logit
-:class:`Contrast`   ``a_target − a_foil``                    why this token and not that one
-:class:`Temperature`  ``y / ‖y‖₂``                           confidence ``β = ‖y‖₂``
-:class:`Fisher`     ``u_1 … u_rank`` of F, weights λ_i/λ_1   the whole distribution
-:class:`Direction`  the user's rows                          whatever they mean
-==================  =======================================  ================================
+How a change of the explained scalar from a run on ``x`` to one on ``x'`` is measured, with ``δ = x' − x``:
 
-A new scope adds a class here and nothing else.
+==============  =========================================================  ===================================
+measure         measured                                                   predicted from ``G = V·J``
+==============  =========================================================  ===================================
+``signed``      ``s(x') − s(x)``; s a logit, a difference of logits,       ``Σ_t ⟨g_t, δ_t⟩``, error O(δ²)
+                log p, ``‖y‖``, a moment, or ``vᵀh``
+``norm``        ``‖V (h(x') − h(x))‖₂``, several rows of one's own          ``‖Σ_t G_t δ_t‖₂``, error O(δ²)
+``divergence``  ``KL(p(x) ‖ p(x'))``, for Fisher and total information      ``½ Σ_i c_i (Σ_t ⟨G_it, δ_t⟩)²``, error O(δ³)
+==============  =========================================================  ===================================
+
+``c_i`` are the weights of the rows in ``tr F_t = Σ_i c_i ‖G_it‖²``: eigenvalues, or one over the number of probes. A
+Fisher attribution of low rank predicts the part of the divergence that its own directions explain.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -30,6 +33,9 @@ from torch import Tensor
 from tl_scopes.model.state import ModelState
 from tl_scopes.numerics.fisher_information import FisherInformation
 from tl_scopes.numerics.norms import root_of_squares
+from tl_scopes.numerics.precision import wide
+
+Measure = Literal["signed", "norm", "divergence"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +92,16 @@ class Rows:
     """Did the caller give V? Then nothing but V itself can tell what is explained, and results keep it."""
 
     @property
-    def may_ask(self) -> bool:
-        """May :meth:`more` ask for further rows, so that the graph must be kept?"""
+    def adaptive(self) -> bool:
+        """May :meth:`next_rows` ask for further rows, so that the graph must be kept?"""
         return False
 
-    def more(self, norms: Float[Tensor, "k pos"]) -> Tensor | None:
+    @property
+    def single(self) -> bool:
+        """Is it one row, whose gradient can be kept and has a sign?"""
+        return len(self.V) == 1 and not self.adaptive
+
+    def next_rows(self, norms: Float[Tensor, "k pos"]) -> Tensor | None:
         """Further rows wanted after seeing the norms of all rows so far; None when there are enough."""
         return None
 
@@ -99,8 +110,55 @@ class Rows:
         return Scored(root_of_squares(norms, self.weights.to(norms)))
 
 
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What several runs on one prompt gave at its explained position.
+
+    Attributes:
+        logits: float32 (float64 for a float64 model).
+        hidden: activation at the target hook; by default the final hidden state.
+    """
+
+    logits: Float[Tensor, "runs d_vocab"]
+    hidden: Float[Tensor, "runs ..."]
+
+
+@dataclass(frozen=True, eq=False)
+class Scalar:
+    """The number that a direction explains, as something that a run can be read for.
+
+    Attributes:
+        name: for readers, e.g. ``"logit of ' dog'"``.
+        unit: of its changes.
+        read: the scalar of each run, ``[runs]``, or ``[runs, k]`` for several rows; unused by ``divergence``.
+        measure: how changes are measured; see the table at the top of this file.
+    """
+
+    name: str
+    unit: str
+    read: Callable[[Reading], Tensor]
+    measure: Measure = "signed"
+
+    def change(self, base: Reading, changed: Reading) -> Float[Tensor, " runs"]:
+        """Change of every run against the first run of ``base``, float64 on the CPU."""
+        if self.measure == "divergence":
+            log_p, log_q = (wide(r.logits).log_softmax(-1) for r in (base, changed))
+            return (log_p[:1].exp() * (log_p[:1] - log_q)).sum(-1).cpu()
+        change = (self.read(changed) - self.read(base)[:1]).cpu()
+        return torch.linalg.vector_norm(change, dim=-1) if self.measure == "norm" else change
+
+    def metric(self, base: Reading, run: Reading) -> Float[Tensor, " runs"]:
+        """The scalar itself for patching: higher is nearer to ``base`` where it has no value of its own."""
+        return self.read(run).cpu() if self.measure == "signed" else 0.0 - self.change(base, run)
+
+
+def divergence() -> Scalar:
+    """``KL(p ‖ p′)`` between the unchanged and the changed run's predictions."""
+    return Scalar("KL(p ‖ p′)", "nats", lambda run: wide(run.logits).log_softmax(-1), "divergence")
+
+
 @runtime_checkable
-class Explanandum(Protocol):
+class Direction(Protocol):
     """What a scope explains: a choice of V."""
 
     @property
@@ -108,12 +166,16 @@ class Explanandum(Protocol):
         """Name under which results are stored."""
         ...
 
-    def check(self, state: ModelState, call: str) -> None:
-        """Refuse a model on which this is not defined."""
+    def check(self, state: ModelState) -> None:
+        """Refuse a model on which this is not defined, and keywords that make no sense on it."""
         ...
 
     def rows(self, reads: Sequence[ReadOut], state: ModelState) -> list[Rows]:
         """V at each explained position of a forward."""
+        ...
+
+    def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
+        """The scalar whose gradient V is; ``target`` is the explained token, ``text`` gives a token's."""
         ...
 
 
@@ -121,7 +183,7 @@ _Rows = Callable[[Any, ReadOut, ModelState], Rows]
 
 
 def each_alone(rows: _Rows) -> Callable[[Any, Sequence[ReadOut], ModelState], list[Rows]]:
-    """Makes :meth:`Explanandum.rows` of a method for one explained position."""
+    """Makes :meth:`Direction.rows` of a method for one explained position."""
 
     @wraps(rows)
     def of_all(self: Any, reads: Sequence[ReadOut], state: ModelState) -> list[Rows]:
@@ -137,6 +199,9 @@ def one_row(v: Tensor) -> tuple[Tensor, Tensor]:
 
 def chosen_target(target: int | None, read: ReadOut) -> tuple[int, tuple[str, ...]]:
     """The given target, or the model's top prediction and the sentence that says so."""
-    if target is not None:
-        return target, ()
-    return int(read.logits.argmax()), ("No target was given: the model's own top prediction is explained.",)
+    return (int(read.logits.argmax()) if target is None else target), target_note(target)
+
+
+def target_note(target: int | None) -> tuple[str, ...]:
+    """The sentence that says that the target was the model's choice."""
+    return () if target is not None else ("No target was given: the model's own top prediction is explained.",)

@@ -1,4 +1,4 @@
-"""From the name of a scope and its keywords to what it explains.
+"""The scopes by name, and from a name and keywords to the direction.
 
 =====================  =========================================  ========================================
 method                 its keywords                               V
@@ -16,103 +16,120 @@ method                 its keywords                               V
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from tl_scopes.directions.base import Explanandum
-from tl_scopes.directions.fisher import Fisher
-from tl_scopes.directions.given import Direction
-from tl_scopes.directions.logits import Contrast, Semantic
-from tl_scopes.directions.moments import Moment, number_tokens
-from tl_scopes.directions.temperature import Temperature
-from tl_scopes.directions.total_information import TotalInformation
+from tl_scopes.directions.base import Direction
+from tl_scopes.directions.fisher import FISHER
+from tl_scopes.directions.given import JACOBIAN
+from tl_scopes.directions.logits import CONTRAST, SEMANTIC
+from tl_scopes.directions.moments import MOMENT
+from tl_scopes.directions.scope import Scope
+from tl_scopes.directions.temperature import TEMPERATURE
+from tl_scopes.directions.total_information import TOTAL_INFORMATION
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import Target, encode_targets
+from tl_scopes.model.prompts import Target
 
-Method = Literal["semantic", "contrast", "fisher", "temperature", "total_information", "moment", "jacobian"]
-KEYWORDS: dict[str, tuple[str, ...]] = {
-    "semantic": ("target",),
-    "contrast": ("target", "foil"),
-    "fisher": ("rank", "tol"),
-    "temperature": (),
-    "total_information": ("rank", "n_samples", "seed"),
-    "moment": ("moment", "values"),
-    "jacobian": ("direction",),
-}
-"""What each method reads; any other keyword is refused where no chosen method reads it."""
+SCOPES: dict[str, Scope] = {}
+"""Every scope, by name."""
+DEFAULT_METHODS = ("semantic", "fisher", "temperature")
+"""What is computed where several scopes are wanted and none is named: those of the paper."""
+
+
+class RowKeywords(TypedDict, total=False):
+    """Keywords of scopes that explain whatever token is at hand."""
+
+    foil: Target
+    rank: int | None
+    tol: float | None
+    n_samples: int | None
+    seed: int | None
+    moment: Literal["mean", "variance"] | None
+    values: Mapping[int, float] | None
+    direction: Tensor | None
+
+
+class ScopeKeywords(RowKeywords, total=False):
+    """Keywords that belong to some of the scopes; None, as if it were not given, lets the scope choose.
+
+    Attributes:
+        target: explained token, as text or id, or one for each prompt.
+        foil: of ``"contrast"``: the token that it is compared with.
+        rank: eigenpairs, of ``"fisher"`` (None is 1) and ``"total_information"`` (None is 8).
+        tol: relative residual of the eigenpairs, of ``"fisher"`` (None is 1e-4).
+        n_samples: most probes, of ``"total_information"`` (None is 64).
+        seed: of the probes (None is 0).
+        moment: of ``"moment"`` (None is ``"mean"``).
+        values: of ``"moment"``, ``{token id: number}``; None is the model's number tokens.
+        direction: of ``"jacobian"``, ``[d_model]`` or ``[k, d_model]``.
+    """
+
+    target: Target
+
+
+def register(scope: Scope) -> None:
+    """Make a scope known by its name."""
+    SCOPES[scope.name] = scope
+
+
+for _scope in (SEMANTIC, CONTRAST, FISHER, TEMPERATURE, TOTAL_INFORMATION, MOMENT, JACOBIAN):
+    register(_scope)
+
+
+def scope_of(method: str) -> Scope | None:
+    """The scope whose results are stored under this name, e.g. ``"moment_mean"``; None for a baseline's."""
+    return next((scope for scope in SCOPES.values() if method in scope.methods), None)
+
+
+def ready_scopes() -> tuple[str, ...]:
+    """Names of the scopes that need nothing from the caller but a prompt."""
+    return tuple(name for name, scope in SCOPES.items() if not scope.needs)
 
 
 def reads(keyword: str, methods: Sequence[str]) -> bool:
     """Does one of the methods read this keyword?"""
-    return any(keyword in KEYWORDS[method] for method in methods)
+    return any(keyword in SCOPES[method].keywords for method in methods)
 
 
-@dataclass(frozen=True, eq=False)
-class Keywords:
-    """The scopes' own keywords; None where the caller gave none."""
+def check_methods(methods: Sequence[str], argument: Literal["method", "methods"] = "methods") -> None:
+    """Refuse names that are unknown or come twice.
 
-    target: Target = None
-    foil: Target = None
-    rank: int | None = None
-    tol: float | None = None
-    n_samples: int | None = None
-    seed: int | None = None
-    moment: Literal["mean", "variance"] | None = None
-    values: Mapping[int, float] | None = None
-    direction: Tensor | None = None
+    Raises:
+        ValueError: such a name, or none at all.
+    """
+    if isinstance(methods, str) or not methods or len(set(methods)) != len(methods) or set(methods) - set(SCOPES):
+        one = argument == "method" and not isinstance(methods, str) and len(methods) == 1
+        found, rule = (methods[0], "one of") if one else (methods, "different names among")
+        raise ValueError(f"({argument}={found!r}): expected {rule} {tuple(SCOPES)}")
 
 
-def named_explananda(
+def named_directions(
     model: LensModel,
     methods: Sequence[str],
     n_prompts: int,
-    keywords: Keywords,
-    call: str,
-    argument: Literal["method", "methods"] = "method",
-) -> list[Explanandum]:
-    """What each method explains, with the scopes' own defaults.
+    keywords: Mapping[str, Any],
+    argument: Literal["method", "methods"] = "methods",
+    of_rows: bool = False,
+) -> list[Direction]:
+    """What each method explains; a keyword that is missing or None is the scope's own default.
+
+    With ``of_rows`` every position of a text is explained, for which some scopes have other defaults.
 
     Raises:
         ValueError: an unknown or repeated method, a keyword that none of them reads, or one that is missing.
     """
-    if isinstance(methods, str) or not methods or len(set(methods)) != len(methods) or set(methods) - set(KEYWORDS):
-        one = argument == "method" and not isinstance(methods, str) and len(methods) == 1
-        found, rule = (methods[0], "one of") if one else (methods, "different names among")
-        raise ValueError(f"{call}({argument}={found!r}): expected {rule} {tuple(KEYWORDS)}")
-    for given in fields(keywords):
-        if getattr(keywords, given.name) is not None and not reads(given.name, methods):
-            users = [m for m, names in KEYWORDS.items() if given.name in names]
-            raise ValueError(
-                f"{call}({given.name}=...): method {', '.join(map(repr, methods))} does not read it; it belongs to "
-                f"{', '.join(map(repr, users))}"
-            )
-    return [_named(model, method, n_prompts, keywords, call) for method in methods]
-
-
-def _named(model: LensModel, method: str, n_prompts: int, keywords: Keywords, call: str) -> Explanandum:
-    """One of them."""
-    if method in ("semantic", "contrast"):
-        targets = tuple(encode_targets(model, keywords.target, n_prompts, call=call))
-        if method == "semantic":
-            return Semantic(targets)
-        foils = encode_targets(model, keywords.foil, n_prompts, argument="foil", call=call)
-        if any(f is None for f in foils):
-            raise ValueError(f"{call}(foil=None): the contrast scope needs a foil")
-        return Contrast(targets, tuple(f for f in foils if f is not None))
-    if method == "fisher":
-        rank = 1 if keywords.rank is None else keywords.rank
-        return Fisher(rank, 1e-4 if keywords.tol is None else keywords.tol)
-    if method == "total_information":
-        rank = 8 if keywords.rank is None else keywords.rank
-        n_samples = 64 if keywords.n_samples is None else keywords.n_samples
-        return TotalInformation("sampled", rank, n_samples, 0.05, 0 if keywords.seed is None else keywords.seed)
-    if method == "moment":
-        values = number_tokens(model) if keywords.values is None else dict(keywords.values)
-        return Moment("mean" if keywords.moment is None else keywords.moment, values, keywords.values is not None)
-    if method == "jacobian":
-        if keywords.direction is None:
-            raise ValueError(f"{call}(direction=None): the Jacobian scope needs a direction, [d_model] or [k, d_model]")
-        return Direction(keywords.direction)
-    return Temperature()
+    check_methods(methods, argument)
+    given = {name: value for name, value in keywords.items() if value is not None}
+    for name in given:
+        if not reads(name, methods):
+            users = ", ".join(repr(scope.name) for scope in SCOPES.values() if name in scope.keywords)
+            chosen = ", ".join(map(repr, methods))
+            whose = f"it belongs to {users}" if users else "no scope does"
+            raise ValueError(f"({name}=...): method {chosen} does not read it; {whose}")
+    directions = []
+    for scope in (SCOPES[method] for method in methods):
+        defaults = {**scope.keywords, **(scope.of_rows if of_rows else {})}
+        directions.append(scope.direction(model, n_prompts, {k: given.get(k, v) for k, v in defaults.items()}))
+    return directions

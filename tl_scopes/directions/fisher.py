@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from tl_scopes.directions.base import ReadOut, Rows
+from tl_scopes.directions.base import ReadOut, Rows, Scalar, divergence
+from tl_scopes.directions.scope import Explained, Keywords, Scope
+from tl_scopes.model.lens import LensModel
 from tl_scopes.model.state import ModelState, require_fisher
+from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.fisher_information import TOGETHER, Eigenpairs, FisherInformation, leading_eigenpairs
 
 NEARLY_DEGENERATE = 0.95
@@ -37,13 +40,17 @@ class Fisher:
     tol: float
     method: str = "fisher"
 
-    def check(self, state: ModelState, call: str) -> None:
+    def check(self, state: ModelState) -> None:
         """Refused on processed weights, and for a rank or tolerance that makes no sense."""
-        require_rank(state, self.rank, self.tol, call)
+        require_rank(state, self.rank, self.tol)
 
     def rows(self, reads: Sequence[ReadOut], state: ModelState) -> list[Rows]:
         """Leading eigenvectors of F with their certificate."""
         return [self._rows(fisher, pairs) for _, fisher, pairs in leading(reads, state, self.rank, self.tol)]
+
+    def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
+        """The divergence of the changed distribution, of which F is half the Hessian."""
+        return divergence()
 
     def _rows(self, fisher: FisherInformation, pairs: Eigenpairs) -> Rows:
         rising = pairs.vectors @ fisher.top_gradient() >= 0
@@ -79,12 +86,37 @@ class Fisher:
         return Rows(vectors, pairs.values / first, None, details, notes)
 
 
-def require_rank(state: ModelState, rank: int, tol: float, call: str, argument: str = "rank") -> None:
+def require_rank(state: ModelState, rank: int, tol: float, argument: str = "rank") -> None:
     """Refuse processed weights, and numbers of eigenpairs or tolerances that make no sense."""
-    require_fisher(state, call)
-    if isinstance(rank, bool) or not isinstance(rank, int):
-        raise TypeError(f"{call}({argument}={rank!r}): expected an integer")
-    if not 1 <= rank <= state.cfg.d_model:
-        raise ValueError(f"{call}({argument}={rank}): {argument} must be in 1..d_model={state.cfg.d_model}")
+    require_fisher(state)
+    d_model = state.cfg.d_model
+    if not 1 <= integer(argument, rank) <= d_model:
+        raise ValueError(f"({argument}={rank}): {argument} must be in 1..d_model={d_model}")
     if not (isinstance(tol, int | float) and 0 < tol < 1):
-        raise ValueError(f"{call}(tol={tol!r}): tol is a relative residual between 0 and 1, e.g. 1e-4")
+        raise ValueError(f"(tol={tol!r}): tol is a relative residual between 0 and 1, e.g. 1e-4")
+
+
+def _fisher(model: LensModel, n: int, keywords: Keywords) -> Fisher:
+    return Fisher(keywords["rank"], keywords["tol"])
+
+
+def _fisher_again(model: LensModel, explained: Explained) -> Fisher:
+    return Fisher(int(explained.details.get("rank", 1)), FISHER.keywords["tol"])
+
+
+FISHER = Scope(
+    name="fisher",
+    label="Fisher",
+    summary="What moves the whole distribution",
+    title="Fisher Scope: which tokens move the whole distribution",
+    unit="hidden-state units per unit of {at}",
+    direction=_fisher,
+    rebuild=_fisher_again,
+    keywords={"rank": 1, "tol": 1e-4},
+    require=require_fisher,
+    asked=("rank",),
+    kept_of_rows={
+        "first_eigenvalue": lambda details: details["eigenvalues"][0],
+        "explained_share": lambda details: details["explained_share"],
+    },
+)

@@ -1,13 +1,30 @@
-"""Directions read off the logits: one token's logit, a difference of two, one token's log-probability."""
+"""Directions read off the logits: one token's logit, a difference of two, one token's log-probability.
+
+=====================  =====================  ==================================
+scope                  V                      explains
+=====================  =====================  ==================================
+Semantic               ``a_target``           the target's logit (paper eq. 3)
+Contrast               ``a_target − a_foil``  why this token and not that one
+=====================  =====================  ==================================
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-import torch
+from torch import Tensor
 
-from tl_scopes.directions.base import ReadOut, Rows, chosen_target, each_alone, one_row
+from tl_scopes.directions.base import Reading, ReadOut, Rows, Scalar, chosen_target, each_alone, one_row
+from tl_scopes.directions.scope import Explained, Keywords, Scope
+from tl_scopes.model.lens import LensModel
+from tl_scopes.model.prompts import encode_targets
 from tl_scopes.model.state import ModelState
+from tl_scopes.numerics.precision import wide
+
+Of = Literal["logit", "log_prob"]
+"""What is explained of a token."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +34,7 @@ class Semantic:
     targets: tuple[int | None, ...]
     method: str = "semantic"
 
-    def check(self, state: ModelState, call: str) -> None:
+    def check(self, state: ModelState) -> None:
         """Valid on every model."""
 
     @each_alone
@@ -33,6 +50,10 @@ class Semantic:
         details = {"logit": float(read.logits[target]), "centred_unembedding": state.centred_unembedding}
         return Rows(V, weights, target, details, notes)
 
+    def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
+        """The target's logit."""
+        return Scalar(f"logit of {text(target)!r}", "logits", lambda run: wide(run.logits[:, target]))
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -42,7 +63,7 @@ class Contrast:
     foils: tuple[int, ...]
     method: str = "contrast"
 
-    def check(self, state: ModelState, call: str) -> None:
+    def check(self, state: ModelState) -> None:
         """Valid on every model, processed or not."""
 
     @each_alone
@@ -52,12 +73,21 @@ class Contrast:
         target, notes = chosen_target(self.targets[read.index], read)
         if target == foil:
             raise ValueError(
-                f"contrast_scope(target={target}, foil={foil}): target and foil are the same token (no target "
-                "given: the model's top prediction), so there is nothing to contrast"
+                f"(target={target}, foil={foil}): target and foil are the same token (no target given: the model's top "
+                "prediction), so there is nothing to contrast"
             )
         V, weights = one_row(read.row(target) - read.row(foil))
         details = {"foil": foil, "logit_difference": float(read.logits[target] - read.logits[foil])}
         return Rows(V, weights, target, details, notes)
+
+    def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
+        """The difference of the two logits."""
+        (foil,) = self.foils
+        return Scalar(
+            f"logit of {text(target)!r} less that of {text(foil)!r}",
+            "nats of log-odds",
+            lambda run: wide(run.logits[:, target] - run.logits[:, foil]),
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +97,7 @@ class LogProb:
     targets: tuple[int | None, ...]
     method: str = "log_prob"
 
-    def check(self, state: ModelState, call: str) -> None:
+    def check(self, state: ModelState) -> None:
         """Valid on every model, processed or not."""
 
     @each_alone
@@ -79,6 +109,56 @@ class LogProb:
         weights[target] = -weights.sum()
         if read.slope is not None:
             weights = weights * read.slope
-        v = read.W_U.to(weights) @ weights
-        details = {"log_prob": float(read.logits.log_softmax(-1)[target])}
-        return Rows(v[None], torch.ones(1, dtype=v.dtype, device=v.device), target, details, notes)
+        V, ones = one_row(read.W_U.to(weights) @ weights)
+        return Rows(V, ones, target, {"log_prob": float(read.logits.log_softmax(-1)[target])}, notes)
+
+    def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
+        """The target's log-probability."""
+
+        def read(run: Reading) -> Tensor:
+            return wide(run.logits).log_softmax(-1)[:, target]
+
+        return Scalar(f"log p of {text(target)!r}", "nats", read)
+
+
+def _semantic(model: LensModel, n: int, keywords: Keywords) -> Semantic:
+    return Semantic(tuple(encode_targets(model, keywords["target"], n)))
+
+
+def _contrast(model: LensModel, n: int, keywords: Keywords) -> Contrast:
+    targets = encode_targets(model, keywords["target"], n)
+    foils = [f for f in encode_targets(model, keywords["foil"], n, argument="foil") if f is not None]
+    if len(foils) < n:
+        raise ValueError("(foil=None): the contrast scope needs a foil, a token that the target is compared with")
+    return Contrast(tuple(targets), tuple(foils))
+
+
+def _contrast_again(model: LensModel, explained: Explained) -> Contrast:
+    return Contrast((explained.target,), (int(explained.details["foil"]),))
+
+
+SEMANTIC = Scope(
+    name="semantic",
+    label="Semantic",
+    summary="What moves the logit of one token",
+    title="Semantic Scope: which tokens move the logit of {target}",
+    unit="logit per unit of {at}",
+    direction=_semantic,
+    rebuild=lambda model, explained: Semantic((explained.target,)),
+    keywords={"target": None},
+    targeted=True,
+    asked=("target",),
+)
+CONTRAST = Scope(
+    name="contrast",
+    label="Contrast",
+    summary="Why this token and not that",
+    title="Contrast Scope: which tokens prefer {target} to the foil",
+    unit="nats of log-odds per unit of {at}",
+    direction=_contrast,
+    rebuild=_contrast_again,
+    keywords={"target": None, "foil": None},
+    needs=("foil",),
+    targeted=True,
+    asked=("target", "foil"),
+)

@@ -12,13 +12,15 @@ with ``A = ∂z/∂y`` the model's real read-out; both are 0 off the number toke
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
-from tl_scopes.directions.base import ReadOut, Rows, each_alone
+from tl_scopes.directions.base import Reading, ReadOut, Rows, Scalar, each_alone, one_row
+from tl_scopes.directions.scope import Explained, Keywords, Scope
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.state import ModelState
 from tl_scopes.numerics.precision import wide
@@ -55,19 +57,19 @@ class Moment:
         """``moment_mean`` or ``moment_variance``."""
         return f"moment_{self.moment}"
 
-    def check(self, state: ModelState, call: str) -> None:
+    def check(self, state: ModelState) -> None:
         """Valid on every model; refuse values that are no numbers of the vocabulary."""
         if self.moment not in ("mean", "variance"):
-            raise ValueError(f"{call}(moment={self.moment!r}): expected 'mean' or 'variance'")
+            raise ValueError(f"(moment={self.moment!r}): expected 'mean' or 'variance'")
         if len(set(self.values.values())) < 2:
             raise ValueError(
-                f"{call}(values=...): {len(self.values)} number tokens; a moment needs at least 2 different numbers. "
+                f"(values=...): {len(self.values)} number tokens; a moment needs at least 2 different numbers. "
                 "Pass values={token id: number}"
             )
         d_vocab = state.model.W_U.shape[1]
         outside = [i for i in self.values if not 0 <= i < d_vocab]
         if outside:
-            raise ValueError(f"{call}(values=...): token id {outside[0]} is outside the vocabulary 0..{d_vocab - 1}")
+            raise ValueError(f"(values=...): token id {outside[0]} is outside the vocabulary 0..{d_vocab - 1}")
 
     @each_alone
     def rows(self, read: ReadOut, state: ModelState) -> Rows:
@@ -94,4 +96,42 @@ class Moment:
         details: dict[str, Any] = {"mean": float(mean), "variance": float(variance), "probability_on_numbers": mass}
         if self.own_values:
             details["values"] = {str(i): float(v) for i, v in self.values.items()}
-        return Rows(v[None], torch.ones(1, dtype=v.dtype, device=v.device), None, details, notes)
+        V, ones = one_row(v)
+        return Rows(V, ones, None, details, notes)
+
+    def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
+        """The moment over the number tokens."""
+        values = self.values
+
+        def read(run: Reading) -> Tensor:
+            q: Tensor = wide(run.logits[:, list(values)]).softmax(-1)
+            n = torch.tensor(list(values.values()), dtype=torch.float64).to(q)
+            mean = q @ n
+            return mean if self.moment == "mean" else (q * (n - mean[:, None]).square()).sum(-1)
+
+        return Scalar(f"{self.moment} of the forecast", "units of the number", read)
+
+
+def _moment(model: LensModel, n: int, keywords: Keywords) -> Moment:
+    own = keywords["values"]
+    return Moment(keywords["moment"], number_tokens(model) if own is None else dict(own), own is not None)
+
+
+def _moment_again(model: LensModel, explained: Explained) -> Moment:
+    own = explained.details.get("values")
+    values = number_tokens(model) if own is None else {int(i): float(v) for i, v in own.items()}
+    return Moment("mean" if explained.method == "moment_mean" else "variance", values)
+
+
+MOMENT = Scope(
+    name="moment",
+    label="Numeric moment",
+    summary="What moves the mean or spread of a predicted number",
+    title="Moment Scope ({method}): which tokens move the forecast",
+    unit="units of the number per unit of {at}",
+    direction=_moment,
+    rebuild=_moment_again,
+    keywords={"moment": "mean", "values": None},
+    results=("moment_mean", "moment_variance"),
+    asked=("moment",),
+)

@@ -18,6 +18,8 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from tl_scopes.numerics.arguments import public_call
+
 IDENTITY = (None, "none", "expected_average_only_in")
 """Normalisations of ``sae_lens`` that leave the activation as it is at run time."""
 
@@ -34,6 +36,7 @@ class Feature(NamedTuple):
     target_hook: str
 
 
+@public_call
 def sae_feature(
     sae: Any, feature: int, *, kind: Literal["encoder", "pre_activation", "decoder"] = "pre_activation"
 ) -> Feature:
@@ -68,33 +71,32 @@ def sae_feature(
 
     Reference: this package; the encoder's column is the gradient that Marks et al. 2024 (arXiv 2403.19647) start from.
     """
-    call = "sae_feature"
     W_enc, W_dec, cfg = (getattr(sae, name, None) for name in ("W_enc", "W_dec", "cfg"))
     if not isinstance(W_enc, Tensor) or not isinstance(W_dec, Tensor) or cfg is None:
         raise TypeError(
-            f"{call}(sae=...): expected an SAE with W_enc [d_in, d_sae], W_dec [d_sae, d_out] and cfg, got "
+            f"(sae=...): expected an SAE with W_enc [d_in, d_sae], W_dec [d_sae, d_out] and cfg, got "
             f"{type(sae).__name__}"
         )
     n = W_enc.shape[1]
     if isinstance(feature, bool) or not isinstance(feature, int) or not 0 <= feature < n:
-        raise ValueError(f"{call}(feature={feature!r}): the features are 0..{n - 1}")
+        raise ValueError(f"(feature={feature!r}): the features are 0..{n - 1}")
     if kind == "decoder":
-        return Feature(W_dec[feature].detach(), _hook(cfg, call, "hook_name_out", "hook_name"))
+        return Feature(W_dec[feature].detach(), _hook(cfg, "hook_name_out", "hook_name"))
     if kind == "encoder":
-        return Feature(W_enc[:, feature].detach(), _hook(cfg, call, "hook_name"))
+        return Feature(W_enc[:, feature].detach(), _hook(cfg, "hook_name"))
     if kind != "pre_activation":
-        raise ValueError(f"{call}(kind={kind!r}): expected 'encoder', 'pre_activation' or 'decoder'")
+        raise ValueError(f"(kind={kind!r}): expected 'encoder', 'pre_activation' or 'decoder'")
     normalised, gated = _setting(cfg, "normalize_activations"), hasattr(sae, "b_gate")
     if normalised not in IDENTITY or gated:
         why = "it is gated" if gated else f"it normalises its input ({normalised!r})"
         raise ValueError(
-            f"{call}(kind='pre_activation'): this SAE's pre-activation is not one linear function of the activation: {why}. "
+            f"(kind='pre_activation'): this SAE's pre-activation is not one linear function of the activation: {why}. "
             "Use kind='encoder' for its direction alone"
         )
     direction = W_enc[:, feature].detach()
     if _setting(cfg, "rescale_acts_by_decoder_norm"):
         direction = direction * W_dec[feature].detach().norm()
-    return Feature(direction, _hook(cfg, call, "hook_name"))
+    return Feature(direction, _hook(cfg, "hook_name"))
 
 
 def _setting(cfg: Any, name: str) -> Any:
@@ -106,12 +108,10 @@ def _setting(cfg: Any, name: str) -> Any:
     return None
 
 
-def _hook(cfg: Any, call: str, *names: str) -> str:
+def _hook(cfg: Any, *names: str) -> str:
     """The hook that the SAE was trained on (for a transcoder's decoder, the one it writes to)."""
     for name in names:
         found = _setting(cfg, name)
         if found is not None:
             return str(found)
-    raise ValueError(
-        f"{call}(sae=...): its cfg names no hook ({names[-1]}); pass W_enc or W_dec to jacobian_scope yourself"
-    )
+    raise ValueError(f"(sae=...): its cfg names no hook ({names[-1]}); pass W_enc or W_dec to jacobian_scope yourself")

@@ -1,13 +1,16 @@
-"""Temperature: ``v = y/‖y‖``, the gradient of the effective inverse temperature ``β = ‖y‖``."""
+"""Temperature: ``v = y/‖y‖``, the gradient of the effective inverse temperature ``β = ‖y‖`` (paper eq. 8)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from tl_scopes.directions.base import ReadOut, Rows, each_alone, one_row
+from tl_scopes.directions.base import ReadOut, Rows, Scalar, each_alone, one_row
+from tl_scopes.directions.scope import Scope
 from tl_scopes.model.state import ModelState, require_temperature
+from tl_scopes.numerics.precision import wide
 
 
 @dataclass(frozen=True)
@@ -16,9 +19,9 @@ class Temperature:
 
     method: str = "temperature"
 
-    def check(self, state: ModelState, call: str) -> None:
+    def check(self, state: ModelState) -> None:
         """Refused where ‖y‖ is constant."""
-        require_temperature(state, call)
+        require_temperature(state)
 
     @each_alone
     def rows(self, read: ReadOut, state: ModelState) -> Rows:
@@ -33,3 +36,20 @@ class Temperature:
                 "distribution; the score is still that of ‖y‖.",
             )
         return Rows(V, weights, None, {"beta": float(beta), "beta_is_inverse_temperature": exact}, notes)
+
+    def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
+        """``‖y‖``."""
+        return Scalar("confidence ‖y‖", "units of y", lambda run: torch.linalg.vector_norm(wide(run.hidden), dim=-1))
+
+
+TEMPERATURE = Scope(
+    name="temperature",
+    label="Temperature",
+    summary="What moves the model's confidence",
+    title="Temperature Scope: which tokens move the model's confidence",
+    unit="‖y‖ per unit of {at}",
+    direction=lambda model, n, keywords: Temperature(),
+    rebuild=lambda model, explained: Temperature(),
+    require=require_temperature,
+    kept_of_rows={"beta": lambda details: details["beta"]},
+)

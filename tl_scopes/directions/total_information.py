@@ -19,7 +19,7 @@ and ``ε²/(2 d_model) · tr F_t`` is the expected KL divergence, in nats, under
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,8 +28,10 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.directions.base import ReadOut, Rows, Scored
+from tl_scopes.directions.base import ReadOut, Rows, Scalar, Scored, divergence
 from tl_scopes.directions.fisher import leading
+from tl_scopes.directions.scope import Explained, Keywords, Scope
+from tl_scopes.model.lens import LensModel
 from tl_scopes.model.state import ModelState
 from tl_scopes.numerics.fisher_information import Eigenpairs, FisherInformation
 
@@ -39,6 +41,8 @@ CONFIDENCE = 0.95
 NEGLIGIBLE = 0.01
 """Tokens below this share of the highest score do not hold up the stopping rule."""
 _EIGEN_TOL = 1e-6
+RTOL = 0.05
+"""Relative standard error at which sampling stops."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +56,17 @@ class TotalInformation:
     seed: int
     method: str = "total_information"
 
-    def check(self, state: ModelState, call: str) -> None:
+    def check(self, state: ModelState) -> None:
         """Valid on every model, processed or not; refuse numbers that make no sense."""
         if self.how not in ("sampled", "exact", "low_rank"):
-            raise ValueError(f"{call}(method={self.how!r}): expected 'sampled', 'exact' or 'low_rank'")
+            raise ValueError(f"(method={self.how!r}): expected 'sampled', 'exact' or 'low_rank'")
         least = 1 if self.how == "low_rank" else 0
         if isinstance(self.rank, bool) or not least <= self.rank <= state.cfg.d_model:
-            raise ValueError(f"{call}(rank={self.rank}): rank must be in {least}..d_model={state.cfg.d_model}")
+            raise ValueError(f"(rank={self.rank}): rank must be in {least}..d_model={state.cfg.d_model}")
         if isinstance(self.n_samples, bool) or self.n_samples < 2:
-            raise ValueError(f"{call}(n_samples={self.n_samples}): a standard error needs at least 2 probes")
+            raise ValueError(f"(n_samples={self.n_samples}): a standard error needs at least 2 probes")
         if self.rtol is not None and not self.rtol > 0:
-            raise ValueError(f"{call}(rtol={self.rtol}): expected a positive relative error or None")
+            raise ValueError(f"(rtol={self.rtol}): expected a positive relative error or None")
 
     def rows(self, reads: Sequence[ReadOut], state: ModelState) -> list[Rows]:
         """Eigenvectors with weights ``λ_i``, and for ``sampled`` the first probes."""
@@ -73,6 +77,10 @@ class TotalInformation:
             self._rows(read, fisher, fisher.all_eigenpairs() if self.how == "exact" else None)
             for read, fisher in zip(reads, fishers, strict=True)
         ]
+
+    def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
+        """The divergence of the changed distribution, of which F is half the Hessian."""
+        return divergence()
 
     def _rows(self, read: ReadOut, fisher: FisherInformation, pairs: Eigenpairs | None) -> Rows:
         details: dict[str, Any] = {"estimator": self.how, "trace": fisher.trace() if pairs is None else pairs.trace}
@@ -120,11 +128,11 @@ class SampledRows(TraceRows):
     rtol: float | None = None
 
     @property
-    def may_ask(self) -> bool:
+    def adaptive(self) -> bool:
         """Only with a stopping rule."""
         return self.rtol is not None
 
-    def more(self, norms: Float[Tensor, "k pos"]) -> Tensor | None:
+    def next_rows(self, norms: Float[Tensor, "k pos"]) -> Tensor | None:
         """Another round of probes while some token that matters has too large a standard error."""
         drawn = len(norms) - len(self.weights)
         if self.rtol is None or self.probes is None or drawn >= self.most:
@@ -154,4 +162,27 @@ class SampledRows(TraceRows):
         return Scored(exact + (used.mean(dim=0) if len(used) else 0.0), stderr, details)
 
 
-__all__ = ["Eigenpairs", "Probes", "SampledRows", "TotalInformation", "TraceRows"]
+def _total_information(model: LensModel, n: int, keywords: Keywords) -> TotalInformation:
+    how, rtol = (keywords.get(name, default) for name, default in (("how", "sampled"), ("rtol", RTOL)))
+    return TotalInformation(how, keywords["rank"], keywords["n_samples"], rtol, keywords["seed"])
+
+
+def _total_information_again(model: LensModel, explained: Explained) -> TotalInformation:
+    details = explained.details
+    rank, probes = int(details.get("rank", 0)), max(2, int(details.get("n_samples", 64)))
+    return TotalInformation(details.get("estimator", "sampled"), rank, probes, None, 0)
+
+
+TOTAL_INFORMATION = Scope(
+    name="total_information",
+    label="Total information",
+    summary="The whole distribution, in all directions",
+    title="Total information: which tokens move the whole distribution, in all directions",
+    unit="nats per squared unit of {at}",
+    direction=_total_information,
+    rebuild=_total_information_again,
+    keywords={"rank": 8, "n_samples": 64, "seed": 0},
+    additive=True,
+    # half the scope's probes for each target; its stopping rule would need a forward per target
+    of_rows={"n_samples": 32, "rtol": None},
+)

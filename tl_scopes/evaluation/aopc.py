@@ -37,18 +37,19 @@ from tqdm.auto import tqdm
 
 from tl_scopes.evaluation.protocol import (
     AOPC_METHODS,
-    KNOWN_METHODS,
     Beside,
     Method,
     Protocol,
+    known_methods,
     measure_passage,
-    shared_explanandum,
+    shared_direction,
 )
 from tl_scopes.evaluation.records import RecordStore, process_rank, read_records, read_settings
-from tl_scopes.kernel.ablation import Ablation, require_ablation
-from tl_scopes.kernel.options import require_batch_size
+from tl_scopes.kernel.ablation import Ablation, check_ablation
+from tl_scopes.kernel.options import check_batch_size
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.state import model_state, refuse_unusable
+from tl_scopes.numerics.arguments import call_name, name_call, public_call
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
 from tl_scopes.results.aopc import AOPCTable, aopc_from_deltas
 
@@ -56,6 +57,7 @@ __all__ = ["AOPC_METHODS", "Method", "aopc", "aopc_from_deltas", "load_aopc"]
 Preset = Literal["paper", "text"]
 
 
+@public_call
 def aopc(
     model: LensModel,
     prompts: Sequence[str] | Sequence[Tensor],
@@ -122,40 +124,40 @@ def aopc(
 
     Reference: paper eq. 9, Table 1 and section A.1. Differs from the released code only as ``preset`` says.
     """
-    call = "aopc"
-    model = require_lens_model(model, call)
-    refuse_unusable(model, call)
+    model = require_lens_model(model)
+    refuse_unusable(model)
     if isinstance(prompts, str | Tensor) or not isinstance(prompts, Sequence):
-        raise TypeError(f"{call}(prompts=...): expected a list of passages, got {type(prompts).__name__}")
+        raise TypeError(f"(prompts=...): expected a list of passages, got {type(prompts).__name__}")
     if not prompts:
-        raise ValueError(f"{call}(prompts=[]): the list of passages is empty")
-    require_batch_size(batch_size, call)
-    protocol = _protocol(fractions, target, scored, ablation, preset, beside, seed, prepend_bos, call)
-    chosen = _methods(methods, call)
+        raise ValueError("(prompts=[]): the list of passages is empty")
+    check_batch_size(batch_size)
+    protocol = _protocol(fractions, target, scored, ablation, preset, beside, seed, prepend_bos)
+    chosen = _methods(methods)
     for method in chosen.values():
-        if isinstance(method, str) and (shared := shared_explanandum(method, 0, protocol)) is not None:
-            shared.check(model_state(model), call)
+        if isinstance(method, str) and (shared := shared_direction(model, method, 0, protocol)) is not None:
+            shared.check(model_state(model))
     if random_positions is not None and (
         len(random_positions) != len(prompts) or any(len(r) != len(protocol.fractions) for r in random_positions)
     ):
-        raise ValueError(f"{call}(random_positions=...): expected [prompt][fraction] for {len(prompts)} passages")
+        raise ValueError(f"(random_positions=...): expected [prompt][fraction] for {len(prompts)} passages")
 
     rank, world = process_rank() if out is not None else (0, 1)
     settings = _settings(model, prompts, chosen, protocol, preset, random_positions)
-    store = RecordStore(None if out is None else Path(out), settings, rank, call)
+    store = RecordStore(None if out is None else Path(out), settings, rank)
     finished = store.done()
     todo = [i for i in range(rank, len(prompts), world) if i not in finished]
     mine = len(range(rank, len(prompts), world))
-    for i in tqdm(todo, desc=call, unit="prompt", initial=mine - len(todo), total=mine, disable=None):
+    for i in tqdm(todo, desc=call_name(), unit="prompt", initial=mine - len(todo), total=mine, disable=None):
         random = None if random_positions is None else random_positions[i]
         try:
-            record = measure_passage(model, prompts[i], chosen, protocol, random, batch_size, call)
+            record = measure_passage(model, prompts[i], chosen, protocol, random, batch_size)
         except (ValueError, TypeError, torch.OutOfMemoryError) as error:
-            record = {"error": f"{type(error).__name__}: {error}"}
+            record = {"error": f"{type(error).__name__}: {name_call(error)}"}
         store.append({"index": i, **record})
     return _table(store.done(), settings)
 
 
+@public_call
 def load_aopc(folder: str | Path) -> AOPCTable:
     """The table of a run that :func:`aopc` wrote with ``out=``, all its shards merged, finished or not.
 
@@ -177,7 +179,7 @@ def load_aopc(folder: str | Path) -> AOPCTable:
     True
     """
     path = Path(folder)
-    return _table(read_records(path), read_settings(path, "load_aopc"))
+    return _table(read_records(path), read_settings(path))
 
 
 # -- what is computed ------------------------------------------------------------------------------
@@ -192,17 +194,16 @@ def _protocol(
     beside: Sequence[str],
     seed: int,
     prepend_bos: bool | None,
-    call: str,
 ) -> Protocol:
     """The arguments checked against each other and against the preset."""
     for name, value in (("target", target), ("scored", scored)):
         if value not in ("truth", "argmax") and not (name == "scored" and value is None):
-            raise ValueError(f"{call}({name}={value!r}): expected 'truth' or 'argmax'")
-    require_ablation(ablation, call)
+            raise ValueError(f"({name}={value!r}): expected 'truth' or 'argmax'")
+    check_ablation(ablation)
     if preset not in (None, "paper", "text"):
-        raise ValueError(f"{call}(preset={preset!r}): expected None, 'paper' or 'text'")
+        raise ValueError(f"(preset={preset!r}): expected None, 'paper' or 'text'")
     if isinstance(beside, str) or set(beside) - {"sufficiency", "leave_one_out"}:
-        raise ValueError(f"{call}(beside={beside!r}): expected any of ('sufficiency', 'leave_one_out')")
+        raise ValueError(f"(beside={beside!r}): expected any of ('sufficiency', 'leave_one_out')")
     if preset is not None:
         fixed = {"target": (target, "truth"), "ablation": (ablation, "zero")}
         fixed["scored"] = (scored or "", "argmax" if preset == "paper" else "truth")
@@ -210,10 +211,10 @@ def _protocol(
         if preset == "paper" and prepend_bos:
             wrong.append("prepend_bos=True")
         if wrong:
-            raise ValueError(f"{call}(preset={preset!r}): contradicts {', '.join(wrong)}; leave it out, or the preset")
+            raise ValueError(f"(preset={preset!r}): contradicts {', '.join(wrong)}; leave it out, or the preset")
     paper = preset == "paper"
     return Protocol(
-        fractions=require_fractions(fractions, call),
+        fractions=require_fractions(fractions),
         explained=target,  # type: ignore[arg-type]
         scored="argmax" if paper else scored or target,  # type: ignore[arg-type]
         ablation=ablation,  # type: ignore[arg-type]
@@ -224,17 +225,17 @@ def _protocol(
     )
 
 
-def _methods(methods: Sequence[str] | Mapping[str, Method | str], call: str) -> dict[str, Method | str]:
+def _methods(methods: Sequence[str] | Mapping[str, Method | str]) -> dict[str, Method | str]:
     """``{label: name or callable}``, every name known."""
     chosen: dict[str, Method | str] = dict(methods) if isinstance(methods, Mapping) else {m: m for m in methods}
     if isinstance(methods, str) or not chosen or (not isinstance(methods, Mapping) and len(chosen) != len(methods)):
-        raise ValueError(f"{call}(methods={methods!r}): expected different names among {KNOWN_METHODS}")
+        raise ValueError(f"(methods={methods!r}): expected different names among {known_methods()}")
     for method in chosen.values():
         if callable(method):
             continue
-        if method not in KNOWN_METHODS and not re.fullmatch(r"fisher@[1-9]\d*", str(method)):
+        if method not in known_methods() and not re.fullmatch(r"fisher@[1-9]\d*", str(method)):
             raise ValueError(
-                f"{call}(methods=...): unknown method {method!r}; expected names among {KNOWN_METHODS}, "
+                f"(methods=...): unknown method {method!r}; expected names among {known_methods()}, "
                 "'fisher@<rank>', or {label: callable}"
             )
     return chosen

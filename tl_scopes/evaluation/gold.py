@@ -23,13 +23,14 @@ from tl_scopes.baselines import gradients as baselines
 from tl_scopes.baselines.integrated_gradients import integrated_gradients
 from tl_scopes.demo.corpora import CORPORA, examples
 from tl_scopes.demo.corpora.passages import Example, token_positions
-from tl_scopes.directions.by_name import reads
+from tl_scopes.directions.by_name import DEFAULT_METHODS, SCOPES, reads, ready_scopes
 from tl_scopes.jacobian_scopes.jacobian import scopes
 from tl_scopes.model.lens import LensModel, require_lens_model
+from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.gold import GoldAlignment, GoldRecord
 
-SCOPE_METHODS = ("semantic", "fisher", "temperature")
+SCOPE_METHODS = DEFAULT_METHODS
 BASELINES: dict[str, Callable[..., list[Attribution]]] = {
     "input_x_gradient": baselines.input_x_gradient,
     "gradient_norm": baselines.gradient_norm,
@@ -39,11 +40,16 @@ BASELINES: dict[str, Callable[..., list[Attribution]]] = {
     "attention_rollout": controls.attention_rollout,
     "random": controls.random_attribution,
 }
-METHODS = (*SCOPE_METHODS, *BASELINES)
 Method = Callable[[LensModel, list[str], list[str]], list[Attribution]]
 """A method of one's own: ``(model, prompts, targets) -> attributions``."""
 
 
+def known_methods() -> tuple[str, ...]:
+    """Names of what can be scored: the scopes that need no more than a prompt, and the baselines."""
+    return (*ready_scopes(), *BASELINES)
+
+
+@public_call
 def gold_alignment(
     model: LensModel,
     methods: Sequence[str] | Mapping[str, Method] = SCOPE_METHODS,
@@ -82,16 +88,17 @@ def gold_alignment(
     >>> result.to_frame().top1.between(0, 1).all().item()
     True
     """
-    call = "gold_alignment"
-    model = require_lens_model(model, call)
-    if not methods or (not isinstance(methods, Mapping) and (isinstance(methods, str) or set(methods) - set(METHODS))):
-        raise ValueError(f"{call}(methods={methods!r}): expected names among {METHODS}, or {{name: callable}}")
+    model = require_lens_model(model)
+    if not methods or (
+        not isinstance(methods, Mapping) and (isinstance(methods, str) or set(methods) - set(known_methods()))
+    ):
+        raise ValueError(f"(methods={methods!r}): expected names among {known_methods()}, or {{name: callable}}")
     names = list(CORPORA) if corpora is None else list(corpora)
     unknown = [c for c in names if c not in CORPORA]
     if unknown or not names:
-        raise ValueError(f"{call}(corpora={names}): unknown {unknown}; the corpora are {list(CORPORA)}")
+        raise ValueError(f"(corpora={names}): unknown {unknown}; the corpora are {list(CORPORA)}")
     if n < 1:
-        raise ValueError(f"{call}(n={n}): expected at least 1 example per corpus")
+        raise ValueError(f"(n={n}): expected at least 1 example per corpus")
     records: list[GoldRecord] = []
     accuracy: dict[str, float] = {}
     for corpus in names:
@@ -107,7 +114,7 @@ def gold_alignment(
                     records.append(_record(model, name, i, attribution, example))
     if not records:
         raise ValueError(
-            f"{call}: the model answers none of the prompts right, so there is nothing to align; use the demo model "
+            "the model answers none of the prompts right, so there is nothing to align; use the demo model "
             "(tl_scopes.load_model()) or one trained on its corpora"
         )
     return GoldAlignment(tuple(records), accuracy, n, seed)
@@ -133,9 +140,9 @@ def _attributions(
     """Every method on every prompt; the package's own scopes share one forward."""
     if isinstance(methods, Mapping):
         return {name: method(model, prompts, targets) for name, method in methods.items()}
-    own = [m for m in methods if m in SCOPE_METHODS]
+    own = [m for m in methods if m in SCOPES]
     aimed = targets if reads("target", own) else None
-    shared = scopes(model, prompts, methods=own, target=aimed, batch_size=batch_size) if own else []  # type: ignore[arg-type]
+    shared = scopes(model, prompts, methods=own, target=aimed, batch_size=batch_size) if own else []
     return {
         m: [s[m] for s in shared] if m in own else BASELINES[m](model, prompts, target=targets, batch_size=batch_size)
         for m in methods

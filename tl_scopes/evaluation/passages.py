@@ -22,6 +22,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tl_scopes.numerics.arguments import public_call
+
 PARQUET = {
     "lambada": "hf://datasets/cimec/lambada@refs/convert/parquet/plain_text/test/*.parquet",
     "iwslt2017-de-en": "hf://datasets/IWSLT/iwslt2017@refs/convert/parquet/iwslt2017-de-en/test/*.parquet",
@@ -40,6 +42,7 @@ PAPER_MODELS = (
 """The six models of the paper's Table 1."""
 
 
+@public_call
 def load_passages(source: str | Path, n: int = 1000, *, min_words: int | None = None, seed: int = 0) -> list[str]:
     """Passages whose last token is to be predicted.
 
@@ -65,17 +68,16 @@ def load_passages(source: str | Path, n: int = 1000, *, min_words: int | None = 
 
     Reference: paper section A.1.
     """
-    call = "load_passages"
     if isinstance(n, bool) or n < 1:
-        raise ValueError(f"{call}(n={n!r}): expected a positive integer")
+        raise ValueError(f"(n={n!r}): expected a positive integer")
     name = str(source)
     if name == "demo" or name.startswith("demo:"):
-        return _demo(name.partition(":")[2], n, seed, call)
+        return _demo(name.partition(":")[2], n, seed)
     fewest = FEWEST_WORDS.get(name, 0) if min_words is None else min_words
-    records = _downloaded(name, call) if name in PARQUET else _local(Path(source), call)
-    found = list(islice((text for r in records if (text := _passage(r, fewest, call))), n))
+    records = _downloaded(name) if name in PARQUET else _local(Path(source))
+    found = list(islice((text for r in records if (text := _passage(r, fewest))), n))
     if not found:
-        raise ValueError(f"{call}({name!r}): no passage of at least {fewest} words")
+        raise ValueError(f"({name!r}): no passage of at least {fewest} words")
     return found
 
 
@@ -92,7 +94,7 @@ def translation_passage(german: str, english: str) -> str:
     return f"German: {german.strip().removesuffix('.')}. English: {without_trailing_punctuation(english.strip())}"
 
 
-def _passage(record: Any, fewest: int, call: str) -> str | None:
+def _passage(record: Any, fewest: int) -> str | None:
     """One record as a passage; None where it is too short."""
     if isinstance(record, dict):
         pair = record.get("translation", record)
@@ -101,43 +103,43 @@ def _passage(record: Any, fewest: int, call: str) -> str | None:
             return translation_passage(str(pair["de"]), str(pair["en"])) if long_enough else None
         record = record.get("text")
     if not isinstance(record, str):
-        raise ValueError(f"{call}: a record is a text, or has 'text', or 'de' and 'en'; found {str(record)[:80]!r}")
+        raise ValueError(f"a record is a text, or has 'text', or 'de' and 'en'; found {str(record)[:80]!r}")
     text = without_trailing_punctuation(record.strip())
     return text if text and len(text.split()) >= fewest else None
 
 
-def _demo(corpus: str, n: int, seed: int, call: str) -> list[str]:
+def _demo(corpus: str, n: int, seed: int) -> list[str]:
     """Held-out examples of the demo corpora with their answers, corpora in turn."""
     from tl_scopes.demo.corpora import CORPORA, examples
 
     if corpus and corpus not in CORPORA:
-        raise ValueError(f"{call}('demo:{corpus}'): the demo corpora are {', '.join(CORPORA)}")
+        raise ValueError(f"('demo:{corpus}'): the demo corpora are {', '.join(CORPORA)}")
     names = [corpus] if corpus else list(CORPORA)
     each = -(-n // len(names))
     columns = [[e.prompt + e.answer for e in examples(name, each, seed)] for name in names]
     return [text for row in zip(*columns, strict=True) for text in row][:n]
 
 
-def _downloaded(name: str, call: str) -> Iterable[Any]:
+def _downloaded(name: str) -> Iterable[Any]:
     """Records of one of the paper's data sets."""
     try:
         datasets: Any = import_module("datasets")
     except ImportError:
-        raise ValueError(f"{call}({name!r}): needs the package datasets; pip install datasets") from None
+        raise ValueError(f"({name!r}): needs the package datasets; pip install datasets") from None
     try:
         data: Iterable[Any] = datasets.load_dataset("parquet", data_files={"test": PARQUET[name]}, split="test")
     except Exception as error:  # datasets and its file systems raise many types
-        raise ValueError(f"{call}({name!r}): could not read {PARQUET[name]}: {error}") from error
+        raise ValueError(f"({name!r}): could not read {PARQUET[name]}: {error}") from error
     return data
 
 
-def _local(path: Path, call: str) -> Iterator[Any]:
+def _local(path: Path) -> Iterator[Any]:
     """Records of a local file."""
     if not path.is_file():
-        raise ValueError(f"{call}({str(path)!r}): no such file, nor one of 'demo', {', '.join(map(repr, PARQUET))}")
+        raise ValueError(f"({str(path)!r}): no such file, nor one of 'demo', {', '.join(map(repr, PARQUET))}")
     kind = path.suffix.lower()
     if kind not in (".txt", ".json", ".jsonl", ".csv"):
-        raise ValueError(f"{call}({str(path)!r}): expected .txt, .json, .jsonl or .csv")
+        raise ValueError(f"({str(path)!r}): expected .txt, .json, .jsonl or .csv")
     try:
         text = path.read_text(encoding="utf-8-sig")
         if kind == ".txt":
@@ -147,9 +149,9 @@ def _local(path: Path, call: str) -> Iterator[Any]:
         elif kind == ".json":
             records = json.loads(text)
             if not isinstance(records, list):
-                raise ValueError(f"{call}({str(path)!r}): expected a JSON list of passages")
+                raise ValueError(f"({str(path)!r}): expected a JSON list of passages")
             yield from records
         else:
             yield from csv.DictReader(text.splitlines(keepends=True))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{call}({str(path)!r}): {error}") from error
+        raise ValueError(f"({str(path)!r}): {error}") from error

@@ -14,14 +14,14 @@ from torch import Tensor
 from tl_scopes.baselines import gradient_free as controls
 from tl_scopes.baselines import gradients as baselines
 from tl_scopes.baselines.integrated_gradients import integrated_gradients
-from tl_scopes.directions.base import Explanandum
-from tl_scopes.directions.fisher import Fisher
+from tl_scopes.directions.base import Direction
+from tl_scopes.directions.by_name import DEFAULT_METHODS, named_directions, reads, ready_scopes
 from tl_scopes.directions.logits import LogProb, Semantic
-from tl_scopes.directions.temperature import Temperature
 from tl_scopes.kernel.ablation import Ablation, ablated_log_probs, substitutes
+from tl_scopes.kernel.batching import repeated, rows_per_forward
 from tl_scopes.kernel.explain import explain_inside
-from tl_scopes.kernel.interventions import along, repeated, rows_per_forward, run_changed
-from tl_scopes.kernel.options import Capture, Tap
+from tl_scopes.kernel.interventions import along, run_changed
+from tl_scopes.kernel.options import GradientProbe, RunOptions
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, encode_prompts
 from tl_scopes.numerics.norms import row_norms
@@ -33,14 +33,13 @@ from tl_scopes.results.attribution import Attribution
 Beside = Literal["sufficiency", "leave_one_out"]
 Method = Callable[..., Attribution]
 """A method of one's own: ``method(model, tokens, target=id, pos=pos) -> Attribution``, as scopes with a target are."""
-AOPC_METHODS = ("semantic", "fisher", "temperature", "input_x_gradient", "integrated_gradients", "random")
+AOPC_METHODS = (*DEFAULT_METHODS, "input_x_gradient", "integrated_gradients", "random")
 """The methods of the paper's Table 1."""
 _OTHERS: dict[str, Method] = {
     "smoothgrad": baselines.smoothgrad,
     "leave_one_out": controls.leave_one_out,
     "attention_rollout": controls.attention_rollout,
 }
-KNOWN_METHODS = (*AOPC_METHODS, "gradient_norm", *_OTHERS)
 DEFAULT_ROWS = 32
 """Ablated inputs per forward where the caller names no batch size."""
 PAPER_ALPHAS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -71,60 +70,60 @@ class Protocol:
     prepend_bos: bool | None = None
 
 
-def shared_explanandum(method: str, target: int, protocol: Protocol) -> Explanandum | None:
-    """The direction of a method that shares the forward; None for the others."""
-    if method == "semantic" or (method == "input_x_gradient" and not protocol.paper):
+def known_methods() -> tuple[str, ...]:
+    """Names of what can be measured, those of Table 1 first."""
+    return tuple(dict.fromkeys((*AOPC_METHODS, *ready_scopes(), "gradient_norm", *_OTHERS)))
+
+
+def shared_direction(model: LensModel, method: str, target: int, protocol: Protocol) -> Direction | None:
+    """The direction of a method that shares the forward, e.g. ``"fisher@16"``; None for the others."""
+    if method == "input_x_gradient" and not protocol.paper:
         return Semantic((target,))
     if method in ("gradient_norm", "input_x_gradient"):
         return LogProb((target,))
-    if method == "temperature":
-        return Temperature()
-    if method.startswith("fisher"):
-        return Fisher(int(method.partition("@")[2] or 1), tol=1e-4)
-    return None
+    name, _, rank = method.partition("@")
+    if name not in ready_scopes():
+        return None
+    keywords = {"target": target if reads("target", [name]) else None, "rank": int(rank) if rank else None}
+    (direction,) = named_directions(model, [name], 1, keywords)
+    return direction
 
 
 def method_scores(
-    model: LensModel,
-    given: EncodedPrompt,
-    target: int,
-    methods: Mapping[str, Method | str],
-    protocol: Protocol,
-    call: str,
+    model: LensModel, given: EncodedPrompt, target: int, methods: Mapping[str, Method | str], protocol: Protocol
 ) -> dict[str, Tensor]:
     """Scores ``[pos]`` of every method but Random for one passage, those that can from one forward."""
     scores: dict[str, Tensor] = {}
-    shared: dict[Explanandum, list[str]] = {}
+    shared: dict[Direction, list[str]] = {}
     for label, method in methods.items():
         if not isinstance(method, str):
             scores[label] = method(model, given.tokens, target=target, pos=given.pos).scores
-        elif (explained := shared_explanandum(method, target, protocol)) is not None:
+        elif (explained := shared_direction(model, method, target, protocol)) is not None:
             shared.setdefault(explained, []).append(label)
         elif method == "integrated_gradients":
             scores[label] = (
-                paper_integrated_gradients(model, given, target, call)
+                paper_integrated_gradients(model, given, target)
                 if protocol.paper
                 else integrated_gradients(model, given.tokens, target=target, pos=given.pos).scores
             )
         elif method != "random":
             scores[label] = _OTHERS[method](model, given.tokens, target=target, pos=given.pos).scores
-    return scores | _shared_scores(model, given, shared, methods, call)
+    return scores | _shared_scores(model, given, shared, methods)
 
 
 def _shared_scores(
     model: LensModel,
     given: EncodedPrompt,
-    shared: Mapping[Explanandum, Sequence[str]],
+    shared: Mapping[Direction, Sequence[str]],
     methods: Mapping[str, Method | str],
-    call: str,
 ) -> dict[str, Tensor]:
     """Scores of the methods that are directions at y, from one forward; Input × Gradient's from its gradient."""
     if not shared:
         return {}
     scores: dict[str, Tensor] = {}
     times_input = [label for label, m in methods.items() if m == "input_x_gradient"]
-    taps = [Tap("hook_embed", _norms_of_product)] if times_input else []
-    (results,) = explain_inside(model, [given], list(shared), taps, Capture(), call)
+    taps = [GradientProbe("hook_embed", _norms_of_product)] if times_input else []
+    (results,) = explain_inside(model, [given], list(shared), taps, RunOptions())
     for explained, (attribution, inside) in zip(shared, results, strict=True):
         for label in shared[explained]:
             scores[label] = inside[0] if label in times_input else attribution.scores
@@ -136,15 +135,14 @@ def _norms_of_product(gradients: Tensor, x: Tensor) -> Tensor:
     return row_norms(wide(x) * wide(gradients))
 
 
-def paper_integrated_gradients(model: LensModel, given: EncodedPrompt, target: int, call: str) -> Tensor:
+def paper_integrated_gradients(model: LensModel, given: EncodedPrompt, target: int) -> Tensor:
     """The released scripts' IG, ``‖x_t ⊙ (1/5) Σ_α α·∇CE(α x)_t‖₂``, ``[pos]``; 0 after the read position."""
     run = run_changed(
         model,
         *repeated(given, len(PAPER_ALPHAS)),
-        change=along(PAPER_ALPHAS, torch.zeros_like),
-        explanandum=LogProb((target,)),
+        changes=[("hook_embed", along(PAPER_ALPHAS, torch.zeros_like))],
+        direction=LogProb((target,)),
         indices=[0] * len(PAPER_ALPHAS),
-        call=call,
     )
     assert run.gradient is not None
     gradient = wide(run.gradient)
@@ -162,25 +160,24 @@ def measure_passage(
     protocol: Protocol,
     random: Sequence[Sequence[int]] | None,
     batch_size: int | None,
-    call: str,
 ) -> dict[str, Any]:
     """One passage: scores, removals, one batch of ablated inputs."""
-    whole = encode_prompts(model, passage, pos=-1, prepend_bos=protocol.prepend_bos, call=call)[0]
+    whole = encode_prompts(model, passage, pos=-1, prepend_bos=protocol.prepend_bos)[0]
     if len(whole.tokens) < 2:
-        raise ValueError(f"{call}: the passage is one token, so nothing stands before the prediction")
+        raise ValueError("the passage is one token, so nothing stands before the prediction")
     given = replace(whole, pos=len(whole.tokens) - 2)
     counted = range(len(whole.tokens)) if protocol.paper else range(given.pos + 1)
     candidates = [p for p in counted if protocol.paper or p not in whole.special]
     if not candidates:
-        raise ValueError(f"{call}: the passage has no token that may be removed, only special tokens")
+        raise ValueError("the passage has no token that may be removed, only special tokens")
     values = substitutes(protocol.ablation, candidates, given.tokens, protocol.seed)
     truth = int(whole.tokens[-1])
     top, base = None, None
     if protocol.explained == "argmax":
-        base = run_changed(model, *repeated(given, 1), call=call).log_probs[0]
+        base = run_changed(model, *repeated(given, 1)).log_probs[0]
         top = int(base.argmax())
     explained = truth if top is None else top
-    scores = method_scores(model, given, explained, methods, protocol, call)
+    scores = method_scores(model, given, explained, methods, protocol)
     for label, method in methods.items():
         if method == "random":
             scores[label] = controls.random_scores(given.tokens, len(given.tokens), protocol.seed)
@@ -199,8 +196,8 @@ def measure_passage(
     if "leave_one_out" in protocol.beside:
         wanted += [frozenset((p,)) for p in candidates]
     distinct = list(dict.fromkeys(map(frozenset, wanted)))
-    size = rows_per_forward(model, [given], batch_size, call, most=DEFAULT_ROWS)
-    _, log_probs = ablated_log_probs(model, given, [sorted(s) for s in distinct], values, batch_size=size, call=call)
+    size = rows_per_forward(model, [given], batch_size, most=DEFAULT_ROWS)
+    _, log_probs = ablated_log_probs(model, given, [sorted(s) for s in distinct], values, batch_size=size)
     top = int(log_probs[0].argmax())
     token = truth if protocol.scored == "truth" else top
     log_p = wide(log_probs[:, token])

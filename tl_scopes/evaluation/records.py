@@ -29,13 +29,12 @@ class RecordStore:
         folder: of the run; made if it does not exist. None: nothing is stored.
         settings: what defines the numbers. A folder with other settings is refused.
         rank: number of the shard that this process writes.
-        call: name for errors.
 
     Raises:
         ValueError: the folder holds a run with other settings, or something else.
     """
 
-    def __init__(self, folder: Path | None, settings: Mapping[str, Any], rank: int, call: str) -> None:
+    def __init__(self, folder: Path | None, settings: Mapping[str, Any], rank: int) -> None:
         self.folder = folder
         self.memory: dict[int, dict[str, Any]] = {}
         if folder is None:
@@ -44,17 +43,17 @@ class RecordStore:
         wanted = json.loads(json.dumps(settings))
         path = folder / SETTINGS
         if path.exists():
-            found = read_settings(folder, call)
+            found = read_settings(folder)
             other = sorted(k for k in {*wanted, *found} if wanted.get(k) != found.get(k))
             if other:
                 first = other[0]
                 raise ValueError(
-                    f"{call}(out={str(folder)!r}): holds a run with other settings ({', '.join(other)}; {first} was "
+                    f"(out={str(folder)!r}): holds a run with other settings ({', '.join(other)}; {first} was "
                     f"{_short(found.get(first))}, now {_short(wanted.get(first))}). Choose another folder"
                 )
         else:
             if any(folder.glob("shard-*.jsonl")):
-                raise ValueError(f"{call}(out={str(folder)!r}): has shards but no {SETTINGS}; choose another folder")
+                raise ValueError(f"(out={str(folder)!r}): has shards but no {SETTINGS}; choose another folder")
             beside = folder / f"{SETTINGS}.{os.getpid()}"
             with open(beside, "w", encoding="utf-8") as file:
                 json.dump(wanted, file, indent=1, ensure_ascii=False)
@@ -84,14 +83,14 @@ class RecordStore:
             os.close(descriptor)
 
 
-def read_settings(folder: Path, call: str) -> dict[str, Any]:
+def read_settings(folder: Path) -> dict[str, Any]:
     """What a run computes."""
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{call}: {folder} holds no run that can be read ({error})") from error
+        raise ValueError(f"{folder} holds no run that can be read ({error})") from error
     if not isinstance(settings, dict):
-        raise ValueError(f"{call}: {folder / SETTINGS} is not a run's settings")
+        raise ValueError(f"{folder / SETTINGS} is not a run's settings")
     return settings
 
 

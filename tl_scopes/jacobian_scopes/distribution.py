@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
-from tl_scopes.directions.moments import Moment, number_tokens
-from tl_scopes.directions.total_information import TotalInformation
-from tl_scopes.kernel.calls import encode, one_or_many
+from typing_extensions import Unpack
+
+from tl_scopes.directions.total_information import RTOL, TotalInformation
+from tl_scopes.kernel.calls import encode, explain_scope, prompt_call
 from tl_scopes.kernel.explain import explain
-from tl_scopes.kernel.options import capture_options
-from tl_scopes.model.hooks import NamesFilter
+from tl_scopes.kernel.options import FittingKeywords, RunKeywords, run_options
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Prompt
 from tl_scopes.results.attribution import Attribution
 
 
-@one_or_many
+@prompt_call
 def total_information(
     model: LensModel,
     prompt: Prompt,
@@ -24,14 +24,9 @@ def total_information(
     method: Literal["sampled", "exact", "low_rank"] = "sampled",
     rank: int = 8,
     n_samples: int = 64,
-    rtol: float | None = 0.05,
+    rtol: float | None = RTOL,
     seed: int = 0,
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    batch_size: int | None = None,
-    checkpoint: bool | None = None,
-    memory_budget: int | None = None,
+    **options: Unpack[FittingKeywords],
 ) -> list[Attribution]:
     """Information that each input token carries about the next-token distribution.
 
@@ -47,8 +42,7 @@ def total_information(
         rtol: stop sampling when every token that matters (above 1 % of the highest) has a relative standard error of at
             most this, 16 probes at the earliest; None draws all ``n_samples``.
         seed: of the probes; the global RNG is not used.
-        model, prompt, pos, prepend_bos, at, batch_size, checkpoint, memory_budget: as in
-            :func:`tl_scopes.semantic_scope`.
+        model, prompt, options: as in :func:`tl_scopes.semantic_scope`.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list. Sampled: ``.stderr`` per token,
@@ -66,38 +60,20 @@ def total_information(
 
     Reference: paper v1 eq. 6; v3 eq. 16-18.
     """
-    call = "total_information"
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    what = TotalInformation(method, rank, n_samples, rtol, seed)
-    capture = capture_options(
-        at=at,
-        batch_size=batch_size,
-        cache=None,
-        grads_at=(),
-        keep_gradient=False,
-        call=call,
-        checkpoint=checkpoint,
-        memory_budget=memory_budget,
-    )
-    return [r[0] for r in explain(model, prompts, [what], capture, call)]
+    chosen = run_options(**options)
+    model, prompts = encode(model, prompt, chosen)
+    direction = TotalInformation(method, rank, n_samples, rtol, seed)
+    return [found for (found,) in explain(model, prompts, [direction], chosen)]
 
 
-@one_or_many
+@prompt_call
 def moment_scope(
     model: LensModel,
     prompt: Prompt,
     *,
     moment: Literal["mean", "variance"] = "mean",
     values: Mapping[int, float] | None = None,
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    batch_size: int | None = None,
-    cache: NamesFilter = None,
-    grads_at: str | Sequence[str] = (),
-    keep_gradient: bool = False,
-    checkpoint: bool | None = None,
-    memory_budget: int | None = None,
+    **options: Unpack[RunKeywords],
 ) -> list[Attribution]:
     """Influence of each input token on the mean or the variance of a numeric forecast.
 
@@ -107,8 +83,7 @@ def moment_scope(
     Args:
         moment: ``"mean"`` explains the forecast value, ``"variance"`` its spread.
         values: ``{token id: number}``; None is every token of the vocabulary whose text is a whole number.
-        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
-            checkpoint, memory_budget: as in :func:`tl_scopes.semantic_scope`.
+        model, prompt, options: as in :func:`tl_scopes.semantic_scope`.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list; ``details`` has ``mean``, ``variance`` and
@@ -125,11 +100,4 @@ def moment_scope(
 
     Reference: this package; a direction of the family of paper eq. 1.
     """
-    call = "moment_scope"
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    what = Moment(moment, number_tokens(model) if values is None else dict(values), values is not None)
-    capture = capture_options(
-        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
-        checkpoint=checkpoint, memory_budget=memory_budget,
-    )  # fmt: skip
-    return [r[0] for r in explain(model, prompts, [what], capture, call)]
+    return explain_scope(model, prompt, "moment", {"moment": moment, "values": values}, run_options(**options))

@@ -1,4 +1,4 @@
-"""Jacobian Scopes: one call, one explanandum, one score per input token.
+"""Jacobian Scopes: one call, one direction, one score per input token.
 
 Legend: ``x_t`` the activation of token t at the source hook (its embedding by default); ``y`` the final hidden
 state at the explained position, after the final norm; ``J_t = ∂y/∂x_t``. Every scope is
@@ -21,40 +21,28 @@ Example::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 from torch import Tensor
+from typing_extensions import Unpack
 
-from tl_scopes.directions.by_name import Keywords, Method, named_explananda
-from tl_scopes.directions.fisher import Fisher
-from tl_scopes.directions.given import Direction
-from tl_scopes.directions.logits import Contrast, Semantic
-from tl_scopes.directions.temperature import Temperature
-from tl_scopes.kernel.calls import encode, one_or_many
+from tl_scopes.directions.by_name import DEFAULT_METHODS, named_directions
+from tl_scopes.kernel.calls import encode, explain_scope, prompt_call
 from tl_scopes.kernel.explain import explain
-from tl_scopes.kernel.options import capture_options
-from tl_scopes.model.hooks import Y_HOOK, NamesFilter
+from tl_scopes.kernel.options import NamedRunKeywords, RunKeywords, run_options, split_keywords
+from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import Prompt, Target, Token, encode_targets
+from tl_scopes.model.prompts import Prompt, Target, Token
 from tl_scopes.results.attribution import Attribution
 
 
-@one_or_many
+@prompt_call
 def semantic_scope(
     model: LensModel,
     prompt: Prompt,
     *,
     target: Target = None,
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    batch_size: int | None = None,
-    cache: NamesFilter = None,
-    grads_at: str | Sequence[str] = (),
-    keep_gradient: bool = False,
-    checkpoint: bool | None = None,
-    memory_budget: int | None = None,
+    **options: Unpack[RunKeywords],
 ) -> list[Attribution]:
     """Influence of each input token on one token's logit.
 
@@ -66,18 +54,7 @@ def semantic_scope(
         prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, or a list of strings or of 1-D tensors.
         target: the token whose logit is explained, as text (``" dog"``: the leading space matters) or id; a list
             gives one per prompt. None: the model's own top prediction, and the result says so.
-        pos: position whose next-token prediction is explained; -1 is the token after the prompt.
-        prepend_bos: put BOS before a string prompt; None is the model's own default.
-        at: hook of the source, any ``[batch, pos, d_model]`` activation.
-        batch_size: prompts per forward; None lets the package choose. Numbers do not depend on it.
-        cache: TransformerLens names filter (or True): the run's ``ActivationCache`` comes back as ``.cache``.
-            ``unembed.hook_out`` in it holds the explained position only.
-        grads_at: hooks whose gradient of the explained scalar joins the cache as ``name + "_grad"``.
-        keep_gradient: keep the signed ``[pos, d_model]`` gradient as ``.gradient``.
-        checkpoint: keep only the inputs of the blocks and compute their insides again in the backward, which changes no
-            number; None does so where the run does not fit otherwise.
-        memory_budget: bytes that the run may take beside the weights; None is what is free. Batches shrink until they
-            fit, and a run that cannot fit is refused before it starts.
+        options: of the run.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list; scores are 0 after ``pos``.
@@ -94,32 +71,17 @@ def semantic_scope(
 
     Reference: paper eq. 3, 4 (section 4.1).
     """
-    call = "semantic_scope"
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    targets = encode_targets(model, target, len(prompts), call=call)
-    capture = capture_options(
-        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
-        checkpoint=checkpoint, memory_budget=memory_budget,
-    )  # fmt: skip
-    return [r[0] for r in explain(model, prompts, [Semantic(tuple(targets))], capture, call)]
+    return explain_scope(model, prompt, "semantic", {"target": target}, run_options(**options))
 
 
-@one_or_many
+@prompt_call
 def contrast_scope(
     model: LensModel,
     prompt: Prompt,
     *,
     foil: Token | Sequence[Token],
     target: Target = None,
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    batch_size: int | None = None,
-    cache: NamesFilter = None,
-    grads_at: str | Sequence[str] = (),
-    keep_gradient: bool = False,
-    checkpoint: bool | None = None,
-    memory_budget: int | None = None,
+    **options: Unpack[RunKeywords],
 ) -> list[Attribution]:
     """Influence of each input token on the preference for ``target`` over ``foil``.
 
@@ -129,8 +91,7 @@ def contrast_scope(
     Args:
         foil: the token that was *not* predicted, as text or id; a list gives one per prompt.
         target: the token it is compared with; None is the model's own top prediction.
-        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
-            checkpoint, memory_budget: as in :func:`semantic_scope`.
+        model, prompt, options: as in :func:`semantic_scope`.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list.
@@ -146,34 +107,14 @@ def contrast_scope(
 
     Reference: this package; the direction is the difference of two rows of paper eq. 3.
     """
-    call = "contrast_scope"
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    targets = encode_targets(model, target, len(prompts), call=call)
-    foils = encode_targets(model, foil, len(prompts), argument="foil", call=call)
-    if any(f is None for f in foils):
-        raise ValueError(f"{call}(foil=None): a foil is a token that the target is compared with; name one")
-    capture = capture_options(
-        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
-        checkpoint=checkpoint, memory_budget=memory_budget,
-    )  # fmt: skip
-    what = Contrast(tuple(targets), tuple(f for f in foils if f is not None))
-    return [r[0] for r in explain(model, prompts, [what], capture, call)]
+    return explain_scope(model, prompt, "contrast", {"target": target, "foil": foil}, run_options(**options))
 
 
-@one_or_many
+@prompt_call
 def temperature_scope(
     model: LensModel,
     prompt: Prompt,
-    *,
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    batch_size: int | None = None,
-    cache: NamesFilter = None,
-    grads_at: str | Sequence[str] = (),
-    keep_gradient: bool = False,
-    checkpoint: bool | None = None,
-    memory_budget: int | None = None,
+    **options: Unpack[RunKeywords],
 ) -> list[Attribution]:
     """Influence of each input token on the model's confidence.
 
@@ -182,8 +123,7 @@ def temperature_scope(
     is so only approximately, and the result says it.
 
     Args:
-        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
-            checkpoint, memory_budget: as in :func:`semantic_scope`.
+        model, prompt, options: as in :func:`semantic_scope`.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list; ``details["beta"]`` is ``‖y‖₂``.
@@ -200,31 +140,17 @@ def temperature_scope(
 
     Reference: paper eq. 8 (section 4.3).
     """
-    call = "temperature_scope"
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    capture = capture_options(
-        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
-        checkpoint=checkpoint, memory_budget=memory_budget,
-    )  # fmt: skip
-    return [r[0] for r in explain(model, prompts, [Temperature()], capture, call)]
+    return explain_scope(model, prompt, "temperature", {}, run_options(**options))
 
 
-@one_or_many
+@prompt_call
 def fisher_scope(
     model: LensModel,
     prompt: Prompt,
     *,
     rank: int = 1,
     tol: float = 1e-4,
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    batch_size: int | None = None,
-    cache: NamesFilter = None,
-    grads_at: str | Sequence[str] = (),
-    keep_gradient: bool = False,
-    checkpoint: bool | None = None,
-    memory_budget: int | None = None,
+    **options: Unpack[RunKeywords],
 ) -> list[Attribution]:
     """Influence of each input token on the whole next-token distribution.
 
@@ -237,8 +163,7 @@ def fisher_scope(
     Args:
         rank: number of eigenpairs; each costs one vector-Jacobian product.
         tol: largest accepted relative residual ``‖F u − λ u‖/λ``.
-        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
-            checkpoint, memory_budget: as in :func:`semantic_scope`.
+        model, prompt, options: as in :func:`semantic_scope`.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list. ``details``: ``eigenvalues``, ``trace``,
@@ -257,31 +182,17 @@ def fisher_scope(
 
     Reference: paper eq. 5, 6 and 18. Differs from the released code, which decomposes the dense matrix.
     """
-    call = "fisher_scope"
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    capture = capture_options(
-        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
-        checkpoint=checkpoint, memory_budget=memory_budget,
-    )  # fmt: skip
-    return [r[0] for r in explain(model, prompts, [Fisher(rank, tol)], capture, call)]
+    return explain_scope(model, prompt, "fisher", {"rank": rank, "tol": tol}, run_options(**options))
 
 
-@one_or_many
+@prompt_call
 def jacobian_scope(
     model: LensModel,
     prompt: Prompt,
     *,
     direction: Tensor,
     target_hook: str = Y_HOOK,
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    batch_size: int | None = None,
-    cache: NamesFilter = None,
-    grads_at: str | Sequence[str] = (),
-    keep_gradient: bool = False,
-    checkpoint: bool | None = None,
-    memory_budget: int | None = None,
+    **options: Unpack[RunKeywords],
 ) -> list[Attribution]:
     """Influence of each input token along any direction at any later hook point.
 
@@ -292,8 +203,7 @@ def jacobian_scope(
     Args:
         direction: ``[d_model]`` or ``[k, d_model]``; at a hook of another shape, one activation's shape or k of them.
         target_hook: where the direction lives; ``unembed.hook_in`` is the final hidden state after the final norm.
-        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
-            checkpoint, memory_budget: as in :func:`semantic_scope`.
+        model, prompt, options: as in :func:`semantic_scope`.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list; linear in the length of ``direction``.
@@ -310,56 +220,25 @@ def jacobian_scope(
 
     Reference: paper eq. 1, 2.
     """
-    call = "jacobian_scope"
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    capture = capture_options(
-        at=at,
-        batch_size=batch_size,
-        cache=cache,
-        grads_at=grads_at,
-        keep_gradient=keep_gradient,
-        target_hook=target_hook,
-        checkpoint=checkpoint,
-        memory_budget=memory_budget,
-        call=call,
-    )
-    return [r[0] for r in explain(model, prompts, [Direction(direction)], capture, call)]
+    return explain_scope(model, prompt, "jacobian", {"direction": direction}, run_options(target_hook, **options))
 
 
-@one_or_many
+@prompt_call
 def scopes(
     model: LensModel,
     prompt: Prompt,
     *,
-    methods: Sequence[Method] = ("semantic", "fisher", "temperature"),
-    target: Target = None,
-    foil: Target = None,
-    rank: int | None = None,
-    tol: float | None = None,
-    n_samples: int | None = None,
-    seed: int | None = None,
-    moment: Literal["mean", "variance"] | None = None,
-    values: Mapping[int, float] | None = None,
-    direction: Tensor | None = None,
-    pos: int | Sequence[int] = -1,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    batch_size: int | None = None,
-    cache: NamesFilter = None,
-    grads_at: str | Sequence[str] = (),
-    keep_gradient: bool = False,
-    checkpoint: bool | None = None,
-    memory_budget: int | None = None,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    **keywords: Unpack[NamedRunKeywords],
 ) -> list[dict[str, Attribution]]:
     """Several scopes on one prompt from one forward.
 
     Args:
         methods: any of ``"semantic"``, ``"contrast"`` (needs ``foil``), ``"fisher"``, ``"temperature"``,
             ``"total_information"``, ``"moment"``, ``"jacobian"`` (needs ``direction``).
-        target, foil, rank, tol, n_samples, seed, moment, values, direction: of the scopes that read them, with their
-            defaults; one that none of ``methods`` reads is refused.
-        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient,
-            checkpoint, memory_budget: as in :func:`semantic_scope`.
+        keywords: of the scopes that read them; one that none of ``methods`` reads is refused.
+        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient, checkpoint, memory_budget: as in
+            :func:`semantic_scope`.
 
     Returns:
         ``{method: Attribution}`` for one prompt, a list of them for a list; the same numbers as separate calls.
@@ -373,13 +252,8 @@ def scopes(
     >>> list(both)
     ['semantic', 'temperature']
     """
-    call = "scopes"
-    keywords = Keywords(target, foil, rank, tol, n_samples, seed, moment, values, direction)
-    model, prompts = encode(model, prompt, pos, prepend_bos, call)
-    explananda = named_explananda(model, methods, len(prompts), keywords, call, "methods")
-    capture = capture_options(
-        at=at, batch_size=batch_size, cache=cache, grads_at=grads_at, keep_gradient=keep_gradient, call=call,
-        checkpoint=checkpoint, memory_budget=memory_budget,
-    )  # fmt: skip
-    results = explain(model, prompts, explananda, capture, call)
-    return [dict(zip(methods, result, strict=True)) for result in results]
+    own, options = split_keywords(keywords)
+    checked = run_options(**options)
+    model, prompts = encode(model, prompt, checked)
+    directions = named_directions(model, methods, len(prompts), own)
+    return [dict(zip(methods, found, strict=True)) for found in explain(model, prompts, directions, checked)]

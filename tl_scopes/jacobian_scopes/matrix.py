@@ -12,28 +12,32 @@ back together, each at its own place in one cotangent; only from there on does e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
+from typing_extensions import Unpack
 
-from tl_scopes.directions.base import Explanandum, Rows
-from tl_scopes.directions.by_name import Keywords, Method, named_explananda
-from tl_scopes.directions.total_information import TotalInformation
-from tl_scopes.kernel.calls import encode
-from tl_scopes.kernel.options import Capture, capture_options
+from tl_scopes.directions.base import Direction, Rows
+from tl_scopes.directions.by_name import SCOPES, check_methods, named_directions
+from tl_scopes.directions.scope import Scope
+from tl_scopes.kernel.attributed import refuse_influence_from_the_future
+from tl_scopes.kernel.calls import encode, show_keywords
+from tl_scopes.kernel.options import MatrixKeywords, RunOptions, run_options, split_keywords
 from tl_scopes.kernel.pull_back import pull_back
-from tl_scopes.kernel.read_out import read_outs, top_predictions
+from tl_scopes.kernel.read_out import read_outs, target_string, top_predictions
 from tl_scopes.kernel.shared_backward import after_last_attention, last_attention
-from tl_scopes.model.forward import forward_pass
+from tl_scopes.model.forward import ForwardPass, forward_pass
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory, Run
-from tl_scopes.model.prompts import EncodedPrompt, Token, token_strings
+from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.model.state import ModelState, model_state
+from tl_scopes.numerics.arguments import call_name, public_call
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.results.matrix import AttributionMatrix
@@ -42,28 +46,17 @@ BLOCKS = 6
 """Blocks of positions: more shorten the backwards further but cost one forward each."""
 ROWS = 12
 """Rows of V pulled back at once where memory allows: those of one block of a short text together."""
-N_SAMPLES = 32
-"""Probes of total information per target: half of the scope's, whose stopping rule would need a forward per target."""
 
 
+@public_call
+@show_keywords
 def attribution_matrix(
     model: LensModel,
     prompt: str | Tensor,
     *,
-    method: Method = "semantic",
+    method: str = "semantic",
     positions: Sequence[int] | None = None,
-    foil: Token | None = None,
-    rank: int | None = None,
-    tol: float | None = None,
-    n_samples: int | None = None,
-    seed: int | None = None,
-    moment: Literal["mean", "variance"] | None = None,
-    values: Mapping[int, float] | None = None,
-    direction: Tensor | None = None,
-    prepend_bos: bool | None = None,
-    at: str = "hook_embed",
-    checkpoint: bool | None = None,
-    memory_budget: int | None = None,
+    **keywords: Unpack[MatrixKeywords],
 ) -> AttributionMatrix:
     """Influence of every input token on every prediction of a text.
 
@@ -76,19 +69,9 @@ def attribution_matrix(
         prompt: one string, or a 1-D or ``[1, pos]`` tensor of token ids.
         method: the scope of every row.
         positions: explained positions (negative counts from the end), in the order of the rows; None is all.
-        foil: of ``"contrast"``.
-        rank: of ``"fisher"`` (None is 1) and of ``"total_information"`` (None is 8).
-        tol: of ``"fisher"`` (None is 1e-4).
-        n_samples: probes of ``"total_information"`` (None is 32).
-        seed: of the probes (None is 0).
-        moment: of ``"moment"`` (None is ``"mean"``).
-        values: of ``"moment"``, ``{token id: number}``; None is the model's number tokens.
-        direction: of ``"jacobian"``, ``[d_model]`` or ``[k, d_model]`` at the final hidden state, the same for every row.
-        prepend_bos: put BOS before a string prompt; None is the model's own default.
-        at: hook of the source.
-        checkpoint: compute the insides of blocks again in every backward; None where the text does not fit otherwise.
-        memory_budget: bytes that may be taken beside the weights; None is what is free. Blocks of positions and rows pulled
-            back at once shrink until they fit; the numbers do not depend on it.
+        keywords: of the scopes that read them, with their defaults, but for ``n_samples``, which is 32 here.
+        prepend_bos, at, checkpoint, memory_budget: as in :func:`tl_scopes.semantic_scope`. Blocks of positions and rows
+            pulled back at once shrink until they fit; the numbers do not depend on it.
 
     Returns:
         An :class:`AttributionMatrix`; the same numbers as one call of the scope per position. Fisher rows are each
@@ -110,64 +93,113 @@ def attribution_matrix(
 
     Reference: paper figs. 3 and 7 (one row per translated word).
     """
-    call = "attribution_matrix"
     if not isinstance(prompt, str | Tensor):
-        raise TypeError(
-            f"{call}(prompt=...): expected one string or one tensor of token ids, got {type(prompt).__name__}"
-        )
-    model, encoded = encode(model, prompt, -1, prepend_bos, call)
-    text = encoded[0]
-    n = len(text.tokens)
-    explained = _positions(positions, n, call)
+        raise TypeError(f"(prompt=...): expected one string or one tensor of token ids, got {type(prompt).__name__}")
+    own, given = split_keywords(keywords)
+    options = run_options(**given)
+    model, (text,) = encode(model, prompt, options)
+    explained = _positions(positions, len(text.tokens))
+    check_methods([method], "method")
+    scope = SCOPES[method]
+    if scope.targeted:
+        own["target"] = [int(text.tokens[p + 1]) if p + 1 < len(text.tokens) else None for p in explained]
+    (direction,) = named_directions(model, [method], len(explained), own, argument="method", of_rows=True)
     state = model_state(model)
-    following = [int(text.tokens[p + 1]) if p + 1 < n else None for p in explained]
-    samples = N_SAMPLES if n_samples is None and method == "total_information" else n_samples
-    of_targets = {"target": following} if method in ("semantic", "contrast") else {}
-    keywords = Keywords(
-        **of_targets, foil=foil, rank=rank, tol=tol, n_samples=samples, seed=seed, moment=moment, values=values,
-        direction=direction,
-    )  # fmt: skip
-    (explanandum,) = named_explananda(model, [method], len(explained), keywords, call)
-    if isinstance(explanandum, TotalInformation):
-        explanandum = replace(explanandum, rtol=None)
-    explanandum.check(state, call)
-
-    capture = capture_options(
-        at=at, batch_size=None, cache=None, grads_at=(), keep_gradient=False, call=call, checkpoint=checkpoint,
-        memory_budget=memory_budget,
-    )  # fmt: skip
-    scores = torch.zeros(len(explained), n, dtype=compute_dtype(model.W_U.dtype))
-    rows: dict[int, Rows] = {}
-    predictions: dict[int, list[tuple[str, float]]] = {}
-    order = sorted(range(len(explained)), key=lambda i: explained[i])
-    with differentiable(model), tqdm(total=len(order), desc=call, unit="target", disable=None) as bar:
-        memory = capture.memory(model, call)
-        plan = _plan(memory, max(explained) + 1, len(order))
-        for first in range(0, len(order), plan.reads):
-            block = order[first : first + plan.reads]
-            for i, row, row_scores, top in _block(
-                model, state, text, explained, block, explanandum, capture, memory, plan, call
-            ):
-                rows[i], predictions[i] = row, top
-                scores[i, : len(row_scores)] = row_scores.to(scores)
-                bar.update()
-    in_order = [rows[i] for i in range(len(explained))]
-    tops = tuple(predictions[i] for i in range(len(explained)))
-    return _result(model, state, text, explained, explanandum.method, at, scores, in_order, tops)
+    direction.check(state)
+    rows = _Matrix(model, state, text, explained, direction, options).rows()
+    return _result(
+        model, text, [rows[i] for i in range(len(explained))], explained, scope, direction.method, options.at
+    )
 
 
-def _positions(positions: Sequence[int] | None, n: int, call: str) -> list[int]:
+def _positions(positions: Sequence[int] | None, n: int) -> list[int]:
     """Explained positions, non-negative and different."""
     if positions is None:
         return list(range(n))
     asked = list(positions)
     outside = [p for p in asked if isinstance(p, bool) or not isinstance(p, int) or not -n <= p < n]
     if outside or not asked:
-        raise ValueError(f"{call}(positions={asked}): the prompt has {n} tokens; positions must be in {-n}..{n - 1}")
+        raise ValueError(f"(positions={asked}): the prompt has {n} tokens; positions must be in {-n}..{n - 1}")
     found = [p % n for p in asked]
     if len(set(found)) != len(found):
-        raise ValueError(f"{call}(positions={asked}): each position once")
+        raise ValueError(f"(positions={asked}): each position once")
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """One explained position: its direction, its scores, and what the model predicts there."""
+
+    rows: Rows
+    scores: Float[Tensor, " pos"]
+    predictions: list[tuple[str, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Matrix:
+    """One text on one model, and the direction whose rows are wanted at the explained positions."""
+
+    model: LensModel
+    state: ModelState
+    text: EncodedPrompt
+    explained: Sequence[int]
+    direction: Direction
+    options: RunOptions
+
+    def rows(self) -> dict[int, _Row]:
+        """Every row, by its number."""
+        found: dict[int, _Row] = {}
+        order = sorted(range(len(self.explained)), key=lambda i: self.explained[i])
+        with differentiable(self.model), tqdm(total=len(order), desc=call_name(), unit="target", disable=None) as bar:
+            memory = self.options.memory(self.model)
+            plan = _plan(memory, max(self.explained) + 1, len(order))
+            for first in range(0, len(order), plan.reads):
+                block = order[first : first + plan.reads]
+                found.update(zip(block, self._block(block, memory, plan), strict=True))
+                bar.update(len(block))
+        return found
+
+    def _block(self, block: Sequence[int], memory: Memory, plan: Run) -> list[_Row]:
+        """The rows of one block of positions, from one forward on the prompt up to the last of them."""
+        columns = torch.tensor([self.explained[i] for i in block])
+        tokens = self.text.tokens[None, : int(columns.max()) + 1]
+        # A checkpointed block computed again is kept for as long as its graph: two of them where memory allows one.
+        mid = None if plan.checkpoint else last_attention(self.model)
+        run = forward_pass(
+            self.model,
+            tokens,
+            columns,
+            replace(self.options.recording(), cache=lambda name: name == mid),
+            rows=torch.zeros_like(columns),
+            checkpoint=plan.checkpoint,
+        )
+        reads = read_outs(self.model, run, block)
+        rows = self.direction.rows(reads, self.state)
+        owner = torch.tensor([n for n, row in enumerate(rows) for _ in range(len(row.V))])
+        at_once = memory.rows_at_once(replace(plan, length=tokens.shape[1], reads=len(block)), min(ROWS, len(owner)))
+        norms = self._norms(run, mid, rows, owner, columns, at_once)
+        found = []
+        for n, (position, row) in enumerate(zip(columns.tolist(), rows, strict=True)):
+            scores = row.score(norms[owner == n]).scores
+            refuse_influence_from_the_future(scores, position)
+            log_probs = reads[n].logits.to(compute_dtype(self.model.W_U.dtype)).log_softmax(-1)
+            found.append(_Row(row, scores, top_predictions(self.model, log_probs)[0]))
+        return found
+
+    def _norms(
+        self, run: ForwardPass, mid: str | None, rows: Sequence[Rows], owner: Tensor, columns: Tensor, at_once: int
+    ) -> Float[Tensor, "row pos"]:
+        """``‖v·J‖`` of every row of V; row j of V belongs to one explained position and is 0 at all others."""
+        end, given = after_last_attention(run, mid, [row.V for row in rows], columns, self.options, at_once)
+        parts = []
+        for first in range(0, len(given), at_once):
+            chunk = given[first : first + at_once]
+            V = chunk.new_zeros(len(chunk), len(rows), chunk.shape[1])
+            V[torch.arange(len(chunk)), owner[first : first + at_once]] = chunk
+            more = first + at_once < len(given)
+            for (pulled,) in pull_back(end, [run.source], V, self.options, retain_graph=more, at_once=at_once):
+                parts.append(row_norms(pulled[:, 0]).cpu())
+        return torch.cat(parts)
 
 
 def _plan(memory: Memory, length: int, n: int) -> Run:
@@ -180,85 +212,24 @@ def _plan(memory: Memory, length: int, n: int) -> Run:
     return memory.first_that_fits([Run(1, length, reads, 1, c) for c in memory.checkpointing() for reads in sizes])
 
 
-def _block(
-    model: LensModel,
-    state: ModelState,
-    text: EncodedPrompt,
-    explained: Sequence[int],
-    block: Sequence[int],
-    explanandum: Explanandum,
-    capture: Capture,
-    memory: Memory,
-    plan: Run,
-    call: str,
-) -> list[tuple[int, Rows, Tensor, list[tuple[str, float]]]]:
-    """Rows, scores and predictions of one block of targets, from one forward on the prompt up to the last of them."""
-    columns = torch.tensor([explained[i] for i in block])
-    tokens = text.tokens[None, : int(columns.max()) + 1]
-    # A checkpointed block computed again is kept for as long as its graph: two of them where memory allows one.
-    mid = None if plan.checkpoint else last_attention(model)
-    run = forward_pass(
-        model,
-        tokens,
-        columns,
-        rows=torch.zeros_like(columns),
-        source=capture.at,
-        cache=lambda name: name == mid,
-        checkpoint=plan.checkpoint,
-        call=call,
-    )
-    reads = read_outs(model, run, block, call)
-    rows = explanandum.rows(reads, state)
-    owner = torch.tensor([n for n, row in enumerate(rows) for _ in range(len(row.V))])
-    most = min(ROWS, len(owner))
-    at_once = memory.rows_at_once(replace(plan, length=tokens.shape[1], reads=len(block)), most)
-    end, given = after_last_attention(run, mid, [row.V for row in rows], columns, capture, at_once, call)
-    parts = []
-    for first in range(0, len(given), at_once):
-        chunk = given[first : first + at_once]
-        # Row j of V belongs to one explained position and is 0 at all others.
-        V = chunk.new_zeros(len(chunk), len(block), chunk.shape[1])
-        V[torch.arange(len(chunk)), owner[first : first + at_once]] = chunk
-        more = first + at_once < len(given)
-        for (pulled,) in pull_back(end, [run.source], V, capture, call, retain_graph=more, at_once=at_once):
-            parts.append(row_norms(pulled[:, 0]).cpu())
-    norms = torch.cat(parts)
-    out = []
-    for n, (i, row) in enumerate(zip(block, rows, strict=True)):
-        mine = norms[owner == n]
-        scores = row.score(mine).scores
-        if bool(scores[explained[i] + 1 :].any()):
-            raise ValueError(
-                f"{call}: tokens after position {explained[i]} influence the prediction there, so this model is not "
-                "causal; Jacobian Scopes explain causal language models"
-            )
-        log_probs = reads[n].logits.to(compute_dtype(model.W_U.dtype)).log_softmax(-1)
-        out.append((i, row, scores, top_predictions(model, log_probs)[0]))
-    return out
-
-
 def _result(
     model: LensModel,
-    state: ModelState,
     text: EncodedPrompt,
+    rows: Sequence[_Row],
     explained: Sequence[int],
+    scope: Scope,
     method: str,
     at: str,
-    scores: Tensor,
-    rows: Sequence[Rows],
-    predictions: tuple[list[tuple[str, float]], ...],
 ) -> AttributionMatrix:
     """The frozen matrix with each row's target and the details that differ between rows."""
-    targets = tuple(row.target for row in rows)
-    texts = [None if t is None else token_strings(model, torch.tensor([t]))[0] for t in targets]
+    n = len(text.tokens)
+    scores = torch.zeros(len(rows), n, dtype=compute_dtype(model.W_U.dtype))
+    for i, row in enumerate(rows):
+        scores[i, : len(row.scores)] = row.scores.to(scores)
     details: dict[str, Any] = {"at": at}
-    if method == "fisher":
-        details["first_eigenvalue"] = [row.details["eigenvalues"][0] for row in rows]
-        details["explained_share"] = [row.details["explained_share"] for row in rows]
-    if method == "temperature":
-        details["beta"] = [row.details["beta"] for row in rows]
-    flagged = method in ("semantic", "contrast") and len(text.tokens) - 1 in explained
-    notes = tuple(dict.fromkeys(note for row in rows for note in row.notes))
+    for name, of_row in scope.kept_of_rows.items():
+        details[name] = [of_row(row.rows.details) for row in rows]
+    targets = tuple(row.rows.target for row in rows)
     return AttributionMatrix(
         scores=scores,
         tokens=text.tokens,
@@ -266,11 +237,11 @@ def _result(
         positions=tuple(explained),
         method=method,
         targets=targets,
-        target_strs=tuple(texts),
-        top_target_flagged=flagged,
+        target_strs=tuple(target_string(model, target) for target in targets),
+        top_target_flagged=scope.targeted and n - 1 in explained,
         details=details,
-        notes=notes,
-        provenance=state.provenance(),
+        notes=tuple(dict.fromkeys(note for row in rows for note in row.rows.notes)),
+        provenance=model_state(model).provenance(),
         special=text.special,
-        top_predictions=predictions,
+        top_predictions=tuple(row.predictions for row in rows),
     )

@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_scopes.kernel.interventions import repeated, run_changed
+from tl_scopes.directions.base import Reading
+from tl_scopes.kernel.batching import repeated
+from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
+from tl_scopes.numerics.arguments import choice
 from tl_scopes.numerics.precision import compute_dtype
 
 Ablation = Literal["zero", "mean", "resample"]
@@ -39,10 +41,9 @@ def prompt_generator(seed: int, tokens: Int[Tensor, " pos"]) -> torch.Generator:
     return torch.Generator().manual_seed((int(seed) * 0x9E3779B1 + stamp) % 2**63)
 
 
-def require_ablation(ablation: str, call: str) -> None:
+def check_ablation(ablation: str) -> None:
     """Refuse an ablation that is not known."""
-    if ablation not in ABLATIONS:
-        raise ValueError(f"{call}(ablation={ablation!r}): expected one of {ABLATIONS}")
+    choice("ablation", ablation, ABLATIONS)
 
 
 def substitutes(
@@ -67,19 +68,6 @@ def substitutes(
     return values
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """What several runs on one prompt gave at its explained position.
-
-    Attributes:
-        logits: float32 (float64 for a float64 model).
-        hidden: activation at the target hook; by default the final hidden state.
-    """
-
-    logits: Float[Tensor, "runs d_vocab"]
-    hidden: Float[Tensor, "runs ..."]
-
-
 def run_ablated(
     model: LensModel,
     prompt: EncodedPrompt,
@@ -89,7 +77,6 @@ def run_ablated(
     batch_size: int,
     at: str = "hook_embed",
     target_hook: str = Y_HOOK,
-    call: str,
 ) -> Reading:
     """What is read with each set of positions replaced.
 
@@ -107,7 +94,7 @@ def run_ablated(
             return torch.where(part.to(x.device)[..., None], values(x[0]), x)
 
         runs.append(
-            run_changed(model, *repeated(prompt, len(part)), change=change, at=at, target_hook=target_hook, call=call)
+            run_changed(model, *repeated(prompt, len(part)), changes=[(at, change)], at=at, target_hook=target_hook)
         )
     return Reading(torch.cat([r.logits for r in runs]), torch.cat([r.hidden for r in runs]))
 
@@ -120,8 +107,7 @@ def ablated_log_probs(
     *,
     batch_size: int,
     at: str = "hook_embed",
-    call: str,
 ) -> tuple[Float[Tensor, "sets d_vocab"], Float[Tensor, "sets d_vocab"]]:
     """Logits and log-probabilities at the explained position with each set of positions replaced."""
-    logits = run_ablated(model, prompt, sets, values, batch_size=batch_size, at=at, call=call).logits
+    logits = run_ablated(model, prompt, sets, values, batch_size=batch_size, at=at).logits
     return logits, logits.log_softmax(-1)

@@ -1,25 +1,41 @@
-"""What every call on a model and prompts begins with: one prompt or many, the model checked before the prompts."""
+"""What every call on a model and prompts begins with: one prompt or many, the model checked before the prompts.
+
+:func:`prompt_call` also shows the keywords that a call shares with others: ``**options: Unpack[RunKeywords]`` in the source
+is, in ``help()`` and on the pages, each of these keywords with its type, its default and, in place of a line ``options:`` or
+``keywords:`` of the docstring, what it means.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload, runtime_checkable
 
 from torch import Tensor
 
+from tl_scopes.directions.by_name import SCOPES, RowKeywords, ScopeKeywords, named_directions
+from tl_scopes.kernel.explain import explain
+from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, encode_prompts
 from tl_scopes.model.state import refuse_unusable
+from tl_scopes.numerics.arguments import public_call
+from tl_scopes.results.attribution import Attribution
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+_ENTRY = re.compile(r"^        (\w+)(:.*?\n)(?=        \w|    \Z)", re.DOTALL | re.MULTILINE)
+"""One entry of a docstring's list."""
+_UNPACKED = re.compile(r"Unpack\[(\w+)\]")
 
 
 @runtime_checkable
-class Scope(Protocol[P, R]):
-    """Typing of a scope: one prompt gives one result, a list gives a list."""
+class PromptCall(Protocol[P, R]):
+    """Typing of a call on prompts: one prompt gives one result, a list gives a list."""
 
     @overload
     def __call__(self, model: LensModel, prompt: str | Tensor, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -29,29 +45,86 @@ class Scope(Protocol[P, R]):
     ) -> list[R]: ...
 
 
-def one_or_many(scope: Callable[Concatenate[LensModel, Prompt, P], list[R]]) -> Scope[P, R]:
-    """Unwrap the result when the caller gave a single prompt."""
+def prompt_call(function: Callable[Concatenate[LensModel, Prompt, P], list[R]]) -> PromptCall[P, R]:
+    """A public call on prompts, which gives one result for a single prompt."""
+    shown = show_keywords(function)
 
-    @functools.wraps(scope)
+    @functools.wraps(shown)
     def call(model: LensModel, prompt: Prompt, *args: P.args, **kwargs: P.kwargs) -> Any:
-        results = scope(model, prompt, *args, **kwargs)
+        results = shown(model, prompt, *args, **kwargs)
         return results[0] if isinstance(prompt, str | Tensor) else results
 
-    signature = inspect.signature(scope)
+    signature = inspect.signature(shown)
     one = str(signature.return_annotation).removeprefix("list[").removesuffix("]")
-    call.__signature__ = signature.replace(return_annotation=f"{one} | list[{one}]")  # type: ignore[attr-defined]
-    return cast("Scope[P, R]", call)
+    named = public_call(call)
+    named.__signature__ = signature.replace(return_annotation=f"{one} | list[{one}]")  # type: ignore[attr-defined]
+    return cast("PromptCall[P, R]", named)
+
+
+def show_keywords(function: F) -> F:
+    """Give a function with ``**name: Unpack[SomeKeywords]`` the signature that names each of them, and refuse any other."""
+    signature = inspect.signature(function)
+    *parameters, last = signature.parameters.values()
+    found = _UNPACKED.search(str(last.annotation)) if last.kind is last.VAR_KEYWORD else None
+    if found is None:
+        return function
+    defaults = {field.name: field.default for field in fields(RunOptions)}
+    order = ["target", *RowKeywords.__annotations__, *defaults]
+    unpacked = inspect.unwrap(function).__globals__[found[1]].__annotations__
+    known: Mapping[str, Any] = {name: unpacked[name] for name in sorted(unpacked, key=order.index)}
+    own = {parameter.name for parameter in parameters}
+    parameters += [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=_text(annotation)
+        )
+        for name, annotation in known.items()
+        if name not in own
+    ]
+    names = {parameter.name for parameter in parameters}
+    open_to_scopes = RowKeywords.__annotations__.keys() <= known.keys()
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for name in kwargs:
+            if name not in names and not (open_to_scopes and any(name in scope.keywords for scope in SCOPES.values())):
+                raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}")
+        return function(*args, **kwargs)
+
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    call.__doc__ = _with_meanings(function.__doc__, [name for name in known if name not in own])
+    return cast(F, call)
+
+
+def _with_meanings(doc: str | None, names: Sequence[str]) -> str | None:
+    """A docstring whose lines ``options:`` and ``keywords:`` give way to the entries of these names."""
+    for line, owner in (("options", RunOptions), ("keywords", ScopeKeywords)):
+        entries = dict(
+            re.findall(r"^        (\w+)(:.*?\n)(?=        \w|    \Z)", owner.__doc__ or "", re.DOTALL | re.MULTILINE)
+        )
+        meanings = "".join(f"        {name}{entries[name]}" for name in names if name in entries)
+        doc = doc and re.sub(rf"^        {line}: .*\n", meanings.replace("\\", r"\\"), doc, flags=re.MULTILINE)
+    return doc
+
+
+def _text(annotation: Any) -> Any:
+    """An annotation as it was written."""
+    return getattr(annotation, "__forward_arg__", annotation)
 
 
 def encode(
-    model: LensModel,
-    prompt: Prompt,
-    pos: int | Sequence[int],
-    prepend_bos: bool | None,
-    call: str,
-    argument: str = "prompt",
+    model: LensModel, prompt: Prompt, options: RunOptions, argument: str = "prompt"
 ) -> tuple[LensModel, list[EncodedPrompt]]:
     """Check the model, then the prompts by :func:`tl_scopes.model.prompts.encode_prompts`."""
-    checked = require_lens_model(model, call)
-    refuse_unusable(checked, call)
-    return checked, encode_prompts(checked, prompt, pos=pos, prepend_bos=prepend_bos, call=call, argument=argument)
+    checked = require_lens_model(model)
+    refuse_unusable(checked)
+    encoded = encode_prompts(checked, prompt, pos=options.pos, prepend_bos=options.prepend_bos, argument=argument)
+    return checked, encoded
+
+
+def explain_scope(
+    model: LensModel, prompt: Prompt, name: str, keywords: Mapping[str, Any], options: RunOptions
+) -> list[Attribution]:
+    """What every public scope does: prompts, direction, forward, backward."""
+    model, prompts = encode(model, prompt, options)
+    directions = named_directions(model, [name], len(prompts), keywords)
+    return [attribution for (attribution,) in explain(model, prompts, directions, options)]

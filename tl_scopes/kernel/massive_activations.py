@@ -48,20 +48,20 @@ def residual_norms(model: LensModel) -> Iterator[dict[str, Float[Tensor, "batch 
         yield norms
 
 
-def middle(prompt: EncodedPrompt, n_first: int = 1) -> list[int]:
+def candidates(prompt: EncodedPrompt, n_first: int = 1) -> list[int]:
     """Positions that may be secondary sinks: up to the explained one, without the first ones and special tokens."""
     return [p for p in range(n_first, prompt.pos + 1) if p not in prompt.special]
 
 
-def outlying(
-    values: Float[Tensor, "row pos"], candidates: Sequence[int], multiple: float = MULTIPLE
+def outliers(
+    values: Float[Tensor, "row pos"], positions: Sequence[int], multiple: float = MULTIPLE
 ) -> dict[int, float]:
-    """Candidates whose value exceeds ``multiple`` times the candidates' median in some row, with the largest ratio."""
-    if len(candidates) < LEAST:
+    """Positions whose value exceeds ``multiple`` times their median in some row, with the largest ratio."""
+    if len(positions) < LEAST:
         return {}
-    chosen = values[:, list(candidates)].cpu().double()
+    chosen = values[:, list(positions)].cpu().double()
     ratio = (chosen / chosen.median(dim=1, keepdim=True).values.clamp_min(1e-300)).amax(dim=0)
-    return {p: float(r) for p, r in zip(candidates, ratio, strict=True) if r > multiple}
+    return {p: float(r) for p, r in zip(positions, ratio, strict=True) if r > multiple}
 
 
 def found_sinks(norms: dict[str, Float[Tensor, "batch pos"]], row: int, prompt: EncodedPrompt) -> frozenset[int] | None:
@@ -69,4 +69,4 @@ def found_sinks(norms: dict[str, Float[Tensor, "batch pos"]], row: int, prompt: 
     if not norms:
         return None
     table = torch.stack([n[row].cpu() for n in norms.values()])
-    return frozenset(outlying(table, middle(prompt)))
+    return frozenset(outliers(table, candidates(prompt)))

@@ -1,66 +1,141 @@
-"""What a scope may be asked for besides its scores, checked: the keywords that all scopes share."""
+"""The keywords that calls share: declared, documented and checked once.
+
+A call takes those that it names in its signature, ``**options: Unpack[RunKeywords]`` or one of the smaller sets;
+:mod:`tl_scopes.kernel.calls` shows them to users as ordinary keywords.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor
+from typing_extensions import TypedDict, Unpack
 
+from tl_scopes.directions.by_name import RowKeywords, ScopeKeywords
+from tl_scopes.model.forward import Recording
 from tl_scopes.model.hooks import Y_HOOK, NamesFilter
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory
+from tl_scopes.numerics.arguments import integer
 
 DEFAULT_BATCH = 16
 """Prompts per forward where the caller names no batch size."""
 
 
+class PromptKeywords(TypedDict, total=False):
+    """How prompts are read."""
+
+    pos: int | Sequence[int]
+    prepend_bos: bool | None
+
+
+class BatchKeywords(PromptKeywords, total=False):
+    """… and how many run together."""
+
+    batch_size: int | None
+
+
+class PlacedKeywords(PromptKeywords, total=False):
+    """… and where the source lies."""
+
+    at: str
+
+
+class SourceKeywords(PlacedKeywords, BatchKeywords, total=False):
+    """… both."""
+
+
+class GradientKeywords(SourceKeywords, total=False):
+    """… and whether the gradient there is kept."""
+
+    keep_gradient: bool
+
+
+class MemoryKeywords(TypedDict, total=False):
+    """How a run is made to fit."""
+
+    checkpoint: bool | None
+    memory_budget: int | None
+
+
+class FittingKeywords(SourceKeywords, MemoryKeywords, total=False):
+    """Source and memory together: what a run takes whose gradients nobody may keep."""
+
+
+class RunKeywords(FittingKeywords, total=False):
+    """Everything that a run may be asked for."""
+
+    cache: NamesFilter
+    grads_at: str | Sequence[str]
+    keep_gradient: bool
+
+
+class MatrixKeywords(RowKeywords, MemoryKeywords, total=False):
+    """What a matrix takes, whose targets are the text's own tokens."""
+
+    prepend_bos: bool | None
+    at: str
+
+
+class NamedRunKeywords(ScopeKeywords, RunKeywords, total=False):
+    """… of scopes chosen by name."""
+
+
 @dataclass(frozen=True)
-class Capture:
-    """What every scope may ask of the run besides its scores.
+class RunOptions:
+    """What a call may ask of its run, with the defaults.
 
     Attributes:
-        at: source hook.
+        pos: position whose next-token prediction is explained, or one for each prompt; -1 is the token after the prompt.
+        prepend_bos: put BOS before a string prompt; None is the model's own default.
+        at: hook of the source, any ``[batch, pos, d_model]`` activation.
+        batch_size: prompts per forward; None lets the package choose. Numbers do not depend on it.
+        cache: TransformerLens names filter (or True): the run's ``ActivationCache`` comes back as ``.cache``.
+            ``unembed.hook_out`` in it holds the explained position only.
+        grads_at: hooks whose gradient of the explained scalar joins the cache as ``name + "_grad"``.
+        keep_gradient: keep the signed ``[pos, d_model]`` gradient as ``.gradient``.
+        checkpoint: keep only the inputs of the blocks and compute their insides again in the backward, which changes no
+            number; None does so where the run does not fit otherwise.
+        memory_budget: bytes that the run may take beside the weights; None is what is free. Batches shrink until they
+            fit, and a run that cannot fit is refused before it starts.
         target_hook: hook where V lives.
-        batch_size: prompts per forward; None for the default.
-        cache: activations to bring back.
-        grads_at: hooks whose gradient joins the cache.
-        keep_gradient: keep ``[pos, d_model]`` at the source.
-        checkpoint: compute the insides of blocks again in the backward; None where the run does not fit otherwise.
-        memory_budget: bytes that a run may take beside the weights; None is what is free.
     """
 
+    pos: int | Sequence[int] = -1
+    prepend_bos: bool | None = None
     at: str = "hook_embed"
-    target_hook: str = Y_HOOK
     batch_size: int | None = None
     cache: NamesFilter = None
     grads_at: tuple[str, ...] = ()
     keep_gradient: bool = False
     checkpoint: bool | None = None
     memory_budget: int | None = None
+    target_hook: str = Y_HOOK
 
     @property
     def wants_cache(self) -> bool:
         """Is an ``ActivationCache`` to be returned?"""
         return bool(self.grads_at) or (self.cache is not None and self.cache is not False)
 
-    def memory(self, model: LensModel, call: str, taps: Sequence[Tap] = ()) -> Memory:
+    @property
+    def wants_gradient(self) -> bool:
+        """Is the gradient itself to be kept, at the source or elsewhere?"""
+        return self.keep_gradient or bool(self.grads_at)
+
+    def recording(self, probes: Sequence[GradientProbe] = ()) -> Recording:
+        """The hooks whose activations and gradients are wanted."""
+        names = (*self.grads_at, *(probe.name for probe in probes))
+        return Recording(self.at, self.target_hook, names, self.cache)
+
+    def memory(self, model: LensModel, probes: Sequence[GradientProbe] = ()) -> Memory:
         """What decides how to run the model so that it fits."""
-        return Memory(
-            model,
-            source=self.at,
-            target=self.target_hook,
-            grads=(*self.grads_at, *(tap.name for tap in taps)),
-            cache=self.cache,
-            checkpoint=self.checkpoint,
-            budget=self.memory_budget,
-            call=call,
-        )
+        return Memory(model, self.recording(probes), checkpoint=self.checkpoint, budget=self.memory_budget)
 
 
 @dataclass(frozen=True, eq=False)
-class Tap:
+class GradientProbe:
     """A hook inside the model, and what is kept there of the gradients that pass it.
 
     Attributes:
@@ -75,29 +150,29 @@ class Tap:
     joined: Literal["score", "one row", "first"] = "score"
 
 
-def require_batch_size(batch_size: int | None, call: str) -> None:
+def check_batch_size(batch_size: int | None) -> None:
     """Refuse what is no number of rows."""
-    if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
-        raise ValueError(f"{call}(batch_size={batch_size!r}): expected a positive integer or None")
+    if batch_size is not None:
+        integer("batch_size", batch_size, least=1)
 
 
-def capture_options(
-    *,
-    at: str,
-    batch_size: int | None,
-    cache: NamesFilter,
-    grads_at: str | Sequence[str],
-    keep_gradient: bool,
-    call: str,
-    target_hook: str = Y_HOOK,
-    checkpoint: bool | None = None,
-    memory_budget: int | None = None,
-) -> Capture:
-    """The common keywords of a scope, checked."""
-    if memory_budget is not None and (isinstance(memory_budget, bool) or memory_budget < 1):
-        raise ValueError(f"{call}(memory_budget={memory_budget!r}): expected a positive number of bytes or None")
-    if checkpoint is not None and not isinstance(checkpoint, bool):
-        raise ValueError(f"{call}(checkpoint={checkpoint!r}): expected True, False or None")
-    require_batch_size(batch_size, call)
-    names = (grads_at,) if isinstance(grads_at, str) else tuple(grads_at)
-    return Capture(at, target_hook, batch_size, cache, names, keep_gradient, checkpoint, memory_budget)
+def run_options(target_hook: str = Y_HOOK, **keywords: Unpack[RunKeywords]) -> RunOptions:
+    """The keywords of a call, checked; those that are not given have their defaults."""
+    given: dict[str, Any] = dict(keywords)
+    names = given.pop("grads_at", ())
+    options = RunOptions(
+        target_hook=target_hook, grads_at=(names,) if isinstance(names, str) else tuple(names), **given
+    )
+    if options.memory_budget is not None:
+        integer("memory_budget", options.memory_budget, least=1)
+    if options.checkpoint is not None and not isinstance(options.checkpoint, bool):
+        raise ValueError(f"(checkpoint={options.checkpoint!r}): expected True, False or None")
+    check_batch_size(options.batch_size)
+    return options
+
+
+def split_keywords(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], RunKeywords]:
+    """The scopes' own keywords, and those of the run."""
+    own = {name: value for name, value in keywords.items() if name not in RunKeywords.__annotations__}
+    options = {name: value for name, value in keywords.items() if name in RunKeywords.__annotations__}
+    return own, cast(RunKeywords, options)

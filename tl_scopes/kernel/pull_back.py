@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.kernel.options import Capture
+from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.hooks import Y_HOOK
 
 VJP_CHUNK = 8
@@ -21,8 +21,7 @@ def pull_back(
     hidden: Tensor,
     sources: Sequence[Tensor],
     V: Float[Tensor, "k read ..."],
-    capture: Capture,
-    call: str,
+    options: RunOptions,
     *,
     retain_graph: bool = False,
     n_required: int | None = None,
@@ -37,7 +36,7 @@ def pull_back(
         ValueError: a source does not influence the target hook, or the backward overflowed.
     """
     if not hidden.requires_grad:
-        raise _not_upstream(capture, call)
+        raise _not_upstream(options)
     norms = torch.linalg.vector_norm(V.flatten(2), dim=2).amax(dim=1)
     exponent = torch.where(norms > 0, COTANGENT_EXPONENT - torch.frexp(norms).exponent, 0)
     scale = torch.ldexp(torch.ones_like(norms), exponent)
@@ -55,15 +54,14 @@ def pull_back(
         )
         pulled = []
         for i, grad in enumerate(grads):
-            if grad is None and n_required is not None and i >= n_required and capture.target_hook != Y_HOOK:
+            if grad is None and n_required is not None and i >= n_required and options.target_hook != Y_HOOK:
                 pulled.append(torch.zeros(len(chunk), *sources[i].shape, dtype=V.dtype, device=sources[i].device))
                 continue
             if grad is None:
-                raise _not_upstream(capture, call, source=i)
+                raise _not_upstream(options, source=i)
             if not bool(torch.isfinite(grad).all()):
                 raise ValueError(
-                    f"{call}: the backward pass gave NaN or infinity in {hidden.dtype}; load the model in bfloat16 "
-                    "or float32"
+                    f"the backward pass gave NaN or infinity in {hidden.dtype}; load the model in bfloat16 or float32"
                 )
             grad = (grad[None] if one else grad).to(V.dtype)
             by_row = scale[first : first + at_once].to(grad.device)
@@ -71,13 +69,13 @@ def pull_back(
         yield pulled
 
 
-def _not_upstream(capture: Capture, call: str, source: int = 0) -> ValueError:
+def _not_upstream(options: RunOptions, source: int = 0) -> ValueError:
     """The error for a hook whose activation does not reach the target hook."""
-    if source > len(capture.grads_at):
-        return ValueError(f"{call}: a layer of this model takes no part in the prediction, so nothing flows through it")
-    argument, name = ("at", capture.at) if source == 0 else ("grads_at", capture.grads_at[source - 1])
+    if source > len(options.grads_at):
+        return ValueError("a layer of this model takes no part in the prediction, so nothing flows through it")
+    argument, name = ("at", options.at) if source == 0 else ("grads_at", options.grads_at[source - 1])
     return ValueError(
-        f"{call}({argument}={name!r}): nothing flows from there to target_hook={capture.target_hook!r}. Choose a "
+        f"({argument}={name!r}): nothing flows from there to target_hook={options.target_hook!r}. Choose a "
         "target hook later in the forward than the source, and a source that the model reads: some bridges throw away what "
         "a hook at their attention patterns gives back"
     )

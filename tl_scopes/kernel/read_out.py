@@ -17,18 +17,18 @@ from tl_scopes.numerics.precision import compute_dtype
 N_PREDICTIONS = 7
 
 
-def require_finite(run: ForwardPass, call: str) -> None:
+def require_finite(run: ForwardPass) -> None:
     """Refuse logits that are no numbers."""
     if not bool(torch.isfinite(run.logits).all()):
         raise ValueError(
-            f"{call}: the model's logits hold NaN or infinity. Check its weights for NaN; in float16 activations "
+            "the model's logits hold NaN or infinity. Check its weights for NaN; in float16 activations "
             "may overflow: load the model in bfloat16 or float32"
         )
 
 
-def read_outs(model: LensModel, run: ForwardPass, indices: Sequence[int], call: str) -> list[ReadOut]:
+def read_outs(model: LensModel, run: ForwardPass, indices: Sequence[int]) -> list[ReadOut]:
     """What directions depend on, at every explained position of a run."""
-    require_finite(run, call)
+    require_finite(run)
     dtype, device, W_U = compute_dtype(run.logits.dtype), run.y.device, model.W_U.detach()
     return [
         ReadOut(

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_scopes.kernel.options import Capture
+from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.model.forward import ForwardPass
 from tl_scopes.model.lens import LensModel, hooked
@@ -24,9 +24,8 @@ def after_last_attention(
     mid: str | None,
     V: Sequence[Float[Tensor, "k d_model"]],
     columns: Int[Tensor, " read"],
-    capture: Capture,
+    options: RunOptions,
     at_once: int,
-    call: str,
 ) -> tuple[Float[Tensor, "read d_model"], Float[Tensor, "row d_model"]]:
     """Where each explained position begins to be alone in the graph, and all rows of V pulled back to there.
 
@@ -46,7 +45,7 @@ def after_last_attention(
         together[: len(v), -1 if n == last else 0, n] = torch.ldexp(v, -_exponents(v))
     parts: list[Tensor] = []
     cotangents = together.flatten(0, 1)
-    for (pulled,) in pull_back(run.hidden, [cut], cotangents, capture, call, retain_graph=True, at_once=at_once):
+    for (pulled,) in pull_back(run.hidden, [cut], cotangents, options, retain_graph=True, at_once=at_once):
         for row in pulled[:, 0]:
             if bool(row.count_nonzero() > row[shared[len(parts) % len(shared)]].count_nonzero()):
                 return run.hidden, torch.cat(list(V))

@@ -60,6 +60,26 @@ def embedded(model: LensModel, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, 
     return got[0]
 
 
+@dataclass(frozen=True)
+class Recording:
+    """What is wanted of a run.
+
+    Attributes:
+        source: hook whose gradient is wanted, the leaf of the graph.
+        target: hook where directions live.
+        grads: further hooks whose gradient is wanted.
+        cache: further hooks whose activation is wanted.
+    """
+
+    source: str = "hook_embed"
+    target: str = Y_HOOK
+    grads: tuple[str, ...] = ()
+    cache: NamesFilter = None
+
+
+RECORDING = Recording()
+
+
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
     """One hooked run; ``read`` counts the explained (row, position) pairs.
@@ -81,7 +101,7 @@ class ForwardPass:
     activations: dict[str, Tensor]
 
 
-class _Taps:
+class _Recorder:
     """The hooks of one run at the explained (row, column) pairs, and what they record.
 
     Hooks hold the dictionaries they write, never the object that holds the hooks: such a cycle would keep a graph alive
@@ -153,7 +173,7 @@ class _Taps:
         self.picked["raw_logits"] = activation
         return activation
 
-    def again(self, hook: Hook) -> Hook:
+    def replay(self, hook: Hook) -> Hook:
         """A hook that does to the graph what ``hook`` did, for a block computed again.
 
         It records nothing and refers to no tensor of the graph (leaves have no history), so that the graph is not
@@ -167,13 +187,13 @@ def _index(rows: Tensor, columns: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda activation: activation[rows.to(activation.device), columns.to(activation.device)]
 
 
-def _by_position(shape: torch.Size, target: str, call: str) -> Callable[[Tensor], None]:
+def _by_position(shape: torch.Size, target: str) -> Callable[[Tensor], None]:
     """Refuses an activation that is not ``[batch, pos, ...]``."""
 
     def check(activation: Tensor) -> None:
         if activation.shape[:2] != shape or target.rsplit(".", 1)[-1] in BY_HEAD_FIRST:
             raise ValueError(
-                f"{call}(target_hook={target!r}): the activation there is {list(activation.shape)}, and a target "
+                f"(target_hook={target!r}): the activation there is {list(activation.shape)}, and a target "
                 f"needs [batch, pos, ...] = {[*shape]} first, to be read at one position. Use a hook such "
                 "as 'blocks.0.hook_resid_post', 'blocks.0.attn.hook_z' or 'blocks.0.mlp.hook_post'"
             )
@@ -190,50 +210,43 @@ def forward_pass(
     model: LensModel,
     tokens: Int[Tensor, "batch pos"],
     read: Int[Tensor, " read"],
+    recording: Recording = RECORDING,
     *,
     rows: Int[Tensor, " read"] | None = None,
-    source: str,
-    target: str = Y_HOOK,
-    grads: Sequence[str] = (),
-    cache: NamesFilter = None,
     checkpoint: bool = False,
-    call: str,
 ) -> ForwardPass:
-    """Run the model once with gradients ending at ``source``; call inside :func:`differentiable`.
+    """Run the model once with gradients ending at ``recording.source``; call inside :func:`differentiable`.
 
-    The first hook among ``source`` and ``grads`` to fire on a path becomes the leaf of the graph: everything
+    The first hook among its ``source`` and ``grads`` to fire on a path becomes the leaf of the graph: everything
     before it runs without one.
 
     Args:
         tokens: right-padded.
         read: the explained positions.
+        recording: hooks whose activations and gradients are wanted.
         rows: the row of the batch each of them is in; None is one position per row, in order.
-        source: hook whose gradient is wanted.
-        target: hook where directions live.
-        grads: further hooks whose gradient is wanted.
-        cache: further hooks whose activation is wanted.
         checkpoint: keep only the inputs of the blocks and compute their insides again in each backward.
     """
-    points = model.hook_dict
-    for argument, names in (("at", [source]), ("target_hook", [target]), ("grads_at", grads)):
+    points, source, target = model.hook_dict, recording.source, recording.target
+    for argument, names in (("at", [source]), ("target_hook", [target]), ("grads_at", recording.grads)):
         for name in names:
-            require_hook(model, points, name, call, argument)
-    cached, explicit = cache_names(points, cache)
+            require_hook(model, points, name, argument)
+    cached, explicit = cache_names(points, recording.cache)
     for name in explicit:
-        require_hook(model, points, name, call, "cache")
+        require_hook(model, points, name, "cache")
 
     device = source_device(model)
-    taps = _Taps(torch.arange(len(tokens), device=device) if rows is None else rows.to(device), read.to(device))
-    differentiated = dict.fromkeys((source, *grads))
-    hooks, above = _gradient_hooks(model, taps, list(differentiated), call)
+    recorder = _Recorder(torch.arange(len(tokens), device=device) if rows is None else rows.to(device), read.to(device))
+    differentiated = dict.fromkeys((source, *recording.grads))
+    hooks, above = _gradient_hooks(model, recorder, list(differentiated))
     taken = {name for name, _ in hooks}
-    hooks += [(name, taps.observe(name)) for name in dict.fromkeys(cached) if name not in taken]
+    hooks += [(name, recorder.observe(name)) for name in dict.fromkeys(cached) if name not in taken]
     if target != Y_HOOK:
-        hooks.append((target, taps.pick("hidden", _by_position(tokens.shape, target, call))))
-    hooks += [(Y_HOOK, taps.read_out), (RAW_LOGITS_HOOK, taps.raw)]
+        hooks.append((target, recorder.pick("hidden", _by_position(tokens.shape, target))))
+    hooks += [(Y_HOOK, recorder.read_out), (RAW_LOGITS_HOOK, recorder.raw)]
     with ExitStack() as stack:
         if checkpoint:
-            again = [(name, taps.again(hook)) for name, hook in hooks if name.startswith("blocks.")]
+            again = [(name, recorder.replay(hook)) for name, hook in hooks if name.startswith("blocks.")]
             stack.enter_context(checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again))))
         else:
             stack.enter_context(slopes_only(model.blocks))
@@ -244,38 +257,38 @@ def forward_pass(
         ones = torch.ones_like(tokens, device=device)
         logits = model(tokens.to(device), return_type="logits", attention_mask=ones, **forward_options(model))
 
-    silent = [n for n in (*differentiated, *explicit) if n not in taps.got]
-    silent += [target] if target != Y_HOOK and "hidden" not in taps.picked else []
+    silent = [n for n in (*differentiated, *explicit) if n not in recorder.got]
+    silent += [target] if target != Y_HOOK and "hidden" not in recorder.picked else []
     if silent:
+        raise ValueError(f"hook point {silent[0]!r} exists but did not fire in this model's forward; choose another")
+    if recorder.repeated:
+        name = min(recorder.repeated)
         raise ValueError(
-            f"{call}: hook point {silent[0]!r} exists but did not fire in this model's forward; choose another"
-        )
-    if taps.repeated:
-        name = min(taps.repeated)
-        raise ValueError(
-            f"{call}({'at' if name == source else 'grads_at'}={name!r}): this hook fires more than once in a forward "
+            f"({'at' if name == source else 'grads_at'}={name!r}): this hook fires more than once in a forward "
             "(as where HookedTransformer normalizes a block's input for queries, keys and values apart), so that no one "
             "activation is the one there. Use a hook before or after it, such as hook_resid_pre or attn.hook_v"
         )
-    x = taps.got[source]
+    x = recorder.got[source]
     if x.ndim != 3 or x.shape[:2] != tokens.shape or x.shape[2] != model.cfg.d_model:
         raise ValueError(
-            f"{call}(at={source!r}): the activation there is {list(x.shape)}, not [batch, pos, d_model] = "
+            f"(at={source!r}): the activation there is {list(x.shape)}, not [batch, pos, d_model] = "
             f"{[*tokens.shape, model.cfg.d_model]}. Use 'hook_embed' or a residual-stream hook such as "
             "'blocks.0.hook_resid_pre'"
         )
     return ForwardPass(
         source=x,
-        y=taps.picked["y"],
-        hidden=taps.picked.get("hidden", taps.picked["y"]),
+        y=recorder.picked["y"],
+        hidden=recorder.picked.get("hidden", recorder.picked["y"]),
         logits=logits[0].detach(),
-        slope=_read_out_slope(taps.picked["raw_logits"], logits),
-        activations={name: activation for name, activation in taps.got.items() if name not in above or name in cached},
+        slope=_read_out_slope(recorder.picked["raw_logits"], logits),
+        activations={
+            name: activation for name, activation in recorder.got.items() if name not in above or name in cached
+        },
     )
 
 
 def _gradient_hooks(
-    model: LensModel, taps: _Taps, names: Sequence[str], call: str
+    model: LensModel, recorder: _Recorder, names: Sequence[str]
 ) -> tuple[list[tuple[str, Hook]], list[str]]:
     """Hooks that record these names on the graph, and the names of those that only begin it.
 
@@ -286,13 +299,13 @@ def _gradient_hooks(
     for name in whole:
         if model.hook_dict[name].fwd_hooks:
             raise ValueError(
-                f"{call}(grads_at={name!r}): a hook of yours stands there, and what it gives back goes to the MLP alone. "
+                f"(grads_at={name!r}): a hook of yours stands there, and what it gives back goes to the MLP alone. "
                 "Remove it with model.reset_hooks(), or put it on hook_resid_pre"
             )
     above = [name for name in map(before_the_fork, whole) if name not in names]
     others = [name for name in names if name not in whole]
-    hooks = [(name, taps.differentiate(name, whole=True)) for name in whole]
-    return hooks + [(name, taps.differentiate(name)) for name in (*others, *above)], above
+    hooks = [(name, recorder.differentiate(name, whole=True)) for name in whole]
+    return hooks + [(name, recorder.differentiate(name)) for name in (*others, *above)], above
 
 
 def _read_out_slope(

@@ -20,22 +20,22 @@ RAW_LOGITS_HOOK = "unembed.hook_out"
 Hook = Callable[..., Tensor | None]
 
 
-def require_hook(model: LensModel, points: Mapping[str, Any], name: str, call: str, argument: str) -> None:
+def require_hook(model: LensModel, points: Mapping[str, Any], name: str, argument: str) -> None:
     """Refuse a hook name that does not exist, or never fires, on this model."""
     if name == "hook_pos_embed" and model_state(model).rotary:
         raise ValueError(
-            f"{call}({argument}='hook_pos_embed'): this model has no additive position embedding "
+            f"({argument}='hook_pos_embed'): this model has no additive position embedding "
             f"(positional_embedding_type={model.cfg.positional_embedding_type!r}), so nothing flows through "
             "hook_pos_embed. Use 'hook_embed'"
         )
     if name not in points:
         near = difflib.get_close_matches(name, points, n=3, cutoff=0.5)
         hint = f"; did you mean {', '.join(map(repr, near))}?" if near else "; see model.hook_dict"
-        raise ValueError(f"{call}({argument}={name!r}): this model has no such hook point{hint}")
+        raise ValueError(f"({argument}={name!r}): this model has no such hook point{hint}")
     if argument in ("at", "component") and feeds_a_branch(model, name):
         block = name.removesuffix("hook_resid_mid")
         raise ValueError(
-            f"{call}({argument}={name!r}): on a TransformerBridge this hook is the input of the MLP's branch alone, and what "
+            f"({argument}={name!r}): on a TransformerBridge this hook is the input of the MLP's branch alone, and what "
             f"passes the MLP by is not seen there. Use '{block}hook_resid_pre' or '{block}hook_resid_post'; gradients of the "
             f"whole stream in between come with grads_at={name!r}"
         )

@@ -13,11 +13,13 @@ from typing import Any, Literal
 import torch
 
 from tl_scopes.model.lens import LensModel, bridge_class, hooked_class, transformer_lens_version
+from tl_scopes.numerics.arguments import public_call
 
 DEMO_PATH = Path(__file__).parent.parent / "demo" / "model"
 """Hugging Face folder of the bundled demo model."""
 
 
+@public_call
 def load_model(
     name: str | Path = "demo",
     *,
@@ -46,23 +48,21 @@ def load_model(
     True
     """
     if kind not in ("auto", "bridge", "hooked"):
-        raise ValueError(f"load_model(kind={kind!r}): expected 'auto', 'bridge' or 'hooked'")
+        raise ValueError(f"(kind={kind!r}): expected 'auto', 'bridge' or 'hooked'")
     if not str(name):
-        raise ValueError("load_model(name=''): give 'demo', a Hub name or a local folder")
+        raise ValueError("(name=''): give 'demo', a Hub name or a local folder")
     dtype = torch.float32 if dtype is None else dtype
     if str(name) == "demo":
         name, device = DEMO_PATH, "cpu" if device is None else device
     folder = Path(name).expanduser()
     local = folder.is_dir()
     if local and not (folder / "config.json").exists():
-        raise ValueError(
-            f"load_model(name={str(name)!r}): this folder has no config.json; expected a Hugging Face model"
-        )
+        raise ValueError(f"(name={str(name)!r}): this folder has no config.json; expected a Hugging Face model")
     if not local and (isinstance(name, Path) or str(name).startswith(("/", "./", "../", "~"))):
-        raise ValueError(f"load_model(name={str(name)!r}): there is no such folder")
+        raise ValueError(f"(name={str(name)!r}): there is no such folder")
     if kind == "hooked" and hooked_class() is None:
         raise ValueError(
-            f"load_model(kind='hooked'): HookedTransformer was removed in TransformerLens 4 (installed: "
+            f"(kind='hooked'): HookedTransformer was removed in TransformerLens 4 (installed: "
             f"{transformer_lens_version()}). Use kind='bridge', or install 'transformer_lens<4'"
         )
     # Both libraries draw initial weights before they load the real ones.

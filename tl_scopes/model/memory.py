@@ -31,8 +31,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tl_scopes.model.forward import forward_pass
-from tl_scopes.model.hooks import NamesFilter, cached_names
+from tl_scopes.model.forward import RECORDING, Recording, forward_pass
+from tl_scopes.model.hooks import cached_names
 from tl_scopes.model.lens import LensModel, memory_flags
 
 PROBE_LENGTHS = (16, 32, 48)
@@ -62,16 +62,6 @@ class Run:
     checkpoint: bool = False
 
 
-@dataclass(frozen=True)
-class Recording:
-    """What of a run is kept besides its scores: names of hooks, as in :func:`tl_scopes.model.forward.forward_pass`."""
-
-    source: str
-    target: str
-    grads: tuple[str, ...] = ()
-    cache: tuple[str, ...] = ()
-
-
 class Memory:
     """Chooses how to run a model so that it fits.
 
@@ -80,27 +70,22 @@ class Memory:
         recording: what the runs keep.
         checkpoint: True always, False never, None where a run does not fit otherwise.
         budget: bytes that a run may take beside the weights; None is what the devices have free.
-        call: name for errors.
         adjustable: does that call take ``checkpoint``, ``cache`` and ``memory_budget``, so that a refusal may name them?
     """
 
     def __init__(
         self,
         model: LensModel,
+        recording: Recording = RECORDING,
         *,
-        source: str,
-        target: str,
-        grads: Sequence[str] = (),
-        cache: NamesFilter = None,
-        checkpoint: bool | None,
-        budget: int | None,
-        call: str,
+        checkpoint: bool | None = None,
+        budget: int | None = None,
         adjustable: bool = True,
     ) -> None:
-        self.model, self.checkpoint, self.call, self.stated = model, checkpoint, call, budget
+        self.model, self.checkpoint, self.stated = model, checkpoint, budget
         self.adjustable = adjustable
-        names = cached_names(model.hook_dict, cache) if cache else ()
-        self.recording = Recording(source, target, tuple(grads), tuple(names))
+        names = cached_names(model.hook_dict, recording.cache) if recording.cache else None
+        self.recording = replace(recording, cache=None if names is None else tuple(names))
         self.budget = available_memory(model) if budget is None else budget
 
     def fits(self, run: Run) -> bool:
@@ -111,7 +96,7 @@ class Memory:
 
     def peak(self, run: Run) -> int:
         """Bytes alive at the worst moment of the run, weights left out."""
-        return _profile(self.model, self.recording, run.rows, run.checkpoint, self.call).peak(self.model, run)
+        return _profile(self.model, self.recording, run.rows, run.checkpoint).peak(self.model, run)
 
     def batch_plan(self, length: int, batch: int, *, fixed: bool) -> Run:
         """The run for at most ``batch`` prompts of at most ``length`` tokens, one row of V at a time.
@@ -145,7 +130,7 @@ class Memory:
         has = "" if self.budget is None else gibibytes(self.budget)
         limit = f"{has} are available" if self.stated is None else f"memory_budget={self.stated} allows {has}"
         text = (
-            f"{self.call}: a run on {run.length} tokens"
+            f"a run on {run.length} tokens"
             + (f" in batches of {run.batch}" if run.batch > 1 else "")
             + f" needs about {gibibytes(self.peak(run))} beside the weights"
             + (", with checkpointing," if run.checkpoint else ",")
@@ -200,15 +185,15 @@ class _Profile:
 _PROFILES: weakref.WeakKeyDictionary[Any, dict[Any, _Profile]] = weakref.WeakKeyDictionary()
 
 
-def _profile(model: LensModel, recording: Recording, rows: int, checkpoint: bool, call: str) -> _Profile:
+def _profile(model: LensModel, recording: Recording, rows: int, checkpoint: bool) -> _Profile:
     """Measured once per model, flags and recording."""
     held = _PROFILES.setdefault(model, {})
     key = (recording, rows, checkpoint, memory_flags(model))
     if key not in held:
         lengths = [min(n, model.cfg.n_ctx // 3 * (i + 1)) for i, n in enumerate(PROBE_LENGTHS)]
         with _no_hooks(model):
-            _alive(model, lengths[0], recording, rows, checkpoint, call)  # what a model makes once and keeps
-            found = [_alive(model, n, recording, rows, checkpoint, call) for n in lengths]
+            _alive(model, lengths[0], recording, rows, checkpoint)  # what a model makes once and keeps
+            found = [_alive(model, n, recording, rows, checkpoint) for n in lengths]
         held[key] = _Profile(_fitted(lengths, found))
     return held[key]
 
@@ -222,7 +207,7 @@ def _fitted(lengths: Sequence[int], found: Sequence[Sequence[int]]) -> Float[Ten
     return solved.T
 
 
-def _alive(model: LensModel, length: int, recording: Recording, rows: int, checkpoint: bool, call: str) -> list[int]:
+def _alive(model: LensModel, length: int, recording: Recording, rows: int, checkpoint: bool) -> list[int]:
     """Bytes alive after every operation of a run on one prompt of this length."""
     tokens = torch.arange(length)[None] % model.cfg.d_vocab
     with _no_garbage_collection(), _BytesAlive() as watch:
@@ -230,12 +215,8 @@ def _alive(model: LensModel, length: int, recording: Recording, rows: int, check
             model,
             tokens,
             torch.tensor([length - 1]),
-            source=recording.source,
-            target=recording.target,
-            grads=recording.grads,
-            cache=recording.cache or None,
+            recording,
             checkpoint=checkpoint,
-            call=call,
         )
         sources = [run.source, *(run.activations[name] for name in recording.grads)]
         seed = torch.ones_like(run.hidden)

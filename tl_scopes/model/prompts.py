@@ -48,74 +48,71 @@ def encode_prompts(
     *,
     pos: int | Sequence[int],
     prepend_bos: bool | None,
-    call: str,
     argument: str = "prompt",
 ) -> list[EncodedPrompt]:
     """Token ids of each prompt; errors name the caller's ``argument``."""
     single = isinstance(prompt, str | Tensor)
     if not single and not isinstance(prompt, list | tuple):
         raise TypeError(
-            f"{call}({argument}=...): expected a string, a tensor of token ids, or a list of either; got "
+            f"({argument}=...): expected a string, a tensor of token ids, or a list of either; got "
             f"{type(prompt).__name__}"
         )
     items: list[object] = [prompt] if single else list(prompt)
     if not items:
-        raise ValueError(f"{call}({argument}=[]): the list of prompts is empty")
+        raise ValueError(f"({argument}=[]): the list of prompts is empty")
     positions = [pos] * len(items) if isinstance(pos, int) else list(pos)
     if len(positions) != len(items):
-        raise ValueError(f"{call}(pos=...): {len(positions)} positions for {len(items)} prompts")
+        raise ValueError(f"(pos=...): {len(positions)} positions for {len(items)} prompts")
     encoded = []
     for i, (item, p) in enumerate(zip(items, positions, strict=True)):
         name = argument if single else f"{argument}[{i}]"
-        tokens = _token_ids(model, item, prepend_bos, name, call)
-        encoded.append(_encoded(model, tokens, p, item, name, call))
+        tokens = _token_ids(model, item, prepend_bos, name)
+        encoded.append(_encoded(model, tokens, p, item, name))
     return encoded
 
 
-def _token_ids(model: LensModel, item: object, prepend_bos: bool | None, name: str, call: str) -> Int[Tensor, " pos"]:
+def _token_ids(model: LensModel, item: object, prepend_bos: bool | None, name: str) -> Int[Tensor, " pos"]:
     """Ids of one prompt on the CPU, checked for type, emptiness and length."""
     if isinstance(item, str):
         if not item:
-            raise ValueError(f"{call}({name}=''): the prompt is empty")
+            raise ValueError(f"({name}=''): the prompt is empty")
         if model.tokenizer is None:
-            raise ValueError(f"{call}({name}={item!r}): this model has no tokenizer; pass token ids as a tensor")
+            raise ValueError(f"({name}={item!r}): this model has no tokenizer; pass token ids as a tensor")
         tokens = model.to_tokens(item, prepend_bos=prepend_bos, truncate=False)[0]
     elif isinstance(item, Tensor):
         tokens = item[0] if item.ndim == 2 and item.shape[0] == 1 else item
         if tokens.ndim != 1:
             raise ValueError(
-                f"{call}({name}=tensor of shape {list(item.shape)}): expected [pos] or [1, pos]; for several "
+                f"({name}=tensor of shape {list(item.shape)}): expected [pos] or [1, pos]; for several "
                 "prompts pass a list of 1-D tensors"
             )
         if tokens.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8):
-            raise ValueError(f"{call}({name}=...): token ids must be integers, got {tokens.dtype}")
+            raise ValueError(f"({name}=...): token ids must be integers, got {tokens.dtype}")
     else:
-        raise TypeError(
-            f"{call}({name}={item!r}): expected a string or a tensor of token ids, got {type(item).__name__}"
-        )
+        raise TypeError(f"({name}={item!r}): expected a string or a tensor of token ids, got {type(item).__name__}")
     # A copy made outside inference mode, so that it can enter a graph.
     tokens = torch.tensor(tokens.tolist(), dtype=torch.int64)
     if not len(tokens):
-        raise ValueError(f"{call}({name}=...): the prompt has no tokens")
+        raise ValueError(f"({name}=...): the prompt has no tokens")
     if len(tokens) > model.cfg.n_ctx:
         raise ValueError(
-            f"{call}({name}=...): {len(tokens)} tokens are more than the model's context of {model.cfg.n_ctx}; "
+            f"({name}=...): {len(tokens)} tokens are more than the model's context of {model.cfg.n_ctx}; "
             f"shorten the {name.partition('[')[0]}"
         )
     outside = tokens[(tokens < 0) | (tokens >= model.cfg.d_vocab)]
     if len(outside):
         raise ValueError(
-            f"{call}({name}=...): token id {int(outside[0])} is outside the vocabulary 0..{model.cfg.d_vocab - 1}"
+            f"({name}=...): token id {int(outside[0])} is outside the vocabulary 0..{model.cfg.d_vocab - 1}"
         )
     return tokens
 
 
-def _encoded(model: LensModel, tokens: Tensor, pos: int, item: object, name: str, call: str) -> EncodedPrompt:
+def _encoded(model: LensModel, tokens: Tensor, pos: int, item: object, name: str) -> EncodedPrompt:
     n = len(tokens)
     if isinstance(pos, bool) or not isinstance(pos, int):
-        raise TypeError(f"{call}(pos={pos!r}): expected an integer, got {type(pos).__name__}")
+        raise TypeError(f"(pos={pos!r}): expected an integer, got {type(pos).__name__}")
     if not -n <= pos < n:
-        raise ValueError(f"{call}(pos={pos}): {name} has {n} tokens; pos must be in {-n}..{n - 1}")
+        raise ValueError(f"(pos={pos}): {name} has {n} tokens; pos must be in {-n}..{n - 1}")
     special = set(getattr(model.tokenizer, "all_special_ids", None) or ())
     offsets = _offsets(model, tokens, item) if isinstance(item, str) else None
     return EncodedPrompt(
@@ -158,33 +155,29 @@ def pad_right(prompts: Sequence[EncodedPrompt]) -> Int[Tensor, "batch pos"]:
     return tokens
 
 
-def encode_targets(
-    model: LensModel, target: Target, n_prompts: int, *, argument: str = "target", call: str
-) -> list[int | None]:
+def encode_targets(model: LensModel, target: Target, n_prompts: int, *, argument: str = "target") -> list[int | None]:
     """One target id for each prompt; None stands for the model's own top prediction."""
     if target is None or isinstance(target, str | int):
-        return [_target_id(model, target, argument, call)] * n_prompts
+        return [_target_id(model, target, argument)] * n_prompts
     if isinstance(target, Tensor) and target.ndim == 0:
-        return [_target_id(model, int(target), argument, call)] * n_prompts
+        return [_target_id(model, int(target), argument)] * n_prompts
     targets = list(target)
     if len(targets) != n_prompts:
-        raise ValueError(f"{call}({argument}=...): {len(targets)} targets for {n_prompts} prompts")
-    return [_target_id(model, t, argument, call) for t in targets]
+        raise ValueError(f"({argument}=...): {len(targets)} targets for {n_prompts} prompts")
+    return [_target_id(model, t, argument) for t in targets]
 
 
-def _target_id(model: LensModel, target: Token | None, argument: str, call: str) -> int | None:
+def _target_id(model: LensModel, target: Token | None, argument: str) -> int | None:
     if target is None:
         return None
     if isinstance(target, bool) or not isinstance(target, str | int):
-        raise TypeError(f"{call}({argument}={target!r}): expected a string or a token id, got {type(target).__name__}")
+        raise TypeError(f"({argument}={target!r}): expected a string or a token id, got {type(target).__name__}")
     if isinstance(target, int):
         if not 0 <= target < model.W_U.shape[1]:
-            raise ValueError(
-                f"{call}({argument}={target}): token id outside the vocabulary 0..{model.W_U.shape[1] - 1}"
-            )
+            raise ValueError(f"({argument}={target}): token id outside the vocabulary 0..{model.W_U.shape[1] - 1}")
         return target
     if model.tokenizer is None:
-        raise ValueError(f"{call}({argument}={target!r}): this model has no tokenizer; pass a token id")
+        raise ValueError(f"({argument}={target!r}): this model has no tokenizer; pass a token id")
     ids = _pieces(model, target)
     unknown = getattr(model.tokenizer, "unk_token_id", None)
     if len(ids) == 1 and (ids[0] != unknown or target == model.tokenizer.unk_token):
@@ -198,7 +191,7 @@ def _target_id(model: LensModel, target: Token | None, argument: str, call: str)
     hint = "Pass a token id, or one of these"
     if len(spaced) == 1 and spaced[0] != unknown:
         hint = f"Did you mean {' ' + target!r}, with its leading space?"
-    raise ValueError(f"{call}({argument}={target!r}): a target is one token; {found}. {hint}")
+    raise ValueError(f"({argument}={target!r}): a target is one token; {found}. {hint}")
 
 
 def _pieces(model: LensModel, text: str) -> list[int]:

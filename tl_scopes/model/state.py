@@ -129,7 +129,7 @@ def model_state(model: LensModel) -> ModelState:
     return held[1]
 
 
-def refuse_unusable(model: LensModel, call: str) -> None:
+def refuse_unusable(model: LensModel) -> None:
     """Refuse, before any work, a model whose gradients would be random or wrong.
 
     Raises:
@@ -140,12 +140,12 @@ def refuse_unusable(model: LensModel, call: str) -> None:
         active = _active_dropout(model)
         if active:
             raise ValueError(
-                f"{call}: the model is in training mode and {active} is active, so attributions would be "
+                f"the model is in training mode and {active} is active, so attributions would be "
                 "random. Call model.eval() first"
             )
     if any(p.is_inference() for p in model.parameters()):
         raise ValueError(
-            f"{call}: the model was built inside torch.inference_mode(), so nothing can be differentiated through its "
+            "the model was built inside torch.inference_mode(), so nothing can be differentiated through its "
             "weights. Build it outside; calling the scopes inside inference_mode() is fine"
         )
     architecture = str(getattr(model.cfg, "architecture", "") or "")
@@ -155,7 +155,7 @@ def refuse_unusable(model: LensModel, call: str) -> None:
         and architecture.startswith("Cohere")
     ):
         raise ValueError(
-            f"{call}: TransformerLens {transformer_lens_version()}'s bridge computes {architecture} with wrong "
+            f"TransformerLens {transformer_lens_version()}'s bridge computes {architecture} with wrong "
             "rotary pairs (logits off by about 14 %). Upgrade to transformer_lens>=4.3"
         )
 
@@ -175,26 +175,26 @@ def _active_dropout(model: LensModel) -> str | None:
     return None
 
 
-def require_temperature(state: ModelState, call: str) -> None:
+def require_temperature(state: ModelState) -> None:
     """Refuse a model whose ``‖y‖`` is constant: its gradient is rounding noise."""
     if not state.constant_norm:
         return
     if state.folded_norm:
         raise ValueError(
-            f"{call}: this model's final norm is folded into the unembedding, so ‖y‖ is the constant √d_model "
+            f"this model's final norm is folded into the unembedding, so ‖y‖ is the constant √d_model "
             f"and the Temperature Scope would be rounding noise. {_unprocessed(state)}"
         )
     raise ValueError(
-        f"{call}: the final norm of this model has the same gain for every unit, so ‖y‖ is constant and its "
+        "the final norm of this model has the same gain for every unit, so ‖y‖ is constant and its "
         "gradient is rounding noise: this model has no Temperature Scope. Use fisher_scope or total information"
     )
 
 
-def require_fisher(state: ModelState, call: str) -> None:
+def require_fisher(state: ModelState) -> None:
     """Refuse a processed model: folding changes the metric on y and with it the eigenvectors of F."""
     if state.folded_norm:
         raise ValueError(
-            f"{call}: this model's final norm is folded into the unembedding, which changes the leading Fisher "
+            f"this model's final norm is folded into the unembedding, which changes the leading Fisher "
             f"direction. {_unprocessed(state)}"
         )
 

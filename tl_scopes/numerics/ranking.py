@@ -20,9 +20,9 @@ def most_influential(scores: Sequence[float], candidates: Sequence[int], m: int)
     return sorted(candidates, key=lambda p: (-float(scores[p]), p))[:m]
 
 
-def require_fractions(fractions: Sequence[float], call: str) -> tuple[float, ...]:
+def require_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
     """At least two increasing fractions in (0, 1]."""
     out = tuple(float(k) for k in fractions)
     if len(out) < 2 or any(not 0 < k <= 1 for k in out) or any(b <= a for a, b in pairwise(out)):
-        raise ValueError(f"{call}(fractions={tuple(fractions)}): expected at least two increasing numbers in (0, 1]")
+        raise ValueError(f"(fractions={tuple(fractions)}): expected at least two increasing numbers in (0, 1]")
     return out

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tl_scopes.numerics.arguments import public_call
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
 from tl_scopes.numerics.statistics import Comparison, paired_bootstrap, standard_error
 from tl_scopes.results.base import Shown
@@ -63,6 +64,7 @@ class AOPC:
         return f"AOPC({self.mean:.4f} ± {self.sem:.4f}, {len(self)} prompts, fractions {self.fractions})"
 
 
+@public_call
 def aopc_from_deltas(deltas: Any, fractions: Sequence[float] = PAPER_FRACTIONS) -> AOPC:
     """AOPC of one method from changes that are already measured.
 
@@ -86,18 +88,17 @@ def aopc_from_deltas(deltas: Any, fractions: Sequence[float] = PAPER_FRACTIONS) 
 
     Reference: paper eq. 9; Samek et al. 2017 (arXiv 1509.06321).
     """
-    call = "aopc_from_deltas"
-    k = require_fractions(fractions, call)
+    k = require_fractions(fractions)
     prompts = deltas.values() if isinstance(deltas, Mapping) else deltas
     rows = [[row[f] for f in fractions] if isinstance(row, Mapping) else row for row in prompts]
     try:
         table = np.array([[float(v) for v in row] for row in rows], dtype=np.float64).reshape(len(rows), -1)
     except ValueError as error:
-        raise ValueError(f"{call}(deltas=...): rows of different lengths; expected {len(k)} per prompt") from error
+        raise ValueError(f"(deltas=...): rows of different lengths; expected {len(k)} per prompt") from error
     if len(rows) and table.shape[1] != len(k):
-        raise ValueError(f"{call}(deltas=...): {table.shape[1]} values per prompt for {len(k)} fractions")
+        raise ValueError(f"(deltas=...): {table.shape[1]} values per prompt for {len(k)} fractions")
     if not np.isfinite(table).all():
-        raise ValueError(f"{call}(deltas=...): holds NaN or infinity")
+        raise ValueError("(deltas=...): holds NaN or infinity")
     table = table.reshape(len(rows), len(k))
     per_prompt = (np.diff(np.array(k)) * (table[:, 1:] + table[:, :-1]) / 2).sum(axis=1)
     return AOPC(per_prompt, k, table)

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.results.base import DTYPES, Saved, Shown, plain
+from tl_scopes.results.methods import legend
 from tl_scopes.results.words import group_words
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
     from tl_scopes.views.canvas.page import View
 
-ADDITIVE = ("total_information", "attention_rollout")
-"""Methods whose scores add up over tokens; all others are norms of a gradient."""
 _GLUED = (
     "The tokens of this prompt carry no white space, and there are no character offsets: words may be glued together."
 )
@@ -223,7 +222,7 @@ class Attribution(Shown, Saved):
         if "words" in self.details:
             return self
         words = group_words(self.str_tokens, self.special, self.text, self.offsets)
-        additive = self.method in ADDITIVE
+        additive = legend(self.method).additive
         longest = max(len(w.positions) for w in words)
         unclear = self.offsets is None and longest > 2 and not any(c.isspace() for t in self.str_tokens for c in t)
         scores = [

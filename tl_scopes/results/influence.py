@@ -15,8 +15,9 @@ from einops import reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_scopes.results.attribution import ADDITIVE, Attribution
+from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Saved, Shown, plain
+from tl_scopes.results.methods import legend
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,7 +216,7 @@ class HeadInfluence(_Inside):
         the sum of squares (the sum for total information).
         """
         scores = self.scores[:, :, self.shown]
-        if self.signed or self.method in ADDITIVE:
+        if self.signed or legend(self.method).additive:
             return reduce(scores, "layer head pos -> layer head", "sum")
         total: Tensor = torch.linalg.vector_norm(scores, dim=-1)
         return total

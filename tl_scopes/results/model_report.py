@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_SCOPE = "_scope"
+
+
+def scope_subject(name: str) -> str:
+    """Subject of the finding that says whether a model has this scope."""
+    return name + _SCOPE
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -48,5 +55,5 @@ class ModelReport:
     @property
     def valid_scopes(self) -> tuple[str, ...]:
         """Names of the scopes that this model supports."""
-        names = ("semantic", "contrast", "fisher", "temperature", "jacobian")
-        return tuple(n for n in names if self[f"{n}_scope"].ok)
+        found = (f for f in self.findings if f.subject.endswith(_SCOPE))
+        return tuple(f.subject.removesuffix(_SCOPE) for f in found if f.ok)

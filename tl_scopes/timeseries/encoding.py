@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, token_strings
+from tl_scopes.numerics.arguments import public_call
 
 LOW, HIGH = 15, 85
 """Where the history is put."""
@@ -81,6 +82,7 @@ class EncodedSeries:
         return (np.atleast_1d(np.asarray(numbers, dtype=np.float64)) - self.offset) / self.scale
 
 
+@public_call
 def encode(series: Any, *, n_fit: int | None = None, limits: tuple[float, float] | None = None) -> EncodedSeries:
     """A series as two-digit numbers: the values that the scale is fitted on fill 15 … 85.
 
@@ -103,28 +105,27 @@ def encode(series: Any, *, n_fit: int | None = None, limits: tuple[float, float]
 
     Reference: paper section 4.3, after Gruver et al. (2023).
     """
-    call = "encode"
     try:
         values = np.asarray(series, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{call}(series=...): expected one-dimensional numbers ({error})") from error
+        raise ValueError(f"(series=...): expected one-dimensional numbers ({error})") from error
     if values.ndim != 1 or not len(values):
-        raise ValueError(f"{call}(series=array of shape {list(values.shape)}): expected one-dimensional, not empty")
+        raise ValueError(f"(series=array of shape {list(values.shape)}): expected one-dimensional, not empty")
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
-        raise ValueError(f"{call}(series=...): value {int(bad[0])} is {values[bad[0]]}; fill or drop it first")
+        raise ValueError(f"(series=...): value {int(bad[0])} is {values[bad[0]]}; fill or drop it first")
     n = len(values) if n_fit is None else n_fit
     if isinstance(n, bool) or not 1 <= n <= len(values):
-        raise ValueError(f"{call}(n_fit={n_fit!r}): expected 1 … {len(values)}, the length of the series")
+        raise ValueError(f"(n_fit={n_fit!r}): expected 1 … {len(values)}, the length of the series")
     if limits is not None and n_fit is not None:
-        raise ValueError(f"{call}(n_fit={n_fit}, limits={limits}): give one of them")
+        raise ValueError(f"(n_fit={n_fit}, limits={limits}): give one of them")
     low, high = (float(values[:n].min()), float(values[:n].max())) if limits is None else map(float, limits)
     if limits is not None and not (np.isfinite([low, high]).all() and low < high):
-        raise ValueError(f"{call}(limits={limits}): expected two finite values, the smaller first")
+        raise ValueError(f"(limits={limits}): expected two finite values, the smaller first")
     scale = (HIGH - LOW) / (high - low) if high > low else 0.0
     if not (0 < scale < np.inf):
         raise ValueError(
-            f"{call}(series=...): the {n} values that the scale is fitted on are all {low:g}, so there is no scale to "
+            f"(series=...): the {n} values that the scale is fitted on are all {low:g}, so there is no scale to "
             "fit; give limits=(low, high)"
         )
     offset = LOW - scale * low
@@ -133,7 +134,7 @@ def encode(series: Any, *, n_fit: int | None = None, limits: tuple[float, float]
     if len(outside):
         i = int(outside[0])
         raise ValueError(
-            f"{call}(series=...): value {i} ({values[i]:g}) would be {numbers[i]:.0f}, outside {FIRST} … {LAST}. Fit on "
+            f"(series=...): value {i} ({values[i]:g}) would be {numbers[i]:.0f}, outside {FIRST} … {LAST}. Fit on "
             "more of the series (n_fit), or give limits=(low, high) that leave room"
         )
     return EncodedSeries(values, numbers.astype(np.int64), scale, offset, 0 if limits is not None else n)
@@ -162,13 +163,13 @@ class TokenPlaces:
         return all(len(places) == 1 for places in self.numbers)
 
 
-def token_places(prompt: EncodedPrompt, text: str, call: str) -> TokenPlaces:
+def token_places(prompt: EncodedPrompt, text: str) -> TokenPlaces:
     """Where the numbers of ``text`` stand among the tokens of its prompt.
 
     Raises:
         ValueError: the tokens do not spell the text, or one of them holds a piece of a number and a comma.
     """
-    spans = prompt.offsets or _spans_by_text(prompt, text, call)
+    spans = prompt.offsets or _spans_by_text(prompt, text)
     numbers: list[list[int]] = [[] for _ in range(len(text) // 3)]
     delimiters, rest = [], []
     for place, (start, end) in enumerate(spans):
@@ -176,7 +177,7 @@ def token_places(prompt: EncodedPrompt, text: str, call: str) -> TokenPlaces:
         owners = {c // 3 if text[c] != "," else -1 for c in characters}
         if len(owners) > 1:
             raise ValueError(
-                f"{call}: the tokenizer of this model joins {text[start:end]!r} into one token, so numbers and commas "
+                f"the tokenizer of this model joins {text[start:end]!r} into one token, so numbers and commas "
                 "cannot be told apart. Use a model whose tokenizer separates digits from punctuation"
             )
         owner = owners.pop() if owners else None
@@ -187,17 +188,17 @@ def token_places(prompt: EncodedPrompt, text: str, call: str) -> TokenPlaces:
         else:
             numbers[owner].append(place)
     if not all(numbers) or len(delimiters) != len(numbers):
-        raise ValueError(f"{call}: the tokens {prompt.str_tokens[:8]} … do not spell {text[:12]!r} …")
+        raise ValueError(f"the tokens {prompt.str_tokens[:8]} … do not spell {text[:12]!r} …")
     return TokenPlaces(tuple(tuple(p) for p in numbers), tuple(delimiters), tuple(rest))
 
 
-def _spans_by_text(prompt: EncodedPrompt, text: str, call: str) -> list[tuple[int, int]]:
+def _spans_by_text(prompt: EncodedPrompt, text: str) -> list[tuple[int, int]]:
     """Characters of each token by its own text, where the tokenizer keeps no offsets."""
     spans, at = [], 0
     for place, token in enumerate(prompt.str_tokens):
         piece = "" if place in prompt.special else token.strip()
         if not text.startswith(piece, at):
-            raise ValueError(f"{call}: the tokens {prompt.str_tokens[:8]} … do not spell {text[:12]!r} …")
+            raise ValueError(f"the tokens {prompt.str_tokens[:8]} … do not spell {text[:12]!r} …")
         spans.append((at, at + len(piece)))
         at += len(piece)
     return spans
@@ -206,22 +207,22 @@ def _spans_by_text(prompt: EncodedPrompt, text: str, call: str) -> list[tuple[in
 _NUMBER_IDS: weakref.WeakKeyDictionary[Any, tuple[int, ...] | None] = weakref.WeakKeyDictionary()
 
 
-def number_ids(model: LensModel, call: str) -> tuple[int, ...] | None:
+def number_ids(model: LensModel) -> tuple[int, ...] | None:
     """Token id of each of 10 … 99 as it stands after a comma; None where a number takes several tokens.
 
     Raises:
         ValueError: no tokenizer, or one that does not separate numbers from commas or does not know digits.
     """
     if model.tokenizer is None:
-        raise ValueError(f"{call}: this model has no tokenizer to write numbers with")
+        raise ValueError("this model has no tokenizer to write numbers with")
     if model.tokenizer not in _NUMBER_IDS:
-        pieces = _number_pieces(model, call)
+        pieces = _number_pieces(model)
         single = all(len(p) == 1 for p in pieces)
         _NUMBER_IDS[model.tokenizer] = tuple(p[0] for p in pieces) if single else None
     return _NUMBER_IDS[model.tokenizer]
 
 
-def _number_pieces(model: LensModel, call: str) -> list[tuple[int, ...]]:
+def _number_pieces(model: LensModel) -> list[tuple[int, ...]]:
     """Token ids of each of 10 … 99 as it stands between commas."""
     text = f"{FIRST}," + "".join(f"{number}," for number in NUMBERS)
     tokens: Tensor = model.to_tokens(text, prepend_bos=False, truncate=False)[0].cpu()
@@ -229,20 +230,20 @@ def _number_pieces(model: LensModel, call: str) -> list[tuple[int, ...]]:
     special = set(getattr(model.tokenizer, "all_special_ids", None) or ())
     marked = frozenset(i for i, token in enumerate(tokens.tolist()) if token in special)
     prompt = EncodedPrompt(tokens, strings, len(tokens) - 1, marked)
-    places = token_places(prompt, text, call)
+    places = token_places(prompt, text)
     pieces = [tuple(int(tokens[p]) for p in number) for number in places.numbers[1:]]
     if len(set(pieces)) != len(pieces):
-        raise ValueError(f"{call}: the tokenizer of this model writes different numbers with the same tokens")
+        raise ValueError("the tokenizer of this model writes different numbers with the same tokens")
     return pieces
 
 
-def digit_ids(model: LensModel, call: str) -> tuple[tuple[int, int], ...]:
+def digit_ids(model: LensModel) -> tuple[tuple[int, int], ...]:
     """Token ids of the two digits of each of 10 … 99, where a number takes two tokens; refused where it takes others."""
-    pieces = _number_pieces(model, call)
+    pieces = _number_pieces(model)
     if any(len(p) != 2 for p in pieces):
         lengths = sorted({len(p) for p in pieces})
         raise ValueError(
-            f"{call}: numbers take {lengths} tokens with this tokenizer; their probabilities are known here for one token "
+            f"numbers take {lengths} tokens with this tokenizer; their probabilities are known here for one token "
             "per number or one per digit"
         )
     return tuple((p[0], p[1]) for p in pieces)

@@ -16,15 +16,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tl_scopes.directions.base import Explanandum, ReadOut, Rows
-from tl_scopes.directions.by_name import Keywords, named_explananda
+from tl_scopes.directions.base import Direction, ReadOut, Rows
+from tl_scopes.directions.by_name import named_directions
 from tl_scopes.directions.moments import LEAST_MASS, Moment
 from tl_scopes.kernel.calls import encode as encode_prompts
 from tl_scopes.kernel.explain import explain
-from tl_scopes.kernel.options import capture_options
+from tl_scopes.kernel.options import run_options
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.model.state import ModelState, model_state
+from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.timeseries.encoding import (
     FIRST,
@@ -63,6 +64,7 @@ class Spread(Moment):
         return out
 
 
+@public_call
 def forecast_scope(
     model: LensModel,
     series: Any,
@@ -109,34 +111,30 @@ def forecast_scope(
 
     Reference: paper section 4.3, Proposition 1, figures 4 and 9 to 13.
     """
-    call = "forecast_scope"
     asked = (methods,) if isinstance(methods, str) else tuple(methods)
     if not asked or len(set(asked)) != len(asked) or set(asked) - set(METHODS):
-        raise ValueError(f"{call}(methods={methods!r}): expected one or several different names among {METHODS}")
+        raise ValueError(f"(methods={methods!r}): expected one or several different names among {METHODS}")
     if not 0 < level < 1:
-        raise ValueError(f"{call}(level={level!r}): expected a number between 0 and 1")
-    several, encoded, truths = _given(series, truth, call)
-    model, prompts = encode_prompts(model, [e.text for e in encoded], -1, prepend_bos, call, "series")
-    ids = number_ids(model, call)
-    places = [token_places(p, e.text, call) for p, e in zip(prompts, encoded, strict=True)]
+        raise ValueError(f"(level={level!r}): expected a number between 0 and 1")
+    several, encoded, truths = _given(series, truth)
+    options = run_options(prepend_bos=prepend_bos, at=at, batch_size=batch_size, keep_gradient=True)
+    model, prompts = encode_prompts(model, [e.text for e in encoded], options, "series")
+    ids = number_ids(model)
+    places = [token_places(p, e.text) for p, e in zip(prompts, encoded, strict=True)]
     numbers = [None if t is None else e.number(t) for e, t in zip(encoded, truths, strict=True)]
     if ids is None and set(asked) & set(MOMENTS):
-        raise ValueError(
-            f"{call}(methods={methods!r}): numeric moments need one token per number; this model has several"
-        )
-    explananda = _explananda(model, asked, ids, numbers, call)
-    capture = capture_options(at=at, batch_size=batch_size, cache=None, grads_at=(), keep_gradient=True, call=call)
-    results = explain(model, prompts, list(explananda.values()), capture, call)
+        raise ValueError(f"(methods={methods!r}): numeric moments need one token per number; this model has several")
+    directions = _directions(model, asked, ids, numbers)
+    results = explain(model, prompts, list(directions.values()), options)
     out = []
     for i, found in enumerate(results):
-        attributions = dict(zip(explananda, found, strict=True))
-        out.append(
-            _forecast(model, encoded[i], prompts[i], places[i], attributions, asked, truths[i], numbers[i], level)
-        )
+        attributions = dict(zip(directions, found, strict=True))
+        kept, check, prediction, notes = _read(model, prompts[i], places[i], attributions, asked, level)
+        out.append(Forecast(encoded[i], kept, places[i], prediction, truths[i], numbers[i], check, notes))
     return out if several else out[0]
 
 
-def _given(series: Any, truth: Any, call: str) -> tuple[bool, list[EncodedSeries], list[float | None]]:
+def _given(series: Any, truth: Any) -> tuple[bool, list[EncodedSeries], list[float | None]]:
     """Whether several series were given; each encoded, with its truth."""
     several = isinstance(series, list | tuple) and any(
         isinstance(item, EncodedSeries) or np.ndim(item) > 0 for item in series
@@ -144,28 +142,22 @@ def _given(series: Any, truth: Any, call: str) -> tuple[bool, list[EncodedSeries
     items = list(series) if several else [series]
     encoded = [item if isinstance(item, EncodedSeries) else encode(item) for item in items]
     if several and truth is not None and np.ndim(truth) != 1:
-        raise ValueError(f"{call}(truth={truth!r}): {len(items)} series need a list of true values, one each")
+        raise ValueError(f"(truth={truth!r}): {len(items)} series need a list of true values, one each")
     truths = (list(truth) if truth is not None else [None] * len(items)) if several else [truth]
     if len(truths) != len(items):
-        raise ValueError(f"{call}(truth=...): {len(truths)} true values for {len(items)} series")
+        raise ValueError(f"(truth=...): {len(truths)} true values for {len(items)} series")
     bad = [t for t in truths if t is not None and (isinstance(t, bool) or np.ndim(t) != 0)]
     if bad:
-        raise ValueError(
-            f"{call}(truth={bad[0]!r}): expected the one value that came next, or a list for several series"
-        )
+        raise ValueError(f"(truth={bad[0]!r}): expected the one value that came next, or a list for several series")
     return several, encoded, [None if t is None else float(t) for t in truths]
 
 
-def _explananda(
-    model: LensModel,
-    asked: Sequence[str],
-    ids: tuple[int, ...] | None,
-    numbers: Sequence[int | None],
-    call: str,
-) -> dict[str, Explanandum]:
+def _directions(
+    model: LensModel, asked: Sequence[str], ids: tuple[int, ...] | None, numbers: Sequence[int | None]
+) -> dict[str, Direction]:
     """What is pulled back: the scopes asked for, and what the distribution and the check of Proposition 1 need."""
-    firsts = ids if ids is not None else tuple(p[0] for p in digit_ids(model, call))
-    wanted, made = list(asked), dict[str, Explanandum]()
+    firsts = ids if ids is not None else tuple(p[0] for p in digit_ids(model))
+    wanted, made = list(asked), dict[str, Direction]()
     if ids is not None:
         values = dict(zip(ids, map(float, NUMBERS), strict=True))
         made |= {"moment_mean": Moment("mean", values), "moment_variance": Spread("variance", values)}
@@ -173,23 +165,20 @@ def _explananda(
         wanted += [name for name in extra if name not in asked]
     if scopes := [name for name in wanted if name not in MOMENTS]:
         targets = [None if n is None else firsts[n - FIRST] for n in numbers]
-        keywords = Keywords(target=targets if "semantic" in scopes else None)
-        made |= dict(zip(scopes, named_explananda(model, scopes, len(numbers), keywords, call, "methods"), strict=True))
+        own = {"target": targets} if "semantic" in scopes else {}
+        made |= dict(zip(scopes, named_directions(model, scopes, len(numbers), own), strict=True))
     return {name: made[name] for name in wanted}
 
 
-def _forecast(
+def _read(
     model: LensModel,
-    encoded: EncodedSeries,
     prompt: EncodedPrompt,
     places: TokenPlaces,
     found: dict[str, Attribution],
     asked: Sequence[str],
-    truth: float | None,
-    truth_number: int | None,
     level: float,
-) -> Forecast:
-    """One result from the attributions of one prompt."""
+) -> tuple[dict[str, Attribution], GaussianCheck | None, NumberDistribution, tuple[str, ...]]:
+    """From the attributions of one prompt: those asked for, the check of Proposition 1, the distribution, the notes."""
     notes = [note for method in asked for note in found[method].notes]
     check = None
     if "moment_variance" in found:
@@ -200,7 +189,7 @@ def _forecast(
         else:
             notes.append("‖y‖ is constant in this model, so Proposition 1 does not apply and was not checked.")
     else:
-        probabilities = digit_probabilities(model, prompt, "forecast_scope")
+        probabilities = digit_probabilities(model, prompt)
         notes.append(_DIGITS)
     prediction = NumberDistribution(probabilities, level)
     if prediction.mass < LEAST_MASS and not any("of the probability is on number tokens" in n for n in notes):
@@ -212,7 +201,7 @@ def _forecast(
                 f"The Temperature Scope is not to be read as influence on this forecast's spread: {'; '.join(reasons)}."
             )
     kept = {method: replace(found[method], gradient=None, details=_plain(found[method])) for method in asked}
-    return Forecast(encoded, kept, places, prediction, truth, truth_number, check, tuple(dict.fromkeys(notes)))
+    return kept, check, prediction, tuple(dict.fromkeys(notes))
 
 
 def _check(temperature: Attribution, variance: Attribution, places: TokenPlaces) -> GaussianCheck:

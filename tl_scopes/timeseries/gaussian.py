@@ -19,6 +19,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
+from tl_scopes.numerics.arguments import public_call
+
 LEAST_R2 = 0.9
 """Share of ẑ's variance under q that a Gaussian forecast's parabola explains."""
 MOST_FACTOR = 2.0
@@ -97,6 +99,7 @@ class GaussianCheck:
         return np.asarray(weights / weights.sum())
 
 
+@public_call
 def gaussian_check(
     numbers: Float[ndarray, " m"],
     logits: Float[ndarray, " m"],
@@ -128,9 +131,9 @@ def gaussian_check(
     """
     n, z = np.asarray(numbers, dtype=np.float64), np.asarray(logits, dtype=np.float64)
     if n.ndim != 1 or n.shape != z.shape or len(np.unique(n)) < 3:
-        raise ValueError(f"gaussian_check: expected one logit for each of at least 3 numbers; got {n.shape}, {z.shape}")
+        raise ValueError(f"expected one logit for each of at least 3 numbers; got {n.shape}, {z.shape}")
     if not (math.isfinite(beta) and beta > 0):
-        raise ValueError(f"gaussian_check(beta={beta}): expected ‖y‖₂ > 0")
+        raise ValueError(f"(beta={beta}): expected ‖y‖₂ > 0")
     q = np.exp(z - z.max())
     q /= q.sum()
     mean = float(q @ n)

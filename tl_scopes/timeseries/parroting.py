@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from tl_scopes.numerics.arguments import public_call
 from tl_scopes.numerics.statistics import ranks, spearman
 
 FEWEST = 8
@@ -94,6 +95,7 @@ class RecencyProfile:
         )
 
 
+@public_call
 def parroting_test(numbers: Any, influence: Any, *, dimension: int = 4, skip: int = 1) -> ParrotingTest:
     """Does influence lie on the earlier motifs that match the present one best?
 
@@ -116,18 +118,15 @@ def parroting_test(numbers: Any, influence: Any, *, dimension: int = 4, skip: in
 
     Reference: Zhang and Gilpin (2025); paper section 4.3.
     """
-    call = "parroting_test"
-    v, a = _profile(numbers, call), _profile(influence, call)
+    v, a = _profile(numbers), _profile(influence)
     if len(v) != len(a):
-        raise ValueError(f"{call}: {len(v)} numbers but {len(a)} influences")
+        raise ValueError(f"{len(v)} numbers but {len(a)} influences")
     if isinstance(dimension, bool) or dimension < 1 or skip < 0:
-        raise ValueError(
-            f"{call}(dimension={dimension}, skip={skip}): expected dimension of 1 or more, skip of 0 or more"
-        )
+        raise ValueError(f"(dimension={dimension}, skip={skip}): expected dimension of 1 or more, skip of 0 or more")
     ends = np.arange(skip + dimension - 1, len(v) - dimension - 1)
     if len(ends) < FEWEST:
         raise ValueError(
-            f"{call}(dimension={dimension}): {len(v)} numbers have {max(len(ends), 0)} motifs before the present one; "
+            f"(dimension={dimension}): {len(v)} numbers have {max(len(ends), 0)} motifs before the present one; "
             f"at least {FEWEST} are needed. Take a longer series or a lower dimension"
         )
     offsets = np.arange(1 - dimension, 1)
@@ -155,6 +154,7 @@ def parroting_test(numbers: Any, influence: Any, *, dimension: int = 4, skip: in
     )
 
 
+@public_call
 def recency_profile(influence: Any, *, skip: int = 1) -> RecencyProfile:
     """Does influence fade with distance from the forecast?
 
@@ -173,9 +173,9 @@ def recency_profile(influence: Any, *, skip: int = 1) -> RecencyProfile:
 
     Reference: paper section 4.3, figures 4 (b) and 12.
     """
-    a = _profile(influence, "recency_profile")
+    a = _profile(influence)
     if skip < 0 or len(a) - skip < 3:
-        raise ValueError(f"recency_profile(skip={skip}): {len(a)} numbers leave fewer than 3")
+        raise ValueError(f"(skip={skip}): {len(a)} numbers leave fewer than 3")
     a = a[skip:][::-1]
     distance = np.arange(1, len(a) + 1)
     positive = a > 0
@@ -191,10 +191,10 @@ def recency_profile(influence: Any, *, skip: int = 1) -> RecencyProfile:
     )
 
 
-def _profile(values: Any, call: str) -> Float[ndarray, " n"]:
+def _profile(values: Any) -> Float[ndarray, " n"]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not np.isfinite(array).all():
-        raise ValueError(f"{call}: expected one finite value per number, got shape {list(array.shape)}")
+        raise ValueError(f"expected one finite value per number, got shape {list(array.shape)}")
     return array
 
 

@@ -76,16 +76,16 @@ class NumberDistribution:
         return {"mean": mean, "spread": self.spread / encoded.scale, "low": low, "high": high}
 
 
-def digit_probabilities(model: LensModel, prompt: EncodedPrompt, call: str) -> Float[ndarray, " 90"]:
+def digit_probabilities(model: LensModel, prompt: EncodedPrompt) -> Float[ndarray, " 90"]:
     """Probabilities of 10 … 99 where each digit is a token: ``P(first digit)·P(second | first)``.
 
     Cost: two forwards without a graph, the second on one row per first digit.
     """
-    pieces = digit_ids(model, call)
+    pieces = digit_ids(model)
     prefix = prompt.tokens[: prompt.pos + 1]
-    first = run_changed(model, prefix[None], torch.tensor([prompt.pos]), call=call).log_probs[0].double().cpu()
+    first = run_changed(model, prefix[None], torch.tensor([prompt.pos])).log_probs[0].double().cpu()
     heads = sorted({p[0] for p in pieces})
     extended = torch.stack([torch.cat([prefix, torch.tensor([head])]) for head in heads])
     places = torch.full((len(heads),), len(prefix))
-    second = run_changed(model, extended, places, call=call).log_probs.double().cpu()
+    second = run_changed(model, extended, places).log_probs.double().cpu()
     return np.array([float((first[a] + second[heads.index(a), b]).exp()) for a, b in pieces])

@@ -18,11 +18,13 @@ from torch import Tensor
 
 from tl_scopes.jacobian_scopes.matrix import attribution_matrix
 from tl_scopes.kernel.calls import encode as encode_prompts
+from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.read_out import read_outs
 from tl_scopes.model.forward import forward_pass
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
+from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.matrix import AttributionMatrix
 from tl_scopes.timeseries.encoding import NUMBERS, EncodedSeries, encode, number_ids, token_places
 from tl_scopes.timeseries.prediction import NumberDistribution
@@ -93,6 +95,7 @@ class RollingForecast:
         return rolling_figure(self)
 
 
+@public_call
 def rolling_forecast(
     model: LensModel,
     series: Any,
@@ -131,20 +134,19 @@ def rolling_forecast(
 
     Reference: this package; the rows are the paper's figure 4 at every cut.
     """
-    call = "rolling_forecast"
     n = len(series) if isinstance(series, EncodedSeries) else int(np.size(series))
     if n < 2:
-        raise ValueError(f"{call}(series=...): expected at least 2 values, got {n}")
+        raise ValueError(f"(series=...): expected at least 2 values, got {n}")
     if isinstance(first, bool) or not 2 <= first <= n:
-        raise ValueError(f"{call}(first={first!r}): expected 2 … {n}, the length of the series")
+        raise ValueError(f"(first={first!r}): expected 2 … {n}, the length of the series")
     if not 0 < level < 1:
-        raise ValueError(f"{call}(level={level!r}): expected a number between 0 and 1")
+        raise ValueError(f"(level={level!r}): expected a number between 0 and 1")
     encoded = series if isinstance(series, EncodedSeries) else encode(series, n_fit=first)
-    model, prompts = encode_prompts(model, encoded.text, -1, prepend_bos, call, "series")
-    ids = number_ids(model, call)
+    model, prompts = encode_prompts(model, encoded.text, RunOptions(prepend_bos=prepend_bos), "series")
+    ids = number_ids(model)
     if ids is None:
-        raise ValueError(f"{call}: a number takes several tokens in this model; rolling forecasts need one")
-    places = token_places(prompts[0], encoded.text, call)
+        raise ValueError("a number takes several tokens in this model; rolling forecasts need one")
+    places = token_places(prompts[0], encoded.text)
     commas = list(places.delimiters[first - 1 :])
     matrix = attribution_matrix(model, encoded.text, method=method, positions=commas, prepend_bos=prepend_bos, at=at)
     columns = [p[0] for p in places.numbers]
@@ -152,21 +154,19 @@ def rolling_forecast(
         encoded=encoded,
         first=first,
         influence=matrix.scores[:, columns],
-        predictions=_predictions(model, prompts[0], commas, ids, level, call),
+        predictions=_predictions(model, prompts[0], commas, ids, level),
         matrix=matrix,
     )
 
 
 def _predictions(
-    model: LensModel, prompt: EncodedPrompt, commas: list[int], ids: tuple[int, ...], level: float, call: str
+    model: LensModel, prompt: EncodedPrompt, commas: list[int], ids: tuple[int, ...], level: float
 ) -> tuple[NumberDistribution, ...]:
     """The distribution over numbers at every comma, from one forward without a graph."""
     read = torch.tensor(commas)
     with differentiable(model), torch.no_grad():
-        run = forward_pass(
-            model, prompt.tokens[None], read, rows=torch.zeros_like(read), source="hook_embed", call=call
-        )
-        reads = read_outs(model, run, range(len(commas)), call)
+        run = forward_pass(model, prompt.tokens[None], read, rows=torch.zeros_like(read))
+        reads = read_outs(model, run, range(len(commas)))
     chosen = torch.tensor(ids)
     found: list[Float[ndarray, " 90"]] = [r.logits.double().log_softmax(-1).cpu()[chosen].exp().numpy() for r in reads]
     assert len(ids) == len(NUMBERS)

@@ -21,6 +21,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from tl_scopes.numerics.arguments import public_call
+
 Seed = int | np.random.Generator
 Series = Float[ndarray, " n"]
 
@@ -28,6 +30,7 @@ TRANSIENT = 300
 """Lorenz steps dropped at the start: three time units, after which the orbit is near the attractor."""
 
 
+@public_call
 def logistic_map(length: int, *, r: float = 3.8, x0: float | None = None, burn_in: int = 0, seed: Seed = 0) -> Series:
     """Logistic map ``x_{t+1} = r x_t (1 − x_t)``.
 
@@ -49,13 +52,12 @@ def logistic_map(length: int, *, r: float = 3.8, x0: float | None = None, burn_i
 
     Reference: paper section A.3, figure 9.
     """
-    call = "logistic_map"
-    _require_length(length, call, burn_in=burn_in)
+    _require_length(length, burn_in=burn_in)
     if not 0 <= r <= 4:
-        raise ValueError(f"{call}(r={r}): r must be in [0, 4], outside of which x leaves [0, 1]")
+        raise ValueError(f"(r={r}): r must be in [0, 4], outside of which x leaves [0, 1]")
     x = float(np.random.default_rng(seed).uniform(0.1, 0.9)) if x0 is None else float(x0)
     if not 0 <= x <= 1:
-        raise ValueError(f"{call}(x0={x0}): x0 must be in [0, 1]")
+        raise ValueError(f"(x0={x0}): x0 must be in [0, 1]")
     values = []
     for step in range(burn_in + length):
         if step >= burn_in:
@@ -64,6 +66,7 @@ def logistic_map(length: int, *, r: float = 3.8, x0: float | None = None, burn_i
     return np.array(values)
 
 
+@public_call
 def lorenz(
     length: int,
     *,
@@ -108,12 +111,11 @@ def lorenz(
 
     Reference: paper section A.3, figures 4 and 10.
     """
-    call = "lorenz"
-    _require_length(length, call, burn_in=burn_in)
+    _require_length(length, burn_in=burn_in)
     if every < 1 or not dt > 0:
-        raise ValueError(f"{call}(dt={dt}, every={every}): expected a positive step and a positive number of steps")
+        raise ValueError(f"(dt={dt}, every={every}): expected a positive step and a positive number of steps")
     if coordinate not in ("x", "y", "z"):
-        raise ValueError(f"{call}(coordinate={coordinate!r}): expected 'x', 'y' or 'z'")
+        raise ValueError(f"(coordinate={coordinate!r}): expected 'x', 'y' or 'z'")
     x = float(np.random.default_rng(seed).uniform(-10, 10)) if x0 is None else float(x0)
     kept = burn_in + every * np.arange(length)
 
@@ -135,12 +137,13 @@ def lorenz(
         solved = solve_ivp(slope, (0.0, end), start, "DOP853", t_eval=kept * dt, rtol=1e-10, atol=1e-10)
         states = solved.y.T
     else:
-        raise ValueError(f"{call}(solver={solver!r}): expected 'euler' or 'scipy'")
+        raise ValueError(f"(solver={solver!r}): expected 'euler' or 'scipy'")
     if not np.isfinite(states).all():
-        raise ValueError(f"{call}(dt={dt}): the explicit scheme overflowed; take a smaller dt")
+        raise ValueError(f"(dt={dt}): the explicit scheme overflowed; take a smaller dt")
     return np.asarray(states[:, "xyz".index(coordinate)], dtype=np.float64)
 
 
+@public_call
 def lorenz_with_drift(
     length: int,
     *,
@@ -172,11 +175,12 @@ def lorenz_with_drift(
     Reference: paper section A.3, figure 11.
     """
     if not math.isfinite(drift):
-        raise ValueError(f"lorenz_with_drift(drift={drift}): expected a finite number")
+        raise ValueError(f"(drift={drift}): expected a finite number")
     series = lorenz(length, x0=x0, y0=y0, z0=z0, dt=dt, every=every, burn_in=burn_in, solver=solver, seed=seed)
     return np.asarray(series + drift * np.arange(length))
 
 
+@public_call
 def brownian_motion(
     length: int, *, mu: float = 0.0, sigma: float = 1.0, dt: float = 1.0, x0: float = 0.0, seed: Seed = 0
 ) -> Series:
@@ -202,13 +206,13 @@ def brownian_motion(
 
     Reference: paper eq. 12, figures 4 and 12.
     """
-    call = "brownian_motion"
-    _require_length(length, call)
-    _require_diffusion(sigma, dt, call)
+    _require_length(length)
+    _require_diffusion(sigma, dt)
     noise = np.random.default_rng(seed).standard_normal(length - 1)
     return x0 + np.concatenate([[0.0], np.cumsum(mu * dt + sigma * math.sqrt(dt) * noise)])
 
 
+@public_call
 def geometric_brownian_motion(
     length: int, *, mu: float = 0.0, sigma: float = 0.1, dt: float = 1.0, x0: float = 1.0, seed: Seed = 0
 ) -> Series:
@@ -232,15 +236,15 @@ def geometric_brownian_motion(
 
     Reference: paper section 4.3 (named there beside Brownian motion).
     """
-    call = "geometric_brownian_motion"
-    _require_length(length, call)
-    _require_diffusion(sigma, dt, call)
+    _require_length(length)
+    _require_diffusion(sigma, dt)
     if not x0 > 0:
-        raise ValueError(f"{call}(x0={x0}): expected a positive start")
+        raise ValueError(f"(x0={x0}): expected a positive start")
     logs = brownian_motion(length, mu=mu - sigma**2 / 2, sigma=sigma, dt=dt, seed=seed)
     return np.asarray(x0 * np.exp(logs))
 
 
+@public_call
 def periodic(length: int, *, period: int = 8, noise: float = 0.0, seed: Seed = 0) -> Series:
     """One cycle of distinct values repeated, with normal noise if any: the series whose next value has known causes.
 
@@ -262,17 +266,17 @@ def periodic(length: int, *, period: int = 8, noise: float = 0.0, seed: Seed = 0
 
     Reference: this package; a control with a known answer.
     """
-    call = "periodic"
-    _require_length(length, call)
+    _require_length(length)
     if not 2 <= period <= 71:
-        raise ValueError(f"{call}(period={period}): expected 2 … 71 values per cycle")
+        raise ValueError(f"(period={period}): expected 2 … 71 values per cycle")
     if not noise >= 0:
-        raise ValueError(f"{call}(noise={noise}): expected a standard deviation of 0 or more")
+        raise ValueError(f"(noise={noise}): expected a standard deviation of 0 or more")
     rng = np.random.default_rng(seed)
     cycle = rng.choice(71, size=period, replace=False).astype(np.float64)
     return cycle[np.arange(length) % period] + noise * rng.standard_normal(length)
 
 
+@public_call
 def read_column(path: str | Path, column: str | int | None = None) -> Series:
     """A numeric column of a CSV file as a series.
 
@@ -294,44 +298,44 @@ def read_column(path: str | Path, column: str | int | None = None) -> Series:
     """
     import pandas as pd
 
-    call = f"read_column({str(path)!r}, column={column!r})"
+    given = f"({str(path)!r}, column={column!r})"
     if not Path(path).is_file():
-        raise ValueError(f"{call}: there is no such file")
+        raise ValueError(f"{given}: there is no such file")
     try:
         frame = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{call}: not a CSV file ({error})") from error
+        raise ValueError(f"{given}: not a CSV file ({error})") from error
     names = [str(name) for name in frame.columns]
     if column is None:
         numeric = [i for i, name in enumerate(frame.columns) if pd.api.types.is_numeric_dtype(frame[name])]
         if len(numeric) != 1:
-            raise ValueError(f"{call}: {len(numeric)} numeric columns; name one of {names}")
+            raise ValueError(f"{given}: {len(numeric)} numeric columns; name one of {names}")
         index = numeric[0]
     elif isinstance(column, int) and not isinstance(column, bool):
         if not 0 <= column < len(names):
-            raise ValueError(f"{call}: the file has {len(names)} columns, 0 … {len(names) - 1}: {names}")
+            raise ValueError(f"{given}: the file has {len(names)} columns, 0 … {len(names) - 1}: {names}")
         index = column
     elif str(column) in names:
         index = names.index(str(column))
     else:
-        raise ValueError(f"{call}: there is no such column; the file has {names}")
+        raise ValueError(f"{given}: there is no such column; the file has {names}")
     values = pd.to_numeric(frame.iloc[:, index], errors="coerce").to_numpy(dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         entry = frame.iloc[int(bad[0]), index]
-        raise ValueError(f"{call}: {str(entry)!r} in line {int(bad[0]) + 2} is not a finite number; fill or drop it")
+        raise ValueError(f"{given}: {str(entry)!r} in line {int(bad[0]) + 2} is not a finite number; fill or drop it")
     return np.asarray(values)
 
 
-def _require_length(length: int, call: str, *, burn_in: int = 0) -> None:
+def _require_length(length: int, *, burn_in: int = 0) -> None:
     """Refuse lengths and burn-ins that make no series."""
     if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-        raise ValueError(f"{call}(length={length!r}): expected a positive integer")
+        raise ValueError(f"(length={length!r}): expected a positive integer")
     if burn_in < 0:
-        raise ValueError(f"{call}(burn_in={burn_in}): expected 0 or more steps")
+        raise ValueError(f"(burn_in={burn_in}): expected 0 or more steps")
 
 
-def _require_diffusion(sigma: float, dt: float, call: str) -> None:
+def _require_diffusion(sigma: float, dt: float) -> None:
     """Refuse a diffusion or a time step that is none."""
     if not (math.isfinite(sigma) and sigma >= 0 and math.isfinite(dt) and dt > 0):
-        raise ValueError(f"{call}(sigma={sigma}, dt={dt}): expected sigma of 0 or more and dt above 0")
+        raise ValueError(f"(sigma={sigma}, dt={dt}): expected sigma of 0 or more and dt above 0")

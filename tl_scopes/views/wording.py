@@ -3,21 +3,8 @@
 from __future__ import annotations
 
 from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.methods import legend
 
-_TITLES = {
-    "semantic": "Semantic Scope: which tokens move the logit of {target}",
-    "contrast": "Contrast Scope: which tokens prefer {target} to the foil",
-    "fisher": "Fisher Scope: which tokens move the whole distribution",
-    "temperature": "Temperature Scope: which tokens move the model's confidence",
-    "total_information": "Total information: which tokens move the whole distribution, in all directions",
-}
-_UNITS = {
-    "semantic": "logit per unit of {at}",
-    "contrast": "nats of log-odds per unit of {at}",
-    "fisher": "hidden-state units per unit of {at}",
-    "temperature": "‖y‖ per unit of {at}",
-    "total_information": "nats per squared unit of {at}",
-}
 _ZERO_WIDTH = "\u200c\u200d"
 """Joiners that make one emoji or one ligature out of several characters: invisible and harmless."""
 
@@ -30,9 +17,8 @@ def visible(text: str) -> str:
 
 def title(attribution: Attribution) -> str:
     """One line: which scope, and what it explains."""
-    pattern = _TITLES.get(attribution.method, "{method}: influence of each token")
     method = attribution.method.replace("_", " ").capitalize()
-    return pattern.format(target=repr(attribution.target_str), method=method)
+    return legend(attribution.method).title.format(target=repr(attribution.target_str), method=method)
 
 
 def unit(attribution: Attribution) -> str:
@@ -41,7 +27,7 @@ def unit(attribution: Attribution) -> str:
         return "share of the shown tokens' sum"
     at = str(attribution.details.get("at", "hook_embed"))
     source = "embedding" if at == "hook_embed" else at
-    return _UNITS.get(attribution.method, "score").format(at=source)
+    return legend(attribution.method).unit.format(at=source)
 
 
 def number(value: float) -> str:

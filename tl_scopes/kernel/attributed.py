@@ -1,0 +1,88 @@
+"""The one place where attributions are made: scores and what they explain, with the prompt, the predictions and the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_scopes.kernel.read_out import target_string, top_predictions
+from tl_scopes.model.lens import LensModel
+from tl_scopes.model.prompts import EncodedPrompt
+from tl_scopes.model.state import model_state
+from tl_scopes.results.attribution import Attribution
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a method says of one prompt; tokens after the explained one may be left off, where everything is 0.
+
+    Attributes:
+        scores: one per token.
+        target: explained token, or None.
+        details: of the method.
+        notes: for the reader.
+        stderr: of the scores, where they were sampled.
+        gradient: ``[pos, d_model]``, where it is kept.
+    """
+
+    scores: Float[Tensor, " pos"]
+    target: int | None
+    details: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    stderr: Float[Tensor, " pos"] | None = None
+    gradient: Float[Tensor, "pos d_model"] | None = None
+
+
+def attributed(
+    model: LensModel, prompt: EncodedPrompt, log_probs: Float[Tensor, " d_vocab"], method: str, answer: Answer
+) -> Attribution:
+    """The frozen result, in the dtype of the log-probabilities at the explained position."""
+    n, dtype = len(prompt.tokens), log_probs.dtype
+    top, top_tokens = top_predictions(model, log_probs)
+    details = dict(answer.details)
+    if answer.target is not None:
+        details["target_probability"] = float(log_probs[answer.target].exp())
+    return Attribution(
+        scores=_padded(answer.scores, n).to(dtype),
+        stderr=None if answer.stderr is None else _padded(answer.stderr, n).to(dtype),
+        tokens=prompt.tokens,
+        str_tokens=prompt.str_tokens,
+        pos=prompt.pos,
+        method=method,
+        target=answer.target,
+        target_str=target_string(model, answer.target),
+        top_predictions=top,
+        top_tokens=top_tokens,
+        gradient=None if answer.gradient is None else _padded(answer.gradient, n).to(dtype),
+        details=details,
+        notes=answer.notes,
+        provenance=model_state(model).provenance(),
+        special=prompt.special,
+        text=prompt.text,
+        offsets=prompt.offsets,
+    )
+
+
+def _padded(values: Tensor, n: int) -> Tensor:
+    """On the CPU, with zeros for the positions after the last one given."""
+    out = torch.zeros(n, *values.shape[1:], dtype=values.dtype)
+    out[: len(values)] = values.detach().cpu()
+    return out
+
+
+def refuse_influence_from_the_future(scores: Float[Tensor, " pos"], pos: int) -> None:
+    """Scores after the explained position must be exactly 0.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if bool(scores[pos + 1 :].any()):
+        raise ValueError(
+            f"tokens after position {pos} influence the prediction there, so this model is not causal; Jacobian Scopes "
+            "explain causal language models"
+        )

@@ -1,0 +1,62 @@
+"""Which runs share a forward: prompts of similar length, or copies of one prompt, as many as fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from einops import repeat
+from torch import Tensor
+
+from tl_scopes.kernel.options import DEFAULT_BATCH, check_batch_size
+from tl_scopes.model.forward import Recording
+from tl_scopes.model.hooks import differentiable, require_hook
+from tl_scopes.model.lens import LensModel
+from tl_scopes.model.memory import Memory, Run
+from tl_scopes.model.prompts import EncodedPrompt, pad_right
+
+
+def rows_per_forward(
+    model: LensModel,
+    prompts: Sequence[EncodedPrompt],
+    batch_size: int | None,
+    *,
+    at: str = "hook_embed",
+    most: int = DEFAULT_BATCH,
+) -> int:
+    """The caller's batch size, checked; else as many copies of the longest prompt as fit with their graph, up to ``most``."""
+    check_batch_size(batch_size)
+    if batch_size is not None:
+        return batch_size
+    require_hook(model, model.hook_dict, at, "at")
+    longest = max(p.pos for p in prompts) + 1
+    with differentiable(model):
+        memory = Memory(model, Recording(at), checkpoint=False)
+        while most > 1 and not memory.fits(Run(most, longest, most)):
+            most //= 2
+    return most
+
+
+def batches(prompts: Sequence[EncodedPrompt], size: int) -> Iterator[list[int]]:
+    """Numbers of the prompts that run together, of similar length."""
+    order = sorted(range(len(prompts)), key=lambda i: prompts[i].pos)
+    for first in range(0, len(order), size):
+        yield order[first : first + size]
+
+
+def padded(prompts: Sequence[EncodedPrompt], batch: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Tokens and explained positions of some of the prompts, cut after the explained position and padded."""
+    chosen = [prompts[i] for i in batch]
+    return pad_right(cut_prompts(chosen)), torch.tensor([p.pos for p in chosen])
+
+
+def cut_prompts(prompts: Sequence[EncodedPrompt]) -> list[EncodedPrompt]:
+    """The prompts up to their explained positions: nothing after them can matter."""
+    return [replace(p, tokens=p.tokens[: p.pos + 1], str_tokens=p.str_tokens[: p.pos + 1]) for p in prompts]
+
+
+def repeated(prompt: EncodedPrompt, n: int) -> tuple[Tensor, Tensor]:
+    """Tokens and read positions of ``n`` copies of one prompt, cut after the explained position."""
+    tokens = repeat(prompt.tokens[: prompt.pos + 1], "pos -> n pos", n=n)
+    return tokens, torch.full((n,), prompt.pos)

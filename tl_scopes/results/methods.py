@@ -1,0 +1,44 @@
+"""How the results of each method are read: what heads a picture of them, the unit of a score, and whether scores add.
+
+Scopes say it in their records (:mod:`tl_scopes.directions.scope`); the baselines, which are no choices of V, here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tl_scopes.directions.by_name import scope_of
+
+
+@dataclass(frozen=True)
+class Legend:
+    """Of one method.
+
+    Attributes:
+        title: heads a picture of its scores; ``{target}`` and ``{method}`` are filled in.
+        unit: of a score; ``{at}`` is filled in.
+        additive: do scores of several tokens add? Otherwise their squares do.
+    """
+
+    title: str = "{method}: influence of each token"
+    unit: str = "score"
+    additive: bool = False
+
+
+BASELINES = {
+    "input_x_gradient": Legend(),
+    "gradient_norm": Legend(),
+    "integrated_gradients": Legend(),
+    "smoothgrad": Legend(),
+    "leave_one_out": Legend(),
+    "attention_rollout": Legend(additive=True),
+    "random_attribution": Legend(),
+}
+
+
+def legend(method: str) -> Legend:
+    """For the results that are stored under this name."""
+    scope = scope_of(method)
+    if scope is not None:
+        return Legend(scope.title, scope.unit, scope.additive)
+    return BASELINES.get(method, Legend())
