@@ -1,7 +1,7 @@
 """Measure the README's AOPC table and figures again: ``python scripts/measure_aopc.py``.
 
 The table is what ``tl-scopes aopc`` prints, and goes between the README's two ``aopc`` comments; the figures are
-``docs/images/aopc.png`` and ``docs/images/aopc-rank.png``. A run that is stopped goes on where it was when ``--out`` is given.
+``docs/images/aopc.png`` and ``docs/images/aopc-rank.png``. With ``--out`` a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
