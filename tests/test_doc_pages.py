@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_structure import FOLDERS
 
 import tl_scopes as tls
 import tl_scopes.views.terminal
@@ -21,7 +22,9 @@ from tl_scopes.demo import DEMO_PATH
 ROOT = Path(tls.__file__).parent.parent
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"```(python|text)\n(.*?)```", re.DOTALL)
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = sorted(
+    [*DOCS.glob("*.md"), *ROOT.glob("*.md"), ROOT / "benchmarks" / "README.md", ROOT / "tutorials" / "README.md"]
+)
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -159,7 +162,34 @@ def test_the_api_reference_has_every_public_name() -> None:
         assert f"\n## {name}\n" in text, name
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda p: p.name)
+def defined(path: Path) -> set[str]:
+    """Names that a file defines, or imports to pass on."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.alias):
+            found.add(node.asname or node.name)
+    return found
+
+
+@pytest.mark.xfail(reason="the page is of the state after the scopes' records")
+def test_the_architecture_page_names_what_exists() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    folders = re.findall(r"^\| ((?:`\w+/`(?:, )?)+) \|", text, re.MULTILINE)
+    assert tuple(re.findall(r"`(\w+)/`", " ".join(folders))) == FOLDERS
+    for name in re.findall(r"`((?:\w+/)+(?:[\w.]+)?)`", text):
+        assert (ROOT / name).exists() or (ROOT / "tl_scopes" / name).exists() or name == "scopes/", name
+    walk = re.findall(r"^\| `([\w/]+\.py)` \| (.*?) \|", text, re.MULTILINE)
+    assert len(walk) > 15
+    for file, names in walk:
+        missing = set(re.findall(r"`(\w+)`", names)) - defined(ROOT / "tl_scopes" / file)
+        assert not missing, f"{file} has no {missing}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     anchors: list[str] = []
