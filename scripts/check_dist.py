@@ -1,7 +1,7 @@
 """Build the source archive and the wheel, and see that each holds what it must: ``python scripts/check_dist.py``.
 
 Both are built from the tracked files alone, so that nothing left over in the working tree is taken for one of them; the
-wheel is built from the unpacked archive, as pip does for who has no wheel. Then:
+wheel is built from the unpacked archive, as pip does where there is no wheel. Then:
 
 * the archive holds every tracked file but ``.gitignore``;
 * pytest collects from it, without an error, every test that it collects from the checkout;

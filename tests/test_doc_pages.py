@@ -206,6 +206,22 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors, target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_files_and_modules_that_commands_name_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for file in re.findall(r"\b((?:benchmarks|scripts|tests|docs|tutorials)/[\w/.-]*\w)", text):
+        assert (ROOT / file).exists(), file
+    for module in re.findall(r"python -m (tl_scopes[\w.]*)", text):
+        assert importlib.util.find_spec(module) is not None, module
+    if page.parent.name == "benchmarks":
+        for file in re.findall(r"`(\w+\.(?:py|txt|json))\b", text):
+            assert (page.parent / file).exists() or (page.parent / "results" / file).exists(), file
+        named = set(re.findall(r"`(\w+\.py)\b", text))
+        assert {path.name for path in page.parent.glob("*.py")} == named
+    for target in re.findall(r"`make (\w+)`", text):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), target
+
+
 def test_the_citation_file_names_this_version_and_the_paper() -> None:
     import yaml
 
