@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peak", type=float, default=9.0, help="scale of the logits: Fisher costs more on flat p")
-    parser.add_argument("--captum", action="store_true", help="also time Captum's Saliency (extra: peers)")
+    parser.add_argument("--captum", action="store_true", help="also time Captum's Saliency")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     hf, bridge = gpt2_small(peak=args.peak), as_bridge(gpt2_small(peak=args.peak))

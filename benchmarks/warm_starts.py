@@ -43,6 +43,7 @@ def main() -> None:
     """Print both counts for several sizes of the restricted problem."""
     model = tls.load_model()
     W = model.W_U.T.float()
+    norms = W.double().square().sum(1)
     logits = [model(model.to_tokens(shown.prompt))[0].float() for shown in DEMO_PROMPTS.values()]
     print(f"demo model, {len(logits)} prompts, {sum(map(len, logits))} positions, d_vocab {len(W)}, tol {TOL:.0e}")
     for size in (64, 256, 1024):
@@ -53,7 +54,7 @@ def main() -> None:
         for of_prompt in logits:
             before = None
             for z in of_prompt:
-                information = FisherInformation(W, z)
+                information = FisherInformation(W, z, None, norms)
                 _, nearby = information._search(1, TOL)
                 n, u = products(information, nearby, nearby.vectors[:1])
                 if before is not None:

@@ -65,7 +65,7 @@ def every_scope(model: Any) -> dict[str, Tensor]:
 
 
 def everything_around(model: Any) -> dict[str, Tensor]:
-    """What stands beside the scopes: baselines, paths, follow-up, interventions, sinks."""
+    """All but the scopes: baselines, paths, follow-up, interventions, sinks."""
     attr = tls.semantic_scope(model, TOKENS, target=7)
     baselines = (tls.integrated_gradients, tls.smoothgrad, tls.leave_one_out, tls.input_x_gradient, tls.gradient_norm)
     scores = {method.__name__: method(model, TOKENS, target=7).scores for method in baselines}

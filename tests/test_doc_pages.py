@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_structure import FOLDERS
 
 import tl_scopes as tls
 import tl_scopes.views.terminal
@@ -21,7 +22,9 @@ from tl_scopes.demo import DEMO_PATH
 ROOT = Path(tls.__file__).parent.parent
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"```(python|text)\n(.*?)```", re.DOTALL)
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = sorted(
+    [*DOCS.glob("*.md"), *ROOT.glob("*.md"), ROOT / "benchmarks" / "README.md", ROOT / "tutorials" / "README.md"]
+)
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -60,15 +63,24 @@ def test_each_error_is_raised_as_it_is_quoted(names, unchecked) -> None:
     assert raised > 30
 
 
-def test_errors_that_are_quoted_without_an_example_are_in_the_code() -> None:
-    found = blocks("errors.md")
-    source = " ".join(" ".join(p.read_text(encoding="utf-8").split()) for p in (ROOT / "tl_scopes").rglob("*.py"))
-    source = re.sub(r'" f?"', "", source)
-    for (before, _), (kind, quoted) in pairwise(found):
-        if kind == "text" and before == "text":
-            pieces = re.split(r"[:;(),.'] | [A-Z]\w*\(p=", " ".join(quoted.split()))
-            rule = max(pieces, key=len).strip()
-            assert rule[:40] in source, rule
+def raised_somewhere() -> Iterator[re.Pattern[str]]:
+    """Every message of the package with enough words of its own to tell it from others."""
+    found = maker("make_messages")
+    for file in (ROOT / "tl_scopes").rglob("*.py"):
+        for _, text in found.messages(ast.parse(file.read_text(encoding="utf-8"))):
+            fixed = re.split("…|^call", text)
+            if max(map(len, fixed)) > 20:
+                yield re.compile(".*".join(map(re.escape, fixed)) + "$")
+
+
+def test_errors_that_are_quoted_without_an_example_are_raised_somewhere() -> None:
+    known = list(raised_somewhere())
+    quoted = [text for (before, _), (kind, text) in pairwise(blocks("errors.md")) if kind == before == "text"]
+    assert quoted
+    for text in quoted:
+        message = " ".join(text.split())
+        assert any(pattern.search(message) for pattern in known), message
+    assert not any(pattern.search(f"{message} indeed") for pattern in known)
 
 
 def test_a_quotation_that_is_wrong_is_noticed() -> None:
@@ -114,7 +126,8 @@ def test_the_migration_page_names_what_exists() -> None:
 
 
 def maker(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    """A script that writes a page."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -124,15 +137,22 @@ def maker(name: str) -> Any:
 
 
 def test_the_api_reference_is_what_the_docstrings_say() -> None:
-    assert (DOCS / "api.md").read_text(encoding="utf-8") == maker("make_api").page(), "run: python docs/make_api.py"
+    assert (DOCS / "api.md").read_text(encoding="utf-8") == maker("make_api").page(), "run: make docs"
 
 
 def test_every_message_of_the_source_is_listed() -> None:
-    found = maker("make_messages")
-    assert (DOCS / "messages.md").read_text(encoding="utf-8") == found.page(), "run: python docs/make_messages.py"
-    assert ("ValueError", "call(…=''): the prompt is empty") in found.messages(
-        ast.parse((ROOT / "tl_scopes" / "model" / "prompts.py").read_text(encoding="utf-8"))
-    )
+    assert (DOCS / "messages.md").read_text(encoding="utf-8") == maker("make_messages").page(), "run: make docs"
+
+
+def test_a_messages_fixed_words_are_kept() -> None:
+    source = """
+def f(call, name):
+    if name:
+        raise ValueError(f"{call}({name}=''): the prompt " "is empty")
+    raise TypeError(name)
+"""
+    found = maker("make_messages").messages(ast.parse(source))
+    assert found == [("ValueError", "call(…=''): the prompt is empty")]
 
 
 def test_the_api_reference_has_every_public_name() -> None:
@@ -142,7 +162,34 @@ def test_the_api_reference_has_every_public_name() -> None:
         assert f"\n## {name}\n" in text, name
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda p: p.name)
+def defined(path: Path) -> set[str]:
+    """Names that a file defines, or imports to pass on."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.alias):
+            found.add(node.asname or node.name)
+    return found
+
+
+@pytest.mark.xfail(reason="the page is of the state after the scopes' records")
+def test_the_architecture_page_names_what_exists() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    folders = re.findall(r"^\| ((?:`\w+/`(?:, )?)+) \|", text, re.MULTILINE)
+    assert tuple(re.findall(r"`(\w+)/`", " ".join(folders))) == FOLDERS
+    for name in re.findall(r"`((?:\w+/)+(?:[\w.]+)?)`", text):
+        assert (ROOT / name).exists() or (ROOT / "tl_scopes" / name).exists() or name == "scopes/", name
+    walk = re.findall(r"^\| `([\w/]+\.py)` \| (.*?) \|", text, re.MULTILINE)
+    assert len(walk) > 15
+    for file, names in walk:
+        missing = set(re.findall(r"`(\w+)`", names)) - defined(ROOT / "tl_scopes" / file)
+        assert not missing, f"{file} has no {missing}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     anchors: list[str] = []
@@ -157,6 +204,22 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / file).exists(), target
         else:
             assert anchor in anchors, target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_files_and_modules_that_commands_name_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for file in re.findall(r"\b((?:benchmarks|scripts|tests|docs|tutorials)/[\w/.-]*\w)", text):
+        assert (ROOT / file).exists(), file
+    for module in re.findall(r"python -m (tl_scopes[\w.]*)", text):
+        assert importlib.util.find_spec(module) is not None, module
+    if page.parent.name == "benchmarks":
+        for file in re.findall(r"`(\w+\.(?:py|txt|json))\b", text):
+            assert (page.parent / file).exists() or (page.parent / "results" / file).exists(), file
+        named = set(re.findall(r"`(\w+\.py)\b", text))
+        assert {path.name for path in page.parent.glob("*.py")} == named
+    for target in re.findall(r"`make (\w+)`", text):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), target
 
 
 def test_the_citation_file_names_this_version_and_the_paper() -> None:

@@ -55,7 +55,8 @@ def test_readme_python_runs(capsys) -> None:
         exec(compile(block, "README.md", "exec"), shared)
 
 
-def test_readme_names_the_two_commands() -> None:
-    text = "\n".join(readme_blocks("bash"))
-    assert "pip install . && tl-scopes trace" in text
-    assert 'pip install -e ".[dev]" && pytest' in text
+def test_continuous_integration_types_the_two_commands_of_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for_users, for_developers = readme_blocks("bash")[:2]
+    for command in (*for_users.strip().split(" && "), for_developers.strip()):
+        assert re.search(rf"[( ]{re.escape(command)}\)?$", script, re.MULTILINE), command

@@ -22,6 +22,7 @@ import torch
 from families import Pair
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from informations import information, searched
 from oracles import relative_error
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -52,7 +53,7 @@ class Case:
     slope: Tensor | None
 
     def information(self) -> FisherInformation:
-        return FisherInformation(self.W, self.z, self.slope)
+        return information(self.W, self.z, self.slope)
 
     def plain(self) -> Tensor:
         """F by its definition, float64."""
@@ -103,13 +104,11 @@ def leading(F: Tensor) -> tuple[Tensor, Tensor]:
 )
 def test_product_trace_and_dense_are_the_definition(seed: int, off_top: float, slope: bool, offset: float) -> None:
     given_case = case(off_top, seed=seed, slope=slope, offset=offset)
-    F, information = given_case.plain(), given_case.information()
+    F, found = given_case.plain(), given_case.information()
     a = torch.randn(N_UNITS, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    assert relative_error(information.dense(), F) < FLOAT64_RTOL
-    assert relative_error(information.product(a), F @ a) < FLOAT64_RTOL
-    norms = given_case.W.square().sum(1)
-    for found in (information, FisherInformation(given_case.W, given_case.z, given_case.slope, norms)):
-        assert found.trace() == pytest.approx(float(F.trace()), rel=FLOAT64_RTOL)
+    assert relative_error(found.dense(), F) < FLOAT64_RTOL
+    assert relative_error(found.product(a), F @ a) < FLOAT64_RTOL
+    assert found.trace() == pytest.approx(float(F.trace()), rel=FLOAT64_RTOL)
 
 
 @pytest.mark.families("gpt2", "gemma2", "granite", "llama")
@@ -120,8 +119,8 @@ def test_fisher_information_is_the_hessian_of_the_kl_divergence(pair: Pair) -> N
     raw = pair.model.W_U.detach().T.double()
     A = oracles.read_out_jacobian(pair.hf, y).double()
     slope = (A * raw).sum(1) / raw.square().sum(1)
-    information = FisherInformation(raw, z.detach(), slope)
-    assert relative_error(information.dense(), oracles.kl_hessian(pair.hf, y)) < 1e-6  # two derivatives, float32 head
+    found = information(raw, z.detach(), slope)
+    assert relative_error(found.dense(), oracles.kl_hessian(pair.hf, y)) < 1e-6  # two derivatives, float32 head
 
 
 def test_chunks_of_the_vocabulary_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,12 +140,11 @@ def test_float32_is_right_when_p_is_peaked(exponent: int, slope: bool) -> None:
     single = case(10.0**-exponent, seed=exponent, slope=slope, offset=1.0).to(torch.float32)
     exact = single.plain()  # the same float32 numbers, in float64 arithmetic
     values, vectors = leading(exact)
-    information = single.information()
-    assert information.tail_mass == pytest.approx(10.0**-exponent, rel=1e-2)
+    found = single.information()
+    assert found.tail_mass == pytest.approx(10.0**-exponent, rel=1e-2)
     assert float(values[1] / values[0]) < 0.8, "u_1 is well defined"
-    with_norms = FisherInformation(single.W, single.z, single.slope, single.W.double().square().sum(1))
-    assert with_norms.trace() == pytest.approx(float(exact.trace()), rel=FLOAT32_RTOL)
-    for pairs in (information.eigenpairs(2, 1e-6), information.iterative_eigenpairs(2, 1e-6)):
+    assert found.trace() == pytest.approx(float(exact.trace()), rel=FLOAT32_RTOL)
+    for pairs in (found.eigenpairs(2, 1e-6), searched(found, 2, 1e-6)):
         assert pairs.vectors.dtype == torch.float32
         assert angle(pairs.vectors[0], vectors[0]) < FLOAT32_RTOL
         assert float(pairs.values[0]) == pytest.approx(float(values[0]), rel=FLOAT32_RTOL)
@@ -158,7 +156,7 @@ def test_float32_is_right_when_p_is_peaked(exponent: int, slope: bool) -> None:
 def test_a_tolerance_that_float32_cannot_reach_ends_with_the_true_residual(exponent: int, tol: float) -> None:
     single = case(10.0**-exponent, seed=exponent, offset=1.0).to(torch.float32)
     F = single.information().dense()
-    pairs = single.information().iterative_eigenpairs(2, tol)
+    pairs = searched(single.information(), 2, tol)
     u, value = pairs.vectors[0].double(), float(pairs.values[0])
     true = float((F @ u - value * u).norm()) / value
     assert true <= float(pairs.residual[0]) < 1e-4
@@ -216,7 +214,7 @@ def test_information_ignores_a_vector_added_to_every_row_and_a_number_added_to_e
 ) -> None:
     base = case(0.2, seed=seed)
     row = shift * torch.randn(N_UNITS, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    moved = FisherInformation(base.W + row, base.z + shift)
+    moved = information(base.W + row, base.z + shift)
     # rows of size 50 are rounded 50 times more coarsely
     assert relative_error(moved.dense(), base.information().dense()) < FLOAT64_RTOL * 100
     assert moved.trace() == pytest.approx(base.information().trace(), rel=FLOAT64_RTOL * 100)
@@ -229,7 +227,7 @@ def test_total_information_does_not_change_under_weight_processing(pair: Pair) -
     model = families.processed(pair.family, pair.kind).model
     probe = tls.semantic_scope(model, tokens, cache=["unembed.hook_in", "unembed.hook_out"])
     z = probe.cache["unembed.hook_out"][0, -1]
-    pairs = FisherInformation(model.W_U.detach().T, z).eigenpairs(families.D_MODEL, 1e-9)
+    pairs = information(model.W_U.detach().T, z).eigenpairs(families.D_MODEL, 1e-9)
     rows = pairs.values.sqrt()[:, None] * pairs.vectors
     scores = tls.jacobian_scope(model, tokens, direction=rows).scores
     expected = oracles.total_information(pair.hf, tokens, 11)
@@ -266,7 +264,7 @@ def test_the_solver_meets_its_tolerance_and_reports_no_less_than_the_true_residu
         given_case = case(off_top, seed=rank, slope=True, d=40).to(dtype)
         F = given_case.plain()
         values, vectors = leading(F)
-        pairs = given_case.information().iterative_eigenpairs(rank, tol)
+        pairs = searched(given_case.information(), rank, tol)
         assert 0 < pairs.products <= 40
         assert pairs.vectors.shape == (rank, 40)
         assert pairs.vectors.dtype == dtype
@@ -385,8 +383,8 @@ def test_searches_side_by_side_share_their_passes_and_find_what_each_finds_alone
 
 
 def test_the_solver_at_full_rank_is_the_dense_path() -> None:
-    information = case(0.3, d=12).information()
-    dense, found = information.eigenpairs(12, 1e-9), information.iterative_eigenpairs(12, 1e-9)
+    small = case(0.3, d=12).information()
+    dense, found = small.eigenpairs(12, 1e-9), searched(small, 12, 1e-9)
     assert relative_error(found.values, dense.values) < FLOAT64_RTOL
     assert found.next_value == pytest.approx(0, abs=FLOAT64_RTOL)
 
@@ -397,7 +395,7 @@ def test_the_solver_survives_an_information_of_low_rank(rank: int) -> None:
     low = case(0.5)
     low.z[:4] = torch.tensor([1.0, 0.5, 0.0, -0.5])
     low.z[4:] = -1e4
-    pairs = low.information().iterative_eigenpairs(rank, 1e-6)
+    pairs = searched(low.information(), rank, 1e-6)
     values = leading(low.plain())[0]
     assert relative_error(pairs.values, values[:rank]) < 1e-6
     assert pairs.next_value == pytest.approx(float(values[rank]), abs=1e-9 * float(values[0]))
@@ -450,8 +448,7 @@ def test_directions_below_the_rounding_of_the_first_stay_finite(iterative: bool,
     # three tokens carry everything: eigenvalues from the third on are 0 or rounding noise
     flat = case(0.5).to(dtype)
     flat.z[3:] -= 2000.0
-    information = flat.information()
-    pairs = information.iterative_eigenpairs(6, 1e-4) if iterative else information.eigenpairs(6, 1e-4)
+    pairs = searched(flat.information(), 6, 1e-4) if iterative else flat.information().eigenpairs(6, 1e-4)
     for name in ("values", "vectors", "residual"):
         assert bool(torch.isfinite(getattr(pairs, name)).all()), name
     assert bool((pairs.values >= 0).all())

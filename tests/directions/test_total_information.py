@@ -6,10 +6,10 @@ import families
 import oracles
 import pytest
 import torch
+from informations import information
 
 import tl_scopes as tls
 from tl_scopes.directions.moments import number_tokens
-from tl_scopes.numerics.fisher_information import FisherInformation
 
 PAIRS = families.PAIRS
 TOKENS = families.prompt_tokens(8)
@@ -95,7 +95,7 @@ def peaked(entropy: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("entropy", [0.01, 1.0, 4.0, 5.9])
 def test_probes_have_the_fisher_matrix_as_covariance(entropy: float) -> None:
-    fisher = FisherInformation(*peaked(entropy, 1))
+    fisher = information(*peaked(entropy, 1))
     V = fisher.gaussian_probes(40_000, torch.Generator().manual_seed(2))
     F = fisher.dense()
     # Relative error of a sample covariance in Frobenius norm: about sqrt((tr F)² + ‖F‖²)/(‖F‖ sqrt(n)).
@@ -110,7 +110,7 @@ def test_intervals_cover_the_exact_value_at_their_nominal_rate(entropy: float, r
     """200 seeded runs; nominal 95 % must cover in 90-98 %. J is a fixed random matrix per token."""
     from tl_scopes.directions.total_information import Probes, SampledRows
 
-    fisher = FisherInformation(*peaked(entropy, 1))
+    fisher = information(*peaked(entropy, 1))
     J = torch.randn(5, 24, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     exact = torch.einsum("tij,ik,tkj->t", J, fisher.dense(), J)
     pairs = fisher.eigenpairs(4, 1e-6)

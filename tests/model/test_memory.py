@@ -158,7 +158,7 @@ def planner(lens: Any, checkpoint: bool | None = None, budget: int | None = 1, *
 
 @pytest.mark.families("gpt2", slow=("llama",))
 @pytest.mark.parametrize("checkpoint", [False, True])
-def test_the_peak_of_short_runs_foretells_that_of_a_long_one(pair: Pair, checkpoint: bool) -> None:
+def test_the_peak_of_short_runs_predicts_that_of_a_long_one(pair: Pair, checkpoint: bool) -> None:
     lens = families.build(pair.family, pair.kind, torch.float32).model
     plan = planner(lens)
     for rows in (1, 8):

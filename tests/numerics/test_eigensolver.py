@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from informations import information, searched
 from torch import Tensor
-
-from tl_scopes.numerics.fisher_information import FisherInformation
 
 pytestmark = pytest.mark.one_lens
 
@@ -67,8 +66,7 @@ def oracle(W: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def check(W: Tensor, z: Tensor, tol: float, name: str) -> None:
     F, values, vectors = oracle(W, z)
     gap = float((values[0] - values[1]) / values[0])
-    information = FisherInformation(W, z)
-    for pairs in (information.iterative_eigenpairs(1, tol), information.eigenpairs(1, tol)):
+    for pairs in (searched(information(W, z), 1, tol), information(W, z).eigenpairs(1, tol)):
         u, value = pairs.vectors[0].double(), float(pairs.values[0])
         true = float((F @ u - value * u).norm()) / value
         sine = float((u - (u @ vectors[0]) * vectors[0]).norm() / u.norm())

@@ -43,8 +43,6 @@ from tl_scopes.results.patching import Component, PatchTop
 COMPONENTS = ("resid_pre", "resid_mid", "attn_out", "mlp_out")
 Metric = Callable[[Tensor], Tensor]
 """From logits ``[batch, pos, d_vocab]`` to one number, as TransformerLens' patching functions take it."""
-Values = Callable[[Tensor, Tensor], Tensor]
-"""From logits and activations at the target hook, both ``[batch, pos, ...]``, to one number per row."""
 
 
 @public_call

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from einops import einsum, reduce
+from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
@@ -70,7 +70,7 @@ class FisherInformation:
         logits: ``[d_vocab]`` float32 or float64, as the model returns them (capped, scaled); all is computed in their
             dtype.
         slope: ``[d_vocab]`` derivative of the returned logits by ``W y + b``, or None where it is 1.
-        row_norms: ``[d_vocab]`` ``‖w_i‖²`` in float64 if they are at hand: saves a pass over W in :meth:`trace`.
+        row_norms: ``[d_vocab]`` ``‖w_i‖²`` in float64.
 
     Raises:
         ValueError: the distribution is one-hot to the precision at hand, so that F underflows to 0.
@@ -80,11 +80,10 @@ class FisherInformation:
         self,
         W: Float[Tensor, "d_vocab d_model"],
         logits: Float[Tensor, " d_vocab"],
-        slope: Float[Tensor, " d_vocab"] | None = None,
-        row_norms: Float[Tensor, " d_vocab"] | None = None,
+        slope: Float[Tensor, " d_vocab"] | None,
+        row_norms: Float[Tensor, " d_vocab"],
     ) -> None:
-        self.W, self.slope, self.dtype = W, slope, logits.dtype
-        self.row_norms = row_norms
+        self.W, self.slope, self.row_norms, self.dtype = W, slope, row_norms, logits.dtype
         self.top = int(logits.argmax())
         # In float64: a float32 difference of logits of size 30 is off by 2e-6, and so would be the tail.
         log_odds = wide(logits)
@@ -158,15 +157,7 @@ class FisherInformation:
         return (self.exact_tail.sum() * wide(self.top_row) - self._tail_sum).to(self.tail)
 
     def trace(self) -> float:
-        """``tr F = Σ_i p_i ‖a_i − a_top‖² − ‖Σ_i p_i (a_i − a_top)‖²``."""
-        if self.row_norms is None:
-            second = 0.0
-            mean = wide(self.zeros(self.d_model))
-            for p, centred in self._wide_centred_chunks():
-                second += float(torch.dot(p, reduce(centred.square(), "rows d_model -> rows", "sum")))
-                mean += p @ centred
-            return second - float(mean.square().sum())
-        # The same with the squares expanded: one pass over W instead of one over a centred copy of it.
+        """``tr F = Σ_i p_i ‖a_i − a_top‖² − ‖Σ_i p_i (a_i − a_top)‖²``, with the squares expanded: one pass over W."""
         tail, top = self.exact_tail, wide(self.top_row)
         norms = self.row_norms if self.slope is None else self.row_norms * wide(self.slope).square()
         sums = self._tail_sum
@@ -220,10 +211,6 @@ class FisherInformation:
     def eigenpairs(self, rank: int, tol: float) -> Eigenpairs:
         """As :func:`leading_eigenpairs`, of this one."""
         return leading_eigenpairs([self], rank, tol)[0]
-
-    def iterative_eigenpairs(self, rank: int, tol: float) -> Eigenpairs:
-        """As :meth:`eigenpairs`, never building F."""
-        return _iterative_eigenpairs([self], rank, tol)[0]
 
     def _search(self, rank: int, tol: float) -> tuple[Search, RitzPairs]:
         """The search for the leading eigenpairs, and those of F restricted to the most probable tokens."""
@@ -300,10 +287,6 @@ def leading_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: flo
     W = fishers[0].W
     if W.shape[0] * W.shape[1] ** 2 <= DENSE_COST:
         return [fisher.dense_eigenpairs(rank) for fisher in fishers]
-    return _iterative_eigenpairs(fishers, rank, tol)
-
-
-def _iterative_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: float) -> list[Eigenpairs]:
     sums = _transpose_times(fishers[0].W, torch.stack([fisher._sloped(fisher.tail) for fisher in fishers]))
     for fisher, tail_sum in zip(fishers, sums, strict=True):
         fisher.__dict__["_tail_sum"] = tail_sum

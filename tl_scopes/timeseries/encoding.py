@@ -157,11 +157,6 @@ class TokenPlaces:
     delimiters: tuple[int, ...]
     rest: tuple[int, ...]
 
-    @property
-    def one_token_each(self) -> bool:
-        """Is every number a single token?"""
-        return all(len(places) == 1 for places in self.numbers)
-
 
 def token_places(prompt: EncodedPrompt, text: str) -> TokenPlaces:
     """Where the numbers of ``text`` stand among the tokens of its prompt.

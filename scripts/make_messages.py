@@ -1,4 +1,4 @@
-"""Write docs/messages.md, every error the package raises, from the source: ``python docs/make_messages.py``.
+"""Write docs/messages.md, every error the package raises, from the source: ``python scripts/make_messages.py``.
 
 A message's fixed words stand as they are and ``…`` for what it fills in, so that a message met in a terminal can be searched
 for. ``tests/test_doc_pages.py`` fails while the committed file is not what this prints.
@@ -10,8 +10,9 @@ import ast
 import re
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1] / "tl_scopes"
-PAGE = Path(__file__).with_name("messages.md")
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "tl_scopes"
+PAGE = ROOT / "docs" / "messages.md"
 KINDS = ("ValueError", "TypeError", "NotImplementedError", "Refused")
 NOT_IN_IT = ("demo/train.py", "demo/initial.py")
 """What no user's call reaches."""
@@ -21,8 +22,9 @@ def page() -> str:
     """The whole page."""
     parts = [
         "# Every error message\n",
-        "Written by `python docs/make_messages.py` from the source; do not edit. `…` stands for what a message fills in and "
-        "`call` for the function called. [Errors and their remedies](errors.md) explains the common ones with examples.\n",
+        "Written by `python scripts/make_messages.py` from the source; do not edit. `…` stands for what a message fills in "
+        "and `call` for the function called. [Errors and their remedies](errors.md) explains the common ones with "
+        "examples.\n",
     ]
     for file in sorted(PACKAGE.rglob("*.py")):
         name = file.relative_to(PACKAGE).as_posix()
@@ -30,7 +32,7 @@ def page() -> str:
             continue
         found = messages(ast.parse(file.read_text(encoding="utf-8")))
         if found:
-            parts.append(f"## {name}\n\n" + "\n".join(f"- `{kind}`: {text}" for kind, text in found) + "\n")
+            parts.append(f"## {name}\n\n" + "\n".join(f"- `{kind}`: {escaped(text)}" for kind, text in found) + "\n")
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -43,9 +45,13 @@ def messages(tree: ast.AST) -> list[tuple[str, str]]:
         kind = getattr(node.exc.func, "id", "")
         text = words(node.exc.args[0]) if node.exc.args else ""
         if kind in KINDS and re.search(r"\w{3}", text):
-            escaped = re.sub(r"([*_<>\[\]|])", r"\\\1", " ".join(text.split()))
-            found.append((node.lineno, kind, escaped))
+            found.append((node.lineno, kind, " ".join(text.split())))
     return list(dict.fromkeys((kind, text) for _, kind, text in sorted(found)))
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([*_<>\[\]|])", r"\\\1", text)
 
 
 def words(node: ast.expr) -> str:

@@ -1,7 +1,7 @@
-"""Measure the README's AOPC table and figures again: ``python docs/aopc.py``.
+"""Measure the README's AOPC table and figures again: ``python scripts/measure_aopc.py``.
 
 The table is what ``tl-scopes aopc`` prints, and goes between the README's two ``aopc`` comments; the figures are
-``images/aopc.png`` and ``images/aopc-rank.png``. A run that is stopped goes on where it was when ``--out`` is given.
+``docs/images/aopc.png`` and ``docs/images/aopc-rank.png``. With ``--out`` a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 import tl_scopes as tls
 from tl_scopes.evaluation.protocol import AOPC_METHODS
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES = ROOT / "docs" / "images"
 RANKS = (4, 16, 64, 128)
 BESIDE_RANKS = ("input_x_gradient", "semantic", "temperature")
 
@@ -27,10 +28,10 @@ def main() -> None:
     model, passages = tls.load_model(), tls.load_passages("demo", args.n)
     folders = [None, None] if args.out is None else [args.out / "methods", args.out / "ranks"]
     table = tls.aopc(model, passages, AOPC_METHODS, out=folders[0])
-    table.plot().savefig(HERE / "images" / "aopc.png")
+    table.plot().savefig(IMAGES / "aopc.png")
     by_rank = tls.aopc(model, passages, ["fisher", *(f"fisher@{r}" for r in RANKS), *BESIDE_RANKS], out=folders[1])
-    by_rank.plot_ranks().savefig(HERE / "images" / "aopc-rank.png")
-    readme = HERE.parent / "README.md"
+    by_rank.plot_ranks().savefig(IMAGES / "aopc-rank.png")
+    readme = ROOT / "README.md"
     text, block = readme.read_text(encoding="utf-8"), f"<!-- aopc -->\n```\n{table}\n```\n<!-- /aopc -->"
     text, found = re.subn(r"<!-- aopc -->.*?<!-- /aopc -->", lambda _: block, text, flags=re.DOTALL)
     if found != 1:

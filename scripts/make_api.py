@@ -1,4 +1,4 @@
-"""Write docs/api.md from the docstrings of the public names: ``python docs/make_api.py``.
+"""Write docs/api.md from the docstrings of the public names: ``python scripts/make_api.py``.
 
 Only :mod:`inspect` is used; ``tests/test_doc_pages.py`` fails while the committed file is not what this prints.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import tl_scopes
 
-PAGE = Path(__file__).with_name("api.md")
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
 SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Cost", "Reference")
 _NAME = re.compile(r"^([\w, |*]+): (.*)", re.DOTALL)
 
@@ -31,7 +31,7 @@ def page() -> str:
     anchors |= {n: anchors[n] + "-1" for n in classes if anchors[n] in taken}
     parts = [
         "# API reference\n",
-        "Written by `python docs/make_api.py` from the docstrings; do not edit. `import tl_scopes as tls`.\n",
+        "Written by `python scripts/make_api.py` from the docstrings; do not edit. `import tl_scopes as tls`.\n",
         "**Functions**: " + " · ".join(f"[{n}](#{anchors[n]})" for n in functions) + "\n",
         "**Results**: " + " · ".join(f"[{n}](#{anchors[n]})" for n in classes) + "\n",
     ]

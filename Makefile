@@ -1,0 +1,23 @@
+# The commands of a contributor; .ci/run calls the same. Tools are those of the active environment.
+.PHONY: check test slow docs pictures dist
+
+check: # linter, formatting, types
+	ruff check .
+	ruff format --check .
+	mypy
+
+test: # the fast tier
+	pytest
+
+slow: # the other tier: minutes
+	pytest -m slow
+
+docs: # the pages that are written from the source
+	python scripts/make_api.py
+	python scripts/make_messages.py
+
+pictures: # docs/images, with Chromium
+	python scripts/make_pictures.py
+
+dist: # source archive and wheel, checked
+	python scripts/check_dist.py

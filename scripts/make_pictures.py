@@ -1,0 +1,125 @@
+"""Draw the pictures of docs/images again: ``python scripts/make_pictures.py`` (needs playwright and Chromium).
+
+Every picture is a view of the demo model or the app, photographed in a browser; nothing is retouched. The other pictures
+there are figures of longer runs: ``aopc*.png`` of ``scripts/measure_aopc.py``, ``gold.png`` of ``tl-scopes gold --plot``
+(``benchmarks/README.md``).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+import tl_scopes as tls
+from tl_scopes import timeseries, views
+from tl_scopes.demo import DEFAULT_PROMPT, DEMO_PROMPTS
+
+IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
+MARGIN = 12
+"""Pixels around a view."""
+DRAWN = """
+    [...document.querySelectorAll('.tls-live')].every(e => e.style.display === '')
+    && !document.querySelector('[aria-busy]')
+"""
+
+
+def pictures() -> dict[str, views.View]:
+    """What is shown, by file name."""
+    model = tls.load_model()
+    shown = DEMO_PROMPTS[DEFAULT_PROMPT]
+    results = tls.scopes(model, shown.prompt, target=shown.target)
+    text = shown.prompt + shown.target
+    tokens = model.to_tokens(text)[0]
+    translated = range(model.to_str_tokens(text).index(" English") + 1, len(tokens))
+    series = timeseries.lorenz(101, seed=1)
+    forecast = timeseries.forecast_scope(model, series[:-1], truth=series[-1], methods=("temperature", "semantic"))
+    assert isinstance(forecast, timeseries.Forecast)
+    layers = tls.layer_influence(model, shown.prompt, target=shown.target, relative=True)
+    matrix = tls.attribution_matrix(model, text, positions=translated)
+    return {
+        "trace": views.compare({name: result.without("special") for name, result in results.items()}),
+        "layers": views.heatmap(views.influence_maps(layers.without("special"))),
+        "matrix": matrix.without("special").view(),
+        "series": forecast.view(),
+    }
+
+
+@contextmanager
+def app() -> Iterator[str]:
+    """The address of ``tl-scopes app`` while it runs."""
+    command = [sys.executable, "-m", "tl_scopes", "app", "--port", "0", "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().split()[3]
+        finally:
+            process.terminate()
+
+
+def opened(browser: Browser, url: str, *, dark: bool, scale: int, size: tuple[int, int]) -> Page:
+    """A page that is drawn to its end."""
+    page = browser.new_page(
+        color_scheme="dark" if dark else "light",
+        device_scale_factor=scale,
+        viewport={"width": size[0], "height": size[1]},
+    )
+    page.goto(url)
+    settled(page)
+    return page
+
+
+def settled(page: Page) -> None:
+    """Wait until everything is drawn."""
+    page.wait_for_timeout(500)
+    page.wait_for_function(DRAWN)
+    page.wait_for_timeout(500)
+
+
+def photograph_view(browser: Browser, view: views.View, file: Path, *, dark: bool) -> None:
+    """One view, cut to its content, in at most 256 colours."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = view.save(Path(folder) / "view.html").as_uri()
+        page = opened(browser, url, dark=dark, scale=2, size=(960, 800))
+        box = page.locator(".tls").bounding_box()
+        assert box is not None
+        clip = {"x": box["x"] - MARGIN, "y": box["y"] - MARGIN}
+        clip |= {"width": box["width"] + 2 * MARGIN, "height": box["height"] + 2 * MARGIN}
+        page.screenshot(path=file, clip=clip, full_page=True)  # type: ignore[arg-type]
+        page.close()
+    Image.open(file).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
+
+
+def photograph_app(browser: Browser, url: str, file: Path, *, dark: bool) -> None:
+    """The app with its default prompt explained."""
+    page = opened(browser, url, dark=dark, scale=1, size=(1280, 720))
+    page.get_by_role("button", name=DEMO_PROMPTS[DEFAULT_PROMPT].title).click()
+    page.mouse.move(0, 0)
+    settled(page)
+    page.screenshot(path=file)
+    page.close()
+
+
+def main() -> None:
+    """Write every picture, light and dark."""
+    with sync_playwright() as driver, app() as url:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        shown = pictures()
+        for dark in (False, True):
+            end = "-dark.png" if dark else ".png"
+            for name, view in shown.items():
+                photograph_view(browser, view, IMAGES / f"{name}{end}", dark=dark)
+            photograph_app(browser, url, IMAGES / f"app{end}", dark=dark)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
