@@ -57,13 +57,10 @@ class Refused(Exception):
 
 
 @app.callback(invoke_without_command=True)
-def _start(context: typer.Context, version: options.Version = False) -> None:
+def _start(version: options.Version = False) -> None:
     """Which input tokens caused this prediction? Jacobian Scopes for TransformerLens."""
     if version:
         print(_versions())
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
         raise typer.Exit
     quiet()
 
@@ -98,7 +95,7 @@ for _name, _command in COMMANDS.items():
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
     except UsageError as error:
         command = "" if error.ctx is None or error.ctx.parent is None else f" {error.ctx.info_name}"
         reason = error.format_message()
