@@ -170,6 +170,11 @@ def test_a_file_that_cannot_be_written_is_refused_before_a_model_is_loaded(
     assert reason in refused(*arguments)
 
 
+@pytest.mark.parametrize("name", ["trace", "matrix", "layers"])
+def test_tables_are_not_padded_where_nobody_looks(name: str, answer: Callable[..., str]) -> None:
+    assert [line for line in answer(name).splitlines() if line != line.rstrip()] == []
+
+
 # -- the program -------------------------------------------------------------------------------------------
 
 
@@ -266,7 +271,6 @@ def test_every_command_works_in_a_process_of_its_own_without_a_network(name: str
     assert done.returncode == 0, done.stderr
     assert done.stdout
     assert "Traceback" not in done.stderr
-    assert not [line for line in done.stdout.splitlines() if line != line.rstrip()], "no padding where nobody looks"
 
 
 @pytest.mark.slow
