@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-import families
 import pytest
 from rich.console import Console
 
@@ -42,7 +40,7 @@ def test_the_demo_puts_the_planted_cause_first(run) -> None:
 
 def test_json_holds_the_numbers_of_the_library(run, demo_model, tmp_path: Path) -> None:
     file = tmp_path / "out.json"
-    code, _, _ = run("trace", PROMPT, "--scope", "semantic", "--target", " dog", "--json", str(file))
+    code, _, _ = run("trace", PROMPT, "--method", "semantic", "--target", " dog", "--json", str(file))
     assert code == 0
     saved = json.loads(file.read_text())["semantic"]
     assert saved["scores"] == tls.semantic_scope(demo_model, PROMPT, target=" dog").scores.tolist()
@@ -51,16 +49,34 @@ def test_json_holds_the_numbers_of_the_library(run, demo_model, tmp_path: Path) 
 
 @pytest.mark.parametrize("prompt", [(), (PROMPT,)], ids=["demo", "given"])
 def test_a_target_is_left_out_with_a_word_where_the_scope_has_none(run, prompt: tuple[str, ...]) -> None:
-    code, out, err = run("trace", *prompt, "--scope", "fisher", "--target", " dog")
+    code, out, err = run("trace", *prompt, "--method", "fisher", "--target", " dog")
     assert code == 0
-    assert "the fisher scope has no target; --target is left out" in err
+    assert "fisher has no target; --target is left out" in err
     assert "Fisher" in out
-    code, _, err = run("trace", *prompt, "--scope", "temperature")
+    code, _, err = run("trace", *prompt, "--method", "temperature")
     assert (code, "target" in err) == (0, False)
 
 
+def test_methods_are_one_several_or_the_three(run) -> None:
+    assert run("trace", PROMPT, "--method", "all") == run("trace", PROMPT)
+    code, out, _ = run("trace", PROMPT, "--method", "temperature", "--method", "semantic", "--json", "-")
+    assert (code, list(json.loads(out))) == (0, ["temperature", "semantic"])
+    assert run("trace", PROMPT, "--scope", "fisher") == run("trace", PROMPT, "--method", "fisher"), "the older word"
+
+
+def test_the_table_has_a_row_per_method_and_token(run, demo_model, tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    code, _, _ = run("trace", PROMPT, "--target", " dog", "--csv", str(file))
+    assert code == 0
+    found = tls.scopes(demo_model, PROMPT, target=" dog")
+    head, *rows = file.read_text(encoding="utf-8").splitlines()
+    assert head == ",".join(["method", *found["fisher"].to_frame().columns])
+    assert [row.split(",")[0] for row in rows] == [name for name, attr in found.items() for _ in range(len(attr))]
+    assert run("trace", PROMPT, "--target", " dog", "--csv", "-")[1] == file.read_text(encoding="utf-8")
+
+
 def test_contrast_takes_a_foil(run) -> None:
-    code, out, _ = run("trace", PROMPT, "--scope", "contrast", "--target", " dog", "--foil", " cat")
+    code, out, _ = run("trace", PROMPT, "--method", "contrast", "--target", " dog", "--foil", " cat")
     assert code == 0
     assert "to the foil" in out
 
@@ -68,28 +84,28 @@ def test_contrast_takes_a_foil(run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["trace", PROMPT, "--target", "dog"], "Did you mean ' dog', with its leading space?"),
-        (["trace", ""], "prompt is empty"),
-        (["trace", PROMPT, "--pos", "99"], "pos must be in"),
-        (["trace", PROMPT, "--scope", "contrast"], "needs a foil"),
-        (["trace", PROMPT, "--rank", "0", "--scope", "fisher"], "rank must be in"),
-        (["trace", PROMPT, "--json", "/no/such/folder/file.json"], "there is no folder"),
-        (["trace", "--model", "gpt2"], "give a PROMPT"),
+        ([PROMPT, "--method", "nonsense"], "unknown method 'nonsense'; expected semantic, contrast, fisher"),
+        ([PROMPT, "--method", "all", "--method", "fisher"], "unknown method 'all'"),
+        ([PROMPT, "--rank", "0", "--method", "fisher"], "--rank"),
+        (["--model", "gpt2"], "give a PROMPT"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(run, arguments, reason) -> None:
-    code, out, err = run(*arguments)
-    assert code == 2
-    assert reason in err
-    assert len(err.strip().splitlines()) == 1, err
-    assert "Traceback" not in out + err
+def test_a_mistake_is_seen_before_a_model_is_loaded(refused, arguments, reason) -> None:
+    assert reason in refused("trace", *arguments)
 
 
-@pytest.mark.parametrize("arguments", [["trace", "--scope", "nonsense"], ["trace", "--nonsense"], ["nonsense"]])
-def test_unknown_options_exit_with_2(run, arguments) -> None:
-    code, _, err = run(*arguments)
-    assert code == 2
-    assert "Traceback" not in err
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([PROMPT, "--target", "dog"], "Did you mean ' dog', with its leading space?"),
+        ([""], "prompt is empty"),
+        ([PROMPT, "--pos", "99"], "pos must be in"),
+        ([PROMPT, "--method", "contrast"], "needs a foil"),
+        ([PROMPT, "--rank", "100000", "--method", "fisher"], "rank must be in"),
+    ],
+)
+def test_what_the_library_refuses_is_one_line(refused, arguments, reason) -> None:
+    assert reason in refused("trace", *arguments, loads=True)
 
 
 def test_a_model_that_is_not_there_is_a_mistake_too(monkeypatch, capsys) -> None:
@@ -98,43 +114,6 @@ def test_a_model_that_is_not_there_is_a_mistake_too(monkeypatch, capsys) -> None
         cli.main()
     assert stop.value.code == 2
     assert "there is no such folder" in capsys.readouterr().err
-
-
-def test_matrix_shows_every_target_and_writes_what_was_asked_for(run, tmp_path: Path) -> None:
-    page, table, saved = tmp_path / "m.html", tmp_path / "m.csv", tmp_path / "m.json"
-    code, out, _ = run("matrix", "--html", str(page), "--csv", str(table), "--json", str(saved))
-    assert code == 0
-    assert "sieht" in out
-    assert "top prediction" in out
-    assert "<html" in page.read_text(encoding="utf-8")
-    shown = DEMO_PROMPTS[DEFAULT_PROMPT]
-    tokens = tls.load_model("demo").to_tokens(shown.prompt + shown.target)[0]
-    assert len(table.read_text().splitlines()) == 1 + len(tokens)
-    assert len(tls.AttributionMatrix.load(saved)) == len(tokens)
-
-
-def test_spectrum_prints_shares_and_draws_them(run, tmp_path: Path) -> None:
-    code, out, _ = run("spectrum", PROMPT, "-k", "4", "--plot", str(tmp_path / "s.png"))
-    assert code == 0
-    assert "rank-1 share" in out
-    assert (tmp_path / "s.png").stat().st_size > 10_000
-
-
-def test_gold_prints_the_table(run) -> None:
-    code, out, _ = run("gold", "--corpus", "translation", "-n", "6", "--method", "semantic")
-    assert code == 0
-    assert "translation" in out
-    assert "chance" in out
-
-
-@pytest.mark.slow
-def test_both_ways_of_calling_it_work_in_a_process_of_their_own() -> None:
-    blocked = {**os.environ, "PYTHONPATH": str(Path(families.__file__).parent / "no_network")}
-    for command in ([str(Path(sys.executable).with_name("tl-scopes"))], [sys.executable, "-m", "tl_scopes"]):
-        done = subprocess.run([*command, "trace"], capture_output=True, text=True, env=blocked, check=False)
-        assert done.returncode == 0, done.stderr
-        assert "sieht" in done.stdout
-        assert "Traceback" not in done.stderr
 
 
 def test_colours_follow_the_rank_of_the_scores(demo_model) -> None:
@@ -165,13 +144,7 @@ def test_html_holds_a_button_for_each_scope_and_works_alone(run, tmp_path: Path)
     assert "Semantic Scope" in out
     page = file.read_text(encoding="utf-8")
     assert page.count('<input type="radio"') == page.count('data-component="ColoredTokens"') == 3
-    run("trace", PROMPT, "--scope", "fisher", "--html", str(file))
+    run("trace", PROMPT, "--method", "fisher", "--html", str(file))
     page = file.read_text(encoding="utf-8")
     assert page.count('data-component="ColoredTokens"') == 1
     assert '<input type="radio"' not in page
-
-
-def test_html_in_a_folder_that_is_not_there_is_refused_before_the_work(run) -> None:
-    code, _, err = run("trace", PROMPT, "--html", "/no/such/folder/file.html")
-    assert code == 2
-    assert "there is no folder /no/such/folder" in err

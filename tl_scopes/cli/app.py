@@ -6,30 +6,23 @@ import socket
 import sys
 import threading
 import webbrowser
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from tl_scopes.cli.support import load_model, quiet
+from tl_scopes.cli import options
+from tl_scopes.cli.support import load_model
 
 LOCAL = "127.0.0.1"
 
 
 def serve(
-    model: Annotated[
-        list[str] | None, typer.Option(help="'demo', a Hub name, or a local Hugging Face folder; repeat for several.")
-    ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8600,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; anything but the default is open to others.")
-    ] = LOCAL,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
-    kind: Annotated[str, typer.Option(help="Model class: auto, bridge or hooked.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
+    port: options.Port = 8600,
+    host: options.Host = LOCAL,
+    browser: options.Browser = True,
+    model: options.Models = None,
+    kind: options.Kind = "auto",
+    device: options.Device = None,
 ) -> None:
     """Explain texts in the browser: a local web app, on this machine alone."""
-
-    quiet()
     try:
         import uvicorn
 
@@ -39,7 +32,7 @@ def serve(
         if missing.name not in ("starlette", "uvicorn", "anyio"):
             raise
         raise ValueError(
-            f"app: {missing.name} is not installed; it comes with the extra: pip install 'tl_scopes[app]'"
+            f"{missing.name} is not installed; it comes with the extra: pip install 'tl_scopes[app]'"
         ) from missing
     names = list(dict.fromkeys(model or ["demo"]))
     listener = _listen(host, port)
@@ -74,6 +67,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ValueError(
-            f"app: cannot listen on {host} port {port}: {error.strerror or error}. Choose another --port; 0 takes a free one"
+            f"cannot listen on {host} port {port}: {error.strerror or error}. Choose another --port; 0 takes a free one"
         ) from error
     return listener

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from tl_scopes.cli.support import load_model, quiet, require_folders
+from tl_scopes.cli import options
+from tl_scopes.cli.support import Files, default_methods, library, load_model, require_names, working
 
 
 def gold(
-    model: Annotated[str, typer.Option(help="'demo', or a folder with a model trained on the demo corpora.")] = "demo",
-    method: Annotated[
-        list[str] | None,
-        typer.Option(help="Scope or baseline to score; repeat for several. Default: the three scopes."),
-    ] = None,
-    corpus: Annotated[list[str] | None, typer.Option(help="Corpus; repeat for several. Default: all.")] = None,
-    n: Annotated[int, typer.Option("--n", "-n", help="Held-out examples per corpus.")] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of the examples and the bootstrap.")] = 0,
-    kind: Annotated[str, typer.Option(help="Model class: auto, bridge or hooked.")] = "auto",
-    plot: Annotated[Path | None, typer.Option(help="Write a figure here (.png, .svg, .pdf).")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the table here.")] = None,
+    method: options.GoldMethods = None,
+    corpus: options.Corpora = None,
+    n: options.N = 200,
+    seed: options.Seed = 0,
+    model: options.Model = "demo",
+    kind: options.Kind = "auto",
+    device: options.Device = None,
+    plot: options.Plot = None,
+    csv: options.Csv = None,
 ) -> None:
-    """How often each scope puts the token first that is known to cause the answer."""
-    quiet()
-    require_folders("gold", plot, csv)
-    lens = load_model(model, kind)
-    from tl_scopes.evaluation.gold import SCOPE_METHODS, gold_alignment
+    """How often each scope puts the token first that is known to cause the answer.
 
-    result = gold_alignment(lens, method or SCOPE_METHODS, corpora=corpus, n=n, seed=seed)
-    print(result)
-    if plot is not None:
-        result.plot().savefig(plot)
-    if csv is not None:
-        result.to_frame().to_csv(csv, index=False)
+    MODEL is the demo, or one that was trained on the demo corpora.
+    """
+    files = Files(plot=plot, csv=csv)
+    tls = library()
+    from tl_scopes.evaluation.gold import METHODS
+
+    methods = tuple(method or default_methods(tls.gold_alignment))
+    require_names(methods, METHODS)
+    lens = load_model(model, kind, device)
+    with working("explaining"):
+        result = tls.gold_alignment(lens, methods, corpora=corpus or None, n=n, seed=seed)
+    files.answer(result)

@@ -1,17 +1,22 @@
-"""The command line: parse, call, print.
+"""The command line: parse, call, print. Each command has a file of its own in this folder.
 
 Heavy imports wait until the arguments are parsed, so that ``--help`` answers at once. A user's mistake ends with one
-line on standard error and exit code 2. Each command has a file of its own in this folder.
+line on standard error and exit code 2.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
+from tl_scopes.cli import options
 from tl_scopes.cli.aopc import aopc
 from tl_scopes.cli.app import serve
+from tl_scopes.cli.check import check
 from tl_scopes.cli.gold import gold
 from tl_scopes.cli.ig_path import ig_path
 from tl_scopes.cli.layers import layers
@@ -19,35 +24,84 @@ from tl_scopes.cli.matrix import matrix
 from tl_scopes.cli.series import series
 from tl_scopes.cli.sinks import sinks
 from tl_scopes.cli.spectrum import spectrum
-from tl_scopes.cli.support import UsageError
+from tl_scopes.cli.support import quiet
 from tl_scopes.cli.trace import trace
+from tl_scopes.cli.verify import verify
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "trace": trace,
+    "matrix": matrix,
+    "layers": layers,
+    "sinks": sinks,
+    "spectrum": spectrum,
+    "ig-path": ig_path,
+    "verify": verify,
+    "gold": gold,
+    "aopc": aopc,
+    "series": series,
+    "check": check,
+    "app": serve,
+}
+UsageError: Any = typer.BadParameter.__mro__[1]
+"""click's error for a wrong command line; typer brings its own copy of click in some versions."""
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Which input tokens caused this prediction? Jacobian Scopes for TransformerLens.",
+    context_settings={"token_normalize_func": lambda name: options.RENAMED.get(name, name)},
 )
 
 
-@app.callback()
-def _options() -> None:
+class Refused(Exception):
+    """A user's mistake: the command, and what it says of it."""
+
+
+@app.callback(invoke_without_command=True)
+def _start(version: options.Version = False) -> None:
     """Which input tokens caused this prediction? Jacobian Scopes for TransformerLens."""
+    if version:
+        print(_versions())
+        raise typer.Exit
+    quiet()
 
 
-for command in (trace, gold, matrix, spectrum, aopc, ig_path, layers, sinks, series, serve):
-    app.command("app" if command is serve else command.__name__.replace("_", "-"))(command)
+def _versions() -> str:
+    """What a report of an error should begin with; imports none of them."""
+    from importlib.metadata import version
+
+    names = ("transformer_lens", "torch")
+    return f"tl_scopes {version('tl_scopes')} ({', '.join(f'{name} {version(name)}' for name in names)})"
+
+
+def _named(name: str, command: Callable[..., None]) -> Callable[..., None]:
+    """The command, whose mistakes begin with its name."""
+
+    @functools.wraps(command)
+    def named(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except BrokenPipeError:
+            raise  # the reader of our output has seen enough
+        except (ValueError, TypeError, NotImplementedError, OSError) as error:
+            raise Refused(name, str(error)) from error
+
+    return named
+
+
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_named(_name, _command))
 
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
     except UsageError as error:
+        command = "" if error.ctx is None or error.ctx.parent is None else f" {error.ctx.info_name}"
         reason = error.format_message()
+    except Refused as error:
+        command, reason = f" {error.args[0]}", error.args[1]
     except typer.Abort:
         sys.exit(130)
-    except (ValueError, TypeError, OSError) as error:
-        reason = str(error)
-    print("tl-scopes: " + " ".join(reason.split()), file=sys.stderr)
+    print(f"tl-scopes{command}: {' '.join(reason.split())}", file=sys.stderr)
     sys.exit(2)

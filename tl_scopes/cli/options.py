@@ -1,26 +1,212 @@
-"""Options that several commands share."""
+"""Every option of the command line, written once; a command's signature names the ones it has and gives their defaults.
+
+Scopes and baselines are plain strings that the library checks, so that a new one needs no line here. What a command
+reads never has the name of what one writes: ``--html --plot --csv --json --out`` write, arguments and ``--data`` read.
+"""
 
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RENAMED = {"scope": "method"}
+"""Older words for options, which work as the new ones do."""
+
+_ON, _FILES = "Model", "Output"
+"""Headings of ``--help``."""
+_MODEL = "'demo', a Hub name, or a local Hugging Face folder"
+_SEVERAL = "repeat for several"
 
 
-class Scope(str, Enum):
-    """Scopes that ``trace`` can show."""
+class System(str, Enum):
+    """Series that can be generated."""
 
-    all = "all"
-    semantic = "semantic"
-    contrast = "contrast"
-    fisher = "fisher"
-    temperature = "temperature"
+    lorenz = "lorenz"
+    lorenz_with_drift = "lorenz-with-drift"
+    logistic_map = "logistic"
+    brownian_motion = "brownian"
+    geometric_brownian_motion = "geometric-brownian"
+    periodic = "periodic"
 
 
-class Method(str, Enum):
-    """Scopes whose influence can be followed through the model from the command line."""
+class Preset(str, Enum):
+    """Published protocols."""
 
-    semantic = "semantic"
-    contrast = "contrast"
-    fisher = "fisher"
-    temperature = "temperature"
-    total_information = "total_information"
-    moment = "moment"
+    paper = "paper"
+    text = "text"
+
+
+class Token(str, Enum):
+    """Which token of a passage."""
+
+    truth = "truth"
+    argmax = "argmax"
+
+
+class Ablated(str, Enum):
+    """What a removed embedding becomes."""
+
+    zero = "zero"
+    mean = "mean"
+    resample = "resample"
+
+
+class Measure(str, Enum):
+    """What is measured with AOPC."""
+
+    sufficiency = "sufficiency"
+    leave_one_out = "leave_one_out"
+
+
+# -- what is explained -----------------------------------------------------------------------------
+
+Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="Text to explain; without it, a demo.")]
+Prompts = Annotated[
+    list[str] | None, typer.Argument(metavar="PROMPT...", help="Texts; without any, held-out demo prompts.")
+]
+Method = Annotated[str, typer.Option("--method", help="Scope, e.g. fisher.")]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option("--method", help=f"Scope, e.g. fisher; {_SEVERAL}. Default: the paper's three."),
+]
+ForecastMethods = Annotated[
+    list[str] | None,
+    typer.Option("--method", help=f"Scope of the forecast, e.g. fisher; {_SEVERAL}. Default: temperature."),
+]
+GoldMethods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method", help=f"Scope or baseline, e.g. smoothgrad; {_SEVERAL}. Default: the paper's three scopes."
+    ),
+]
+AopcMethods = Annotated[
+    list[str] | None,
+    typer.Option("--method", help=f"Scope or baseline, e.g. fisher@16 for rank 16; {_SEVERAL}. Default: Table 1."),
+]
+Target = Annotated[str | None, typer.Option("--target", help="Explained token, e.g. ' dog'; default: top prediction.")]
+Foil = Annotated[str | None, typer.Option("--foil", help="Token to contrast the target with (method contrast).")]
+Rank = Annotated[
+    int | None,
+    typer.Option("--rank", min=1, help="Rows of V (methods fisher, total_information); default: the scope's."),
+]
+Pos = Annotated[int, typer.Option("--pos", help="Position whose next-token prediction is explained.")]
+Bos = Annotated[bool, typer.Option("--bos/--no-bos", help="Show and rank special tokens (BOS) too.")]
+
+# -- the model -------------------------------------------------------------------------------------
+
+Model = Annotated[str, typer.Option("--model", rich_help_panel=_ON, help=f"{_MODEL}.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", rich_help_panel=_ON, help=f"{_MODEL}; {_SEVERAL}. Default: demo."),
+]
+AopcModels = Annotated[
+    list[str] | None,
+    typer.Option("--model", rich_help_panel=_ON, help=f"{_MODEL}, or 'paper' for its six; {_SEVERAL}. Default: demo."),
+]
+Kind = Annotated[str, typer.Option("--kind", rich_help_panel=_ON, help="Model class: auto, bridge or hooked.")]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", rich_help_panel=_ON, help="cpu, cuda, ...; default: a GPU where there is one; demo: cpu."),
+]
+
+# -- how much, and chance --------------------------------------------------------------------------
+
+N = Annotated[int, typer.Option("--n", "-n", min=1, help="How many passages, or examples of each demo corpus.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of everything drawn at random.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Changed inputs per forward.")]
+Ablation = Annotated[Ablated, typer.Option("--ablation", help="What a removed embedding becomes.")]
+
+# -- of one command --------------------------------------------------------------------------------
+
+Corpora = Annotated[list[str] | None, typer.Option("--corpus", help=f"Demo corpus; {_SEVERAL}. Default: all.")]
+Eigenvalues = Annotated[int | None, typer.Option("--k", "-k", min=1, help="Leading eigenvalues; default: all.")]
+
+Passages = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA", help="'demo', 'demo:<corpus>', 'lambada', 'iwslt2017-de-en', or a .txt/.json/.jsonl/.csv."
+    ),
+]
+Ranks = Annotated[
+    list[int] | None, typer.Option("--rank", min=1, help=f"Add the Fisher Scope of this rank; {_SEVERAL}.")
+]
+Protocol = Annotated[
+    Preset | None, typer.Option("--preset", help="The released scripts' protocol, or the paper's text.")
+]
+TargetToken = Annotated[Token, typer.Option("--target", help="Which token is explained.")]
+ScoredToken = Annotated[
+    Token | None, typer.Option("--scored", help="Which token is scored; default: the explained one.")
+]
+Fractions = Annotated[
+    list[float] | None, typer.Option("--fraction", help=f"Share of tokens removed; {_SEVERAL}. Default: .05 .1 .2.")
+]
+Beside = Annotated[list[Measure] | None, typer.Option("--beside", help=f"Measure this too; {_SEVERAL}.")]
+MinWords = Annotated[int | None, typer.Option("--min-words", help="Fewest words of a passage.")]
+
+Points = Annotated[int, typer.Option("--points", min=2, help="Points on the path from 0 to 1.")]
+ScalePositions = Annotated[
+    bool, typer.Option("--scale-positions/--no-scale-positions", help="Scale additive position embeddings too.")
+]
+SinkTokens = Annotated[int, typer.Option("--sink-tokens", help="First tokens that count as attention sink.")]
+
+Raw = Annotated[
+    bool, typer.Option("--raw/--no-raw", help="Per unit of the residual stream, not per relative change of it.")
+]
+Heads = Annotated[bool, typer.Option("--heads/--no-heads", help="Attention heads instead of layers.")]
+Sensitivity = Annotated[
+    bool, typer.Option("--sensitivity/--no-sensitivity", help="With --heads: norms instead of signed influence.")
+]
+
+NFirst = Annotated[int, typer.Option("--n-first", min=1, help="First tokens that count as sink.")]
+Multiple = Annotated[float, typer.Option("--multiple", help="Times the median from which a later token is a sink.")]
+Unrelated = Annotated[
+    int, typer.Option("--unrelated", min=0, help="Random prompts of the positional baseline; 0: none.")
+]
+
+GeneratedSystem = Annotated[System, typer.Option("--system", help="Which series to generate.")]
+SeriesFile = Annotated[Path | None, typer.Option("--data", help="Take the series from this CSV file instead.")]
+OldSeriesFile = Annotated[Path | None, typer.Option("--csv", hidden=True, help="Deprecated: --data.")]
+Column = Annotated[str | None, typer.Option("--column", help="Its column; default: the only numeric one.")]
+Length = Annotated[
+    int | None,
+    typer.Option("--length", min=2, help="Numbers the model sees; default: 100, or all of the file's but the last."),
+]
+Rolling = Annotated[
+    bool, typer.Option("--rolling/--no-rolling", help="Explain every forecast of the series, not only the last.")
+]
+
+Top = Annotated[int, typer.Option("--top", min=1, help="Highest-scored tokens that are removed one by one.")]
+Step = Annotated[
+    float, typer.Option("--step", help="Share of the way to removal; small: where the prediction should hold.")
+]
+
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")]
+Host = Annotated[str, typer.Option("--host", help="Address to listen on; anything but the default is open to others.")]
+Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")]
+
+Version = Annotated[bool, typer.Option("--version", help="Print the versions and exit.")]
+
+# -- what is written -------------------------------------------------------------------------------
+
+Html = Annotated[
+    Path | None, typer.Option("--html", rich_help_panel=_FILES, help="Write a page that works offline here.")
+]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", rich_help_panel=_FILES, help="Write a figure here (.png, .svg, .pdf).")
+]
+Csv = Annotated[
+    Path | None, typer.Option("--csv", rich_help_panel=_FILES, help="Write the table here; - for standard output.")
+]
+Json = Annotated[
+    Path | None, typer.Option("--json", rich_help_panel=_FILES, help="Write everything here; - for standard output.")
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", rich_help_panel=_FILES, help="Folder of the run; the same command continues it.")
+]
+RankPlot = Annotated[
+    Path | None,
+    typer.Option("--rank-plot", rich_help_panel=_FILES, help="With --rank: a figure of AOPC against the rank."),
+]

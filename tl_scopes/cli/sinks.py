@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
-
-from tl_scopes.cli.options import Method
-from tl_scopes.cli.support import given_prompt, load_model, prepare, write_result
+from tl_scopes.cli import options
+from tl_scopes.cli.support import Files, aimed_at_a_token, default_methods, library, load_model, prompt_or_demo
 
 
 def sinks(
-    prompt: Annotated[str | None, typer.Argument(help="Text to look at; without it, a demo.")] = None,
-    model: Annotated[str, typer.Option(help="'demo', a Hub name, or a local Hugging Face folder.")] = "demo",
-    method: Annotated[
-        list[Method] | None, typer.Option(help="Scope whose share of influence on sinks is wanted; repeat for several.")
-    ] = None,
-    target: Annotated[str | None, typer.Option(help="Explained token, e.g. ' dog'; default: top prediction.")] = None,
-    foil: Annotated[str | None, typer.Option(help="Token to contrast the target with (method contrast).")] = None,
-    n_first: Annotated[int, typer.Option(help="First tokens that count as sink.")] = 1,
-    multiple: Annotated[float, typer.Option(help="Times the median from which a later token is a sink.")] = 5.0,
-    unrelated: Annotated[int, typer.Option(help="Random prompts of the positional baseline; 0 for none.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of those prompts.")] = 0,
-    pos: Annotated[int, typer.Option(help="Position whose next-token prediction is explained.")] = -1,
-    kind: Annotated[str, typer.Option(help="Model class: auto, bridge or hooked.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page that works offline here.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write a figure here (.png, .svg, .pdf).")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here; - for stdout.")] = None,
+    prompt: options.Prompt = None,
+    method: options.Methods = None,
+    target: options.Target = None,
+    foil: options.Foil = None,
+    rank: options.Rank = None,
+    pos: options.Pos = -1,
+    n_first: options.NFirst = 1,
+    multiple: options.Multiple = 5.0,
+    unrelated: options.Unrelated = 8,
+    seed: options.Seed = 0,
+    model: options.Model = "demo",
+    kind: options.Kind = "auto",
+    device: options.Device = None,
+    html: options.Html = None,
+    plot: options.Plot = None,
+    csv: options.Csv = None,
+    json: options.Json = None,
 ) -> None:
     """Attention sinks: how much attention the first tokens and a few others take, and each scope's influence on them."""
-    prepare("sinks", html, plot, json_file)
-    methods: Any = [m.value for m in method or (Method.semantic, Method.fisher, Method.temperature)]
-    prompt, target = given_prompt("sinks", prompt, model, target, bool({"semantic", "contrast"} & set(methods)))
+    files = Files(html=html, plot=plot, csv=csv, json=json)
+    tls = library()
+    methods = tuple(method or default_methods(tls.attention_sinks))
+    text, target = prompt_or_demo(prompt, model, target, aimed=aimed_at_a_token(methods))
     lens = load_model(model, kind, device)
-    import tl_scopes as tls
-
     result = tls.attention_sinks(
         lens,
-        prompt,
+        text,
         methods=methods,
         n_first=n_first,
         multiple=multiple,
@@ -47,8 +41,7 @@ def sinks(
         seed=seed,
         target=target,
         foil=foil,
+        rank=rank,
         pos=pos,
     )
-    write_result(result, html, plot, json_file)
-    if str(json_file) != "-":
-        print(result)
+    files.answer(result)

@@ -116,7 +116,7 @@ def influence_view(result: LayerInfluence | HeadInfluence, k: int = 6) -> Render
     table.add_column(f"strongest {one.column_name}s: {one.unit}")
     for name, values in zip(one.rows, one.values.tolist(), strict=True):
         line = Text()
-        for c in sorted(one.shown, key=lambda c: (-abs(values[c]), c))[:k]:
+        for c in sorted((c for c in one.shown if values[c]), key=lambda c: (-abs(values[c]), c))[:k]:
             share = abs(values[c]) / highest
             r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(LIGHT, DARK, strict=True))
             if one.signed and values[c] < 0:

@@ -124,9 +124,10 @@ def sinks_text(result: AttentionSinks) -> str:
     """The tables as text."""
     lines = [repr(result)]
     lines += [f"  {line}" for line in _secondary(result)]
-    for name, frame in (("Share of influence", result.influence_frame()), ("BOS", result.bos_frame())):
-        if len(frame):
-            lines += ["", name, frame.to_string(index=False, float_format=lambda v: f"{v:.3f}")]
+    lines += ["", "Share of influence", result.influence_frame().to_string(index=False, float_format="{:.3f}".format)]
+    if result.bos_comparison:
+        across = result.bos_frame().set_index("n_bos").T
+        lines += ["", "BOS", across.to_string(float_format="{:.3f}".format)]
     return "\n".join([*lines, *result.notes])
 
 

@@ -1,0 +1,35 @@
+"""Invariant: ``gold`` prints and writes the library's table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tl_scopes as tls
+
+ARGUMENTS = ["gold", "--corpus", "translation", "-n", "6", "--method", "semantic"]
+
+
+def test_it_prints_the_table_and_writes_what_was_asked_for(
+    answer: Callable[..., str], demo_model: Any, tmp_path: Path
+) -> None:
+    out = answer(*ARGUMENTS, "--plot", str(tmp_path / "g.png"), "--csv", str(tmp_path / "g.csv"))
+    wanted = tls.gold_alignment(demo_model, ["semantic"], corpora=["translation"], n=6)
+    assert out == f"{wanted}\n"
+    assert (tmp_path / "g.csv").read_text(encoding="utf-8") == wanted.to_frame().to_csv(index=False)
+    assert (tmp_path / "g.png").stat().st_size > 5000
+
+
+def test_the_table_on_standard_output_is_alone_there(answer: Callable[..., str]) -> None:
+    out = answer(*ARGUMENTS, "--csv", "-")
+    assert out.startswith("corpus,method,n,")
+    assert len(out.splitlines()) == 3
+
+
+def test_an_unknown_method_is_refused_before_a_model_is_loaded(refused: Callable[..., str]) -> None:
+    assert "unknown method 'magic'; expected semantic, fisher" in refused("gold", "--method", "magic")
+
+
+def test_an_unknown_corpus_is_one_line(refused: Callable[..., str]) -> None:
+    assert "the corpora are" in refused("gold", "--corpus", "magic", loads=True)

@@ -1,0 +1,78 @@
+"""Invariant: ``layers`` answers offline with the library's numbers; a mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tl_scopes as tls
+from tl_scopes.demo import DEFAULT_PROMPT, DEMO_PROMPTS
+from tl_scopes.results.influence import HeadInfluence, LayerInfluence
+
+PROMPT = "German: der Hund sieht die Katze. English: the"
+
+
+def test_it_shows_every_layer_and_writes_what_was_asked_for(
+    answer: Callable[..., str], demo_model: Any, tmp_path: Path
+) -> None:
+    files = {name: str(tmp_path / f"l.{name}") for name in ("html", "png", "json", "csv")}
+    arguments = ["--html", files["html"], "--plot", files["png"], "--json", files["json"], "--csv", files["csv"]]
+    out = answer("layers", PROMPT, "--target", " dog", *arguments)
+    assert "Semantic Scope by layer: ' dog'" in out
+    for layer in ("final_post", "0_pre"):
+        assert layer in out
+    saved = LayerInfluence.load(files["json"])
+    assert saved.relative
+    wanted = tls.layer_influence(demo_model, PROMPT, target=" dog", relative=True)
+    assert saved.scores.tolist() == wanted.scores.tolist()
+    assert Path(files["csv"]).read_text(encoding="utf-8") == saved.to_frame().to_csv(index=False)
+    assert "tls-map" in Path(files["html"]).read_text(encoding="utf-8")
+    assert Path(files["png"]).stat().st_size > 5000
+
+
+def test_tokens_without_influence_are_not_among_the_strongest(answer: Callable[..., str]) -> None:
+    out = answer("layers", PROMPT, "--target", " dog")
+    (last,) = [line for line in out.splitlines() if line.startswith("final_post")]
+    assert last.split()[1] == "the"
+    assert len(last.split()) == 3, "only the position that is read"
+
+
+def test_heads_signed_and_as_sensitivity(answer: Callable[..., str], demo_model: Any, tmp_path: Path) -> None:
+    file = tmp_path / "h.json"
+    assert "by head" in answer("layers", "--heads", "--json", str(file))
+    shown = DEMO_PROMPTS[DEFAULT_PROMPT]
+    wanted = tls.head_influence(demo_model, shown.prompt, target=shown.target)
+    assert HeadInfluence.load(file).scores.tolist() == wanted.scores.tolist()
+    out = answer("layers", "--heads", "--sensitivity", "--method", "fisher", "--rank", "2", "--json", "-")
+    assert json.loads(out)["kind"] == "sensitivity"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([PROMPT, "--heads", "--raw"], "--raw is about layers"),
+        ([PROMPT, "--sensitivity"], "give --heads too"),
+        ([PROMPT, "--method", "magic"], "unknown method 'magic'"),
+        (["--model", "gpt2"], "give a PROMPT"),
+    ],
+)
+def test_a_mistake_is_seen_before_a_model_is_loaded(
+    refused: Callable[..., str], arguments: list[str], reason: str
+) -> None:
+    assert reason in refused("layers", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--method", "temperature", "--target", " dog"], "does not read it"),
+        (["--heads", "--method", "fisher", "--rank", "2"], "kind='sensitivity'"),
+        (["--method", "contrast"], "needs a foil"),
+    ],
+)
+def test_what_the_library_refuses_is_one_line(refused: Callable[..., str], arguments: list[str], reason: str) -> None:
+    assert reason in refused("layers", PROMPT, *arguments, loads=True)

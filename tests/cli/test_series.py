@@ -1,0 +1,92 @@
+"""Invariant: ``series`` answers offline, writes what it is told to, and a mistake is one clear line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import tl_scopes as tls
+from tl_scopes.cli.options import System
+
+
+def test_several_scopes_with_figure_page_and_json(answer: Callable[..., str], tmp_path: Path) -> None:
+    svg, page, data = (str(tmp_path / name) for name in ("f.svg", "f.html", "f.json"))
+    chosen = ["--method", "temperature", "--method", "semantic"]
+    out = answer("series", "--length", "20", *chosen, "--plot", svg, "--html", page, "--json", data)
+    for text in ("temperature: ", "semantic: ", "Forecast: ", "Truth: ", "Proposition 1: "):
+        assert text in out
+    read = json.loads(Path(data).read_text(encoding="utf-8"))
+    assert list(read["influence"]) == ["temperature", "semantic"]
+    assert len(read["numbers"]) == 20
+    assert Path(svg).stat().st_size > 10_000
+    html = Path(page).read_text(encoding="utf-8")
+    assert html.count('class="tls-dot"') == 40
+    assert "CircuitsVis" not in html, "nothing that it does not need"
+
+
+@pytest.mark.parametrize("system", [s.value for s in System])
+def test_every_system(answer: Callable[..., str], system: str) -> None:
+    read = json.loads(answer("series", "--system", system, "--length", "12", "--seed", "5", "--json", "-"))
+    make = getattr(tls.timeseries, System(system).name)
+    assert read["series"] == make(13, seed=5)[:-1].tolist()
+    assert read["truth"] == make(13, seed=5)[-1]
+
+
+def test_a_column_of_a_file(answer: Callable[..., str], tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("a,b\n" + "".join(f"{i},{(i * 7) % 5}\n" for i in range(12)), encoding="utf-8")
+    of_file = ["series", "--data", str(file), "--column", "b", "--json", "-"]
+    whole = json.loads(answer(*of_file))
+    assert (len(whole["series"]), whole["truth"]) == (11, float(11 * 7 % 5))
+    part = json.loads(answer(*of_file, "--length", "6"))
+    assert (part["series"], part["truth"]) == (whole["series"][:6], whole["series"][6])
+
+
+def test_the_old_name_of_data_still_reads_and_says_so(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    text = "a\n" + "".join(f"{(i * 7) % 5}\n" for i in range(12))
+    file.write_text(text, encoding="utf-8")
+    code, out, err = run("series", "--csv", str(file), "--json", "-")
+    assert (code, err) == (0, "tl-scopes series: --csv is now --data; --csv will go\n")
+    assert run("series", "--data", str(file), "--json", "-") == (0, out, "")
+    assert file.read_text(encoding="utf-8") == text, "a file that an old command line reads is not written"
+
+
+def test_rolling(answer: Callable[..., str], tmp_path: Path) -> None:
+    out = answer("series", "--system", "periodic", "--length", "14", "--rolling", "--plot", str(tmp_path / "r.png"))
+    assert "persistence" in out
+    assert len([line for line in out.splitlines() if line.split()[:1] and line.split()[0].isdigit()]) == 8
+    assert (tmp_path / "r.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--length", "1"], "--length"),
+        (["--column", "b"], "give both"),
+        (["--data", "a.csv", "--csv", "b.csv"], "give one of them"),
+        (["--data", "nowhere.csv"], "there is no such file"),
+        (["--rolling", "--json", "-"], "--rolling takes one --method"),
+        (["--rolling", "--method", "fisher", "--method", "semantic"], "--rolling takes one --method"),
+        (["--method", "magic"], "unknown method 'magic'; expected temperature"),
+    ],
+)
+def test_a_mistake_is_seen_before_a_model_is_loaded(
+    refused: Callable[..., str], arguments: list[str], reason: str
+) -> None:
+    assert reason in refused("series", *arguments)
+
+
+def test_what_the_library_refuses_is_one_line(refused: Callable[..., str]) -> None:
+    assert "more than the model's context" in refused("series", "--length", "200", loads=True)
+
+
+def test_too_short_a_column_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("a\n1\n2\n", encoding="utf-8")
+    assert "need at least 3" in refused("series", "--data", str(file))
+    file.write_text("a\n1\n2\n3\n4\n", encoding="utf-8")
+    assert "at most 3 to see" in refused("series", "--data", str(file), "--length", "4")
