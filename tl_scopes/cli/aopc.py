@@ -50,10 +50,10 @@ def aopc(
         raise ValueError("several processes share a run through a folder; give --out FOLDER")
     tls = library()
     from tl_scopes.evaluation.passages import PAPER_MODELS
-    from tl_scopes.evaluation.protocol import KNOWN_METHODS
+    from tl_scopes.evaluation.protocol import known_methods
     from tl_scopes.numerics.ranking import PAPER_FRACTIONS
 
-    require_names([m for m in method or () if not m.startswith("fisher@")], KNOWN_METHODS)
+    require_names([m for m in method or () if not m.startswith("fisher@")], known_methods())
     methods = [*(method or default_methods(tls.aopc)), *(f"fisher@{r}" for r in rank or ())]
     passages = tls.load_passages(data, n, min_words=min_words, seed=seed)
     for name in [name for given in models for name in (PAPER_MODELS if given == "paper" else (given,))]:

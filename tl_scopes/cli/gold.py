@@ -23,10 +23,10 @@ def gold(
     """
     files = Files(plot=plot, csv=csv)
     tls = library()
-    from tl_scopes.evaluation.gold import METHODS
+    from tl_scopes.evaluation.gold import known_methods
 
     methods = tuple(method or default_methods(tls.gold_alignment))
-    require_names(methods, METHODS)
+    require_names(methods, known_methods())
     lens = load_model(model, kind, device)
     with working("explaining"):
         result = tls.gold_alignment(lens, methods, corpora=corpus or None, n=n, seed=seed)

@@ -80,9 +80,9 @@ def require_names(names: Sequence[str], known: Collection[str]) -> None:
 
 def aimed_at_a_token(methods: Sequence[str]) -> bool:
     """Does one of these scopes take a target? They are names of scopes, or refused."""
-    from tl_scopes.directions.by_name import KEYWORDS, reads
+    from tl_scopes.directions.by_name import SCOPES, reads
 
-    require_names(methods, KEYWORDS)
+    require_names(methods, SCOPES)
     return reads("target", methods)
 
 
