@@ -12,7 +12,7 @@ back together, each at its own place in one cotangent; only from there on does e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tl_scopes.directions.base import Explanandum, Rows
+from tl_scopes.directions.base import Explanandum, ReadOut, Rows
 from tl_scopes.directions.by_name import Keywords, Method, named_explananda
 from tl_scopes.directions.total_information import TotalInformation
 from tl_scopes.kernel.calls import encode
@@ -116,26 +116,39 @@ def attribution_matrix(
             f"{call}(prompt=...): expected one string or one tensor of token ids, got {type(prompt).__name__}"
         )
     model, encoded = encode(model, prompt, -1, prepend_bos, call)
-    text = encoded[0]
+    keywords = Keywords(
+        foil=foil, rank=rank, tol=tol, n_samples=n_samples, seed=seed, moment=moment, values=values, direction=direction
+    )
+    capture = capture_options(
+        at=at, batch_size=None, cache=None, grads_at=(), keep_gradient=False, call=call, checkpoint=checkpoint,
+        memory_budget=memory_budget,
+    )  # fmt: skip
+    return matrix_of(model, encoded[0], method, positions, keywords, capture)
+
+
+def matrix_of(
+    model: LensModel,
+    text: EncodedPrompt,
+    method: Method,
+    positions: Sequence[int] | None,
+    keywords: Keywords,
+    capture: Capture,
+    on_read: Callable[[int, ReadOut], None] | None = None,
+) -> AttributionMatrix:
+    """:func:`attribution_matrix` of a prompt that is already encoded; ``on_read`` is shown what each row was read from."""
+    call = "attribution_matrix"
     n = len(text.tokens)
     explained = _positions(positions, n, call)
     state = model_state(model)
-    following = [int(text.tokens[p + 1]) if p + 1 < n else None for p in explained]
-    samples = N_SAMPLES if n_samples is None and method == "total_information" else n_samples
-    of_targets = {"target": following} if method in ("semantic", "contrast") else {}
-    keywords = Keywords(
-        **of_targets, foil=foil, rank=rank, tol=tol, n_samples=samples, seed=seed, moment=moment, values=values,
-        direction=direction,
-    )  # fmt: skip
+    if method in ("semantic", "contrast"):
+        keywords = replace(keywords, target=[int(text.tokens[p + 1]) if p + 1 < n else None for p in explained])
+    if method == "total_information" and keywords.n_samples is None:
+        keywords = replace(keywords, n_samples=N_SAMPLES)
     (explanandum,) = named_explananda(model, [method], len(explained), keywords, call)
     if isinstance(explanandum, TotalInformation):
         explanandum = replace(explanandum, rtol=None)
     explanandum.check(state, call)
 
-    capture = capture_options(
-        at=at, batch_size=None, cache=None, grads_at=(), keep_gradient=False, call=call, checkpoint=checkpoint,
-        memory_budget=memory_budget,
-    )  # fmt: skip
     scores = torch.zeros(len(explained), n, dtype=compute_dtype(model.W_U.dtype))
     rows: dict[int, Rows] = {}
     predictions: dict[int, list[tuple[str, float]]] = {}
@@ -145,15 +158,17 @@ def attribution_matrix(
         plan = _plan(memory, max(explained) + 1, len(order))
         for first in range(0, len(order), plan.reads):
             block = order[first : first + plan.reads]
-            for i, row, row_scores, top in _block(
+            for i, row, row_scores, read in _block(
                 model, state, text, explained, block, explanandum, capture, memory, plan, call
             ):
-                rows[i], predictions[i] = row, top
+                rows[i], predictions[i] = row, _top_predictions(model, read)
+                if on_read is not None:
+                    on_read(i, read)
                 scores[i, : len(row_scores)] = row_scores.to(scores)
                 bar.update()
     in_order = [rows[i] for i in range(len(explained))]
     tops = tuple(predictions[i] for i in range(len(explained)))
-    return _result(model, state, text, explained, explanandum.method, at, scores, in_order, tops)
+    return _result(model, state, text, explained, explanandum.method, capture.at, scores, in_order, tops)
 
 
 def _positions(positions: Sequence[int] | None, n: int, call: str) -> list[int]:
@@ -191,8 +206,8 @@ def _block(
     memory: Memory,
     plan: Run,
     call: str,
-) -> list[tuple[int, Rows, Tensor, list[tuple[str, float]]]]:
-    """Rows, scores and predictions of one block of targets, from one forward on the prompt up to the last of them."""
+) -> list[tuple[int, Rows, Tensor, ReadOut]]:
+    """Rows, scores and read-outs of one block of targets, from one forward on the prompt up to the last of them."""
     columns = torch.tensor([explained[i] for i in block])
     tokens = text.tokens[None, : int(columns.max()) + 1]
     # A checkpointed block computed again is kept for as long as its graph: two of them where memory allows one.
@@ -232,9 +247,14 @@ def _block(
                 f"{call}: tokens after position {explained[i]} influence the prediction there, so this model is not "
                 "causal; Jacobian Scopes explain causal language models"
             )
-        log_probs = reads[n].logits.to(compute_dtype(model.W_U.dtype)).log_softmax(-1)
-        out.append((i, row, scores, top_predictions(model, log_probs)[0]))
+        out.append((i, row, scores, reads[n]))
     return out
+
+
+def _top_predictions(model: LensModel, read: ReadOut) -> list[tuple[str, float]]:
+    """What the model holds most probable at one explained position."""
+    log_probs = read.logits.to(compute_dtype(model.W_U.dtype)).log_softmax(-1)
+    return top_predictions(model, log_probs)[0]
 
 
 def _result(
