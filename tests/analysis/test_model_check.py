@@ -125,6 +125,15 @@ def test_a_ranking_that_half_precision_destroys_is_said_with_the_remedy() -> Non
     assert "float32" in finding.remedy
 
 
+def test_a_ranking_without_spread_is_no_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = families.build("gpt2", families.kinds_available()[-1], torch.bfloat16).model
+    found = iter([1.0, float("nan"), 1.0])
+    monkeypatch.setattr("tl_scopes.analysis.model_check.spearman", lambda *_: next(found))
+    finding = tls.check_model(model, precision_prompt=families.prompt_tokens(8))["precision"]
+    assert not finding.ok
+    assert "nan" in finding.text
+
+
 @pytest.mark.parametrize("kind", families.kinds_available())
 def test_the_weights_are_the_very_tensors_of_before(kind: str) -> None:
     model = families.build("llama", kind, torch.bfloat16, fresh=True).model

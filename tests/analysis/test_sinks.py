@@ -209,6 +209,15 @@ def test_bos_rows_are_runs_of_the_same_text(kind: str) -> None:
     assert sinks.bos_comparison[1]["rank_correlation_semantic"] == pytest.approx(1.0)
 
 
+def test_one_token_behind_its_bos_has_no_rank_correlation(tmp_path: Path) -> None:
+    model = families.build("llama", families.kinds_available()[-1]).model
+    tokens = torch.tensor([families.BOS_ID, families.BOS_ID, TARGET])
+    sinks = tls.attention_sinks(model, tokens, methods=("semantic",), n_first=1, unrelated=0)
+    assert [row["n_bos"] for row in sinks.bos_comparison] == [1, 2]
+    assert "rank_correlation_semantic" not in sinks.bos_frame()
+    assert tls.AttentionSinks.load(sinks.save(tmp_path / "sinks.json")).bos_comparison == sinks.bos_comparison
+
+
 def test_the_baseline_is_the_mean_share_over_the_prompts(kind: str) -> None:
     model = families.build("gpt2", kind).model
     others = [families.prompt_tokens(n, seed=n) for n in (12, 15, 13)]

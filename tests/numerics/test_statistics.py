@@ -7,9 +7,11 @@ Simulated AOPC per prompt: a passage effect that all methods share, and noise of
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from tl_scopes.numerics.statistics import paired_bootstrap, spearman, standard_error
 from tl_scopes.results.aopc import AOPCTable
@@ -83,7 +85,14 @@ def test_spearman_by_hand() -> None:
     assert spearman([1.0, 2.0, 2.0, 3.0], [1.0, 2.0, 2.0, 3.0]) == pytest.approx(1)
     assert spearman([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == pytest.approx(-1)
     assert spearman([1.0, 1.0, 2.0], [1.0, 2.0, 3.0]) == pytest.approx(math.sqrt(3) / 2)
-    assert math.isnan(spearman([1.0, 1.0], [1.0, 2.0]))
+
+
+@pytest.mark.parametrize("flat", [[1.0, 1.0, 1.0], [1.0], []])
+def test_what_orders_nothing_has_no_rank_correlation_and_warns_of_nothing(flat: list[float]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", scipy.stats.ConstantInputWarning)
+        assert math.isnan(spearman(flat, flat))
+        assert math.isnan(spearman(flat, np.arange(float(len(flat)))))
 
 
 def table(deltas: dict[str, np.ndarray]) -> AOPCTable:

@@ -283,6 +283,28 @@ def test_a_rolling_row_is_the_forecast_of_its_history(kind: str, method: Any) ->
     assert errors["model"] == pytest.approx(float(np.abs(frame["mean"][:4] - frame.number[:4]).mean()))
 
 
+def test_a_rolling_forecast_encodes_once_and_runs_no_forward_besides_the_matrix(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = families.build("llama", kind).model
+    whole, to_tokens = ts.encode(SERIES), type(model).to_tokens
+    number_ids(model, "test")  # looked up once per tokenizer
+    encoded: list[str] = []
+    forwards: list[int] = []
+    monkeypatch.setattr(
+        type(model), "to_tokens", lambda self, text, **options: encoded.append(text) or to_tokens(self, text, **options)
+    )
+    counter = model.unembed.register_forward_hook(lambda *_: forwards.append(1))
+    try:
+        rolling = ts.rolling_forecast(model, whole, first=4)
+        assert encoded == [whole.text]
+        assert len(forwards) == 5, "one for each block of positions, here one for each forecast"
+        tls.attribution_matrix(model, whole.text, method="temperature", positions=rolling.matrix.positions)
+        assert len(forwards) == 10
+    finally:
+        counter.remove()
+
+
 def test_the_scale_of_a_rolling_forecast_does_not_know_the_future(kind: str) -> None:
     model = families.build("gpt2", kind).model
     rolling = ts.rolling_forecast(model, SERIES, first=4)

@@ -148,7 +148,7 @@ def _precision(model: LensModel, prompt: EncodedPrompt) -> Finding:
     with in_float32(model):
         full = _all_scopes(model, model_state(model), prompt, half["semantic"].target)
     correlation = {name: spearman(half[name].scores.tolist(), full[name].scores.tolist()) for name in half}
-    same = min(correlation.values()) >= LEAST_RANK_CORRELATION
+    same = all(value >= LEAST_RANK_CORRELATION for value in correlation.values())
     text_of = ", ".join(f"{name} {value:.3f}" for name, value in correlation.items())
     return Finding(
         "precision",

@@ -9,6 +9,7 @@ References: StreamingLLM, Xiao et al. 2023 (arXiv 2309.17453); massive activatio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,6 +30,7 @@ from tl_scopes.model.lens import LensModel, block_hooks, residual_hooks
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target, token_strings
 from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.precision import compute_dtype
+from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.sinks import AttentionSinks, PositionalBaseline
 
@@ -262,7 +264,9 @@ class _Look:
             row["top_prediction"], row["probability"] = attribution.top_predictions[0]
             row[f"share_{method}"] = float(scores[sinks].sum() / scores.sum().clamp_min(1e-300))
             before = own.attributions[method].scores[leading : prompt.pos + 1].double()
-            row[f"rank_correlation_{method}"] = _rank_correlation(scores[text], before)
+            correlation = spearman(scores[text].tolist(), before.tolist())
+            if not math.isnan(correlation):
+                row[f"rank_correlation_{method}"] = correlation
         return row
 
     def baselines(
@@ -325,15 +329,6 @@ def _diagnose(prompt: EncodedPrompt, seen: _Seen, n_first: int, multiple: float)
         attributions={method: replace(a, sinks=sinks) for method, a in seen.attributions.items()},
         multiple=multiple,
     )
-
-
-def _rank_correlation(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
-    """Spearman's; 1.0 where there is one token only."""
-    from scipy.stats import spearmanr
-
-    if len(a) < 2 or float(a.std()) == 0 or float(b.std()) == 0:
-        return 1.0
-    return float(spearmanr(a.numpy(), b.numpy()).statistic)
 
 
 def _drawn(model: LensModel, prompt: EncodedPrompt, n: int, seed: int) -> list[Tensor]:

@@ -41,15 +41,16 @@ class Rate:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % Wilson score interval."""
+        from scipy.stats import binomtest
+
         if not self.n:
             return 0.0, 1.0
-        z, p, n = 1.959964, self.value, self.n
-        centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+        low, high = binomtest(self.hits, self.n).proportion_ci(method="wilson")
+        return float(low), float(high)
 
     def __str__(self) -> str:
         """Per cent with interval and n."""
-        low, high = (abs(bound) for bound in self.interval)
+        low, high = self.interval
         return f"{100 * self.value:.1f} [{100 * low:.1f}, {100 * high:.1f}] ({self.n})"
 
 

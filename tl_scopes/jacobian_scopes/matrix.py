@@ -12,7 +12,7 @@ back together, each at its own place in one cotangent; only from there on does e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from typing_extensions import Unpack
 
-from tl_scopes.directions.base import Direction, Rows
+from tl_scopes.directions.base import Direction, ReadOut, Rows
 from tl_scopes.directions.by_name import SCOPES, check_methods, named_directions
 from tl_scopes.directions.scope import Scope
 from tl_scopes.kernel.attributed import refuse_influence_from_the_future
@@ -46,6 +46,8 @@ BLOCKS = 6
 """Blocks of positions: more shorten the backwards further but cost one forward each."""
 ROWS = 12
 """Rows of V pulled back at once where memory allows: those of one block of a short text together."""
+OnRead = Callable[[int, ReadOut], None]
+"""Called with the number of a row and what the model held at its position."""
 
 
 @public_call
@@ -98,18 +100,30 @@ def attribution_matrix(
     own, given = split_keywords(keywords)
     options = run_options(**given)
     model, (text,) = encode(model, prompt, options)
+    return matrix_of(model, text, method, positions, own, options)
+
+
+def matrix_of(
+    model: LensModel,
+    text: EncodedPrompt,
+    method: str,
+    positions: Sequence[int] | None,
+    keywords: Mapping[str, Any],
+    options: RunOptions,
+    on_read: OnRead | None = None,
+) -> AttributionMatrix:
+    """:func:`attribution_matrix` of a prompt that is already encoded; ``on_read`` is shown what each row was read from."""
     explained = _positions(positions, len(text.tokens))
     check_methods([method], "method")
-    scope = SCOPES[method]
+    scope, own = SCOPES[method], dict(keywords)
     if scope.targeted:
         own["target"] = [int(text.tokens[p + 1]) if p + 1 < len(text.tokens) else None for p in explained]
     (direction,) = named_directions(model, [method], len(explained), own, argument="method", of_rows=True)
     state = model_state(model)
     direction.check(state)
-    rows = _Matrix(model, state, text, explained, direction, options).rows()
-    return _result(
-        model, text, [rows[i] for i in range(len(explained))], explained, scope, direction.method, options.at
-    )
+    found = _Matrix(model, state, text, explained, direction, options, on_read).rows()
+    rows = [found[i] for i in range(len(explained))]
+    return _result(model, text, rows, explained, scope, direction.method, options.at)
 
 
 def _positions(positions: Sequence[int] | None, n: int) -> list[int]:
@@ -145,6 +159,7 @@ class _Matrix:
     explained: Sequence[int]
     direction: Direction
     options: RunOptions
+    on_read: OnRead | None = None
 
     def rows(self) -> dict[int, _Row]:
         """Every row, by its number."""
@@ -180,6 +195,8 @@ class _Matrix:
         norms = self._norms(run, mid, rows, owner, columns, at_once)
         found = []
         for n, (position, row) in enumerate(zip(columns.tolist(), rows, strict=True)):
+            if self.on_read is not None:
+                self.on_read(block[n], reads[n])
             scores = row.score(norms[owner == n]).scores
             refuse_influence_from_the_future(scores, position)
             log_probs = reads[n].logits.to(compute_dtype(self.model.W_U.dtype)).log_softmax(-1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +18,10 @@ DRAWS = 4000
 
 
 def standard_error(values: Sequence[float] | Values) -> float:
-    """Standard error of the mean, ``std(ddof=1)/√n``; NaN for fewer than two values."""
-    array = np.asarray(values, dtype=np.float64)
-    return float(array.std(ddof=1) / math.sqrt(len(array))) if len(array) > 1 else math.nan
+    """Standard error of the mean, ``std(ddof=1)/√n`` (:func:`scipy.stats.sem`); NaN for fewer than two values."""
+    from scipy.stats import sem
+
+    return float(sem(values)) if len(values) > 1 else math.nan
 
 
 @dataclass(frozen=True)
@@ -113,16 +113,12 @@ def _t_statistics(d: Values, mean: float, draws: int, seed: int) -> Values:
 
 
 def spearman(first: Sequence[float] | Values, second: Sequence[float] | Values) -> float:
-    """Rank correlation, ties at their mean rank; NaN where one side has no spread."""
-    a, b = ranks(np.asarray(first, dtype=np.float64)), ranks(np.asarray(second, dtype=np.float64))
-    a, b = a - a.mean(), b - b.mean()
-    norm = math.sqrt(float((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum() / norm) if norm > 0 else math.nan
+    """Spearman's rank correlation, ties at their mean rank (:func:`scipy.stats.spearmanr`).
 
+    NaN where one side has no spread (a single value, or equal ones): it orders nothing, so there is nothing to agree on.
+    """
+    from scipy.stats import spearmanr
 
-def ranks(values: Values) -> Values:
-    """Ranks 1 … n, ties at their mean rank."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    means: Any = last - (counts - 1) / 2
-    return np.asarray(means[inverse], dtype=np.float64)
+    if min(len(np.unique(first)), len(np.unique(second))) < 2:
+        return math.nan
+    return float(spearmanr(first, second).statistic)

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from tl_scopes.numerics.arguments import public_call
-from tl_scopes.numerics.statistics import ranks, spearman
+from tl_scopes.numerics.statistics import spearman
 
 FEWEST = 8
 """Motifs below which a rank correlation says nothing."""
@@ -118,6 +118,8 @@ def parroting_test(numbers: Any, influence: Any, *, dimension: int = 4, skip: in
 
     Reference: Zhang and Gilpin (2025); paper section 4.3.
     """
+    from scipy.stats import percentileofscore, rankdata
+
     v, a = _profile(numbers), _profile(influence)
     if len(v) != len(a):
         raise ValueError(f"{len(v)} numbers but {len(a)} influences")
@@ -132,14 +134,12 @@ def parroting_test(numbers: Any, influence: Any, *, dimension: int = 4, skip: in
     offsets = np.arange(1 - dimension, 1)
     distance = np.linalg.norm(v[ends[:, None] + offsets] - v[len(v) - 1 + offsets], axis=1)
     along = a[ends[:, None] + np.arange(1 - dimension, 2)].mean(axis=1)
-    place = ranks(ends.astype(np.float64))
-    match, follow = _without(ranks(-distance), place), _without(ranks(along), place)
+    match, follow = (_without(rankdata(values), rankdata(ends)) for values in (-distance, along))
     every = np.arange(len(ends))
     norm = float(np.linalg.norm(match) * np.linalg.norm(follow))
     shifted = follow[every[None] - every[:, None]] @ match  # row s: influence shifted circularly by s
     correlation, *control = (shifted / norm if norm > 1e-9 * len(ends) else 0.0 * shifted).tolist()
     best = int(np.flatnonzero(distance == distance.min())[-1])
-    others = np.delete(along, best)
     return ParrotingTest(
         dimension=dimension,
         ends=ends,
@@ -150,7 +150,7 @@ def parroting_test(numbers: Any, influence: Any, *, dimension: int = 4, skip: in
         p_value=(1 + sum(c >= correlation - 1e-12 for c in control)) / (1 + len(control)),
         nearest=int(ends[best]),
         parroted=float(v[ends[best] + 1]),
-        percentile=float(((others < along[best]) + 0.5 * (others == along[best])).mean()),
+        percentile=float(percentileofscore(np.delete(along, best), along[best], kind="mean")) / 100,
     )
 
 

@@ -1,7 +1,7 @@
 """Every forecast of a series: which earlier values each rests on, and how good it is.
 
 Row i of the matrix explains the forecast of number ``first + i`` from the numbers before it. All rows come from
-:func:`tl_scopes.attribution_matrix` on one text, read at its commas, and all predictions from one more forward.
+:func:`tl_scopes.attribution_matrix` on one text, read at its commas, and the predictions from the same forwards.
 """
 
 from __future__ import annotations
@@ -11,22 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from tl_scopes.jacobian_scopes.matrix import attribution_matrix
+from tl_scopes.directions.base import ReadOut
+from tl_scopes.jacobian_scopes.matrix import matrix_of
 from tl_scopes.kernel.calls import encode as encode_prompts
 from tl_scopes.kernel.options import RunOptions
-from tl_scopes.kernel.read_out import read_outs
-from tl_scopes.model.forward import forward_pass
-from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.matrix import AttributionMatrix
-from tl_scopes.timeseries.encoding import NUMBERS, EncodedSeries, encode, number_ids, token_places
+from tl_scopes.timeseries.encoding import EncodedSeries, encode, number_ids, token_places
 from tl_scopes.timeseries.prediction import NumberDistribution
 
 if TYPE_CHECKING:
@@ -126,7 +122,7 @@ def rolling_forecast(
     Raises:
         ValueError: as :func:`forecast_scope`; ``first`` out of range; a number takes several tokens.
 
-    Cost: that of :func:`tl_scopes.attribution_matrix` for one row per forecast, and one forward.
+    Cost: that of :func:`tl_scopes.attribution_matrix` for one row per forecast; no forward besides.
 
     >>> rolling = rolling_forecast(model, encode(timeseries.periodic(24, period=5)), first=12)
     >>> rolling.influence.shape, len(rolling.predictions)
@@ -142,32 +138,23 @@ def rolling_forecast(
     if not 0 < level < 1:
         raise ValueError(f"(level={level!r}): expected a number between 0 and 1")
     encoded = series if isinstance(series, EncodedSeries) else encode(series, n_fit=first)
-    model, prompts = encode_prompts(model, encoded.text, RunOptions(prepend_bos=prepend_bos), "series")
+    options = RunOptions(prepend_bos=prepend_bos, at=at)
+    model, prompts = encode_prompts(model, encoded.text, options, "series")
     ids = number_ids(model)
     if ids is None:
         raise ValueError("a number takes several tokens in this model; rolling forecasts need one")
     places = token_places(prompts[0], encoded.text)
     commas = list(places.delimiters[first - 1 :])
-    matrix = attribution_matrix(model, encoded.text, method=method, positions=commas, prepend_bos=prepend_bos, at=at)
-    columns = [p[0] for p in places.numbers]
+    probabilities: dict[int, Float[ndarray, " 90"]] = {}
+
+    def read_numbers(row: int, read: ReadOut) -> None:
+        probabilities[row] = read.logits.double().log_softmax(-1).cpu()[list(ids)].exp().numpy()
+
+    matrix = matrix_of(model, prompts[0], method, commas, {}, options, read_numbers)
     return RollingForecast(
         encoded=encoded,
         first=first,
-        influence=matrix.scores[:, columns],
-        predictions=_predictions(model, prompts[0], commas, ids, level),
+        influence=matrix.scores[:, [p[0] for p in places.numbers]],
+        predictions=tuple(NumberDistribution(probabilities[i], level) for i in range(len(commas))),
         matrix=matrix,
     )
-
-
-def _predictions(
-    model: LensModel, prompt: EncodedPrompt, commas: list[int], ids: tuple[int, ...], level: float
-) -> tuple[NumberDistribution, ...]:
-    """The distribution over numbers at every comma, from one forward without a graph."""
-    read = torch.tensor(commas)
-    with differentiable(model), torch.no_grad():
-        run = forward_pass(model, prompt.tokens[None], read, rows=torch.zeros_like(read))
-        reads = read_outs(model, run, range(len(commas)))
-    chosen = torch.tensor(ids)
-    found: list[Float[ndarray, " 90"]] = [r.logits.double().log_softmax(-1).cpu()[chosen].exp().numpy() for r in reads]
-    assert len(ids) == len(NUMBERS)
-    return tuple(NumberDistribution(p, level) for p in found)
