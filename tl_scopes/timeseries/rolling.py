@@ -23,6 +23,7 @@ from tl_scopes.model.forward import forward_pass
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
+from tl_scopes.results.base import Displayable, Serializable
 from tl_scopes.results.matrix import AttributionMatrix
 from tl_scopes.timeseries.encoding import NUMBERS, EncodedSeries, encode, number_ids, token_places
 from tl_scopes.timeseries.prediction import NumberDistribution
@@ -34,7 +35,7 @@ RollingMethod = Literal["temperature", "semantic", "fisher", "total_information"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RollingForecast:
+class RollingForecast(Displayable, Serializable):
     """Influence of every number on every forecast, and the forecasts.
 
     Attributes:
@@ -85,12 +86,6 @@ class RollingForecast:
                 ],
             }
         )
-
-    def plot(self) -> Any:
-        """The influence matrix, and above it the series with the predicted intervals (matplotlib)."""
-        from tl_scopes.timeseries.figures import rolling_figure
-
-        return rolling_figure(self)
 
 
 def rolling_forecast(
