@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -30,9 +29,8 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.numerics.arguments import choice
 from tl_scopes.numerics.precision import compute_dtype
-
-Ablation = Literal["zero", "mean", "resample"]
-ABLATIONS = ("zero", "mean", "resample")
+from tl_scopes.results.verification import ABLATIONS
+from tl_scopes.results.verification import Ablation as Ablation
 
 
 def prompt_generator(seed: int, tokens: Int[Tensor, " pos"]) -> torch.Generator:

@@ -23,18 +23,16 @@ from numpy.typing import NDArray
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
 from tl_scopes.numerics.statistics import Comparison, paired_bootstrap, standard_error
-from tl_scopes.results.base import Shown
+from tl_scopes.results.base import Displayable, Serializable, views
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from tl_scopes.views.canvas.page import View
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class AOPC:
+class AOPC(Displayable, Serializable):
     """AOPC of one method.
 
     Attributes:
@@ -105,7 +103,7 @@ def aopc_from_deltas(deltas: Any, fractions: Sequence[float] = PAPER_FRACTIONS) 
 
 
 @dataclass(frozen=True, eq=False)
-class AOPCTable(Shown):
+class AOPCTable(Displayable, Serializable):
     """Result of :func:`tl_scopes.aopc`: methods against each other on the same prompts.
 
     Attributes:
@@ -249,57 +247,6 @@ class AOPCTable(Shown):
             rows.append(row)
         return pd.DataFrame(rows)
 
-    def plot(self) -> Any:
-        """A matplotlib figure: perturbation curves and AOPC with errors."""
-        from tl_scopes.views.aopc import aopc_figure
-
-        return aopc_figure(self)
-
-    def view(self) -> View:
-        """The curves, whose marks can be read out, and the table."""
-        from tl_scopes.views.aopc import aopc_view
-
-        return aopc_view(self)
-
     def plot_ranks(self) -> Any:
         """A matplotlib figure: AOPC against the Fisher Scope's rank (:meth:`by_rank`), the other methods as lines."""
-        from tl_scopes.views.aopc import rank_figure
-
-        return rank_figure(self)
-
-    def __str__(self) -> str:
-        if not self.records:
-            return f"AOPC: none of {self.total} prompts was measured" + "".join(
-                f"\n  prompt {i}: {reason}" for i, reason in list(self.failures.items())[:5]
-            )
-        frame = self.to_frame()
-        beside = [
-            (name, label)
-            for name, label in (
-                ("comprehensiveness", "compr."),
-                ("sufficiency", "suff."),
-                ("loo_spearman", "LOO rho"),
-                ("loo_top5_hit", "LOO hit"),
-            )
-            if name in frame
-        ]
-        width = max(8, *(len(m) for m in self.methods)) + 2
-        head = f"{'method':<{width}}{'AOPC':>9}{'± SEM':>10}  {'':<2}" + "".join(f"{label:>9}" for _, label in beside)
-        lines = [head]
-        for _, row in frame.sort_values("aopc", kind="stable").iterrows():
-            mark = "=" if row.indistinguishable_from_best else ""
-            lines.append(
-                f"{row.method:<{width}}{row.aopc:>9.4f}{'± ' + format(row['sem'], '.4f'):>10}  {mark:<2}"
-                + "".join(f"{row[name]:>9.3f}" for name, _ in beside)
-            )
-        top = np.mean([r["top"] == r["truth"] for r in self.records])
-        lines.append(
-            f"{len(self.records)} prompts; nats, more negative is more faithful; SEM over prompts; '=' cannot be told "
-            "from the best (paired bootstrap, 95 %)."
-        )
-        lines.append(f"The top prediction is the true token on {top:.0%} of them.")
-        if self.failures:
-            lines.append(f"Left out: {len(self.failures)} prompts, e.g. {next(iter(self.failures.values()))}")
-        if not self.complete:
-            lines.append(f"Not complete: {self.total - len(self.records) - len(self.failures)} prompts still to run.")
-        return "\n".join(lines)
+        return views().rank_figure(self)

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_scopes.results.base import DTYPES, Saved, Shown, plain
+from tl_scopes.results.base import Displayable, Picture, Serializable, views
 from tl_scopes.results.methods import legend
 from tl_scopes.results.words import group_words
 
@@ -28,13 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformer_lens import ActivationCache
 
-    from tl_scopes.views.canvas.page import View
-
 _GLUED = (
     "The tokens of this prompt carry no white space, and there are no character offsets: words may be glued together."
 )
-_BESIDE = ("gradient", "direction")
-"""Tensors that are saved beside the JSON file, as safetensors."""
 
 
 class TokenScore(NamedTuple):
@@ -46,7 +41,7 @@ class TokenScore(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Attribution(Shown, Saved):
+class Attribution(Displayable, Serializable):
     """Scores of all input tokens for one prediction.
 
     Attributes:
@@ -75,6 +70,10 @@ class Attribution(Shown, Saved):
         sinks: positions found to be secondary attention sinks (:mod:`tl_scopes.kernel.massive_activations`); None where
             nobody looked.
     """
+
+    _beside: ClassVar = ("gradient", "direction")
+    _unsaved: ClassVar = ("cache",)
+    _later: ClassVar = ("top_tokens", "text", "offsets", "sinks")
 
     scores: Float[Tensor, " pos"]
     tokens: Int[Tensor, " pos"]
@@ -125,11 +124,6 @@ class Attribution(Shown, Saved):
             f"Attribution({self.method}, {len(self)} tokens, pos={self.pos}, "
             f"target={self.target_str!r}, top: {strongest})"
         )
-
-    def __str__(self) -> str:
-        from tl_scopes.views.terminal import attribution_text
-
-        return attribution_text(self)
 
     @property
     def shown(self) -> list[int]:
@@ -252,16 +246,15 @@ class Attribution(Shown, Saved):
             offsets=None,
         )
 
-    def view(self, *, scale: Literal["auto", "linear", "log"] = "auto") -> View:
-        """CircuitsVis tokens, the scale, the predictions.
+    def view(self, *, scale: Literal["auto", "linear", "log"] = "auto") -> Picture:
+        """Coloured tokens, the scale, the predictions.
 
         Args:
             scale: how colours follow scores; ``"auto"`` is linear, or log where the highest score is more than 50
                 times the median. The picture says which.
         """
-        from tl_scopes.views.attribution import tokens
-
-        return tokens(self, scale=scale)
+        found: Picture = views().view(self, scale=scale)
+        return found
 
     def html(self, *, scale: Literal["auto", "linear", "log"] = "auto") -> str:
         """The view as a page of its own that works offline."""
@@ -281,68 +274,4 @@ class Attribution(Shown, Saved):
                 "stderr": [math.nan] * len(self) if self.stderr is None else self.stderr.tolist(),
                 "shown": [p in shown for p in range(len(self))],
             }
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the cache, the gradient and the direction as JSON-ready values."""
-        out = self._head()
-        out["dtype"] = str(self.scores.dtype).removeprefix("torch.")
-        for f in fields(self):
-            if f.name not in ("cache", *_BESIDE):
-                out[f.name] = plain(getattr(self, f.name))
-        return out
-
-    def save(self, path: str | Path) -> Path:
-        """Write the attribution as JSON, without loss; a kept gradient or direction goes beside it as safetensors.
-
-        The activation cache is not written. Returns the path of the JSON file.
-        """
-        path = Path(path)
-        payload = self.to_dict()
-        kept = {n: t.contiguous() for n in _BESIDE if (t := getattr(self, n)) is not None}
-        if kept:
-            from safetensors.torch import save_file
-
-            beside = path.with_suffix(".safetensors")
-            save_file(kept, beside)
-            payload["gradient_file"] = beside.name
-        return self._write(path, payload)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Attribution:
-        """Read what :meth:`save` wrote; scores come back bit for bit. Any other file is a ``ValueError``."""
-
-        def build(raw: dict[str, Any]) -> Attribution:
-            beside: dict[str, Tensor] = {}
-            if "gradient_file" in raw:
-                from safetensors.torch import load_file
-
-                beside = load_file(Path(path).with_name(raw["gradient_file"]))
-            return replace(cls.from_dict(raw), gradient=beside.get("gradient"), direction=beside.get("direction"))
-
-        return cls._read(Path(path), build)
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Attribution:
-        """From what :meth:`to_dict` gave."""
-        dtype = DTYPES[raw["dtype"]]
-        return cls(
-            scores=torch.tensor(raw["scores"], dtype=dtype),
-            tokens=torch.tensor(raw["tokens"], dtype=torch.int64),
-            str_tokens=raw["str_tokens"],
-            pos=raw["pos"],
-            method=raw["method"],
-            target=raw["target"],
-            target_str=raw["target_str"],
-            top_predictions=[(text, prob) for text, prob in raw["top_predictions"]],
-            top_tokens=tuple(raw.get("top_tokens", ())),
-            stderr=None if raw["stderr"] is None else torch.tensor(raw["stderr"], dtype=dtype),
-            details=raw["details"],
-            notes=tuple(raw["notes"]),
-            provenance=raw["provenance"],
-            special=frozenset(raw["special"]),
-            hidden=frozenset(raw["hidden"]),
-            text=raw.get("text"),
-            offsets=None if raw.get("offsets") is None else tuple((start, end) for start, end in raw["offsets"]),
-            sinks=None if raw.get("sinks") is None else frozenset(raw["sinks"]),
         )

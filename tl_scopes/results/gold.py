@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from tl_scopes.results.base import Displayable, Serializable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +40,7 @@ class GoldRecord:
 
 
 @dataclass(frozen=True)
-class GoldAlignment:
+class GoldAlignment(Displayable, Serializable):
     """Result of :func:`gold_alignment`.
 
     Attributes:
@@ -66,25 +68,6 @@ class GoldAlignment:
                     rows.append({"corpus": corpus, "method": method, **_figures(chosen, self.seed)})
         return pd.DataFrame(rows)
 
-    def __str__(self) -> str:
-        frame = self.to_frame()
-        right = ", ".join(f"{c} {a:.0%}" for c, a in self.accuracy.items())
-        width = 2 + max(len("method"), *map(len, frame.method))
-        lines = [f"{'corpus':<13}{'method':<{width}}{'n':>5}  {'top-1 [95 %]':<25}{'MRR [95 %]':<25}in source  chance"]
-        for _, row in frame.iterrows():
-            lines.append(
-                f"{row.corpus:<13}{row.method:<{width}}{row.n:>5}  {_interval(row, 'top1'):<25}{_interval(row, 'mrr'):<25}"
-                f"{row.top1_in_source:8.1%}  {row.chance:6.1%}"
-            )
-        lines.append(f"Candidates: all tokens up to the explained one except special tokens. Answered right: {right}.")
-        return "\n".join(lines)
-
-    def plot(self) -> Any:
-        """A matplotlib figure: top-1 by corpus and method, with intervals and chance."""
-        from tl_scopes.views.gold import gold_dots
-
-        return gold_dots(self.to_frame())
-
 
 def _figures(records: Sequence[GoldRecord], seed: int) -> dict[str, float | int]:
     """Means over prompts with bootstrap intervals."""
@@ -99,7 +82,3 @@ def _figures(records: Sequence[GoldRecord], seed: int) -> dict[str, float | int]
     out["chance"] = float(np.mean([r.chance for r in records]))
     out["chance_in_source"] = float(np.mean([r.chance_in_source for r in records]))
     return out
-
-
-def _interval(row: Any, name: str) -> str:
-    return f"{row[name]:6.1%} [{100 * row[f'{name}_low']:.1f}, {100 * row[f'{name}_high']:.1f}]"

@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_scopes.results.base import Displayable, Serializable
+
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
-class IGPath:
+class IGPath(Displayable, Serializable):
     """Gradients of one prompt on the way from the zero input to itself; result of :func:`ig_path`.
 
     Attributes:
@@ -76,15 +78,3 @@ class IGPath:
             f"sink share {float(self.sink_share[0]):.0%} -> {float(self.sink_share[-1]):.0%}, "
             f"residual {self.completeness_residual:.2g})"
         )
-
-    def plot(self) -> Any:
-        """A matplotlib figure: the α × token map, with logit, entropy and sink share beside it."""
-        from tl_scopes.views.ig_path import path_figure
-
-        return path_figure(self)
-
-    def html(self) -> str:
-        """A standalone page with a slider over α; works offline."""
-        from tl_scopes.views.ig_path import path_page
-
-        return path_page(self)

@@ -6,9 +6,9 @@ out. They are indexed by position only; nothing writes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from einops import reduce
@@ -16,14 +16,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.base import Saved, Shown, plain
+from tl_scopes.results.base import Displayable, Serializable
+from tl_scopes.results.lossless import Archive
 from tl_scopes.results.methods import legend
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformer_lens import ActivationCache
-
-    from tl_scopes.views.canvas.page import View
 
 R = TypeVar("R", bound="_Inside")
 
@@ -56,8 +55,10 @@ class HeadTotal(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class _Inside(Shown, Saved):
+class _Inside(Displayable, Serializable):
     """What both results share: the tokens, and everything that the attribution knows."""
+
+    format_version: ClassVar[int] = 2
 
     scores: Tensor
     attribution: Attribution
@@ -108,33 +109,11 @@ class _Inside(Shown, Saved):
         """The same with some positions left out of views and statistics; as :meth:`Attribution.without`."""
         return replace(self, attribution=self.attribution.without(tokens))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the cache and a kept gradient as JSON-ready values."""
-        return self._head() | {name: plain(value) for name, value in vars(self).items()}
-
     @classmethod
-    def from_dict(cls: type[R], raw: Mapping[str, Any]) -> R:
-        """From what :meth:`to_dict` gave."""
-        attribution = Attribution.from_dict(raw["attribution"])
-        made: dict[str, Any] = {k: v for k, v in raw.items() if not k.startswith("format")}
-        for key in ("scores", "residual_norms"):
-            if key in made:
-                made[key] = torch.tensor(made[key], dtype=attribution.scores.dtype)
-        if "hooks" in made:
-            made["hooks"] = tuple(made["hooks"])
-        return cls(**{**made, "attribution": attribution})
-
-    def view(self) -> View:
-        """The maps with their tokens, and the scope itself."""
-        from tl_scopes.views.influence import influence
-
-        return influence(self)  # type: ignore[arg-type]
-
-    def plot(self) -> Any:
-        """The maps as a matplotlib figure."""
-        from tl_scopes.views.influence import influence_figure
-
-        return influence_figure(self)  # type: ignore[arg-type]
+    def _restored(cls: type[R], archive: Archive, raw: dict[str, Any]) -> R:
+        return super()._restored(
+            archive, {"dtype": raw["attribution"]["dtype"], **raw}
+        )  # older files say it there alone
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -8,7 +8,7 @@ can be compared without care (Fisher rows are each divided by their own ``λ_1``
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -16,16 +16,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.base import DTYPES, Saved, Shown, plain
+from tl_scopes.results.base import Displayable, Serializable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tl_scopes.views.canvas.page import View
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AttributionMatrix(Shown, Saved):
+class AttributionMatrix(Displayable, Serializable):
     """Scores of all input tokens for the predictions at several positions.
 
     Attributes:
@@ -127,35 +125,3 @@ class AttributionMatrix(Shown, Saved):
         import pandas as pd
 
         return pd.DataFrame(self.scores.numpy(), index=pd.Index(self.positions, name="pos"))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON-ready values."""
-        dtype = str(self.scores.dtype).removeprefix("torch.")
-        return self._head() | {"dtype": dtype} | {f.name: plain(getattr(self, f.name)) for f in fields(self)}
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> AttributionMatrix:
-        """From what :meth:`to_dict` gave."""
-        shape = len(raw["positions"]), len(raw["tokens"])
-        return cls(
-            scores=torch.tensor(raw["scores"], dtype=DTYPES[raw["dtype"]]).reshape(shape),
-            tokens=torch.tensor(raw["tokens"], dtype=torch.int64),
-            str_tokens=raw["str_tokens"],
-            positions=tuple(raw["positions"]),
-            method=raw["method"],
-            targets=tuple(raw["targets"]),
-            target_strs=tuple(raw["target_strs"]),
-            top_target_flagged=raw["top_target_flagged"],
-            details=raw["details"],
-            notes=tuple(raw["notes"]),
-            provenance=raw["provenance"],
-            special=frozenset(raw["special"]),
-            hidden=frozenset(raw["hidden"]),
-            top_predictions=tuple([(text, p) for text, p in row] for row in raw["top_predictions"]),
-        )
-
-    def view(self) -> View:
-        """All targets of the text: hover one, its sources light up."""
-        from tl_scopes.views.matrix import matrix
-
-        return matrix(self)

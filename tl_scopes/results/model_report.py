@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tl_scopes.results.base import Displayable, Serializable
+
 _SCOPE = "_scope"
 
 
@@ -27,7 +29,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class ModelReport:
+class ModelReport(Displayable, Serializable):
     """Findings about a model; prints one line each.
 
     Attributes:
@@ -36,10 +38,8 @@ class ModelReport:
 
     findings: tuple[Finding, ...]
 
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.findings))
-
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
     def __getitem__(self, subject: str) -> Finding:
         for finding in self.findings:

@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.base import Shown
+from tl_scopes.results.base import Displayable, Serializable
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from tl_scopes.views.canvas.page import View
 
 Component = Literal["resid_pre", "resid_mid", "attn_out", "mlp_out"]
 
 
 @dataclass(frozen=True, eq=False)
-class PatchTop(Shown):
+class PatchTop(Displayable, Serializable):
     """Result of :func:`patch_top`.
 
     Attributes:
@@ -104,23 +102,9 @@ class PatchTop(Shown):
             }
         )
 
-    def plot(self) -> Any:
-        """A matplotlib figure: recovered by layer, jointly and at random, and the map of the cells."""
-        from tl_scopes.views.patching import recovery_figure
-
-        return recovery_figure(self)
-
-    def view(self) -> View:
-        """The map of the cells, and what all tokens recover together by layer."""
-        from tl_scopes.views.patching import recovery_view
-
-        return recovery_view(self)
-
     @property
     def summary(self) -> str:
         """One sentence: recovered at the first of the layers, by these tokens and by random ones, and the cost."""
-        from tl_scopes.results.patching import whole_percent
-
         row = self.by_layer().iloc[0]
         names = ", ".join(repr(self.attribution.str_tokens[p]) for p in self.positions)
         return (
@@ -130,10 +114,6 @@ class PatchTop(Shown):
             f"{self.random.shape[1]} draws. "
             f"Cells patched: {self.cells.numel()} of {self.full_cells} ({self.cost:.0%})."
         )
-
-    def __str__(self) -> str:
-        table = self.by_layer().to_string(index=False, float_format=lambda v: f"{v:.2f}")
-        return f"{self.summary}\n{table}"
 
     def __repr__(self) -> str:
         return f"PatchTop({self.summary})"

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.base import Saved, Shown
+from tl_scopes.results.base import Displayable, S, Serializable
+from tl_scopes.results.lossless import Archive
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tl_scopes.views.canvas.page import View
-
-_TENSORS = ("received", "value_norms", "residual_norms")
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PositionalBaseline:
+class PositionalBaseline(Displayable, Serializable):
     """Share of influence by position over prompts that have nothing to do with each other.
 
     Attributes:
@@ -55,7 +51,7 @@ class PositionalBaseline:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AttentionSinks(Shown, Saved):
+class AttentionSinks(Displayable, Serializable):
     """What one prompt's attention sinks are, and how much of each scope's influence they take.
 
     ``end`` is the explained position plus one: nothing after it is looked at.
@@ -75,6 +71,8 @@ class AttentionSinks(Shown, Saved):
         multiple: of the median, from which a position is a secondary sink.
         notes: sentences a reader must know.
     """
+
+    format_version: ClassVar[int] = 2
 
     received: Float[Tensor, "layer head end"]
     value_norms: Float[Tensor, "layer head end"]
@@ -118,11 +116,6 @@ class AttentionSinks(Shown, Saved):
         first = float(self.mass["first"].mean())
         names = ", ".join(f"{self.str_tokens[p]!r} ({p})" for p in self.secondary) or "none"
         return f"AttentionSinks(attention on the first {len(self.groups['first'])}: {first:.1%}, secondary: {names})"
-
-    def __str__(self) -> str:
-        from tl_scopes.views.sinks import sinks_text
-
-        return sinks_text(self)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per layer and head: attention on each group, and the value norm there over the median elsewhere."""
@@ -182,62 +175,7 @@ class AttentionSinks(Shown, Saved):
                 columns[f"baseline_{method}"] = self.baseline[method].share.tolist()
         return pd.DataFrame(columns)
 
-    def plot(self) -> Any:
-        """A matplotlib figure: layer × head map, norms, and influence with and without sinks."""
-        from tl_scopes.views.sinks import sinks_figure
-
-        return sinks_figure(self)
-
-    def view(self) -> View:
-        """Maps of attention and norms, and the scopes with and without their sinks."""
-        from tl_scopes.views.sinks import sinks_view
-
-        return sinks_view(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON-ready values."""
-        return {
-            **self._head(),
-            **{name: getattr(self, name).tolist() for name in _TENSORS},
-            "groups": {g: list(p) for g, p in self.groups.items()},
-            "mass": {g: m.tolist() for g, m in self.mass.items()},
-            "secondary": {str(p): dict(r) for p, r in self.secondary.items()},
-            "attributions": {m: a.to_dict() for m, a in self.attributions.items()},
-            "bos_comparison": [dict(row) for row in self.bos_comparison],
-            "baseline": {
-                m: {
-                    "share": b.share.tolist(),
-                    "stderr": b.stderr.tolist(),
-                    "n_prompts": b.n_prompts,
-                    "method": b.method,
-                }
-                for m, b in self.baseline.items()
-            },
-            "multiple": self.multiple,
-            "notes": list(self.notes),
-        }
-
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> AttentionSinks:
-        """From what :meth:`to_dict` gave."""
-        attributions = {m: Attribution.from_dict(a) for m, a in raw["attributions"].items()}
-        dtype = next(iter(attributions.values())).scores.dtype
-        return cls(
-            **{name: torch.tensor(raw[name], dtype=dtype) for name in _TENSORS},
-            groups={g: tuple(p) for g, p in raw["groups"].items()},
-            mass={g: torch.tensor(m, dtype=dtype) for g, m in raw["mass"].items()},
-            secondary={int(p): r for p, r in raw["secondary"].items()},
-            attributions=attributions,
-            bos_comparison=tuple(raw["bos_comparison"]),
-            baseline={
-                m: PositionalBaseline(
-                    torch.tensor(b["share"], dtype=dtype),
-                    torch.tensor(b["stderr"], dtype=dtype),
-                    b["method"],
-                    b["n_prompts"],
-                )
-                for m, b in raw["baseline"].items()
-            },
-            multiple=raw["multiple"],
-            notes=tuple(raw["notes"]),
-        )
+    def _restored(cls: type[S], archive: Archive, raw: dict[str, Any]) -> S:
+        dtype = next(iter(raw["attributions"].values()))["dtype"]  # older files say it there alone
+        return super()._restored(archive, {"dtype": dtype, **raw})

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
+
+from tl_scopes.results.base import Displayable, Serializable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FisherSpectrum:
+class FisherSpectrum(Displayable, Serializable):
     """Leading eigenvalues of F at one position of each prompt.
 
     Attributes:
@@ -55,20 +57,3 @@ class FisherSpectrum:
     def __repr__(self) -> str:
         n, k = self.eigenvalues.shape
         return f"FisherSpectrum({n} prompts, {k} eigenvalues, rank-1 share {float(self.share[:, 0].mean()):.1%})"
-
-    def __str__(self) -> str:
-        lines = [repr(self), f"{'rank':>5}  {'eigenvalue':>11}  {'share':>7}  moves (first prompt)"]
-        frame = self.to_frame()
-        ranks = [r for r in (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024) if r <= len(frame)]
-        for rank in ranks:
-            row = frame.iloc[rank - 1]
-            up, down = self.moved[0][rank - 1] if rank <= len(self.moved[0]) else ([], [])
-            moves = f"{' '.join(map(repr, up[:4]))} | {' '.join(map(repr, down[:4]))}" if up else ""
-            lines.append(f"{rank:>5}  {row.eigenvalue:>11.4g}  {row.share_mean:>7.1%}  {moves}")
-        return "\n".join(lines)
-
-    def plot(self) -> Any:
-        """A matplotlib figure: eigenvalues on log-log axes, and the cumulative share with its spread (paper fig. 16)."""
-        from tl_scopes.views.spectrum import spectrum_curves
-
-        return spectrum_curves(self.eigenvalues.double().numpy(), self.share.double().numpy())

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.base import Shown
+from tl_scopes.results.base import Displayable, Serializable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tl_scopes.views.canvas.page import View
-
 
 @dataclass(frozen=True, eq=False)
-class Substitutions(Shown):
+class Substitutions(Displayable, Serializable):
     """Result of :func:`substitutions`.
 
     Attributes:
@@ -67,22 +65,6 @@ class Substitutions(Shown):
                 "delta_log_prob": self.delta_log_prob.tolist(),
             }
         )
-
-    def plot(self) -> Any:
-        """A matplotlib figure: measured against predicted, with the identity line."""
-        from tl_scopes.views.substitutions import substitutions_figure
-
-        return substitutions_figure(self)
-
-    def view(self) -> View:
-        """The same as an interactive view, and the table."""
-        from tl_scopes.views.substitutions import substitutions_view
-
-        return substitutions_view(self)
-
-    def __str__(self) -> str:
-        table = self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3g}")
-        return f"in place of {self.token!r} at {self.pos}: change of {self.scalar} ({self.unit})\n{table}"
 
     def __repr__(self) -> str:
         return f"Substitutions({self.token!r} at {self.pos}, {len(self.tokens)} swaps, {self.scalar})"

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.kernel.ablation import Ablation
 from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.base import Shown
+from tl_scopes.results.base import Displayable, Serializable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tl_scopes.views.canvas.page import View
+Ablation = Literal["zero", "mean", "resample"]
+"""What takes a removed token's place, see :mod:`tl_scopes.kernel.ablation`."""
+ABLATIONS: tuple[str, ...] = get_args(Ablation)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Linearity:
 
 
 @dataclass(frozen=True, eq=False)
-class Verification(Shown):
+class Verification(Displayable, Serializable):
     """Predicted and measured effects of removing tokens; the result of :func:`verify`.
 
     Attributes:
@@ -131,24 +132,6 @@ class Verification(Shown):
                 "flag": list(self.flags),
             }
         ).astype({"pos": "Int64"})
-
-    def plot(self) -> Any:
-        """A matplotlib figure: measured against predicted, with the identity line; flagged removals are marked."""
-        from tl_scopes.views.verification import verification_figure
-
-        return verification_figure(self)
-
-    def view(self) -> View:
-        """The same as an interactive view, and the table."""
-        from tl_scopes.views.verification import verification_view
-
-        return verification_view(self)
-
-    def __str__(self) -> str:
-        columns = ["pos", "token", "score", "predicted", "measured", "delta_logit", "delta_log_prob", "flag"]
-        table = self.to_frame()[columns].to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep="")
-        moved = self.ablation if self.step == 1 else f"{self.step:g} of the way to {self.ablation}"
-        return f"{self.scalar} ({self.unit}), tokens replaced: {moved}\n{table}\n{self.linearity}"
 
     def __repr__(self) -> str:
         return f"Verification({self.scalar}, {self.ablation}, {self.linearity})"

@@ -17,6 +17,7 @@
     result.plot().savefig("lorenz.png")
 """
 
+import tl_scopes.timeseries.page  # noqa: F401  # for the pictures that it registers
 from tl_scopes.timeseries.encoding import EncodedSeries, encode
 from tl_scopes.timeseries.forecast import forecast_scope
 from tl_scopes.timeseries.gaussian import GaussianCheck, gaussian_check

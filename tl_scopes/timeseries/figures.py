@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from tl_scopes.views.canvas.colours import FULL
-from tl_scopes.views.canvas.figures import COLOURS
-
-if TYPE_CHECKING:
-    from tl_scopes.timeseries.result import Forecast
-    from tl_scopes.timeseries.rolling import RollingForecast
-
-TRUTH = "#b2182b"
+from tl_scopes.timeseries.result import Forecast
+from tl_scopes.timeseries.rolling import RollingForecast
+from tl_scopes.views.canvas.colours import COLOURS, FULL, RED
+from tl_scopes.views.rendering import plot
+from tl_scopes.views.wording import number
 
 
-def forecast_figure(forecast: Forecast) -> Any:
+@plot.register(Forecast)
+def forecast_figure(forecast: Forecast, methods: Sequence[str] | None = None, *, notes: bool = True) -> Any:
     """A row per scope: the series coloured by influence with bars under it; beside it the predicted distribution."""
     from tl_scopes.views.canvas.figures import Figure
 
-    rows = len(forecast.methods)
-    notes = [line for note in forecast.notes for line in textwrap.wrap(note, 150)]
-    figure = Figure(figsize=(10.5, 3.1 * rows + 0.16 * len(notes)), dpi=150, layout="constrained")
+    chosen = forecast.methods if methods is None else tuple(methods)
+    rows = len(chosen)
+    lines = [line for note in forecast.notes for line in textwrap.wrap(note, 150)] if notes else []
+    figure = Figure(figsize=(10.5, 3.1 * rows + 0.16 * len(lines)), dpi=150, layout="constrained")
     grid = figure.add_gridspec(2 * rows, 2, width_ratios=[4, 1], height_ratios=[3, 1] * rows)
     first = None
-    for r, method in enumerate(forecast.methods):
+    for r, method in enumerate(chosen):
         series = figure.add_subplot(grid[2 * r, 0], sharex=first)
         first = first or series
         bars = figure.add_subplot(grid[2 * r + 1, 0], sharex=first)
         distribution = figure.add_subplot(grid[2 * r, 1], sharey=series)
         _series(series, bars, forecast, method)
         _distribution(distribution, forecast, legend=r == 0)
+        _read_out(figure, forecast, method, (series, bars, distribution))
         bars.tick_params(labelbottom=r == rows - 1)
         if r == rows - 1:
             bars.set_xlabel("token position")
             distribution.set_xlabel("probability")
-    if notes:
-        figure.supxlabel("\n".join(notes), fontsize=7, color="#a04000", x=0.01, ha="left")
+    if lines:
+        figure.supxlabel("\n".join(lines), fontsize=7, color="#a04000", x=0.01, ha="left")
     return figure
 
 
@@ -51,9 +52,9 @@ def _series(axes: Any, bars: Any, forecast: Forecast, method: str) -> None:
         frame.pos, frame.number, c=influence, cmap="Blues", vmin=-0.05 * top, vmax=top, s=16, linewidths=0.4,
         edgecolors="#444444", zorder=2,
     )  # fmt: skip
-    step = (frame.pos.iloc[-1] - frame.pos.iloc[0]) / max(len(frame) - 1, 1) or 2
+    step = _step(frame)
     if forecast.truth_number is not None:
-        axes.plot(frame.pos.iloc[-1] + step, forecast.truth_number, "o", mfc="none", mec=TRUTH, markersize=6)
+        axes.plot(frame.pos.iloc[-1] + step, forecast.truth_number, "o", mfc="none", mec=RED, markersize=6)
     axes.set_ylabel("number")
     shares = forecast.shares(method)
     axes.set_title(
@@ -70,10 +71,34 @@ def _series(axes: Any, bars: Any, forecast: Forecast, method: str) -> None:
         each.spines[["top", "right"]].set_visible(False)
 
 
+def _step(frame: Any) -> float:
+    """Tokens from one number to the next."""
+    return float((frame.pos.iloc[-1] - frame.pos.iloc[0]) / max(len(frame) - 1, 1)) or 2.0
+
+
+def _read_out(figure: Any, forecast: Forecast, method: str, panels: tuple[Any, Any, Any]) -> None:
+    """What a page says of each number, of the truth, and of each bar of the distribution."""
+    series, bars, distribution = panels
+    frame, influence = forecast.to_frame(), forecast.influence_by(method).tolist()
+    total, half, truth = sum(influence) or 1.0, _step(frame) / 2, forecast.truth_number
+    for row, score in zip(frame.itertuples(), influence, strict=True):
+        says = (
+            f"number {row.index} (token {row.pos}): {row.number}, value {row.value:.4g}; influence {number(score)}, "
+            f"{score / total:.1%} of all numbers'"
+        )
+        figure.say(series, says, (row.pos - half, row.pos + half), None, to=bars)
+    if truth is not None:
+        figure.say(series, f"the true next number: {truth}", float(frame.pos.iloc[-1] + 2 * half), float(truth))
+    for row in forecast.distribution_frame().itertuples():
+        known = " (the true next number)" if row.number == truth else ""
+        says = f"{row.number}: probability {row.probability:.2%}{known}"
+        figure.say(distribution, says, None, (row.number - 0.5, row.number + 0.5))
+
+
 def _distribution(axes: Any, forecast: Forecast, *, legend: bool) -> None:
     """Probabilities over numbers in numerical order on the series' own axis, the truth red."""
     frame, prediction = forecast.distribution_frame(), forecast.prediction
-    colours = [TRUTH if n == forecast.truth_number else COLOURS[0] for n in frame.number]
+    colours = [RED if n == forecast.truth_number else COLOURS[0] for n in frame.number]
     axes.barh(frame.number, frame.probability, height=0.85, color=colours)
     if frame.gaussian.notna().any():
         axes.plot(frame.gaussian, frame.number, color="#444444", linewidth=0.9, label="Gaussian fit")
@@ -89,14 +114,15 @@ def _distribution(axes: Any, forecast: Forecast, *, legend: bool) -> None:
         label=f"{prediction.level:.0%} interval",
     )
     if forecast.truth_number is not None:
-        axes.plot([], [], "s", color=TRUTH, label=f"truth {forecast.truth_number}")
-        axes.annotate("◂", (axes.get_xlim()[1], forecast.truth_number), color=TRUTH, va="center", fontsize=9)
+        axes.plot([], [], "s", color=RED, label=f"truth {forecast.truth_number}")
+        axes.annotate("◂", (axes.get_xlim()[1], forecast.truth_number), color=RED, va="center", fontsize=9)
     axes.tick_params(labelleft=False, labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     if legend:
         axes.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
+@plot.register(RollingForecast)
 def rolling_figure(rolling: RollingForecast) -> Any:
     """Above: the series with the predicted mean and interval; below: influence, a row per forecast, rows normalised."""
     from tl_scopes.views.canvas.figures import Figure

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.base import Saved, Shown
+from tl_scopes.results.base import Displayable, S, Serializable
+from tl_scopes.results.lossless import Archive
 from tl_scopes.timeseries.encoding import EncodedSeries, TokenPlaces, by_number
 from tl_scopes.timeseries.gaussian import GaussianCheck
 from tl_scopes.timeseries.parroting import ParrotingTest, RecencyProfile, parroting_test, recency_profile
@@ -21,11 +22,9 @@ from tl_scopes.timeseries.prediction import NumberDistribution
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tl_scopes.views.canvas.page import View
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Forecast(Shown, Saved):
+class Forecast(Displayable, Serializable):
     """Influence of each earlier number on the forecast of the next one, and the forecast.
 
     Attributes:
@@ -38,6 +37,8 @@ class Forecast(Shown, Saved):
         gaussian: check of Proposition 1; None where it cannot be made (``notes`` says why).
         notes: sentences a reader must know before trusting the scores.
     """
+
+    format_version: ClassVar[int] = 2
 
     encoded: EncodedSeries
     attributions: Mapping[str, Attribution]
@@ -60,11 +61,6 @@ class Forecast(Shown, Saved):
     def __repr__(self) -> str:
         p = self.prediction
         return f"Forecast({len(self)} numbers → {p.mean:.1f} ± {p.spread:.1f}, {', '.join(self.methods)})"
-
-    def __str__(self) -> str:
-        from tl_scopes.timeseries.page import forecast_text
-
-        return forecast_text(self)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -132,76 +128,36 @@ class Forecast(Shown, Saved):
             }
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON-ready values; NaN and infinity become None."""
-        p = self.prediction
-        out = {
-            **self._head(),
-            "series": self.encoded.series.tolist(),
-            "numbers": self.encoded.numbers.tolist(),
-            "scale": self.encoded.scale,
-            "offset": self.encoded.offset,
-            "n_fit": self.encoded.n_fit,
-            "places": asdict(self.places),
+    def _written(self, archive: Archive) -> dict[str, Any]:
+        """The fields, the series at the top, and beside them what a reader of the file would compute from them."""
+        out, p = super()._written(archive), self.prediction
+        derived = {
             "influence": {method: self.influence_by(method).tolist() for method in self.methods},
             "shares": {method: self.shares(method) for method in self.methods},
             "probabilities": dict(zip(p.numbers.astype(int).tolist(), p.probabilities.tolist(), strict=True)),
-            "prediction": {
-                "mean": p.mean,
-                "spread": p.spread,
-                "interval": list(p.interval),
-                "level": p.level,
-                "probability_on_numbers": p.mass,
-            },
             "in_units_of_series": p.in_units_of(self.encoded),
-            "truth": self.truth,
-            "truth_number": self.truth_number,
-            "gaussian": None
-            if self.gaussian is None
-            else asdict(self.gaussian)
-            | {"fitted_variance": self.gaussian.fitted_variance, "warranted": self.gaussian.warranted},
-            "notes": list(self.notes),
-            "attributions": {method: a.to_dict() for method, a in self.attributions.items()},
         }
-        finite: dict[str, Any] = _finite(out)
-        return finite
+        prediction = {
+            "mean": p.mean,
+            "spread": p.spread,
+            "interval": list(p.interval),
+            "probability_on_numbers": p.mass,
+        }
+        out["prediction"] |= _finite(prediction)
+        if self.gaussian is not None:
+            check = {"fitted_variance": self.gaussian.fitted_variance, "warranted": self.gaussian.warranted}
+            out["gaussian"] |= _finite(check)
+        return {**out, **out.pop("encoded"), **_finite(derived)}
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Forecast:
-        """From what :meth:`to_dict` gave."""
-        places, check = raw["places"], raw["gaussian"]
-        return cls(
-            encoded=EncodedSeries(
-                series=np.array(raw["series"], dtype=np.float64),
-                numbers=np.array(raw["numbers"], dtype=np.int64),
-                scale=raw["scale"],
-                offset=raw["offset"],
-                n_fit=raw["n_fit"],
-            ),
-            attributions={method: Attribution.from_dict(a) for method, a in raw["attributions"].items()},
-            places=TokenPlaces(
-                tuple(map(tuple, places["numbers"])), tuple(places["delimiters"]), tuple(places["rest"])
-            ),
-            prediction=NumberDistribution(
-                np.array(list(raw["probabilities"].values()), dtype=np.float64), raw["prediction"]["level"]
-            ),
-            truth=raw["truth"],
-            truth_number=raw["truth_number"],
-            gaussian=None if check is None else GaussianCheck(**_check_fields(check)),
-            notes=tuple(raw["notes"]),
-        )
-
-    def plot(self) -> Any:
-        """The paper's figure (matplotlib): the series with each scope's influence, beside it the predicted distribution."""
-        from tl_scopes.timeseries.figures import forecast_figure
-
-        return forecast_figure(self)
-
-    def view(self) -> View:
-        """The same as an interactive view: hover a number for its value and influence, switch between scopes."""
-        from tl_scopes.timeseries.page import forecast
-
-        return forecast(self)
+    def _restored(cls: type[S], archive: Archive, raw: dict[str, Any]) -> S:
+        encoded = {name: raw[name] for name in ("series", "numbers", "scale", "offset", "n_fit")}
+        prediction = {"probabilities": list(raw["probabilities"].values()), **raw["prediction"]}
+        check = raw["gaussian"]
+        if check is not None:  # older files have None for NaN
+            check = {k: math.nan if v is None and k not in ("cosine", "norm_ratio") else v for k, v in check.items()}
+        changed = {"encoded": encoded, "prediction": prediction, "gaussian": check}
+        return super()._restored(archive, {**raw, **changed})
 
     def _method(self, method: str | None, call: str) -> str:
         if method is None:
@@ -209,12 +165,6 @@ class Forecast(Shown, Saved):
         if method not in self.attributions:
             raise ValueError(f"Forecast.{call}(method={method!r}): this forecast has {self.methods}")
         return method
-
-
-def _check_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of the check: NaN was written as None, which only the compared gradients may be."""
-    names = [f.name for f in fields(GaussianCheck)]
-    return {n: math.nan if raw[n] is None and n not in ("cosine", "norm_ratio") else raw[n] for n in names}
 
 
 def _finite(value: Any) -> Any:

@@ -21,6 +21,7 @@ from tl_scopes.kernel.calls import encode as encode_prompts
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.lens import LensModel
 from tl_scopes.numerics.arguments import public_call
+from tl_scopes.results.base import Displayable, Serializable
 from tl_scopes.results.matrix import AttributionMatrix
 from tl_scopes.timeseries.encoding import EncodedSeries, encode, number_ids, token_places
 from tl_scopes.timeseries.prediction import NumberDistribution
@@ -32,7 +33,7 @@ RollingMethod = Literal["temperature", "semantic", "fisher", "total_information"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RollingForecast:
+class RollingForecast(Displayable, Serializable):
     """Influence of every number on every forecast, and the forecasts.
 
     Attributes:
@@ -83,12 +84,6 @@ class RollingForecast:
                 ],
             }
         )
-
-    def plot(self) -> Any:
-        """The influence matrix, and above it the series with the predicted intervals (matplotlib)."""
-        from tl_scopes.timeseries.figures import rolling_figure
-
-        return rolling_figure(self)
 
 
 @public_call

@@ -1,5 +1,9 @@
 """Pictures of results; they read results and nothing else.
 
+    view        any result as a :class:`View`: ``.html()``, ``.save(path)``, ``.show()``; notebooks show it by itself
+    plot        any result as a matplotlib figure
+    text        any result as text
+
     tokens      one attribution as coloured tokens (what a notebook shows)
     compare     several methods on one text, a button for each
     figure      the paper's layout: tokens left, top predicted words right
@@ -9,17 +13,29 @@
     forecast    a series with each number's influence, beside it the predicted distribution
     stack       several views on one page
 
-Each gives a :class:`View`: ``.html()``, ``.save(path)``, ``.show()``; notebooks show it by itself.
+All but ``plot`` and ``text`` give a :class:`View`. What each result looks like is registered in the file of its name.
 """
 
 from __future__ import annotations
 
-from tl_scopes.timeseries.page import forecast
+from tl_scopes.results.base import Displayable
+from tl_scopes.views import (  # noqa: F401  # for what they register
+    gold,
+    ig_path,
+    model_report,
+    patching,
+    sinks,
+    spectrum,
+    substitutions,
+    verification,
+)
+from tl_scopes.views.aopc import rank_figure
 from tl_scopes.views.attribution import compare, figure, tokens
 from tl_scopes.views.canvas.heatmap import HeatMap, heatmap, heatmap_figure
 from tl_scopes.views.canvas.page import View, stack
 from tl_scopes.views.influence import influence, influence_figure, influence_maps
 from tl_scopes.views.matrix import matrix
+from tl_scopes.views.rendering import plot, text, view
 
 __all__ = [
     "HeatMap",
@@ -33,6 +49,15 @@ __all__ = [
     "influence_figure",
     "influence_maps",
     "matrix",
+    "plot",
+    "rank_figure",
     "stack",
+    "text",
     "tokens",
+    "view",
 ]
+
+
+def forecast(result: Displayable) -> View:
+    """A :class:`tl_scopes.timeseries.Forecast`: a button for each scope."""
+    return view(result)

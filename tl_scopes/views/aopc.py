@@ -1,148 +1,61 @@
-"""Figures of faithfulness runs and of integrated-gradient paths, with matplotlib."""
+"""Faithfulness: perturbation curves and AOPC of one method and of several, and AOPC against the Fisher Scope's rank."""
 
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tl_scopes.views.canvas.figures import COLOURS
+import numpy as np
+
+from tl_scopes.numerics.statistics import standard_error
+from tl_scopes.results.aopc import AOPC, AOPCTable
+from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.page import View, heading
-from tl_scopes.views.canvas.scatter import ticks
+from tl_scopes.views.canvas.table import table as numbers
+from tl_scopes.views.rendering import plot, text, view
 
-if TYPE_CHECKING:
-    from tl_scopes.results.aopc import AOPCTable
-
-_LEFT, _TOP, _WIDTH, _HEIGHT, _KEY = 52, 10, 380, 250, 200
-_PALETTE = tuple("currentColor" if colour == "#000000" else colour for colour in COLOURS)
-_DASHES = ("", "6 3", "2 3")
+MOST_PROMPTS = 100
+"""Prompts whose own curves are drawn behind the mean."""
 _COLUMNS = {
-    "method": "method",
-    "n": "n",
-    "aopc": "AOPC",
-    "sem": "± SEM",
     "comprehensiveness": "compr.",
     "sufficiency": "suff.",
-    "loo_spearman": "LOO ρ",
+    "loo_spearman": "LOO rho",
     "loo_top5_hit": "LOO hit",
 }
+"""What may be asked for beside AOPC."""
 
 
+@view.register(AOPCTable)
 def aopc_view(table: AOPCTable) -> View:
-    """Curves of all methods with their errors, and one row per method."""
+    """The figure, and one row per method, most faithful first."""
     title = f"What removing the most influential tokens costs: mean over {len(table.records)} prompts"
+    if not table.records:
+        return View(title, f'<div class="tls">{heading(title)}<p>{escape(str(table))}</p></div>', lambda: str(table))
+    frame = table.to_frame().sort_values("aopc", kind="stable")
+    same = ["=" if mark else "" for mark in frame.get("indistinguishable_from_best", [])]
+    named = frame.rename(columns={"aopc": "AOPC", "sem": "± SEM", **_COLUMNS})[
+        ["method", "n", "AOPC", "± SEM", *(label for name, label in _COLUMNS.items() if name in frame)]
+    ].assign(**{"": same})
     says = "".join(
         f'<p class="tls-small">{escape(line)}</p>' for line in str(table).splitlines()[len(table.methods) + 1 :]
     )
-    if not table.records:
-        return View(title, f'<div class="tls">{heading(title)}<p>{escape(str(table))}</p></div>', lambda: str(table))
-    body = (
-        f'<div class="tls tls-curves">{heading(title)}{_svg(table)}<p class="tls-small tls-read" aria-live="polite">Point at '
-        f"a mark for its figures, or walk them by the arrow keys.</p>{_rows(table)}{says}</div>"
-    )
+    label = f"perturbation curves of {len(table.methods)} methods"
+    body = f'<div class="tls">{heading(title)}{aopc_figure(table).chart(label)}{numbers(named, 4)}{says}</div>'
     return View(title, body, lambda: str(table))
 
 
-def _svg(table: AOPCTable) -> str:
-    """Mean change of log p against the share of tokens removed, whiskers of one standard error."""
-    curves = table.curves()
-    low, high = (
-        float((curves.delta - curves["sem"].fillna(0)).min()),
-        float((curves.delta + curves["sem"].fillna(0)).max()),
-    )
-    low, high = min(low, 0.0), max(high, 0.0)
-    low, high = low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1)
-    most = 1.05 * max(table.fractions)
-
-    def at(fraction: float, delta: float) -> tuple[float, float]:
-        return round(_LEFT + _WIDTH * fraction / most, 1), round(_TOP + _HEIGHT * (high - delta) / (high - low), 1)
-
-    right, bottom = _LEFT + _WIDTH, _TOP + _HEIGHT
-    parts = [f'<path class="tls-grid" d="M{_LEFT} {at(0.0, 0.0)[1]}H{right}"/>']
-    parts += [f'<text x="{_LEFT - 6}" y="{at(0.0, v)[1] + 4}" text-anchor="end">{v:g}</text>' for v in ticks(low, high)]
-    parts += [
-        f'<text x="{at(k, 0.0)[0]}" y="{bottom + 15}" text-anchor="middle">{100 * k:g}</text>' for k in table.fractions
-    ]
-    parts.append(
-        f'<text x="{_LEFT + _WIDTH / 2}" y="{bottom + 32}" text-anchor="middle">tokens removed (%)</text>'
-        f'<text transform="translate(11 {_TOP + _HEIGHT / 2}) rotate(-90)" text-anchor="middle">change of log p (nats)'
-        "</text>"
-    )
-    marks: list[str] = []  # above all lines, so that each can be pointed at
-    for i, method in enumerate(table.methods):
-        rows = curves[curves.method == method]
-        colour, dash = _PALETTE[i % len(_PALETTE)], _DASHES[i // len(_PALETTE) % len(_DASHES)]
-        line = " ".join(f"{x},{y}" for x, y in (at(r.fraction, r.delta) for r in rows.itertuples()))
-        style = f'stroke="{colour}"' + (f' stroke-dasharray="{dash}"' if dash else "")
-        parts.append(f'<polyline points="{line}" fill="none" {style} stroke-width="1.6"/>')
-        for row in rows.itertuples():
-            (x, y), error = at(row.fraction, row.delta), row.sem if row.sem == row.sem else 0.0
-            tip = escape(f"{method}, {100 * row.fraction:g} % removed: {row.delta:.3g} ± {error:.2g} nats")
-            whisker = f"M{x} {at(0.0, row.delta - error)[1]}V{at(0.0, row.delta + error)[1]}"
-            parts.append(f'<path d="{whisker}" stroke="{colour}"/>')
-            marks.append(
-                f'<g data-tip="{tip}"><title>{tip}</title><circle class="tls-hit" cx="{x}" cy="{y}" r="7"/>'
-                f'<circle cx="{x}" cy="{y}" r="3.5" fill="{colour}"/></g>'
-            )
-        x, y = right + 18, _TOP + 10 + 18 * i
-        parts.append(f'<path d="M{x} {y}h22" {style} stroke-width="2"/>')
-        parts.append(f'<text x="{x + 28}" y="{y + 4}">{escape(method)}</text>')
-    height = max(bottom + 40, _TOP + 18 * len(table.methods) + 10)
-    return (
-        f'<svg class="tls-chart" tabindex="0" viewBox="0 0 {right + _KEY} {height}" role="img" '
-        f'aria-label="perturbation curves of {len(table.methods)} methods">{"".join(parts + marks)}</svg>'
-    )
-
-
-def _rows(table: AOPCTable) -> str:
-    """The table, most faithful first."""
-    frame = table.to_frame().sort_values("aopc", kind="stable")
-    shown = [name for name in _COLUMNS if name in frame]
-    head = "".join(f"<th>{_COLUMNS[name]}</th>" for name in shown)
-    lines = []
-    for row in frame.to_dict("records"):
-        same = "=" if row.get("indistinguishable_from_best") is True else ""
-        cells = [
-            escape(row[name]) if name == "method" else str(row[name]) if name == "n" else f"{row[name]:.4g}"
-            for name in shown
-        ]
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + f"<td>{same}</td></tr>")
-    return (
-        f'<div class="tls-scroll"><table class="tls-numbers"><thead><tr>{head}<th></th></tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
-
-
-MOST_LABELS = 60
-"""Tokens up to which each column of a map carries its text."""
-
-
+@plot.register(AOPCTable)
 def aopc_figure(table: AOPCTable) -> Any:
     """Perturbation curves on the left, mean AOPC with its standard error by method on the right."""
     from tl_scopes.views.canvas.figures import Figure
 
-    curves, frame = table.curves(), table.to_frame().sort_values("aopc", ascending=False)
+    frame = table.to_frame().sort_values("aopc", ascending=False)
     figure = Figure(figsize=(9.5, 3.8), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
     colour = {m: COLOURS[i % len(COLOURS)] for i, m in enumerate(table.methods)}
     dash = {m: ("-", "--", ":")[i // len(COLOURS) % 3] for i, m in enumerate(table.methods)}
     for method in table.methods:
-        rows = curves[curves.method == method]
-        left.errorbar(
-            100 * rows.fraction,
-            rows.delta,
-            yerr=rows["sem"],
-            color=colour[method],
-            linestyle=dash[method],
-            marker="o",
-            markersize=3,
-            linewidth=1.2,
-            capsize=2,
-            label=method,
-        )
-    left.set_xticks([100 * k for k in table.fractions], [f"{100 * k:g}" for k in table.fractions])
-    left.set_xlabel("tokens removed (%)")
-    left.set_ylabel("change of log p (nats)")
-    left.axhline(0, color="#999999", linewidth=0.8)
+        _curve(figure, left, method, table[method], color=colour[method], linestyle=dash[method])
     right.barh(
         range(len(frame)),
         frame.aopc,
@@ -153,11 +66,97 @@ def aopc_figure(table: AOPCTable) -> Any:
     marks = frame.get("indistinguishable_from_best", [False] * len(frame))
     right.set_yticks(range(len(frame)), [f"{m} =" if same else m for m, same in zip(frame.method, marks, strict=True)])
     right.set_xlabel("AOPC (nats; = cannot be told from the best)")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
+    right.spines[["top", "right"]].set_visible(False)
     left.legend(frameon=False, fontsize=7)
     figure.suptitle(f"n = {len(table.records)} prompts, mean ± SEM over prompts", fontsize=9)
     return figure
+
+
+def _curve(figure: Any, axes: Any, name: str, measured: AOPC, **style: Any) -> None:
+    """Mean change of log p against the share of tokens removed, with its standard error; each mark says its figures."""
+    percent = [100 * k for k in measured.fractions]
+    means = measured.deltas.mean(axis=0) if len(measured) else np.full(len(percent), np.nan)
+    errors = [standard_error(column) for column in measured.deltas.T]
+    bars = {"marker": "o", "markersize": 3, "linewidth": 1.2, "capsize": 2}
+    axes.errorbar(percent, means, yerr=errors, label=name, **bars, **style)
+    for k, mean, error in zip(percent, means, errors, strict=True):
+        of = "" if np.isnan(error) else f" ± {error:.2g}"
+        figure.say(axes, f"{name}, {k:g} % removed: {mean:.3g}{of} nats", float(k), float(mean))
+    axes.set_xticks(percent, [f"{k:g}" for k in percent])
+    axes.set_xlabel("tokens removed (%)")
+    axes.set_ylabel("change of log p (nats)")
+    axes.axhline(0, color="#999999", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+@text.register(AOPCTable)
+def aopc_text(table: AOPCTable) -> str:
+    """One line per method, most faithful first, and what is to be known of them."""
+    if not table.records:
+        return f"AOPC: none of {table.total} prompts was measured" + "".join(
+            f"\n  prompt {i}: {reason}" for i, reason in list(table.failures.items())[:5]
+        )
+    frame = table.to_frame()
+    beside = [(name, label) for name, label in _COLUMNS.items() if name in frame]
+    width = max(8, *(len(m) for m in table.methods)) + 2
+    lines = [f"{'method':<{width}}{'AOPC':>9}{'± SEM':>10}  {'':<2}" + "".join(f"{label:>9}" for _, label in beside)]
+    for _, row in frame.sort_values("aopc", kind="stable").iterrows():
+        mark = "=" if row.indistinguishable_from_best else ""
+        lines.append(
+            f"{row.method:<{width}}{row.aopc:>9.4f}{'± ' + format(row['sem'], '.4f'):>10}  {mark:<2}"
+            + "".join(f"{row[name]:>9.3f}" for name, _ in beside)
+        )
+    top = np.mean([r["top"] == r["truth"] for r in table.records])
+    lines.append(
+        f"{len(table.records)} prompts; nats, more negative is more faithful; SEM over prompts; '=' cannot be told "
+        "from the best (paired bootstrap, 95 %)."
+    )
+    lines.append(f"The top prediction is the true token on {top:.0%} of them.")
+    if table.failures:
+        lines.append(f"Left out: {len(table.failures)} prompts, e.g. {next(iter(table.failures.values()))}")
+    if not table.complete:
+        lines.append(f"Not complete: {table.total - len(table.records) - len(table.failures)} prompts still to run.")
+    return "\n".join(lines)
+
+
+@plot.register(AOPC)
+def single_figure(measured: AOPC) -> Any:
+    """The method's curve, with those of the prompts behind it, and the prompts' AOPC."""
+    from tl_scopes.views.canvas.figures import Figure
+
+    figure = Figure(figsize=(8.4, 3.4), dpi=150, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for row in measured.deltas[:MOST_PROMPTS]:
+        left.plot([100 * k for k in measured.fractions], row, color="#999999", alpha=0.4, linewidth=0.8)
+    _curve(figure, left, "mean", measured, color=COLOURS[0])
+    left.set_title(f"each prompt (grey), mean ± SEM over {len(measured)}", fontsize=9)
+    if len(measured):
+        right.hist(measured.per_prompt, bins="auto", color=COLOURS[0], alpha=0.6)
+        right.axvline(measured.mean, color=COLOURS[5], linewidth=1.2)
+    right.set_title(f"AOPC {measured.mean:.4f} ± {measured.sem:.4f}", fontsize=9)
+    right.set_xlabel("AOPC of a prompt (nats; more negative is more faithful)")
+    right.set_ylabel("prompts")
+    right.locator_params(axis="y", integer=True)
+    right.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+@view.register(AOPC)
+def single_view(measured: AOPC) -> View:
+    """The figure and its numbers."""
+    import pandas as pd
+
+    title = f"AOPC of one method over {len(measured)} prompts"
+    columns = {f"Δ at {k:g}": column for k, column in zip(measured.fractions, measured.deltas.T, strict=True)}
+    rows = pd.DataFrame({"prompt": range(len(measured)), "AOPC": measured.per_prompt, **columns})
+    body = f'<div class="tls">{heading(title)}{single_figure(measured).chart(title)}{numbers(rows)}</div>'
+    return View(title, body, lambda: str(measured))
+
+
+@text.register(AOPC)
+def single_text(measured: AOPC) -> str:
+    """Mean, standard error, and of what."""
+    return repr(measured)
 
 
 def rank_figure(table: AOPCTable) -> Any:

@@ -1,7 +1,7 @@
 """Attributions as coloured tokens: one method, several methods to switch between, and the paper's figure layout.
 
-CircuitsVis draws the tokens. What its component leaves out is added around it: the scale, the target, the
-predictions, dark mode, and the picture where scripts do not run.
+The tokens are HTML; in a notebook CircuitsVis draws them again, in the same colours. Around them stand the scale, the
+target and the predictions.
 """
 
 from __future__ import annotations
@@ -9,18 +9,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.views.canvas.colours import FULL, Scale, ScaleKind, blend, css, ink_attributes, quantised
-from tl_scopes.views.canvas.page import View, heading, host
-from tl_scopes.views.wording import number, percent, predicted, read_text, title, unit, visible
+from tl_scopes.views.canvas.colours import FULL, RED, Scale, ScaleKind, blend, css, ink_attributes, quantised
+from tl_scopes.views.canvas.heatmap import MOST_LABELS, name_columns
+from tl_scopes.views.canvas.page import READ_TOKENS, View, heading, host
+from tl_scopes.views.rendering import plot, text, view
+from tl_scopes.views.terminal import attribution_text, view_text
+from tl_scopes.views.wording import literal, number, percent, predicted, read_text, title, unit, visible
 
 _DIM = "#6b6b6b"
 """Ink of tokens without colour: 5.3:1 on white."""
 _LONG = 300
 """From this many tokens on, the predictions stay in sight while the text scrolls."""
 
+text.register(Attribution, attribution_text)
 
+
+@view.register(Attribution)
 def tokens(attribution: Attribution, *, scale: ScaleKind = "auto") -> View:
     """One attribution: coloured tokens, true scale, target, strongest tokens and predictions.
 
@@ -29,8 +36,6 @@ def tokens(attribution: Attribution, *, scale: ScaleKind = "auto") -> View:
         scale: how colours follow scores; ``"auto"`` is linear, or log where the highest score is more than 50 times
             the median. The legend says which.
     """
-    from tl_scopes.views.terminal import attribution_text
-
     body = _row(heading(title(attribution)) + _panel(attribution, scale), attribution)
     return View(title(attribution), f'<div class="tls">{body}</div>', lambda: attribution_text(attribution))
 
@@ -64,13 +69,10 @@ def compare(attributions: Mapping[str, Attribution], *, scale: ScaleKind = "auto
         f'<form class="tls-compare" method="dialog"><style>{rules}</style>'
         f'<div class="tls-switch" role="radiogroup" aria-label="method">{buttons}</div>{panels}</form>'
     )
-
-    def plain() -> str:
-        from tl_scopes.views.terminal import view_text
-
-        return view_text(list(attributions.values()))
-
-    return View(f"{len(attributions)} methods on one text", f'<div class="tls">{_row(form, first)}</div>', plain)
+    several = list(attributions.values())
+    return View(
+        f"{len(several)} methods on one text", f'<div class="tls">{_row(form, first)}</div>', lambda: view_text(several)
+    )
 
 
 def figure(attributions: Attribution | Sequence[Attribution], *, k: int = 7, scale: ScaleKind = "auto") -> View:
@@ -85,13 +87,51 @@ def figure(attributions: Attribution | Sequence[Attribution], *, k: int = 7, sca
     if k < 1:
         raise ValueError(f"figure(k={k}): k must be 1 or more")
     body = "".join(_row(_coloured(a, s) + _legend(a, s), a, k) for a, s in ((a, _scale(a, scale)) for a in rows))
+    return View(
+        title(rows[0]), f'<div class="tls tls-figure">{body}</div>', lambda: "\n\n".join(map(attribution_text, rows))
+    )
 
-    def plain() -> str:
-        from tl_scopes.views.terminal import attribution_text
 
-        return "\n\n".join(attribution_text(a) for a in rows)
+@plot.register(Attribution)
+def attribution_figure(attribution: Attribution, *, scale: ScaleKind = "auto") -> Any:
+    """A bar per token, and beside them the most probable next tokens; the explained one is red."""
+    from tl_scopes.views.canvas.figures import Figure
 
-    return View(title(rows[0]), f'<div class="tls tls-figure">{body}</div>', plain)
+    n, kind = len(attribution), _scale(attribution, scale)
+    words = predicted(attribution, 7)[::-1]
+    labels = 0.065 * max(map(len, name_columns(attribution.str_tokens))) if n <= MOST_LABELS else 0.0
+    wide = max(3.2, min(12.0, 0.6 + 0.21 * n))
+    figure = Figure(figsize=(wide + (2.6 if words else 0.0), 2.6 + labels), dpi=150, layout="constrained")
+    axes, *beside = figure.subplots(1, 2 if words else 1, squeeze=False, width_ratios=[wide, 2.0] if words else None)[0]
+    shown = set(attribution.shown)
+    colours = [FULL if p in shown else "#cccccc" for p in range(n)]
+    error = None if attribution.stderr is None else attribution.stderr.double().numpy()
+    axes.bar(range(n), attribution.scores.double().numpy(), yerr=error, color=colours, width=0.8, capsize=2)
+    if kind.log:
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=kind.low / 2)
+    axes.set_xlim(-0.7, n - 0.3)
+    if n <= MOST_LABELS:
+        axes.set_xticks(range(n), name_columns(attribution.str_tokens), rotation=90, fontsize=7)
+        axes.get_xticklabels()[attribution.pos].set_color(RED)
+    grey = "grey: left out; " if attribution.hidden else ""
+    axes.set_xlabel(f"token ({grey}red: read here)", fontsize=8)
+    axes.set_ylabel(unit(attribution), fontsize=8)
+    axes.set_title(literal(visible(title(attribution))), fontsize=9, loc="left")
+    for other in beside:
+        bars = [RED if explained else "#3182bd" for *_, explained in words]
+        other.barh(range(len(words)), [p for _, p, _ in words], color=bars)
+        names = [
+            f"{name} {percent(p)}" for name, (_, p, _) in zip(name_columns([w for w, *_ in words]), words, strict=True)
+        ]
+        other.set_yticks(range(len(words)), names, fontsize=7)
+        other.set_xlim(0, 1)
+        other.set_xlabel("probability", fontsize=8)
+        other.set_title("predicted", fontsize=9)
+    for each in (axes, *beside):
+        each.tick_params(axis="both", labelsize=7)
+        each.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def _row(left: str, attribution: Attribution, k: int = 7) -> str:
@@ -104,7 +144,7 @@ def _panel(attribution: Attribution, kind: ScaleKind) -> str:
     """Everything about one attribution but its title and the predictions."""
     scale = _scale(attribution, kind)
     notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in attribution.notes)
-    parts = (_legend(attribution, scale), _coloured(attribution, scale), _strongest(attribution))
+    parts = (_legend(attribution, scale), _coloured(attribution, scale), READ_TOKENS, _strongest(attribution))
     return "".join(parts) + notes + _more(attribution)
 
 
@@ -152,7 +192,7 @@ def _coloured(attribution: Attribution, scale: Scale) -> str:
         add(text, f'<bdi data-pos="{p}"{mark} {colour}>{escape(text)}</bdi>', share, tip, "\n" in token)
         if p == attribution.pos:
             name, tip = _target(attribution)
-            add(name, f'<b class="tls-target" style="color:#b2182b">→<bdi>{escape(name)}</bdi></b>', 0.0, tip, False)
+            add(name, f'<b class="tls-target" style="color:{RED}">→<bdi>{escape(name)}</bdi></b>', 0.0, tip, False)
     long = " tls-long" if len(inner) > _LONG else ""
     data = {"html": inner, "texts": texts, "values": values, "tips": tips, "breaks": breaks, "colour": FULL}
     return host("ColoredTokens", data, "".join(static), css=f"tls-tokens tls-ink{long}")
@@ -203,8 +243,8 @@ def _strongest(attribution: Attribution, k: int = 5) -> str:
 def _predictions(attribution: Attribution, k: int) -> str:
     """The most probable next tokens; the explained one is red, and is added when it is not among them."""
     items = []
-    for text, probability, explained in predicted(attribution, k):
-        name = f"<b><bdi>{escape(text)}</bdi></b>" if explained else f"<span><bdi>{escape(text)}</bdi></span>"
+    for word, probability, explained in predicted(attribution, k):
+        name = f"<b><bdi>{escape(word)}</bdi></b>" if explained else f"<span><bdi>{escape(word)}</bdi></span>"
         bar = f'<span class="tls-track"><span class="tls-bar" style="width:{100 * probability:.1f}%"></span></span>'
         items.append(f"<li>{name} {bar} <span>{percent(probability)}</span></li>")
     return (

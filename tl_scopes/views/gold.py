@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from html import escape
+from typing import Any
 
-from tl_scopes.views.canvas.figures import COLOURS
+from tl_scopes.results.gold import GoldAlignment
+from tl_scopes.views.canvas.colours import COLOURS
+from tl_scopes.views.canvas.page import View, heading
+from tl_scopes.views.canvas.table import table
+from tl_scopes.views.rendering import plot, text, view
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-
-def gold_dots(frame: pd.DataFrame) -> Any:
+@plot.register(GoldAlignment)
+def gold_figure(result: GoldAlignment) -> Any:
     """Top-1 gold alignment: a panel per corpus, a row per method with its bootstrap interval; dashed is chance."""
     from tl_scopes.views.canvas.figures import Figure
 
+    frame = result.to_frame()
     corpora, methods = list(dict.fromkeys(frame.corpus)), list(dict.fromkeys(frame.method))
     figure = Figure(figsize=(1.8 + 1.35 * len(corpora), 1.1 + 0.27 * len(methods)), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(corpora), sharex=True, sharey=True, squeeze=False)[0]
@@ -23,6 +27,8 @@ def gold_dots(frame: pd.DataFrame) -> Any:
         axes.axvline(rows.chance.mean(), color="#555555", linestyle="--", linewidth=1, label="chance")
         axes.hlines(y, rows.top1_low, rows.top1_high, color=COLOURS[0], linewidth=1.2)
         axes.plot(rows.top1, y, "o", color=COLOURS[0], markersize=4.5, clip_on=False)
+        for at, (_, row) in zip(y, rows.iterrows(), strict=True):
+            figure.say(axes, f"{corpus}, {row.method}: {_interval(row, 'top1').strip()}", float(row.top1), float(at))
         axes.set_title(f"{corpus}\nn = {rows.n.max()}", fontsize=9)
         axes.set(xlim=(0, 1), xticks=(0, 0.5, 1))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -34,3 +40,37 @@ def gold_dots(frame: pd.DataFrame) -> Any:
     panels[0].invert_yaxis()
     figure.supxlabel("prompts whose known cause ranks first (dashed: a random ranking)", fontsize=9)
     return figure
+
+
+@view.register(GoldAlignment)
+def gold_view(result: GoldAlignment) -> View:
+    """The figure and its numbers."""
+    title = "How often the known cause ranks first"
+    body = (
+        f'<div class="tls">{heading(title)}{gold_figure(result).chart(title)}{table(result.to_frame())}'
+        f'<p class="tls-small">{escape(_candidates(result))}</p></div>'
+    )
+    return View(title, body, lambda: str(result))
+
+
+@text.register(GoldAlignment)
+def gold_text(result: GoldAlignment) -> str:
+    """A line per corpus and method, with intervals."""
+    frame = result.to_frame()
+    width = 2 + max(len("method"), *map(len, frame.method))
+    lines = [f"{'corpus':<13}{'method':<{width}}{'n':>5}  {'top-1 [95 %]':<25}{'MRR [95 %]':<25}in source  chance"]
+    for _, row in frame.iterrows():
+        lines.append(
+            f"{row.corpus:<13}{row.method:<{width}}{row.n:>5}  {_interval(row, 'top1'):<25}{_interval(row, 'mrr'):<25}"
+            f"{row.top1_in_source:8.1%}  {row.chance:6.1%}"
+        )
+    return "\n".join([*lines, _candidates(result)])
+
+
+def _candidates(result: GoldAlignment) -> str:
+    right = ", ".join(f"{c} {a:.0%}" for c, a in result.accuracy.items())
+    return f"Candidates: all tokens up to the explained one except special tokens. Answered right: {right}."
+
+
+def _interval(row: Any, name: str) -> str:
+    return f"{row[name]:6.1%} [{100 * row[f'{name}_low']:.1f}, {100 * row[f'{name}_high']:.1f}]"

@@ -15,6 +15,7 @@ from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 from tl_scopes.views.attribution import tokens
 from tl_scopes.views.canvas.heatmap import HeatMap, heatmap, heatmap_figure
 from tl_scopes.views.canvas.page import View, stack
+from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.terminal import DARK, LIGHT
 from tl_scopes.views.wording import title, unit, visible
 
@@ -22,11 +23,22 @@ MOST_HEADS = 12
 """Heads that the head × token map shows."""
 
 
+@view.register(LayerInfluence)
+@view.register(HeadInfluence)
 def influence(result: LayerInfluence | HeadInfluence) -> View:
     """The maps, and the scope's own coloured tokens."""
     return stack(heatmap(influence_maps(result)), tokens(result.attribution))
 
 
+@text.register(LayerInfluence)
+@text.register(HeadInfluence)
+def influence_text(result: LayerInfluence | HeadInfluence) -> str:
+    """The largest values of the maps, and the scope itself."""
+    return influence(result).plain()
+
+
+@plot.register(LayerInfluence)
+@plot.register(HeadInfluence)
 def influence_figure(result: LayerInfluence | HeadInfluence) -> Any:
     """The maps as a matplotlib figure."""
     return heatmap_figure(influence_maps(result))
@@ -107,8 +119,6 @@ def _head_unit(result: HeadInfluence) -> str:
 
 def influence_view(result: LayerInfluence | HeadInfluence, k: int = 6) -> RenderableType:
     """One line per layer, last layer first: its strongest tokens, or its heads."""
-    from tl_scopes.views.influence import influence_maps
-
     one = influence_maps(result)[0]
     highest = one.colour_scale.high or 1.0
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")

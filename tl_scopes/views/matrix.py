@@ -7,7 +7,9 @@ one to the right of the position that is read; the prediction after the last tok
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
+import torch
 from rich.console import Group, RenderableType
 from rich.style import Style
 from rich.table import Table
@@ -16,7 +18,9 @@ from rich.text import Text
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.matrix import AttributionMatrix
 from tl_scopes.views.canvas.colours import Scale, blend, css, ink_attributes, quantised
+from tl_scopes.views.canvas.heatmap import HeatMap, heatmap_figure
 from tl_scopes.views.canvas.page import View, heading, host
+from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.terminal import DARK, LIGHT
 from tl_scopes.views.wording import number, percent, predicted, read_text, title, unit, visible
 
@@ -26,10 +30,11 @@ _SOURCES = 5
 _PREDICTED = 7
 
 
+@view.register(AttributionMatrix)
 def matrix(attributions: AttributionMatrix) -> View:
     """Targets and their sources. Each row is divided by its highest shown score, and the view says so."""
     rows = [attributions.row(i) for i in range(len(attributions))]
-    name = f"{attributions.method.replace('_', ' ').capitalize()}: sources of {len(rows)} targets"
+    name = _title(attributions)
     static = (
         '<p class="tls-small">Strongest sources of each target</p>'
         f'<div class="tls-targets">{"".join(_sources(row) for row in rows)}</div>'
@@ -54,7 +59,43 @@ def matrix(attributions: AttributionMatrix) -> View:
         *(f'<p class="tls-note">{escape(note)}</p>' for note in attributions.notes),
         content,
     ]
-    return View(name, f'<div class="tls">{"".join(parts)}</div>', lambda: _plain(name, rows))
+    return View(name, f'<div class="tls">{"".join(parts)}</div>', lambda: matrix_text(attributions))
+
+
+@plot.register(AttributionMatrix)
+def matrix_figure(attributions: AttributionMatrix) -> Any:
+    """Targets down, sources across, each row divided by its highest shown score."""
+    rows = [attributions.row(i) for i in range(len(attributions))]
+    shown = [p for p in range(len(attributions.tokens)) if p not in attributions.hidden]
+    highest = attributions.scores[:, shown].amax(dim=1, keepdim=True) if shown else attributions.scores[:, :1]
+    return heatmap_figure(
+        HeatMap(
+            values=attributions.scores / highest.clamp_min(torch.finfo(highest.dtype).tiny),
+            rows=tuple(map(_target, rows)),
+            columns=tuple(attributions.str_tokens),
+            title=_title(attributions),
+            unit="share of the row's highest score",
+            row_name="target",
+            column_name="source token",
+            scale="linear",
+            hidden=attributions.hidden,
+        )
+    )
+
+
+@text.register(AttributionMatrix)
+def matrix_text(attributions: AttributionMatrix) -> str:
+    """A line per target with its strongest sources."""
+    lines = []
+    for i in range(len(attributions)):
+        row = attributions.row(i)
+        top = ", ".join(f"{visible(t.str_token)!r} {number(t.score)}" for t in row.top(_SOURCES))
+        lines.append(f"{_target(row)!r} ← {top}")
+    return "\n".join([_title(attributions), *lines])
+
+
+def _title(attributions: AttributionMatrix) -> str:
+    return f"{attributions.method.replace('_', ' ').capitalize()}: sources of {len(attributions)} targets"
 
 
 def _target(row: Attribution) -> str:
@@ -99,14 +140,6 @@ def _sources(row: Attribution) -> str:
     arrow = "→" if row.pos + 1 == len(row) else ""
     sources = f'<span class="tls-ink">{" ".join(cells)}</span>' if cells else "<span>–</span>"
     return f"<b>{arrow}<bdi>{escape(_target(row))}</bdi></b>{sources}"
-
-
-def _plain(name: str, rows: list[Attribution]) -> str:
-    lines = [
-        f"{_target(row)!r} ← " + ", ".join(f"{visible(t.str_token)!r} {number(t.score)}" for t in row.top(_SOURCES))
-        for row in rows
-    ]
-    return "\n".join([name, *lines])
 
 
 def matrix_view(matrix: AttributionMatrix, k: int = 3) -> RenderableType:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tl_scopes.results.patching import whole_percent
-from tl_scopes.views.canvas.figures import COLOURS
+from tl_scopes.results.patching import PatchTop, whole_percent
+from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.heatmap import HeatMap, draw_heatmap, heatmap
-
-if TYPE_CHECKING:
-    from tl_scopes.results.patching import PatchTop
-    from tl_scopes.views.canvas.page import View
+from tl_scopes.views.canvas.page import View
+from tl_scopes.views.rendering import plot, text, view
 
 
 def cells_map(result: PatchTop) -> HeatMap:
@@ -36,11 +34,20 @@ def cells_map(result: PatchTop) -> HeatMap:
     )
 
 
+@view.register(PatchTop)
 def recovery_view(result: PatchTop) -> View:
     """The map as a page."""
-    return heatmap(cells_map(result))
+    return View(cells_map(result).title, heatmap(cells_map(result)).body, lambda: str(result))
 
 
+@text.register(PatchTop)
+def recovery_text(result: PatchTop) -> str:
+    """One sentence, and a line per layer."""
+    table = result.by_layer().to_string(index=False, float_format=lambda v: f"{v:.2f}")
+    return f"{result.summary}\n{table}"
+
+
+@plot.register(PatchTop)
 def recovery_figure(result: PatchTop) -> Any:
     """Left: all tokens together by layer, beside the random draws. Right: the map of the cells."""
     from tl_scopes.views.canvas.figures import Figure

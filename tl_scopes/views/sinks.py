@@ -7,16 +7,19 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
-from tl_scopes.results.sinks import AttentionSinks
+from tl_scopes.results.sinks import AttentionSinks, PositionalBaseline
 from tl_scopes.views.attribution import compare
-from tl_scopes.views.canvas.figures import COLOURS
-from tl_scopes.views.canvas.heatmap import LONGEST_LABEL, MOST_LABELS, HeatMap, draw_heatmap, heatmap
+from tl_scopes.views.canvas.colours import COLOURS, RED
+from tl_scopes.views.canvas.heatmap import MOST_LABELS, HeatMap, draw_heatmap, heatmap, name_columns
 from tl_scopes.views.canvas.page import View, heading, stack
+from tl_scopes.views.canvas.table import table
+from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.wording import number, visible
 
 GROUPS = {"bos": "BOS", "first": "first tokens", "secondary": "secondary sinks", "all": "all sinks"}
 
 
+@view.register(AttentionSinks)
 def sinks_view(result: AttentionSinks) -> View:
     """Maps, influence with and without sinks (a correction, and it says so), and the tables."""
     both = {}
@@ -76,6 +79,7 @@ def sink_maps(result: AttentionSinks) -> list[HeatMap]:
     return maps
 
 
+@plot.register(AttentionSinks)
 def sinks_figure(result: AttentionSinks) -> Any:
     """Layer × head maps and residual norms; under them each scope's share by token, with and without sinks."""
     from tl_scopes.views.canvas.figures import Figure
@@ -95,10 +99,10 @@ def sinks_figure(result: AttentionSinks) -> Any:
         axes = figure.add_subplot(grid[i + 1, :])
         _bars(axes, result, frame, method)
         last = i + 1 == len(methods)
-        names = [visible(t).replace("$", r"\$")[:LONGEST_LABEL] for t in result.str_tokens]
+        names = name_columns(result.str_tokens)
         axes.set_xticks(range(n), names if last and n <= MOST_LABELS else [""] * n, rotation=90, fontsize=7)
         for position in sorted(result.positions) if last and n <= MOST_LABELS else ():
-            axes.get_xticklabels()[position].set_color("#b2182b")
+            axes.get_xticklabels()[position].set_color(RED)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=7)
     return figure
 
@@ -120,6 +124,7 @@ def _bars(axes: Any, result: AttentionSinks, frame: Any, method: str) -> None:
     axes.set_xlim(-0.6, len(frame) - 0.4)
 
 
+@text.register(AttentionSinks)
 def sinks_text(result: AttentionSinks) -> str:
     """The tables as text."""
     lines = [repr(result)]
@@ -147,33 +152,72 @@ def _secondary(result: AttentionSinks) -> list[str]:
 
 def _tables(result: AttentionSinks) -> str:
     """Shares of influence, secondary sinks, the BOS comparison."""
-    parts = [heading("Share of influence on sinks"), _table(result.influence_frame())]
+    parts = [heading("Share of influence on sinks"), table(result.influence_frame())]
     found = "".join(f"<p>{escape(line)}</p>" for line in _secondary(result)) or "<p>none</p>"
     rule = (
         f"Secondary sinks: above {number(result.multiple)} times the median of positions that are not first or special"
     )
     parts.append(heading(rule) + f'<div class="tls-small">{found}</div>')
     if result.bos_comparison:
-        parts += [heading("The same text behind 0, 1, 2 … BOS tokens"), _table(result.bos_frame())]
+        parts += [heading("The same text behind 0, 1, 2 … BOS tokens"), table(result.bos_frame())]
     if result.baseline:
         n = next(iter(result.baseline.values())).n_prompts
         about = f"Share of influence by position, and its mean over {n} unrelated prompts (baseline)"
-        parts += [heading(about), _table(result.position_frame())]
+        parts += [heading(about), table(result.position_frame())]
     parts += [f'<p class="tls-note">{escape(note)}</p>' for note in result.notes]
     return "".join(parts)
 
 
-def _table(frame: Any) -> str:
-    """A small table; numbers with three digits."""
+# -- the positional baseline -------------------------------------------------------------------------------
 
-    def cell(value: Any) -> str:
-        if isinstance(value, float):
-            return "–" if value != value else number(value)
-        return f"<bdi>{escape(visible(str(value)))}</bdi>"
 
-    head = "".join(f"<th>{escape(str(c).replace('_', ' '))}</th>" for c in frame.columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{cell(v)}</td>" for v in row) + "</tr>" for row in frame.itertuples(index=False)
-    )
-    table = f'<table class="tls-numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="tls-scroll">{table}</div>'
+@plot.register(PositionalBaseline)
+def baseline_figure(result: PositionalBaseline) -> Any:
+    """Mean share of influence by position with its standard error; dashed is the same share for all."""
+    from tl_scopes.views.canvas.figures import Figure
+
+    share, error = result.share.double().numpy(), result.stderr.double().numpy()
+    figure = Figure(figsize=(8.4, 3.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    positions = range(len(share))
+    axes.fill_between(positions, (share - error).clip(0), share + error, color=COLOURS[0], alpha=0.2, linewidth=0)
+    axes.plot(positions, share, ".-", color=COLOURS[0], linewidth=1.2, markersize=5, label="mean ± SEM over prompts")
+    axes.axhline(1 / len(share), color="#999999", linestyle="--", linewidth=1, label="even")
+    for position, mean, spread in zip(positions, share.tolist(), error.tolist(), strict=True):
+        figure.say(axes, f"position {position}: {mean:.1%} ± {spread:.1%}", float(position), mean)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.locator_params(axis="x", integer=True)
+    axes.set_xlabel("position")
+    axes.set_ylabel("share of influence")
+    axes.set_title(_baseline_title(result), fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=7)
+    return figure
+
+
+@view.register(PositionalBaseline)
+def baseline_view(result: PositionalBaseline) -> View:
+    """The figure and its numbers."""
+    title, drawn = _baseline_title(result), baseline_figure(result)
+    drawn.axes[0].set_title("")
+    body = f'<div class="tls">{heading(title)}{drawn.chart(title)}{table(_baseline_frame(result))}</div>'
+    return View(title, body, lambda: str(result))
+
+
+@text.register(PositionalBaseline)
+def baseline_text(result: PositionalBaseline) -> str:
+    """Share and standard error by position."""
+    frame = _baseline_frame(result)
+    return f"{result!r}\n{frame.to_string(index=False, max_rows=20, float_format=lambda v: f'{v:.4f}')}"
+
+
+def _baseline_title(result: PositionalBaseline) -> str:
+    return f"Share of influence by position, {result.method}: mean over {result.n_prompts} unrelated prompts"
+
+
+def _baseline_frame(result: PositionalBaseline) -> Any:
+    import pandas as pd
+
+    columns = {"share": result.share.tolist(), "stderr": result.stderr.tolist()}
+    return pd.DataFrame({"position": range(len(result.share)), **columns})

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from tl_scopes.views.canvas.figures import COLOURS
+import numpy as np
+
+from tl_scopes.results.spectrum import FisherSpectrum
+from tl_scopes.views.canvas.colours import COLOURS
+from tl_scopes.views.canvas.page import View, heading
+from tl_scopes.views.canvas.table import table
+from tl_scopes.views.rendering import plot, text, view
+
+RANKS = (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Ranks that have a line."""
 
 
-def spectrum_curves(eigenvalues: Any, share: Any) -> Any:
-    """Left: eigenvalues of each prompt on log-log axes; right: mean cumulative share with one standard deviation."""
-    import numpy as np
-
+@plot.register(FisherSpectrum)
+def spectrum_figure(result: FisherSpectrum) -> Any:
+    """Eigenvalues of each prompt on log-log axes; mean cumulative share with one standard deviation (paper fig. 16)."""
     from tl_scopes.views.canvas.figures import Figure
 
+    eigenvalues, share = result.eigenvalues.double().numpy(), result.share.double().numpy()
     figure = Figure(figsize=(8.4, 3.4), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
     rank = np.arange(1, eigenvalues.shape[1] + 1)
@@ -34,3 +43,36 @@ def spectrum_curves(eigenvalues: Any, share: Any) -> Any:
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+@view.register(FisherSpectrum)
+def spectrum_view(result: FisherSpectrum) -> View:
+    """The figure, and a row per rank: eigenvalue, share, and what the direction moves for the first prompt."""
+    title = f"Spectrum of the Fisher information: {len(result.prompts)} prompts"
+    ranks = _ranks(result)
+    frame = result.to_frame().iloc[[r - 1 for r in ranks]]
+    rows = frame.assign(**{"moves (first prompt)": [_moves(result, r) for r in ranks]})
+    body = f'<div class="tls">{heading(title)}{spectrum_figure(result).chart(title)}{table(rows)}</div>'
+    return View(title, body, lambda: str(result))
+
+
+@text.register(FisherSpectrum)
+def spectrum_text(result: FisherSpectrum) -> str:
+    """A line per rank."""
+    lines = [repr(result), f"{'rank':>5}  {'eigenvalue':>11}  {'share':>7}  moves (first prompt)"]
+    frame = result.to_frame()
+    for rank in _ranks(result):
+        row = frame.iloc[rank - 1]
+        lines.append(f"{rank:>5}  {row.eigenvalue:>11.4g}  {row.share_mean:>7.1%}  {_moves(result, rank)}")
+    return "\n".join(lines)
+
+
+def _ranks(result: FisherSpectrum) -> list[int]:
+    return [r for r in RANKS if r <= result.eigenvalues.shape[1]]
+
+
+def _moves(result: FisherSpectrum, rank: int) -> str:
+    """Tokens that the first prompt's direction of this rank moves up and down."""
+    first = result.moved[0] if result.moved else []
+    up, down = first[rank - 1] if rank <= len(first) else ([], [])
+    return f"{' '.join(map(repr, up[:4]))} | {' '.join(map(repr, down[:4]))}" if up else ""

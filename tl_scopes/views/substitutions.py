@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tl_scopes.results.substitutions import Substitutions
 from tl_scopes.views.canvas.page import View
-from tl_scopes.views.canvas.scatter import Point, Scatter, figure, view
-from tl_scopes.views.wording import number, visible
-
-if TYPE_CHECKING:
-    from tl_scopes.results.substitutions import Substitutions
+from tl_scopes.views.canvas.scatter import Point, Scatter, scatter_figure, scatter_view
+from tl_scopes.views.rendering import plot, text, view
+from tl_scopes.views.wording import visible
 
 
 def of_substitutions(result: Substitutions) -> Scatter:
     """The swaps of one token."""
     frame = result.to_frame()
     points = tuple(Point(row.predicted, row.measured, visible(row.token), "") for row in frame.itertuples())
-    rows = tuple(
-        (visible(r.token), *(number(v) for v in (r.predicted, r.measured, r.delta_logit, r.delta_log_prob)))
-        for r in frame.itertuples()
-    )
+    names = {"delta_logit": "Δlogit", "delta_log_prob": "Δlog p"}
     return Scatter(
         f"Another token in place of {visible(result.token)!r}: change of {visible(result.scalar)}",
         result.unit,
         f"Spearman {result.spearman:.2f} over {len(frame)} swaps",
         points,
-        ("token", "predicted", "measured", "Δlogit", "Δlog p"),
-        rows,
+        frame.drop(columns="id").rename(columns=names),
     )
 
 
+@plot.register(Substitutions)
 def substitutions_figure(result: Substitutions) -> Any:
-    """Scatter of the swaps."""
-    return figure(of_substitutions(result))
+    """Measured against predicted, with the identity line."""
+    return scatter_figure(of_substitutions(result))
 
 
+@view.register(Substitutions)
 def substitutions_view(result: Substitutions) -> View:
-    """The same as an interactive view, with the table."""
-    return view(of_substitutions(result), lambda: str(result))
+    """The same with the table."""
+    return scatter_view(of_substitutions(result), lambda: str(result))
+
+
+@text.register(Substitutions)
+def substitutions_text(result: Substitutions) -> str:
+    """What was replaced, and the table."""
+    table = result.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3g}")
+    return f"in place of {result.token!r} at {result.pos}: change of {result.scalar} ({result.unit})\n{table}"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tl_scopes.results.verification import Verification
 from tl_scopes.views.canvas.page import View
-from tl_scopes.views.canvas.scatter import Point, Scatter, figure, view
-from tl_scopes.views.wording import number, visible
-
-if TYPE_CHECKING:
-    from tl_scopes.results.verification import Verification
+from tl_scopes.views.canvas.scatter import Point, Scatter, scatter_figure, scatter_view
+from tl_scopes.views.rendering import plot, text, view
+from tl_scopes.views.wording import visible
 
 
 def of_verification(result: Verification) -> Scatter:
@@ -20,32 +18,35 @@ def of_verification(result: Verification) -> Scatter:
         Point(row.predicted, row.measured, visible(row.token), "joint" if row.n > 1 else row.flag, row.flag)
         for row in frame.itertuples()
     )
-    rows = tuple(
-        (
-            "" if math.isnan(row.score) else str(row.pos),
-            visible(row.token),
-            "" if math.isnan(row.score) else number(row.score),
-            *(number(v) for v in (row.predicted, row.measured, row.delta_logit, row.delta_log_prob)),
-            row.flag,
-        )
-        for row in frame.itertuples()
-    )
-    moved = result.ablation if result.step == 1 else f"{result.step:g} of the way to {result.ablation}"
+    names = {"delta_logit": "Δlogit", "delta_log_prob": "Δlog p"}
     return Scatter(
-        f"Removing tokens ({moved}): change of {visible(result.scalar)}",
+        f"Removing tokens ({_moved(result)}): change of {visible(result.scalar)}",
         result.unit,
         str(result.linearity),
         points,
-        ("pos", "token", "score", "predicted", "measured", "Δlogit", "Δlog p", "flag"),
-        rows,
+        frame.drop(columns=["fraction", "n"]).rename(columns=names),
     )
 
 
+@plot.register(Verification)
 def verification_figure(result: Verification) -> Any:
-    """Scatter of the removals."""
-    return figure(of_verification(result))
+    """Measured against predicted, with the identity line; flagged removals are marked."""
+    return scatter_figure(of_verification(result))
 
 
+@view.register(Verification)
 def verification_view(result: Verification) -> View:
-    """The same as an interactive view, with the table."""
-    return view(of_verification(result), lambda: str(result))
+    """The same with the table."""
+    return scatter_view(of_verification(result), lambda: str(result))
+
+
+@text.register(Verification)
+def verification_text(result: Verification) -> str:
+    """What was removed, the table, and how well the prediction describes it."""
+    columns = ["pos", "token", "score", "predicted", "measured", "delta_logit", "delta_log_prob", "flag"]
+    table = result.to_frame()[columns].to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep="")
+    return f"{result.scalar} ({result.unit}), tokens replaced: {_moved(result)}\n{table}\n{result.linearity}"
+
+
+def _moved(result: Verification) -> str:
+    return result.ablation if result.step == 1 else f"{result.step:g} of the way to {result.ablation}"

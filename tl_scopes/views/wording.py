@@ -15,6 +15,11 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c in _ZERO_WIDTH else "�" for c in shown)
 
 
+def literal(text: str) -> str:
+    """Text that matplotlib does not take for a formula."""
+    return text.replace("$", r"\$")
+
+
 def title(attribution: Attribution) -> str:
     """One line: which scope, and what it explains."""
     method = attribution.method.replace("_", " ").capitalize()

@@ -1,4 +1,4 @@
-"""From a score to a colour: the scale, its ends, and the blue that CircuitsVis gives to a share.
+"""Colours of lines, and from a score to a colour: the scale, its ends, and the blue that CircuitsVis gives to a share.
 
 CircuitsVis colours a token by its share of the largest value: ``mix(white, colour, share)`` in CIE Lab (the colord
 library). The same mix is computed here, so that the static picture and the drawn one have one colour for one score.
@@ -16,6 +16,10 @@ RGB = tuple[int, int, int]
 ScaleKind = Literal["auto", "linear", "log"]
 FULL = "#08519c"
 """The colour of the highest score: one dark blue (ColorBrewer Blues), so only lightness carries the score."""
+RED = "#b2182b"
+"""Of what is explained, and of what came true."""
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+"""Of lines: Okabe and Ito's palette, told apart with any colour vision."""
 _STEPS = 1000
 _LOG_FROM = 50.0
 """Above this ratio of the highest to the median score a linear scale would leave most tokens white."""

@@ -1,17 +1,46 @@
-"""A matplotlib figure that notebooks show as a picture, and the colours of lines."""
+"""A matplotlib figure that notebooks show as a picture, and that pages hold as SVG whose marks can be read out.
+
+Pages show the figures of ``.plot()``: text as text, so that any script and any token is written by the browser's fonts,
+on a transparent ground, which dark mode inverts.
+"""
 
 from __future__ import annotations
 
-from io import BytesIO
+import re
+import warnings
+from html import escape
+from io import BytesIO, StringIO
+from typing import Any
 
-from matplotlib import figure
+from matplotlib import figure, rc_context
 
 SCREEN_DPI = 100
 """Of the picture in a notebook: matplotlib's own for notebooks; files keep the figure's."""
+_POINTS = 72
+"""SVG units per inch."""
+_RADIUS = 8
+"""Of the place around a point where the mouse finds it."""
+_NOT_NEEDED = re.compile(
+    r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|(?<=<g) id=\"[^\"]*\"|\n *", re.DOTALL
+)
+"""The date, a style of everything on the page, names of groups, indentation."""
+
+Span = float | tuple[float, float] | None
 
 
 class Figure(figure.Figure):
-    """``matplotlib.figure.Figure`` that knows its own PNG."""
+    """``matplotlib.figure.Figure`` that knows its own PNG, its own SVG, and what its marks say."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.marks: list[tuple[Any, str, Span, Span, Any]] = []
+
+    def say(self, axes: Any, text: str, x: Span, y: Span, to: Any = None) -> None:
+        """What a page says of the mark at a point, or of all between two values; None is the whole length of the axes.
+
+        With ``to``, other axes, the place reaches as far as theirs.
+        """
+        self.marks.append((axes, text, x, y, to))
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
@@ -19,6 +48,47 @@ class Figure(figure.Figure):
         self.savefig(buffer, format="png", dpi=SCREEN_DPI)
         return buffer.getvalue()
 
+    def chart(self, label: str) -> str:
+        """The figure as an element of a page, and the line that reads out the mark under the mouse or the keyboard."""
+        width, height = (_POINTS * inches for inches in self.get_size_inches())
+        read = (
+            '<p class="tls-small tls-read" aria-live="polite">Point at a mark for its figures, or walk them by the arrow '
+            "keys.</p>"
+        )
+        return (
+            f'<div class="tls-scroll"><svg class="tls-chart tls-ink"{" tabindex=0" if self.marks else ""} '
+            f'viewBox="0 0 {width:g} {height:g}" style="min-width:{0.9 * width:.0f}px;max-width:{1.25 * width:.0f}px" '
+            f'role="img" aria-label="{escape(label)}">{self._drawn()}{"".join(map(self._place, self.marks))}</svg></div>'
+            f"{read if self.marks else ''}"
+        )
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-"""Okabe and Ito's palette, told apart with any colour vision."""
+    def _drawn(self) -> str:
+        """What matplotlib draws, without what a page does not need."""
+        buffer = StringIO()
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "tl_scopes"}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser writes the text
+            self.savefig(buffer, format="svg", transparent=True)
+        found = re.search(r"<svg[^>]*>(.*)</svg>", buffer.getvalue(), re.DOTALL)
+        assert found is not None
+        return _NOT_NEEDED.sub("", found[1])
+
+    def _place(self, mark: tuple[Any, str, Span, Span, Any]) -> str:
+        """Where the mouse finds a mark, with its words; :meth:`_drawn` has laid out the figure before."""
+        axes, text, x, y, to = mark
+        tip, scale, height = escape(text), _POINTS / self.dpi, _POINTS * float(self.get_size_inches()[1])
+        if isinstance(x, int | float) and isinstance(y, int | float):
+            at_x, at_y = axes.transData.transform((x, y))
+            shape = f'<circle class="tls-hit" cx="{scale * at_x:.1f}" cy="{height - scale * at_y:.1f}" r="{_RADIUS}"/>'
+        else:
+            boxes = [axes.bbox, *([] if to is None else [to.bbox])]
+            left, right = min(b.x0 for b in boxes), max(b.x1 for b in boxes)
+            low, high = min(b.y0 for b in boxes), max(b.y1 for b in boxes)
+            if isinstance(x, tuple):
+                left, right = (axes.transData.transform((v, 0))[0] for v in x)
+            if isinstance(y, tuple):
+                low, high = (axes.transData.transform((0, v))[1] for v in y)
+            shape = (
+                f'<rect class="tls-hit" x="{scale * left:.1f}" y="{height - scale * high:.1f}" '
+                f'width="{scale * (right - left):.1f}" height="{scale * (high - low):.1f}"/>'
+            )
+        return f'<g data-tip="{tip}"><title>{tip}</title>{shape}</g>'

@@ -16,16 +16,16 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.views.canvas.colours import FULL, RGB, Scale, ScaleKind, blend, css, quantised
+from tl_scopes.views.canvas.colours import FULL, RED, RGB, Scale, ScaleKind, blend, css, quantised
 from tl_scopes.views.canvas.page import View, heading
-from tl_scopes.views.wording import number, visible
+from tl_scopes.views.wording import literal, number, visible
 
 BELOW_ZERO = "#a63603"
 """The colour of the lowest value of a signed map (ColorBrewer Oranges): told from the blue with any colour vision."""
 MOST_LABELS = 80
-"""Columns up to which a matplotlib map names each of them."""
+"""Columns, and rows, up to which a matplotlib map names each of them."""
 LONGEST_LABEL = 18
-"""Characters of a column's name that a matplotlib map shows."""
+"""Characters of a name that a matplotlib map shows."""
 _UNIT_LETTERS = 8
 """Letters of the unit that fit beside a map without rows; each row brings room for four more."""
 _LEGEND = 11
@@ -108,7 +108,7 @@ def heatmap_figure(maps: HeatMap | Sequence[HeatMap]) -> Any:
 
     drawn = [maps] if isinstance(maps, HeatMap) else list(maps)
     width = max(min(16.0, 2.6 + 0.21 * len(m.columns)) for m in drawn)
-    heights = [1.0 + 0.17 * len(m.rows) + _label_height(m) for m in drawn]
+    heights = [1.0 + min(0.17 * len(m.rows), 16.0) + _label_height(m) for m in drawn]
     figure = Figure(figsize=(max(width, 5.0), sum(heights)), dpi=150, layout="constrained")
     all_axes = figure.subplots(len(drawn), 1, squeeze=False, height_ratios=heights)[:, 0]
     for one, axes in zip(drawn, all_axes, strict=True):
@@ -138,17 +138,19 @@ def draw_heatmap(one: HeatMap, axes: Any) -> None:
     picture = axes.imshow(values, cmap=cmap, norm=norm, aspect="auto", interpolation="nearest")
     for column in one.hidden:
         axes.axvspan(column - 0.5, column + 0.5, color="#dddddd", linewidth=0)
-    axes.set_yticks(range(len(one.rows)), [_tex(r) for r in one.rows], fontsize=7)
+    if len(one.rows) <= MOST_LABELS:
+        axes.set_yticks(range(len(one.rows)), name_columns(one.rows), fontsize=7)
     axes.set_ylabel(one.row_name, fontsize=8)
     if len(one.columns) <= MOST_LABELS:
-        names = [_short(c) for c in one.columns]
-        axes.set_xticks(range(len(names)), names, rotation=0 if _flat(one) else 90, fontsize=7)
+        axes.set_xticks(
+            range(len(one.columns)), name_columns(one.columns), rotation=0 if _flat(one) else 90, fontsize=7
+        )
         for column in one.marked:
-            axes.get_xticklabels()[column].set_color("#b2182b")
+            axes.get_xticklabels()[column].set_color(RED)
     axes.set_xlabel(one.column_name + (f"; grey: left out ({len(one.hidden)})" if one.hidden else ""), fontsize=8)
-    axes.set_title(_tex(one.title), fontsize=9)
+    axes.set_title(literal(one.title), fontsize=9)
     bar = axes.figure.colorbar(picture, ax=axes, pad=0.01)
-    bar.set_label(_tex(fill(one.unit, _UNIT_LETTERS + 4 * len(one.rows), break_long_words=False)), fontsize=7)
+    bar.set_label(literal(fill(one.unit, _UNIT_LETTERS + 4 * len(one.rows), break_long_words=False)), fontsize=7)
     bar.ax.tick_params(labelsize=7)
 
 
@@ -159,20 +161,20 @@ def _label_height(one: HeatMap) -> float:
     return 0.3 if _flat(one) else 0.2 + 0.065 * max(len(_short(c)) for c in one.columns)
 
 
+def name_columns(texts: Sequence[str]) -> list[str]:
+    """Names of columns on matplotlib axes, as :func:`draw_heatmap` writes them."""
+    return [_short(text) for text in texts]
+
+
 def _flat(one: HeatMap) -> bool:
     """Are the columns' names so short that they need not stand upright?"""
     return max((len(visible(c)) for c in one.columns), default=0) <= 2
 
 
 def _short(text: str) -> str:
-    """A column's name on matplotlib axes, cut where it would take the picture's room."""
+    """A name on matplotlib axes, cut where it would take the picture's room."""
     shown = visible(text)
-    return _tex(shown if len(shown) <= LONGEST_LABEL else shown[: LONGEST_LABEL - 1] + "…")
-
-
-def _tex(text: str) -> str:
-    """Text that matplotlib does not take for a formula."""
-    return text.replace("$", r"\$")
+    return literal(shown if len(shown) <= LONGEST_LABEL else shown[: LONGEST_LABEL - 1] + "…")
 
 
 # -- HTML --------------------------------------------------------------------------------------------------

@@ -1,19 +1,22 @@
-// Maps of cells and charts of marks: what the mouse or the keyboard is on is outlined, and its words stand on the line
-// below. Without scripts each mark's own title does. A chart takes the focus; arrow keys, Home and End walk its marks.
+// Maps of cells, charts of marks, lines of tokens: what the mouse or the keyboard is on is outlined, and its words stand on
+// the line below. Without scripts each mark's own title does. A chart takes the focus; arrow keys, Home and End walk its
+// marks.
 window.tlScopesHover = window.tlScopesHover || (function () {
-  const CHART = ".tls-map, .tls-chart", MARK = ".tls-map td, .tls-chart [data-tip]";
+  const CHART = ".tls-map, .tls-chart, .tls-tokens > .tls-static";
+  const MARK = ".tls-map td, .tls-chart [data-tip], .tls-tokens > .tls-static > span";
   const STEPS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
 
   function read(mark) {
-    const chart = mark.closest(CHART), line = chart.closest("section, .tls").querySelector(".tls-read");
+    const chart = mark.closest(CHART), line = chart.closest(".tls-scroll, .tls-tokens").nextElementSibling;
     for (const old of chart.querySelectorAll(".tls-at")) old.classList.remove("tls-at");
     mark.classList.add("tls-at");
-    if (line) line.textContent = mark.dataset.tip || mark.title + (chart.dataset.unit ? " " + chart.dataset.unit : "");
+    if (!line || !line.matches(".tls-read")) return;
+    line.textContent = mark.dataset.tip || mark.title.replace("\n", ": ") + (chart.dataset.unit ? " " + chart.dataset.unit : "");
   }
 
   function next(chart, key) {
     const rows = chart.tBodies ? [...chart.tBodies[0].rows].map((row) => [...row.querySelectorAll("td")])
-      : [[...chart.querySelectorAll("[data-tip]")]];
+      : [[...chart.querySelectorAll(chart.matches(".tls-chart") ? "[data-tip]" : ":scope > span")]];
     const at = chart.querySelector(".tls-at");
     let r = Math.max(0, rows.findIndex((row) => row.includes(at))), c = rows[r].indexOf(at);
     if (key === "Home") c = 0;

@@ -1,7 +1,8 @@
-"""A view as a page or a notebook output: offline, with one copy of the CircuitsVis bundle.
+"""A view as a page or a notebook output: offline, with one copy of the CircuitsVis bundle where it draws.
 
 The bundle is the file inside the installed ``circuitsvis`` package; nothing is ever loaded from elsewhere. Every view
-holds the same picture as static HTML, which the script replaces: where scripts are blocked the colours are the same.
+holds its picture as static HTML. In a notebook CircuitsVis draws tokens again, in the same colours; a page of tokens does
+without it. The matrix of all targets, whose rows light up under the mouse, needs it everywhere.
 """
 
 from __future__ import annotations
@@ -17,6 +18,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+READ_TOKENS = (
+    '<p class="tls-small tls-read" aria-live="polite">'
+    "Point at a token for its score, or walk them by the arrow keys.</p>"
+)
+"""The line below tokens that says what the mouse or the keyboard is on."""
+_TOKENS = re.compile(
+    r' data-component="ColoredTokens"|<script type="application/json" class="tls-tokens-data">[^<]*</script>'
+)
+"""What lets CircuitsVis draw tokens; text never looks like it, for its quotation marks are written as entities."""
+_READABLE = ' tabindex="0" role="group" aria-label="tokens; arrow keys walk them"'
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -49,17 +60,13 @@ class View:
 
     def html(self) -> str:
         """A page of its own that works offline."""
-        script = _bundle() if self.drawn else _hover()
-        return document(self.title, self.body, style="style.css", script=script)
-
-    @property
-    def drawn(self) -> bool:
-        """Does CircuitsVis draw a part of it, so that the bundle is needed?"""
-        return "data-component=" in self.body
+        body = _TOKENS.sub("", self.body)
+        script = _bundle() if _drawn(body) else _reading()
+        return _PAGE.format(title=html.escape(self.title), style=own_file("style.css"), body=body, script=script)
 
     def _repr_html_(self) -> str:
-        if not self.drawn:
-            script = _hover()
+        if not _drawn(self.body):
+            script = _reading()
         elif _carries_bundle():
             script = _bundle()
         else:
@@ -83,11 +90,6 @@ class View:
         display(self)  # type: ignore[no-untyped-call, unused-ignore]
 
 
-def document(title: str, body: str, *, style: str, script: str) -> str:
-    """A page that works offline; ``style`` is a file of this package, ``script`` whole elements."""
-    return _PAGE.format(title=html.escape(title), style=own_file(style), body=body, script=script)
-
-
 def stack(*views: View) -> View:
     """Several views below each other, on one page with one bundle."""
     return View(
@@ -103,15 +105,19 @@ def heading(text: str) -> str:
 
 
 def host(component: str, data: dict[str, Any], static: str, *, css: str = "", keep: bool = False) -> str:
-    """The place of one CircuitsVis component: its static picture, and its data for the script.
-
-    ``<`` never stands raw in the data, so that no token can close the script element.
-    """
-    props = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    """The place of one CircuitsVis component: its static picture, and its data for the script."""
+    tokens = component == "ColoredTokens"
     return (
         f'<div class="tls-host {css}" data-component="{component}"{" data-keep" if keep else ""}>'
-        f'<div class="tls-static">{static}</div><script type="application/json">{props}</script></div>'
+        f'<div class="tls-static"{_READABLE if tokens else ""}>{static}</div>'
+        f"{data_script(data, 'tls-tokens-data' if tokens else 'tls-data')}</div>"
     )
+
+
+def data_script(data: dict[str, Any], css: str) -> str:
+    """Data for a script; no token in it can close the element."""
+    written = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" class="{css}">{written}</script>'
 
 
 @lru_cache
@@ -126,7 +132,7 @@ def drawing_code() -> str:
     code = (files("circuitsvis") / "dist" / "cdn" / "iife.js").read_text(encoding="utf-8")
     code = re.sub(r"^//# sourceMappingURL=.*$", "", code, flags=re.MULTILINE).replace("</script", "<\\/script")
     wrapped = f"window.CircuitsVis = window.CircuitsVis || (function () {{ {code}\nreturn CircuitsVis; }})();"
-    return f"{wrapped}\n{own_file('draw.js')}\nwindow.tlScopesDraw();\n{own_file('hover.js')}"
+    return f"{wrapped}\n{own_file('draw.js')}\nwindow.tlScopesDraw();\n{_reading_code()}"
 
 
 def _bundle() -> str:
@@ -134,9 +140,19 @@ def _bundle() -> str:
     return f"<script>{drawing_code()}</script>"
 
 
-def _hover() -> str:
+def _reading() -> str:
     """What a page without CircuitsVis needs."""
-    return f"<script>{own_file('hover.js')}</script>"
+    return f"<script>{_reading_code()}</script>"
+
+
+def _reading_code() -> str:
+    """What reads out marks, and what moves along a path."""
+    return f"{own_file('hover.js')}\n{own_file('path.js')}"
+
+
+def _drawn(body: str) -> bool:
+    """Does CircuitsVis draw a part of it, so that the bundle is needed?"""
+    return 'data-component="' in body
 
 
 # -- notebooks ---------------------------------------------------------------------------------------------

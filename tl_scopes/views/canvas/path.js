@@ -1,44 +1,37 @@
-"use strict";
-(() => {
-  const data = JSON.parse(document.getElementById("tls-path").textContent);
-  const slider = document.getElementById("tls-alpha");
-  const tokens = [...document.querySelectorAll(".tls-token")];
-  const curves = [...document.querySelectorAll("[data-curve]")];
+// The path of integrated gradients: the slider, or a click on the figure, chooses α; tokens take its colours, the figure
+// marks it, and its figures stand on the line below.
+(function () {
+  for (const root of document.querySelectorAll(".tls-path:not([data-ready])")) {
+    root.dataset.ready = "";
+    const data = JSON.parse(root.querySelector(".tls-path-data").textContent);
+    const slider = root.querySelector("input"), value = root.querySelector("output"), line = root.querySelector(".tls-read");
+    const tokens = [...root.querySelectorAll(".tls-static > span[title]")];
+    const places = [...root.querySelectorAll(".tls-chart [data-tip]")];
 
-  function draw() {
-    const i = +slider.value, alpha = data.alphas[i].toFixed(3);
-    document.getElementById("tls-value").textContent = alpha;
-    slider.setAttribute("aria-valuetext", `α = ${alpha}`);
-    tokens.forEach((token, t) => {
-      const [paper, ink, dark] = data.ramp[data.steps[i][t]];
-      token.style.setProperty("--paper", paper);
-      token.style.setProperty("--ink", ink);
-      token.style.setProperty("--dark", dark);
-      token.title = `position ${t}: ${data.norms[i][t]}`;
-    });
-    for (const svg of curves) {
-      const name = svg.dataset.curve, dot = svg.querySelector("circle"), now = svg.querySelector("line");
-      dot.setAttribute("cx", data.x[i]);
-      dot.setAttribute("cy", data.y[name][i]);
-      now.setAttribute("x1", data.x[i]);
-      now.setAttribute("x2", data.x[i]);
-      document.getElementById(`tls-${name}`).textContent = data.text[name][i];
-    }
-  }
+    const draw = () => {
+      const i = +slider.value;
+      value.textContent = data.alphas[i];
+      slider.setAttribute("aria-valuetext", `α = ${data.alphas[i]}`);
+      line.textContent = data.says[i];
+      tokens.forEach((token, t) => {
+        const [paper, light, dark] = data.ramp[data.steps[i][t]], text = token.firstElementChild;
+        token.style.backgroundColor = paper;
+        token.title = `position ${t}: ${data.norms[i][t]}`;
+        text.style.color = light;
+        text.dataset.flip = dark;
+      });
+      places.forEach((place, p) => place.classList.toggle("tls-now", p === i));
+    };
+    const choose = (event) => {
+      const i = places.indexOf(event.target.closest("[data-tip]"));
+      if (i >= 0) (slider.value = i, draw());
+    };
 
-  function follow(svg, event) {
-    const box = svg.getBoundingClientRect(), at = (event.clientX - box.left) / box.width * svg.viewBox.baseVal.width;
-    let best = 0;
-    data.x.forEach((x, i) => { if (Math.abs(x - at) < Math.abs(data.x[best] - at)) best = i; });
-    slider.value = best;
+    const chart = root.querySelector(".tls-chart");
+    chart.addEventListener("pointerdown", choose);
+    chart.addEventListener("pointermove", (event) => event.buttons && choose(event));
+    slider.addEventListener("input", draw);
+    slider.disabled = false;
     draw();
   }
-
-  for (const svg of curves) {
-    svg.addEventListener("pointerdown", event => { svg.setPointerCapture(event.pointerId); follow(svg, event); });
-    svg.addEventListener("pointermove", event => { if (event.buttons) follow(svg, event); });
-  }
-  slider.addEventListener("input", draw);
-  slider.disabled = false;
-  draw();
 })();

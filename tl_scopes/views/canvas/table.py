@@ -1,0 +1,48 @@
+"""A table of numbers on a page."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from tl_scopes.views.wording import visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_ROWS = 40
+"""A longer table is folded."""
+
+
+def table(frame: pd.DataFrame, digits: int = 3) -> str:
+    """One row per row of the frame; what has no value is a dash."""
+    texts = [any(isinstance(v, str) for v in frame[c]) for c in frame.columns]
+    head = "".join(
+        f"<th{_class(text)}>{escape(str(name).replace('_', ' '))}</th>"
+        for name, text in zip(frame.columns, texts, strict=True)
+    )
+    body = "".join(
+        "<tr>" + "".join(f"<td{_class(t)}>{_cell(v, digits)}</td>" for v, t in zip(row, texts, strict=True)) + "</tr>"
+        for row in frame.astype(object).itertuples(index=False)
+    )
+    whole = (
+        f'<div class="tls-scroll"><table class="tls-numbers"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+    if len(frame) <= MOST_ROWS:
+        return whole
+    return f"<details><summary>All {len(frame)} rows as numbers</summary>{whole}</details>"
+
+
+def _class(text: bool) -> str:
+    return ' class="tls-text"' if text else ""
+
+
+def _cell(value: Any, digits: int) -> str:
+    import pandas as pd
+
+    if isinstance(value, str):
+        return f"<bdi>{escape(visible(value))}</bdi>"
+    if pd.isna(value):
+        return "–"
+    return f"{value:.{digits}g}" if isinstance(value, float) else escape(str(value))
