@@ -119,12 +119,12 @@ def test_what_is_written_has_names_of_its_own() -> None:
 
 
 def test_no_command_lists_the_scopes() -> None:
-    from tl_scopes.directions.by_name import KEYWORDS
+    from tl_scopes.directions.by_name import SCOPES
 
     for file in FOLDER.glob("*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         words = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-        assert {w for w in words if isinstance(w, str)} & set(KEYWORDS) <= {"semantic"}, f"{file.name}: only a default"
+        assert {w for w in words if isinstance(w, str)} & set(SCOPES) <= {"semantic"}, f"{file.name}: only a default"
 
 
 @pytest.mark.parametrize(

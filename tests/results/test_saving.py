@@ -36,7 +36,7 @@ def differences(a: Any, b: Any, at: str = "") -> list[str]:
     if type(a) is not type(b):
         return [f"{at}: {type(a).__name__} and {type(b).__name__}"]
     if isinstance(a, torch.Tensor):
-        same = a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+        same = a.dtype == b.dtype and a.shape == b.shape and torch.equal(*(t.contiguous().view(torch.uint8) for t in (a, b)))
         return [] if same else [f"{at}: {a} and {b}"]
     if isinstance(a, np.ndarray):
         return [] if (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()) else [f"{at}: {a} and {b}"]

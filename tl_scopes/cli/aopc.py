@@ -26,10 +26,11 @@ def aopc(
     kind: options.Kind = "auto",
     device: options.Device = None,
     out: options.Out = None,
+    rank_plot: options.RankPlot = None,
     html: options.Html = None,
     plot: options.Plot = None,
-    rank_plot: options.RankPlot = None,
     csv: options.Csv = None,
+    json: options.Json = None,
 ) -> None:
     """Remove the tokens each method calls important: how much does the prediction suffer?
 
@@ -37,13 +38,15 @@ def aopc(
 
     Several processes, a GPU each: accelerate launch -m tl_scopes aopc ... --out FOLDER
     """
-    files = Files(html=html, plot=plot, csv=csv)
+    files = Files(html=html, plot=plot, csv=csv, json=json)
     if rank_plot is not None:
         require_figure(rank_plot)
     models = model or ["demo"]
     several = len(models) > 1 or "paper" in models
     if several and (rank_plot or files.asked):
-        raise ValueError("--plot, --rank-plot, --html and --csv take one --model; read the runs in --out instead")
+        raise ValueError(
+            "--plot, --rank-plot, --html, --csv and --json take one --model; read the runs in --out instead"
+        )
     if rank_plot and not rank:
         raise ValueError("--rank-plot shows AOPC against the Fisher Scope's rank; give --rank, several times")
     if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -14,14 +14,16 @@ def gold(
     model: options.Model = "demo",
     kind: options.Kind = "auto",
     device: options.Device = None,
+    html: options.Html = None,
     plot: options.Plot = None,
     csv: options.Csv = None,
+    json: options.Json = None,
 ) -> None:
     """How often each scope puts the token first that is known to cause the answer.
 
     MODEL is the demo, or one that was trained on the demo corpora.
     """
-    files = Files(plot=plot, csv=csv)
+    files = Files(html=html, plot=plot, csv=csv, json=json)
     tls = library()
     from tl_scopes.evaluation.gold import known_methods
 

@@ -24,9 +24,10 @@ def ig_path(
     html: options.Html = None,
     plot: options.Plot = None,
     csv: options.Csv = None,
+    json: options.Json = None,
 ) -> None:
     """Gradients on the way from the zero input to PROMPT, which integrated gradients average."""
-    files = Files(html=html, plot=plot, csv=csv)
+    files = Files(html=html, plot=plot, csv=csv, json=json)
     text, target = prompt_or_demo(prompt, model, target, demo="translation")
     tls = library()
     lens = load_model(model, kind, device)

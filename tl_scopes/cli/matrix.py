@@ -16,11 +16,12 @@ def matrix(
     kind: options.Kind = "auto",
     device: options.Device = None,
     html: options.Html = None,
+    plot: options.Plot = None,
     csv: options.Csv = None,
     json: options.Json = None,
 ) -> None:
     """For every token of PROMPT, the earlier tokens that caused its prediction."""
-    files = Files(html=html, csv=csv, json=json)
+    files = Files(html=html, plot=plot, csv=csv, json=json)
     tls = library()
     aimed_at_a_token([method])
     text, answer = prompt_or_demo(prompt, model)

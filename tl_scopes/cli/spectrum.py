@@ -13,11 +13,13 @@ def spectrum(
     model: options.Model = "demo",
     kind: options.Kind = "auto",
     device: options.Device = None,
+    html: options.Html = None,
     plot: options.Plot = None,
     csv: options.Csv = None,
+    json: options.Json = None,
 ) -> None:
     """Eigenvalues of the Fisher information of next-token distributions, and the tokens each direction moves."""
-    files = Files(plot=plot, csv=csv)
+    files = Files(html=html, plot=plot, csv=csv, json=json)
     tls = library()
     from tl_scopes.demo import CORPORA, examples
 

@@ -24,9 +24,10 @@ def verify(
     html: options.Html = None,
     plot: options.Plot = None,
     csv: options.Csv = None,
+    json: options.Json = None,
 ) -> None:
     """Remove a scope's top tokens: the measured effect beside the one that its gradient predicts."""
-    files = Files(html=html, plot=plot, csv=csv)
+    files = Files(html=html, plot=plot, csv=csv, json=json)
     tls = library()
     text, target = prompt_or_demo(prompt, model, target, aimed=aimed_at_a_token([method]))
     lens = load_model(model, kind, device)
