@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_scopes.cli import options
-from tl_scopes.cli.support import Files, default_methods, library, load_model, require_names, show
+from tl_scopes.cli.support import Files, default_methods, library, load_model, require_names
 
 
 def series(
@@ -50,8 +50,7 @@ def series(
     lens = load_model(model, kind, device)
     if rolling:
         found = timeseries.rolling_forecast(lens, timeseries.encode(values), method=methods[0])
-        show(found.to_frame().round(2).to_string(index=False))
-        files.answer(found)
+        files.answer(found, f"{found.to_frame().round(2).to_string(index=False)}\n{found!r}")
     else:
         files.answer(timeseries.forecast_scope(lens, values[:-1], truth=values[-1], methods=methods))
 
