@@ -18,7 +18,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-READ_TOKENS = '<p class="tls-small tls-read" aria-live="polite">Point at a token for its score, or walk them by the arrow keys.</p>'
+READ_TOKENS = (
+    '<p class="tls-small tls-read" aria-live="polite">Point at a token for its score, or walk them by the arrow keys.'
+    "</p>"
+)
 """The line below tokens that says what the mouse or the keyboard is on."""
 _TOKENS = re.compile(
     r' data-component="ColoredTokens"|<script type="application/json" class="tls-tokens-data">[^<]*</script>'
