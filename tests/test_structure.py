@@ -68,10 +68,6 @@ def folder(module: str) -> str | None:
     return parts[1] if len(parts) > 1 and (ROOT / parts[1]).is_dir() else None
 
 
-pending = pytest.mark.xfail(reason="results do not find their pictures by name yet, and calls are threaded through")
-
-
-@pending
 @pytest.mark.parametrize("path", files(), ids=relative)
 def test_imports_go_down_the_flow(path: Path) -> None:
     own = folder(dotted(path))
@@ -135,12 +131,10 @@ def test_circles_are_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
 
 
-@pending
 def test_no_files_import_in_a_circle() -> None:
     assert circles(of_files()) == []
 
 
-@pending
 def test_the_folders_are_few_levels_deep_and_in_no_circle() -> None:
     graph = of_folders()
     assert circles(graph) == []
@@ -153,7 +147,6 @@ def test_the_folders_are_few_levels_deep_and_in_no_circle() -> None:
     assert max(levels.values()) <= MOST_LEVELS, levels
 
 
-@pending
 def test_a_module_is_imported_by_name_in_one_place() -> None:
     found = [
         relative(path)
@@ -173,7 +166,7 @@ def test_a_file_holds_one_thing(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
 
 
-@pending
+@pytest.mark.xfail(reason="calls are threaded through")
 @pytest.mark.parametrize("path", files(), ids=relative)
 def test_private_functions_take_few_arguments(path: Path) -> None:
     public = {*tl_scopes.__all__, *tl_scopes.timeseries.__all__}

@@ -42,7 +42,7 @@ def test_several_scopes_with_figure_page_and_json(run: Any, tmp_path: Path) -> N
     assert len(read["numbers"]) == 20
     assert Path(svg).stat().st_size > 10_000
     html = Path(page).read_text(encoding="utf-8")
-    assert html.count('class="tls-dot"') == 40
+    assert html.count("<title>number ") == 40
     assert "CircuitsVis" not in html, "nothing that it does not need"
 
 

@@ -64,8 +64,8 @@ def test_it_has_every_form(name: str, capsys: pytest.CaptureFixture[str]) -> Non
     figure = result.plot()
     assert isinstance(figure, Figure)
     assert figure._repr_png_().startswith(b"\x89PNG")
-    assert all(
-        axes.get_xlabel() or axes.get_ylabel() or axes.get_title(loc="left") or axes.get_title() for axes in figure.axes
+    assert any(
+        axes.get_xlabel() + axes.get_ylabel() + axes.get_title() + axes.get_title("left") for axes in figure.axes
     )
     assert view.body in result._repr_html_()
     assert "tlScopes" in result._repr_html_()

@@ -75,7 +75,6 @@ def series(
         lens = tls.load_model(model, kind=kind, device=device)  # type: ignore[arg-type]
     if rolling:
         found = timeseries.rolling_forecast(lens, timeseries.encode(values), method=methods[0])  # type: ignore[arg-type]
-        print(found.to_frame().round(2).to_string(index=False))
         print(found)
         if plot is not None:
             found.plot().savefig(plot)
