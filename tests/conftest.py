@@ -21,6 +21,7 @@ from unittest import mock
 import jaxtyping
 import numpy as np
 import pytest
+import rich.style  # noqa: F401  # draws a random number when it is first imported: here, not in a test
 import torch
 from jaxtyping import install_import_hook
 from transformer_lens.hook_points import HookPoint

@@ -9,7 +9,6 @@ import math
 import pytest
 import torch
 
-import tl_scopes.views.terminal  # noqa: F401  (rich draws a random number when it is first imported)
 from tl_scopes import Attribution
 from tl_scopes.results.words import group_words
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from html import unescape
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,30 +22,18 @@ def forecast(_demo: Any) -> Any:
     return ts.forecast_scope(_demo, x[:-1], truth=x[-1], methods=("temperature", "fisher"))
 
 
-def bars(html: str) -> list[list[float]]:
-    """Heights of the influence bars of each scope."""
-    charts = html.split("<section>")[1:]
-    found = []
-    for chart in charts:
-        marks = re.findall(r'<g data-tip="number \d+.*?</g>', chart)
-        found.append([float(re.search(r'height="([\d.]+)" class="tls-fill"', mark).group(1)) for mark in marks])  # type: ignore[union-attr]
-    return found
-
-
-def test_bars_are_as_long_as_the_influence(forecast: Any) -> None:
-    heights = bars(forecast.html())
-    assert len(heights) == 2
-    for method, height in zip(forecast.methods, heights, strict=True):
-        influence = forecast.influence_by(method).numpy()
-        assert np.allclose(height, 60 * influence / influence.max(), atol=0.06), method
-
-
 def test_the_page_says_all_and_marks_the_truth(forecast: Any) -> None:
     view = views.forecast(forecast)
     html = view.html()
     assert all(note.replace("'", "&#x27;") in html for note in forecast.notes)
-    assert html.count(f"{forecast.truth_number}: probability") == 4, "tip and title, in each of two scopes"
-    assert len(re.findall(r'height="[\d.]+" class="tls-true"', html)) == 2, "its bar is red, no other"
+    assert html.count(f"{forecast.truth_number}: probability") == 2, "in each of two scopes"
+    sections = html.split("<section>")[1:]
+    assert len(sections) == 2
+    for method, section in zip(forecast.methods, sections, strict=True):
+        assert f"{method.capitalize()} Scope" in section
+        said = [unescape(tip) for tip in re.findall(r"<title>(number [^<]*)</title>", section)]
+        influence = forecast.influence_by(method)
+        assert [re.search(r"influence ([^,]*),", tip)[1] for tip in said] == [f"{v:.3g}" for v in influence.tolist()]  # type: ignore[index]
     assert view.plain() == str(forecast)
 
 
@@ -59,20 +49,34 @@ def test_the_figures_have_a_row_per_scope_and_a_bar_per_number(forecast: Any) ->
     assert red == [forecast.truth_number - 10]
 
 
-def test_in_the_browser_buttons_switch_and_hovering_reads_out(look: Any, forecast: Any) -> None:
-    for dark in (False, True):
-        page = look(forecast.html(), dark=dark)
-        assert page.locator("svg:visible").count() == 1
-        page.locator("section:visible .tls-hit").nth(3).hover()
-        line = page.locator("section:visible .tls-read").text_content()
-        assert line.startswith(f"number 3 (token 7): {forecast.encoded.numbers[3]}, value")
-        page.locator("section:visible svg").focus()
-        page.keyboard.press("ArrowRight")
-        assert page.locator("section:visible .tls-read").text_content().startswith("number 4 (token 9): ")
-        page.locator(".tls-switch label").nth(1).click()
-        assert "Fisher Scope" in page.locator("section:visible .tls-read").text_content()
-        dot, text = (
-            page.evaluate(f"getComputedStyle(document.querySelector('section {s}')).fill") for s in (".tls-dot", "text")
-        )
-        assert dot == ("rgb(107, 174, 214)" if dark else "rgb(49, 130, 189)")
-        assert text == ("rgb(228, 228, 228)" if dark else "rgb(26, 26, 26)")
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_in_the_browser_buttons_switch_and_hovering_reads_out(look: Any, forecast: Any, dark: bool) -> None:
+    page = look(forecast.html(), dark=dark)
+    assert page.locator("svg:visible").count() == 1
+    line = page.locator("section:visible .tls-read")
+    page.locator("section:visible .tls-hit").nth(3).hover()
+    assert line.text_content().startswith(f"number 3 (token 7): {forecast.encoded.numbers[3]}, value")
+    page.locator("section:visible svg").focus()
+    page.keyboard.press("ArrowRight")
+    assert line.text_content().startswith("number 4 (token 9): ")
+    page.keyboard.press("End")
+    assert line.text_content().startswith("99: probability ")
+    page.locator(".tls-switch label").nth(1).click()
+    assert "Fisher Scope" in page.locator("section:visible svg").text_content()
+    turned = page.evaluate("getComputedStyle(document.querySelector('section .tls-chart')).filter")
+    assert turned == ("invert(1) hue-rotate(180deg)" if dark else "none")
+
+
+def test_the_place_of_each_number_holds_its_mark_and_its_bar(look: Any, forecast: Any) -> None:
+    page = look(forecast.html())
+    places = page.eval_on_selector_all(
+        "section:first-of-type .tls-hit", "all => all.slice(0, 30).map(e => e.getBBox()).map(b => [b.x, b.x + b.width])"
+    )
+    figure = forecast.plot()
+    page_dots = page.eval_on_selector_all(
+        "section:first-of-type .tls-chart use", "all => all.map(e => +e.getAttribute('x'))"
+    )
+    assert len(figure.axes[0].collections[0].get_offsets()) == len(places) == 30
+    for left, right in places:
+        assert sum(left < x < right for x in page_dots) >= 1
+    assert all(a[1] == pytest.approx(b[0], abs=0.2) for a, b in pairwise(places))

@@ -1,7 +1,8 @@
 """Invariant: what a reader sees in Chromium has every token's text, and colours in the order of the scores.
 
-With scripts and without, light and dark, alone, with others on one page, and in an executed notebook. A blank page
-must fail: `picture_shows` is itself tested on broken pages. No message on the console, no request but the page.
+As a page and as a notebook's output, which CircuitsVis draws again; with scripts and without, light and dark, alone, with
+others on one page, and in an executed notebook. A blank page must fail: `picture_shows` is itself tested on broken pages.
+No message on the console, no request but the page.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import chromium
 import pytest
@@ -25,22 +27,30 @@ pytestmark = [pytest.mark.enable_socket, pytest.mark.one_lens]  # the browser is
 LIVE = ".tls-live .colored-tokens"
 
 
+def output(result: Any) -> str:
+    """A page that holds what a notebook shows."""
+    return f'<!doctype html><meta charset="utf-8"><title>output</title><body>{result._repr_html_()}</body>'
+
+
 # -- one attribution ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("scripts", [True, False], ids=["drawn", "static"])
-def test_tokens_and_colours(look, scripts: bool, dark: bool) -> None:
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "static"])
+@pytest.mark.parametrize("notebook", [True, False], ids=["output", "page"])
+def test_tokens_and_colours(look, notebook: bool, scripts: bool, dark: bool) -> None:
     attr = attribution().without("special")
-    page = look(attr.html(), scripts=scripts, dark=dark)
+    page = look(output(attr) if notebook else attr.html(), scripts=scripts, dark=dark)
     picture_shows(page, attr)
-    if scripts:
-        assert page.locator(LIVE).count() == 1, "CircuitsVis drew it"
-        assert page.locator(".tls-static").count() == 0, "and replaced the static picture"
+    drawn = notebook and scripts
+    assert page.locator(LIVE).count() == drawn, "CircuitsVis draws a notebook's output, and no page"
+    assert page.locator(".tls-static").count() == (not drawn), "and what it drew replaces the static picture"
+    assert page.locator(".tls-read").is_visible() == (not drawn), "it has words of its own for what the mouse is on"
     style = "getComputedStyle(document.{}).{}"
-    assert page.evaluate(style.format("body", "backgroundColor")) == (
-        "rgb(20, 22, 26)" if dark else "rgb(255, 255, 255)"
-    )
+    if not notebook:
+        assert page.evaluate(style.format("body", "backgroundColor")) == (
+            "rgb(20, 22, 26)" if dark else "rgb(255, 255, 255)"
+        )
     assert page.evaluate(style.format("querySelector('.tls-ink')", "filter")) == (
         "invert(1) hue-rotate(180deg)" if dark else "none"
     )
@@ -52,7 +62,7 @@ def test_dark_mode_shows_the_colours_that_are_tested_for_contrast(look) -> None:
     except ImportError:
         unavailable("pillow is not installed: pip install pillow")
     attr = attribution().without("special")
-    page = look(attr.html(), dark=True)
+    page = look(output(attr), dark=True)
     cell = page.locator(f'{LIVE} bdi[data-pos="3"]').element_handle().evaluate_handle("e => e.parentElement")
     pixels = Image.open(io.BytesIO(cell.as_element().screenshot())).convert("RGB").getcolors(100_000)
     colour = max(pixels)[1]
@@ -74,17 +84,32 @@ def test_words(look) -> None:
 
 def test_hovering_a_token_shows_its_text_and_true_score(look) -> None:
     attr = attribution(["<bos>", "a", "b", " <b>&amp;", "\n", " x"])
-    page = look(attr.html())
+    page = look(output(attr))
     page.hover(f'{LIVE} bdi[data-pos="3"]')
     tooltip = page.wait_for_selector("text=rank 1 of 5", timeout=WAIT)
     assert tooltip.inner_text().split("\n")[-1] == "10 logit per unit of embedding · rank 1 of 5 · position 3"
     assert "<b>&amp;" in tooltip.inner_text()
 
 
-@pytest.mark.parametrize("scripts", [True, False], ids=["drawn", "static"])
-def test_hostile_tokens_are_text(look, scripts: bool) -> None:
+def test_on_a_page_the_line_below_reads_out_tokens_by_mouse_and_by_keyboard(look) -> None:
+    attr = attribution(["<bos>", "a", "b", " <b>&amp;", "\n", " x"])
+    page = look(attr.html())
+    line = page.locator(".tls-read")
+    page.hover('bdi[data-pos="3"]')
+    assert line.text_content() == " <b>&amp;: 10 logit per unit of embedding · rank 1 of 5 · position 3"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "tls-static"
+    for key, said in (("End", " x: "), ("Home", "<bos>: 4 "), ("ArrowRight", "a: 0.5 "), ("ArrowLeft", "<bos>: 4 ")):
+        page.keyboard.press(key)
+        assert line.text_content().startswith(said), key
+    assert page.locator(".tls-at").count() == 1
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "static"])
+@pytest.mark.parametrize("notebook", [True, False], ids=["output", "page"])
+def test_hostile_tokens_are_text(look, notebook: bool, scripts: bool) -> None:
     attr = attribution(HOSTILE, target_str=HOSTILE[1], top_predictions=[(text, 0.1) for text in HOSTILE])
-    page = look(attr.html(), scripts=scripts)
+    page = look(output(attr) if notebook else attr.html(), scripts=scripts)
     picture_shows(page, attr)
     assert page.locator("img").count() == 0
     assert [e.text_content() for e in page.query_selector_all(".tls-pred bdi")] == [visible(t) for t in HOSTILE[:7]]
@@ -94,7 +119,7 @@ def test_2000_tokens(look) -> None:
     n = 2000
     scores = torch.rand(n, generator=torch.Generator().manual_seed(0)) ** 4
     attr = attribution([" token"] * n, scores=scores)
-    page = look(attr.html())
+    page = look(output(attr))
     picture_shows(page, attr)
     assert page.evaluate("performance.now()") < WAIT
 
@@ -103,9 +128,7 @@ def test_2000_tokens(look) -> None:
 
 
 def without_static(html: str) -> str:
-    return re.sub(
-        r'<div class="tls-static">.*?</div>(?=<script)', '<div class="tls-static"></div>', html, flags=re.DOTALL
-    )
+    return re.sub(r'(<div class="tls-static"[^>]*>).*?</div>', r"\1</div>", html, flags=re.DOTALL)
 
 
 def without_drawing(html: str) -> str:
@@ -113,22 +136,22 @@ def without_drawing(html: str) -> str:
 
 
 def test_either_picture_alone_is_enough(look) -> None:
-    html = attribution().html()
+    html = output(attribution())
     picture_shows(look(without_static(html)), attribution())
     picture_shows(look(without_drawing(html), drawn=0), attribution())
 
 
 def test_a_bundle_that_fails_leaves_the_static_picture(look) -> None:
-    page = look(attribution().html().replace("window.CircuitsVis.render(", "window.CircuitsVis.gone("), drawn=0)
+    page = look(output(attribution()).replace("window.CircuitsVis.render(", "window.CircuitsVis.gone("), drawn=0)
     picture_shows(page, attribution())
     assert any("could not draw" in message for message in page.trouble)
     page.trouble.clear()
 
 
 def test_a_blank_page_fails(look) -> None:
-    blank = without_drawing(without_static(attribution().html()))
-    with pytest.raises(AssertionError):
-        picture_shows(look(blank, drawn=0), attribution())
+    for blank in (without_drawing(without_static(output(attribution()))), without_static(attribution().html())):
+        with pytest.raises(AssertionError):
+            picture_shows(look(blank, drawn=0), attribution())
     with pytest.raises(AssertionError, match="no tokens"):
         picture_shows(look("<!doctype html><title>x</title>"), attribution())
 
@@ -162,11 +185,13 @@ def test_two_views_on_one_page(look) -> None:
     picture_shows(page, two, index=1)
 
 
-@pytest.mark.parametrize("scripts", [True, False], ids=["drawn", "static"])
-def test_compare_switches_by_button_and_by_keyboard(look, scripts: bool) -> None:
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "static"])
+@pytest.mark.parametrize("notebook", [True, False], ids=["output", "page"])
+def test_compare_switches_by_button_and_by_keyboard(look, notebook: bool, scripts: bool) -> None:
     one = attribution()
     two = attribution(method="fisher", scores=torch.tensor([1.0, 9, 3, 2, 5, 0]))
-    page = look(views.compare({"semantic": one, "fisher": two}).html(), scripts=scripts)
+    both = views.compare({"semantic": one, "fisher": two})
+    page = look(output(both) if notebook else both.html(), scripts=scripts)
     picture_shows(page, one)
     page.get_by_label("fisher").check()
     picture_shows(page, two, index=1)

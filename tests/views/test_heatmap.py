@@ -6,18 +6,17 @@ Without a browser the cells are read from the HTML and from matplotlib's image; 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from html import unescape
 
+import every_result
 import numpy as np
 import pytest
 import torch
 from chromium import picture_shows
-from samples import HOSTILE, attribution, some_map
+from samples import HOSTILE, attribution, matrix, some_map
 
 from tl_scopes import views
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
-from tl_scopes.results.sinks import AttentionSinks
 from tl_scopes.views.canvas.colours import FULL, blend
 from tl_scopes.views.canvas.heatmap import BELOW_ZERO, HeatMap, draw_heatmap, heatmap, heatmap_figure
 from tl_scopes.views.wording import visible
@@ -118,7 +117,7 @@ def test_pages_without_circuitsvis_do_not_carry_it() -> None:
     alone = heatmap(some_map()).html()
     assert len(alone) < 50_000
     assert "tlScopesHover" in alone
-    both = views.stack(views.tokens(attribution()), heatmap(some_map())).html()
+    both = views.stack(views.matrix(matrix()), heatmap(some_map())).html()
     assert len(both) > 1_000_000 and "tlScopesHover" in both
 
 
@@ -149,23 +148,6 @@ def test_hostile_tokens_are_text(look, scripts: bool) -> None:
     assert min(sizes) >= 15
 
 
-def synthetic_sinks(tokens: list[str]) -> AttentionSinks:
-    attr = replace(attribution(tokens), sinks=frozenset({2}))
-    end = attr.pos + 1
-    generator = torch.Generator().manual_seed(0)
-    return AttentionSinks(
-        received=torch.rand(2, 3, end, generator=generator),
-        value_norms=torch.rand(2, 3, end, generator=generator),
-        residual_norms=torch.rand(3, end, generator=generator),
-        groups={"bos": (0,), "first": (0,), "secondary": (2,)},
-        mass={name: torch.rand(2, 3, generator=generator) for name in ("bos", "first", "secondary")},
-        secondary={2: {"residual": 9.0}},
-        attributions={"semantic": attr, "fisher": replace(attr, method="fisher")},
-        bos_comparison=({"n_bos": 0, "top_prediction": tokens[1], "share_semantic": 0.25},),
-        notes=("a note <b>",),
-    )
-
-
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_layer_and_head_pages_open_and_hover(look, dark: bool) -> None:
     attr = attribution(HOSTILE).without("special")
@@ -181,7 +163,7 @@ def test_layer_and_head_pages_open_and_hover(look, dark: bool) -> None:
 
 
 def test_sinks_page_opens_and_switches_to_the_corrected_view(look) -> None:
-    sinks = synthetic_sinks(HOSTILE)
+    sinks = every_result.sinks(tokens=HOSTILE)
     page = look(sinks.html())
     assert page.locator(".tls-map").count() == 4
     picture_shows(page, sinks.attributions["semantic"])

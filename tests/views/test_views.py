@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from html import escape
 from html.parser import HTMLParser
 
 import pytest
@@ -310,7 +311,8 @@ def test_a_matrix_of_one_token_or_of_some_positions_has_a_picture() -> None:
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
     for name, view in every_view(HOSTILE).items():
-        own = view.html().replace(re.search(r"window\.CircuitsVis = .*?\n\}\)\(\);", view.html(), re.DOTALL)[0], "")  # type: ignore[index]
+        assert (BUNDLE in view.html()) == (name == "matrix"), name
+        own = re.sub(r"window\.CircuitsVis = .*?\n\}\)\(\);", "", view.html(), flags=re.DOTALL)
         assert len(own) < 200_000, name
         assert "http" not in own, name
         loading = [a for a in Reader(view.body).attributes if a[0] in ("src", "href", "srcset", "action")]
@@ -320,10 +322,20 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
 
 
 def test_several_views_on_one_page_share_one_bundle() -> None:
-    both = views.stack(*every_view(["a", "b"] * 3).values()).html()
-    assert both.count(BUNDLE) == 1
-    assert both.count("data-component") == 8
-    assert attribution().html().count(BUNDLE) == 1
+    both = views.stack(*every_view(["a", "b"] * 3).values())
+    assert both.html().count(BUNDLE) == both._repr_html_().count(BUNDLE) == 1
+    assert both._repr_html_().count("data-component=") == 8
+    assert both.html().count("data-component=") == 1, "of the matrix; a page holds its tokens as they are"
+    assert attribution()._repr_html_().count(BUNDLE) == 1
+
+
+def test_a_page_of_tokens_holds_nothing_for_circuitsvis() -> None:
+    html = views.compare({"a": attribution(HOSTILE), "b": attribution(HOSTILE, method="fisher")}).html()
+    assert BUNDLE not in html and "application/json" not in html
+    assert "data-component" not in html.split("<script>")[0]
+    words = attribution([' data-component="ColoredTokens"', '<script type="application/json" class="tls-tokens-data">'])
+    for text in words.str_tokens:
+        assert escape(text) in words.html(), "the text of a token is not taken for it"
 
 
 def test_the_bundle_is_the_installed_one_and_cannot_close_its_script() -> None:

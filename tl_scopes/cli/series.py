@@ -38,8 +38,8 @@ def series(
         data = csv
     if data is None and column is not None:
         raise ValueError("--column names a column of a --data file; give both")
-    if rolling and (html is not None or json is not None or len(method or ()) > 1):
-        raise ValueError("--rolling takes one --method and writes --plot only")
+    if rolling and len(method or ()) > 1:
+        raise ValueError("--rolling takes one --method")
     tls = library()
     from tl_scopes.timeseries.forecast import METHODS
 
@@ -49,8 +49,7 @@ def series(
     values = _values(timeseries, system, data, column, length, seed)
     lens = load_model(model, kind, device)
     if rolling:
-        found = timeseries.rolling_forecast(lens, timeseries.encode(values), method=methods[0])
-        files.answer(found, f"{found.to_frame().round(2).to_string(index=False)}\n{found!r}")
+        files.answer(timeseries.rolling_forecast(lens, timeseries.encode(values), method=methods[0]))
     else:
         files.answer(timeseries.forecast_scope(lens, values[:-1], truth=values[-1], methods=methods))
 

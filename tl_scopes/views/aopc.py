@@ -77,7 +77,7 @@ def _curve(figure: Any, axes: Any, name: str, measured: AOPC, **style: Any) -> N
     percent = [100 * k for k in measured.fractions]
     means = measured.deltas.mean(axis=0) if len(measured) else np.full(len(percent), np.nan)
     errors = [standard_error(column) for column in measured.deltas.T]
-    bars = {"marker": "o", "markersize": 3, "linewidth": 1.2, "capsize": 2}
+    bars: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1.2, "capsize": 2}
     axes.errorbar(percent, means, yerr=errors, label=name, **bars, **style)
     for k, mean, error in zip(percent, means, errors, strict=True):
         of = "" if np.isnan(error) else f" ± {error:.2g}"
@@ -134,7 +134,7 @@ def single_figure(measured: AOPC) -> Any:
         right.hist(measured.per_prompt, bins="auto", color=COLOURS[0], alpha=0.6)
         right.axvline(measured.mean, color=COLOURS[5], linewidth=1.2)
     right.set_title(f"AOPC {measured.mean:.4f} ± {measured.sem:.4f}", fontsize=9)
-    right.set_xlabel("AOPC of a prompt (nats; more negative is more faithful)")
+    right.set_xlabel("AOPC of a prompt (nats)")
     right.set_ylabel("prompts")
     right.locator_params(axis="y", integer=True)
     right.spines[["top", "right"]].set_visible(False)

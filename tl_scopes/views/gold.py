@@ -32,7 +32,7 @@ def gold_figure(result: GoldAlignment) -> Any:
         axes.set_title(f"{corpus}\nn = {rows.n.max()}", fontsize=9)
         axes.set(xlim=(0, 1), xticks=(0, 0.5, 1))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axes.tick_params(labelsize=8, length=2)
+        axes.tick_params(labelsize=7, length=2)
         axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
@@ -45,9 +45,13 @@ def gold_figure(result: GoldAlignment) -> Any:
 @view.register(GoldAlignment)
 def gold_view(result: GoldAlignment) -> View:
     """The figure and its numbers."""
-    title = "How often the known cause ranks first"
+    title, frame = "How often the known cause ranks first", result.to_frame()
+    names = {"top1": "top-1", "top1_low": "low", "top1_high": "high", "mrr": "MRR", "top1_in_source": "in source"}
+    columns = ["corpus", "method", "n", "top1", "top1_low", "top1_high", "mrr", "mrr_low", "mrr_high", "top1_in_source"]
+    names |= {"mrr_low": "low", "mrr_high": "high"}
+    rows = table(frame[[*columns, "chance"]].rename(columns=names))
     body = (
-        f'<div class="tls">{heading(title)}{gold_figure(result).chart(title)}{table(result.to_frame())}'
+        f'<div class="tls">{heading(title)}{gold_figure(result).chart(title)}{rows}'
         f'<p class="tls-small">{escape(_candidates(result))}</p></div>'
     )
     return View(title, body, lambda: str(result))

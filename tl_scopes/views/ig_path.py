@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from tl_scopes.results.ig_path import IGPath
-from tl_scopes.views.canvas.colours import COLOURS, blend, css, ink, ink_attributes, ink_before_inversion
+from tl_scopes.views.canvas.colours import COLOURS, RED, blend, css, ink, ink_attributes, ink_before_inversion
 from tl_scopes.views.canvas.heatmap import MOST_LABELS, name_columns
 from tl_scopes.views.canvas.page import View, data_script, heading
 from tl_scopes.views.rendering import plot, text, view
@@ -95,7 +95,8 @@ def path_view(path: IGPath) -> View:
         "token's gradient norm, as a share of the largest at this α. Integrated gradients average over all of it; at α = 1 "
         "it is the Semantic Scope.</p>"
         f'<div class="tls-tokens tls-ink"><div class="tls-static">{_tokens(path.str_tokens[:end], steps[last], norms[last])}'
-        f'<span><b class="tls-target">→<bdi>{escape(visible(path.target_str))}</bdi></b></span></div></div>'
+        f'<span style="background-color:#fff"><b class="tls-target" style="color:{RED}">→<bdi>'
+        f"{escape(visible(path.target_str))}</bdi></b></span></div></div>"
         f"{_slider(path, last)}{path_figure(path).chart(title)}"
         f'<p class="tls-small">Completeness residual of the trapezoid rule on this grid: {path.completeness_residual:.2g} '
         f"logits, of a change of {float(path.logits[-1] - path.logits[0]):.3g}.</p>{data_script(data, 'tls-path-data')}</div>"

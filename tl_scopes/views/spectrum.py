@@ -37,7 +37,7 @@ def spectrum_figure(result: FisherSpectrum) -> Any:
         right.fill_between(rank, low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="± 1 σ over prompts")
         right.legend(frameon=False, loc="lower right")
     right.plot(1, mean[0], "o", color=COLOURS[5])
-    right.annotate(f"rank 1: {mean[0]:.0%}", (1, mean[0]), (8, -4), textcoords="offset points", color=COLOURS[5])
+    right.annotate(f"rank 1: {mean[0]:.0%}", (1, mean[0]), (6, -16), textcoords="offset points", color=COLOURS[5])
     right.set(xscale="log", xlabel="rank r", ylabel="share of tr F", ylim=(0, 1.02))
     right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     for axes in (left, right):

@@ -6,6 +6,7 @@ on a transparent ground, which dark mode inverts.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from html import escape
@@ -21,9 +22,12 @@ _POINTS = 72
 _RADIUS = 8
 """Of the place around a point where the mouse finds it."""
 _NOT_NEEDED = re.compile(
-    r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|(?<=<g) id=\"[^\"]*\"|\n *", re.DOTALL
+    r'<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|(?<=<g) id="[^"]*"|\n *', re.DOTALL
 )
 """The date, a style of everything on the page, names of groups, indentation."""
+_ALONE = re.compile(r"<g>(<(?:path|use)[^>]*/>)</g>")
+_TAG, _DIGITS = re.compile(r"<[^>]*>"), re.compile(r"(\.\d\d)\d+")
+"""Coordinates are as fine as a hundredth of a point."""
 
 Span = float | tuple[float, float] | None
 
@@ -70,12 +74,15 @@ class Figure(figure.Figure):
             self.savefig(buffer, format="svg", transparent=True)
         found = re.search(r"<svg[^>]*>(.*)</svg>", buffer.getvalue(), re.DOTALL)
         assert found is not None
-        return _NOT_NEEDED.sub("", found[1])
+        short = _ALONE.sub(r"\1", _NOT_NEEDED.sub("", found[1]))
+        return _TAG.sub(lambda tag: _DIGITS.sub(r"\1", tag[0]), short)
 
     def _place(self, mark: tuple[Any, str, Span, Span, Any]) -> str:
         """Where the mouse finds a mark, with its words; :meth:`_drawn` has laid out the figure before."""
         axes, text, x, y, to = mark
-        tip, scale, height = escape(text), _POINTS / self.dpi, _POINTS * float(self.get_size_inches()[1])
+        if any(isinstance(v, float) and not math.isfinite(v) for v in (x, y)):
+            return ""
+        scale, height = _POINTS / self.dpi, _POINTS * float(self.get_size_inches()[1])
         if isinstance(x, int | float) and isinstance(y, int | float):
             at_x, at_y = axes.transData.transform((x, y))
             shape = f'<circle class="tls-hit" cx="{scale * at_x:.1f}" cy="{height - scale * at_y:.1f}" r="{_RADIUS}"/>'
@@ -91,4 +98,4 @@ class Figure(figure.Figure):
                 f'<rect class="tls-hit" x="{scale * left:.1f}" y="{height - scale * high:.1f}" '
                 f'width="{scale * (right - left):.1f}" height="{scale * (high - low):.1f}"/>'
             )
-        return f'<g data-tip="{tip}"><title>{tip}</title>{shape}</g>'
+        return f'<g class="tls-mark"><title>{escape(text)}</title>{shape}</g>'

@@ -3,7 +3,7 @@
 // marks.
 window.tlScopesHover = window.tlScopesHover || (function () {
   const CHART = ".tls-map, .tls-chart, .tls-tokens > .tls-static";
-  const MARK = ".tls-map td, .tls-chart [data-tip], .tls-tokens > .tls-static > span";
+  const MARK = ".tls-map td, .tls-chart .tls-mark, .tls-tokens > .tls-static > span";
   const STEPS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
 
   function read(mark) {
@@ -11,12 +11,13 @@ window.tlScopesHover = window.tlScopesHover || (function () {
     for (const old of chart.querySelectorAll(".tls-at")) old.classList.remove("tls-at");
     mark.classList.add("tls-at");
     if (!line || !line.matches(".tls-read")) return;
-    line.textContent = mark.dataset.tip || mark.title.replace("\n", ": ") + (chart.dataset.unit ? " " + chart.dataset.unit : "");
+    const own = mark.querySelector("title");
+    line.textContent = own ? own.textContent : mark.title.replace("\n", ": ") + (chart.dataset.unit ? " " + chart.dataset.unit : "");
   }
 
   function next(chart, key) {
     const rows = chart.tBodies ? [...chart.tBodies[0].rows].map((row) => [...row.querySelectorAll("td")])
-      : [[...chart.querySelectorAll(chart.matches(".tls-chart") ? "[data-tip]" : ":scope > span")]];
+      : [[...chart.querySelectorAll(chart.matches(".tls-chart") ? ".tls-mark" : ":scope > span")]];
     const at = chart.querySelector(".tls-at");
     let r = Math.max(0, rows.findIndex((row) => row.includes(at))), c = rows[r].indexOf(at);
     if (key === "Home") c = 0;

@@ -6,7 +6,7 @@
     const data = JSON.parse(root.querySelector(".tls-path-data").textContent);
     const slider = root.querySelector("input"), value = root.querySelector("output"), line = root.querySelector(".tls-read");
     const tokens = [...root.querySelectorAll(".tls-static > span[title]")];
-    const places = [...root.querySelectorAll(".tls-chart [data-tip]")];
+    const places = [...root.querySelectorAll(".tls-chart .tls-mark")];
 
     const draw = () => {
       const i = +slider.value;
@@ -23,7 +23,7 @@
       places.forEach((place, p) => place.classList.toggle("tls-now", p === i));
     };
     const choose = (event) => {
-      const i = places.indexOf(event.target.closest("[data-tip]"));
+      const i = places.indexOf(event.target.closest(".tls-mark"));
       if (i >= 0) (slider.value = i, draw());
     };
 

@@ -16,7 +16,7 @@ MOST_ROWS = 40
 
 def table(frame: pd.DataFrame, digits: int = 3) -> str:
     """One row per row of the frame; what has no value is a dash."""
-    texts = [any(isinstance(v, str) for v in frame[c]) for c in frame.columns]
+    texts = [any(isinstance(v, str) for v in frame.iloc[:, i]) for i in range(frame.shape[1])]
     head = "".join(
         f"<th{_class(text)}>{escape(str(name).replace('_', ' '))}</th>"
         for name, text in zip(frame.columns, texts, strict=True)
