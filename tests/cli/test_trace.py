@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 import tl_scopes as tls
+from tl_scopes import views
 from tl_scopes.cli import main as cli
 from tl_scopes.demo import DEFAULT_PROMPT, DEMO_PROMPTS
 from tl_scopes.views import terminal
@@ -137,14 +138,14 @@ def test_hostile_token_text_is_shown_as_text(text: str, demo_model) -> None:
     assert "\x1b" not in shown
 
 
-def test_html_holds_a_button_for_each_scope_and_works_alone(run, tmp_path: Path) -> None:
+def test_html_holds_a_button_for_each_scope_and_works_alone(run, demo_model, tmp_path: Path) -> None:
     file = tmp_path / "out.html"
     code, out, _ = run("trace", PROMPT, "--html", str(file))
     assert code == 0
     assert "Semantic Scope" in out
+    found = {name: a.without("special") for name, a in tls.scopes(demo_model, PROMPT).items()}
     page = file.read_text(encoding="utf-8")
-    assert page.count('<input type="radio"') == page.count('data-component="ColoredTokens"') == 3
+    assert page == views.compare(found).html()
+    assert page.count('<input type="radio"') == 3
     run("trace", PROMPT, "--method", "fisher", "--html", str(file))
-    page = file.read_text(encoding="utf-8")
-    assert page.count('data-component="ColoredTokens"') == 1
-    assert '<input type="radio"' not in page
+    assert file.read_text(encoding="utf-8") == found["fisher"].html()
