@@ -14,15 +14,13 @@ the score of token t is ``‖vᵀ ∂y/∂x_t‖₂``.
     print(attr)
 """
 
-from typing import Any
-
 import lazy_loader
 
 _getattr, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 """Names and their modules are in ``__init__.pyi``; each is imported on first use, so that ``--help`` need not load torch."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib.metadata import version
 
