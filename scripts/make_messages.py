@@ -23,7 +23,7 @@ def page() -> str:
     parts = [
         "# Every error message\n",
         "Written by `python scripts/make_messages.py` from the source; do not edit. `…` stands for what a message fills in "
-        "and `call` for the function called. [Errors and their remedies](errors.md) explains the common ones with "
+        "and `call` for the function called, which stands before every error of a public call. [Errors and their remedies](errors.md) explains the common ones with "
         "examples.\n",
     ]
     for file in sorted(PACKAGE.rglob("*.py")):
@@ -44,6 +44,7 @@ def messages(tree: ast.AST) -> list[tuple[str, str]]:
             continue
         kind = getattr(node.exc.func, "id", "")
         text = words(node.exc.args[0]) if node.exc.args else ""
+        text = f"call{text}" if text.startswith("(") else text
         if kind in KINDS and re.search(r"\w{3}", text):
             found.append((node.lineno, kind, " ".join(text.split())))
     return list(dict.fromkeys((kind, text) for _, kind, text in sorted(found)))
@@ -55,16 +56,13 @@ def escaped(text: str) -> str:
 
 
 def words(node: ast.expr) -> str:
-    """The fixed words of a string expression; ``call`` keeps its name."""
+    """The fixed words of a string expression."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
         return "".join(words(part) for part in node.values)
     if isinstance(node, ast.BinOp):
         return words(node.left) + words(node.right)
-    if isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.Name | ast.Attribute):
-        name = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
-        return "call" if name == "call" else "…"
     return "…"
 
 

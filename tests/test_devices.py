@@ -27,15 +27,15 @@ FOIL = families.VOCAB[" city"]
 def test_a_device_without_float64_is_left_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     # the meta device stands for one that is not the CPU; values are not needed to see where a tensor goes
     half = torch.empty(3, device="meta", dtype=torch.float16)
-    assert precision.wide(half).device.type == "meta"
-    assert precision.wide(torch.ones(2)).dtype == torch.float64
+    assert precision.to_float64(half).device.type == "meta"
+    assert precision.to_float64(torch.ones(2)).dtype == torch.float64
     monkeypatch.setattr(precision, "WITHOUT_FLOAT64", ("meta",))
     moved: list[Tensor] = []
     monkeypatch.setattr(
         torch.Tensor, "cpu", lambda self: moved.append(self) or torch.zeros(self.shape, dtype=self.dtype)
     )
-    assert precision.wide(half).device.type == "cpu"
-    assert precision.wide(half).dtype == torch.float64
+    assert precision.to_float64(half).device.type == "cpu"
+    assert precision.to_float64(half).dtype == torch.float64
     assert len(moved) == 2
 
 

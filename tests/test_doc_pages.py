@@ -175,7 +175,6 @@ def defined(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.xfail(reason="the page is of the state after the scopes' records")
 def test_the_architecture_page_names_what_exists() -> None:
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
     folders = re.findall(r"^\| ((?:`\w+/`(?:, )?)+) \|", text, re.MULTILINE)

@@ -250,7 +250,7 @@ MUTATIONS: dict[str, Mutation] = {
     "08 squares in the model's dtype": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
         "numerics.norms:row_norms",
-        (("wide(gradients)", "gradients.bfloat16()"),),
+        (("to_float64(gradients)", "gradients.bfloat16()"),),
     ),
     "08 softmax in half precision": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
@@ -259,7 +259,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "08 fisher in half precision": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
-        "numerics.fisher_information:FisherInformation._wide_centred_chunks",
+        "numerics.fisher_information:FisherInformation._centred_chunks_float64",
         (("yield self.exact_tail[at], ", "yield self.exact_tail[at].bfloat16().double(), "),),
     ),
     "08 cotangent not scaled": Mutation(

@@ -201,7 +201,7 @@ def test_float64_on_the_models_device_is_made_in_one_place(path: Path) -> None:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "double":
             on_cpu = ast.unparse(node.func.value).endswith(".cpu()")
-            assert on_cpu, f"{relative(path)}:{node.lineno}: use precision.wide"
+            assert on_cpu, f"{relative(path)}:{node.lineno}: use precision.to_float64"
 
 
 def test_help_does_not_import_torch() -> None:

@@ -417,8 +417,12 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "prompt id": (lambda m: tls.semantic_scope(m, TOKENS + 1000), ValueError, "outside the vocabulary 0..159"),
     "pos": (lambda m: tls.semantic_scope(m, TOKENS, pos=12), ValueError, r"pos=12\).*12 tokens; .* -12..11"),
     "pos low": (lambda m: tls.semantic_scope(m, TOKENS, pos=-13), ValueError, r"pos=-13\)"),
-    "pos count": (lambda m: tls.semantic_scope(m, [TOKENS], pos=[1, 2]), ValueError, "2 positions for 1 prompts"),
-    "target count": (lambda m: tls.semantic_scope(m, [TOKENS], target=[1, 2]), ValueError, "2 targets for 1 prompts"),
+    "pos count": (lambda m: tls.semantic_scope(m, [TOKENS], pos=[1, 2]), ValueError, "2 positions for 1 prompt"),
+    "target count": (
+        lambda m: tls.semantic_scope(m, [TOKENS], target=[1, 2]),
+        ValueError,
+        "2 given for 1 prompt; give one for each",
+    ),
     "batch_size": (lambda m: tls.semantic_scope(m, TOKENS, batch_size=0), ValueError, r"batch_size=0\)"),
     "at": (
         lambda m: tls.semantic_scope(m, TOKENS, at="block.1.hook_resid_pre"),

@@ -71,7 +71,7 @@ def test_positions_outside_the_prompt_are_refused(model, pos) -> None:
         (-1, ValueError, "outside the vocabulary"),
         (True, TypeError, "expected a string or a token id, got bool"),
         (1.5, TypeError, "float"),
-        ([1, 2], ValueError, "2 targets for 1 prompts"),
+        ([1, 2], ValueError, "2 given for 1 prompt; give one for each"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

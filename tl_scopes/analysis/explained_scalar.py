@@ -27,7 +27,7 @@ from tl_scopes.model.hooks import Y_HOOK, differentiable
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.model.state import model_state, refuse_unusable
-from tl_scopes.numerics.precision import compute_dtype, wide
+from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.methods import BASELINES
 
@@ -74,7 +74,7 @@ class BaseRun:
 
     def along(self, delta: Float[Tensor, "pos d_model"]) -> Float[Tensor, "k pos"]:
         """``⟨G_it, δ_t⟩`` of every row and token, float64 on the CPU."""
-        products: Tensor = einsum(wide(self.G), wide(delta), "k pos d_model, pos d_model -> k pos")
+        products: Tensor = einsum(to_float64(self.G), to_float64(delta), "k pos d_model, pos d_model -> k pos")
         return products.cpu()
 
     def predicted(self, slopes: Float[Tensor, "k runs"]) -> Float[Tensor, " runs"]:

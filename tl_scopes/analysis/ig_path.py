@@ -32,7 +32,7 @@ from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target, encode_target
 from tl_scopes.model.state import model_state
 from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.norms import row_norms
-from tl_scopes.numerics.precision import wide
+from tl_scopes.numerics.precision import to_float64
 from tl_scopes.results.ig_path import IGPath
 
 DEFAULT_ALPHAS = tuple(i / 50 for i in range(51))
@@ -128,10 +128,10 @@ def _path(
             indices=[0] * len(part),
         )
         assert run.gradient is not None
-        gradient = wide(run.gradient)
+        gradient = to_float64(run.gradient)
         norms.append(row_norms(gradient).cpu())
-        slopes.append(einsum(wide(end), gradient, "pos d_model, a pos d_model -> a").cpu())
-        logits.append(wide(run.logits[:, chosen]).cpu())
+        slopes.append(einsum(to_float64(end), gradient, "pos d_model, a pos d_model -> a").cpu())
+        logits.append(to_float64(run.logits[:, chosen]).cpu())
         entropy.append(-reduce(run.log_probs.exp() * run.log_probs, "a d_vocab -> a", "sum").cpu().double())
     map_ = torch.cat(norms)
     total = reduce(map_, "a pos -> a", "sum")

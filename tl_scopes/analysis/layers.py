@@ -40,7 +40,7 @@ from tl_scopes.model.lens import LensModel, block_hooks, residual_hooks
 from tl_scopes.model.prompts import EncodedPrompt, Prompt
 from tl_scopes.numerics.arguments import choice
 from tl_scopes.numerics.norms import row_norms
-from tl_scopes.numerics.precision import wide
+from tl_scopes.numerics.precision import to_float64
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 
 
@@ -56,7 +56,7 @@ def _size(gradient: Float[Tensor, "rows *place d"], activation: Float[Tensor, "*
 
 def _inner(gradient: Float[Tensor, "rows *place d"], activation: Float[Tensor, "*place d"]) -> Tensor:
     """``⟨G, z⟩``, signed."""
-    return einsum(wide(gradient), wide(activation), "rows ... d, ... d -> rows ...")
+    return einsum(to_float64(gradient), to_float64(activation), "rows ... d, ... d -> rows ...")
 
 
 @prompt_call

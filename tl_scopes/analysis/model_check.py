@@ -17,7 +17,7 @@ from tl_scopes.directions.logits import Semantic
 from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.hooks import attached
-from tl_scopes.model.lens import LensModel, in_float32, nothing_kept, require_lens_model, source_device
+from tl_scopes.model.lens import LensModel, in_float32, require_lens_model, restore_patterns, source_device
 from tl_scopes.model.prompts import EncodedPrompt, encode_prompts
 from tl_scopes.model.state import ModelState, model_state, refuse_unusable
 from tl_scopes.numerics.arguments import public_call
@@ -184,7 +184,7 @@ def _explained_scalar(model: LensModel, prompt: EncodedPrompt, shift: Tensor | N
     def perturb(x: Tensor, hook: object) -> Tensor:
         return x if shift is None else x + shift.to(x)
 
-    with torch.no_grad(), nothing_kept(model.blocks), attached(model.hook_dict, [("hook_embed", perturb)]):
+    with torch.no_grad(), restore_patterns(model.blocks), attached(model.hook_dict, [("hook_embed", perturb)]):
         tokens = prompt.tokens[None].to(source_device(model))
         logits = model(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))
     return float(logits[0, prompt.pos, target].double())

@@ -33,9 +33,9 @@ from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import Y_HOOK, attached, differentiable, require_hook
-from tl_scopes.model.lens import LensModel, forward_options, nothing_kept, source_device
+from tl_scopes.model.lens import LensModel, forward_options, restore_patterns, source_device
 from tl_scopes.numerics.arguments import choice, integer, public_call
-from tl_scopes.numerics.precision import compute_dtype, wide
+from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.numerics.ranking import most_influential
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.patching import Component, PatchTop
@@ -178,7 +178,7 @@ class _Runs:
         def keep(activation: Tensor, hook: Any) -> None:
             self.seen[:] = [activation]
 
-        with nothing_kept(self.model.blocks), attached(self.model.hook_dict, [(self.target_hook, keep)]):
+        with restore_patterns(self.model.blocks), attached(self.model.hook_dict, [(self.target_hook, keep)]):
             yield
 
     def _reading(self, logits: Tensor, hidden: Tensor) -> Reading:
@@ -253,8 +253,8 @@ class _Runs:
             (pulled,) = list(pull_back(run.hidden, sources, V[None], options))
         changes = [
             einsum(
-                wide(gradient[0, 0, list(positions)]),
-                wide((self.cache[name] - run.activations[name].detach())[0, list(positions)]),
+                to_float64(gradient[0, 0, list(positions)]),
+                to_float64((self.cache[name] - run.activations[name].detach())[0, list(positions)]),
                 "token d_model, token d_model -> token",
             )
             for name, gradient in zip(self.names, pulled, strict=True)

@@ -24,7 +24,7 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Prompt, pad_right, token_strings
 from tl_scopes.model.state import model_state
 from tl_scopes.numerics.arguments import call_name, public_call
-from tl_scopes.numerics.precision import wide
+from tl_scopes.numerics.precision import to_float64
 from tl_scopes.results.spectrum import FisherSpectrum
 
 
@@ -81,7 +81,7 @@ def fisher_spectrum(
             read = read_outs(model, run, [i])[0]
             fisher = read.fisher(state)
             pairs = fisher.all_eigenpairs(full=True) if k is None else fisher.eigenpairs(k, tol)
-            log_p = wide(read.logits).log_softmax(-1)
+            log_p = to_float64(read.logits).log_softmax(-1)
             values.append(pairs.values.cpu())
             traces.append(pairs.trace)
             entropies.append(-float((log_p.exp() * log_p).sum()))

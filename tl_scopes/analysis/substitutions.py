@@ -24,7 +24,7 @@ from tl_scopes.model.forward import embedded
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.prompts import token_strings
 from tl_scopes.numerics.arguments import public_call
-from tl_scopes.numerics.precision import wide
+from tl_scopes.numerics.precision import to_float64
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.substitutions import Substitutions
 
@@ -81,7 +81,7 @@ def substitutions(
     base = base_run(model, attribution, at="hook_embed")
     scalar = base.question.scalar
     size = rows_per_forward(model, [prompt], batch_size)
-    G, x = wide(base.G[:, t]), wide(base.x[t])
+    G, x = to_float64(base.G[:, t]), to_float64(base.x[t])
     slopes = torch.cat([(G @ (embedded(model, part).to(G) - x).T).cpu() for part in torch.split(ids, CHUNK)], dim=1)
     predicted = base.predicted(slopes)
     best = predicted.abs().topk(k).indices

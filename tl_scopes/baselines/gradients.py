@@ -39,7 +39,7 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Prompt, Target, encode_targets
 from tl_scopes.numerics.arguments import choice, integer
 from tl_scopes.numerics.norms import row_norms
-from tl_scopes.numerics.precision import wide
+from tl_scopes.numerics.precision import to_float64
 from tl_scopes.results.attribution import Attribution
 
 
@@ -132,7 +132,7 @@ def _gradients(
         assert run.gradient is not None
         for n, i in enumerate(batch):
             end, rows = prompts[i].pos + 1, run.rows[n]
-            gradient = wide(run.gradient[n, :end])
+            gradient = to_float64(run.gradient[n, :end])
             product = run.x[n, :end].to(gradient) * gradient
             details = {**rows.details, "of": of, "at": at}
             if method == "input_x_gradient":
@@ -193,10 +193,10 @@ def smoothgrad(
     for given, wanted in zip(prompts, targets, strict=True):
         plain = run_changed(model, *repeated(given, 1), at=at)
         token = int(plain.logits[0].argmax()) if wanted is None else wanted
-        width = 0.1 * float(wide(plain.x).square().mean().sqrt()) if sigma is None else float(sigma)
+        width = 0.1 * float(to_float64(plain.x).square().mean().sqrt()) if sigma is None else float(sigma)
         explained = explained_scalar(of, [token])
         generator = prompt_generator(seed, given.tokens)
-        total = torch.zeros_like(wide(plain.x[0]))
+        total = torch.zeros_like(to_float64(plain.x[0]))
         for first in range(0, n_samples, size):
             n = min(size, n_samples - first)
             noise = width * torch.randn(n, *plain.x.shape[1:], generator=generator, dtype=torch.float64)
@@ -207,7 +207,7 @@ def smoothgrad(
             copies = repeated(given, n)
             run = run_changed(model, *copies, changes=[(at, change)], direction=explained, indices=[0] * n, at=at)
             assert run.gradient is not None
-            total += reduce(wide(run.gradient), "n pos d_model -> pos d_model", "sum")
+            total += reduce(to_float64(run.gradient), "n pos d_model -> pos d_model", "sum")
         details = {"of": of, "at": at, "n_samples": n_samples, "sigma": width, "seed": seed}
         answer = Answer(row_norms(total / n_samples), token, details, target_note(wanted))
         results.append(attributed(model, given, plain.log_probs[0], "smoothgrad", answer))

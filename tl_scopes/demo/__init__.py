@@ -5,7 +5,7 @@
     train       python -m tl_scopes.demo.train --out folder
     card        python -m tl_scopes.demo.card: held-out accuracy and swap tests
 
-The model is a laboratory animal: it speaks its six corpora and nothing else.
+The model is a test model: it speaks its six corpora and nothing else.
 """
 
 from __future__ import annotations

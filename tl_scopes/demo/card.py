@@ -182,7 +182,7 @@ def largest_difference(model: GPT2LMHeadModel, other: GPT2LMHeadModel) -> float:
 CARD = """# The demo model of tl_scopes
 
 A GPT-2 of {n_layer} layers and width {n_embd} ({n_parameters:,} parameters, float32, context {n_positions}) that
-reads six synthetic corpora in which the cause of every answer is known by construction. **It is a laboratory animal,
+reads six synthetic corpora in which the cause of every answer is known by construction. **It is a test model,
 not a language model**: it speaks these corpora and nothing else, and what it says outside of them means nothing.
 It exists so that an attribution method can be held against a known truth, offline and in milliseconds.
 

@@ -33,7 +33,7 @@ from torch import Tensor
 from tl_scopes.model.state import ModelState
 from tl_scopes.numerics.fisher_information import FisherInformation
 from tl_scopes.numerics.norms import root_of_squares
-from tl_scopes.numerics.precision import wide
+from tl_scopes.numerics.precision import to_float64
 
 Measure = Literal["signed", "norm", "divergence"]
 
@@ -142,7 +142,7 @@ class Scalar:
     def change(self, base: Reading, changed: Reading) -> Float[Tensor, " runs"]:
         """Change of every run against the first run of ``base``, float64 on the CPU."""
         if self.measure == "divergence":
-            log_p, log_q = (wide(r.logits).log_softmax(-1) for r in (base, changed))
+            log_p, log_q = (to_float64(r.logits).log_softmax(-1) for r in (base, changed))
             return (log_p[:1].exp() * (log_p[:1] - log_q)).sum(-1).cpu()
         change = (self.read(changed) - self.read(base)[:1]).cpu()
         return torch.linalg.vector_norm(change, dim=-1) if self.measure == "norm" else change
@@ -154,7 +154,7 @@ class Scalar:
 
 def divergence() -> Scalar:
     """``KL(p ‖ p′)`` between the unchanged and the changed run's predictions."""
-    return Scalar("KL(p ‖ p′)", "nats", lambda run: wide(run.logits).log_softmax(-1), "divergence")
+    return Scalar("KL(p ‖ p′)", "nats", lambda run: to_float64(run.logits).log_softmax(-1), "divergence")
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from tl_scopes.directions.scope import Explained, Keywords, Scope
 from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.state import ModelState
-from tl_scopes.numerics.precision import wide
+from tl_scopes.numerics.precision import to_float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class GivenDirection:
         V, k = self.V, len(self.V)
 
         def read(run: Reading) -> Tensor:
-            hidden = wide(run.hidden).flatten(1)
+            hidden = to_float64(run.hidden).flatten(1)
             out = hidden @ V.to(hidden).flatten(1).T
             return out[:, 0] if k == 1 else out
 

@@ -21,7 +21,7 @@ from tl_scopes.directions.scope import Explained, Keywords, Scope
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import encode_targets
 from tl_scopes.model.state import ModelState
-from tl_scopes.numerics.precision import wide
+from tl_scopes.numerics.precision import to_float64
 
 Of = Literal["logit", "log_prob"]
 """What is explained of a token."""
@@ -52,7 +52,7 @@ class Semantic:
 
     def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
         """The target's logit."""
-        return Scalar(f"logit of {text(target)!r}", "logits", lambda run: wide(run.logits[:, target]))
+        return Scalar(f"logit of {text(target)!r}", "logits", lambda run: to_float64(run.logits[:, target]))
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Contrast:
         return Scalar(
             f"logit of {text(target)!r} less that of {text(foil)!r}",
             "nats of log-odds",
-            lambda run: wide(run.logits[:, target] - run.logits[:, foil]),
+            lambda run: to_float64(run.logits[:, target] - run.logits[:, foil]),
         )
 
 
@@ -116,7 +116,7 @@ class LogProb:
         """The target's log-probability."""
 
         def read(run: Reading) -> Tensor:
-            return wide(run.logits).log_softmax(-1)[:, target]
+            return to_float64(run.logits).log_softmax(-1)[:, target]
 
         return Scalar(f"log p of {text(target)!r}", "nats", read)
 

@@ -23,7 +23,7 @@ from tl_scopes.directions.base import Reading, ReadOut, Rows, Scalar, each_alone
 from tl_scopes.directions.scope import Explained, Keywords, Scope
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.state import ModelState
-from tl_scopes.numerics.precision import wide
+from tl_scopes.numerics.precision import to_float64
 
 LEAST_MASS = 0.5
 """Probability on number tokens below which the moments describe too little of the prediction."""
@@ -74,7 +74,7 @@ class Moment:
     @each_alone
     def rows(self, read: ReadOut, state: ModelState) -> Rows:
         """The gradient of the moment at y."""
-        log_p = wide(read.logits).log_softmax(-1)
+        log_p = to_float64(read.logits).log_softmax(-1)
         ids = torch.tensor(list(self.values), device=log_p.device)
         n = torch.tensor(list(self.values.values()), dtype=torch.float64, device=log_p.device)
         log_p = log_p[ids]
@@ -83,8 +83,8 @@ class Moment:
         variance = (q * (n - mean).square()).sum()
         slope = q * (n - mean) if self.moment == "mean" else q * ((n - mean).square() - variance)
         if read.slope is not None:
-            slope = slope * wide(read.slope)[ids]
-        columns = wide(read.W_U[:, ids.to(read.W_U.device)])
+            slope = slope * to_float64(read.slope)[ids]
+        columns = to_float64(read.W_U[:, ids.to(read.W_U.device)])
         v = (columns @ slope.to(columns)).to(read.y)
         mass = float(log_p.exp().sum())
         notes: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ class Moment:
         values = self.values
 
         def read(run: Reading) -> Tensor:
-            q: Tensor = wide(run.logits[:, list(values)]).softmax(-1)
+            q: Tensor = to_float64(run.logits[:, list(values)]).softmax(-1)
             n = torch.tensor(list(values.values()), dtype=torch.float64).to(q)
             mean = q @ n
             return mean if self.moment == "mean" else (q * (n - mean[:, None]).square()).sum(-1)

@@ -1,4 +1,4 @@
-"""Explananda inside the model: the direction and the hook of an SAE feature, for ``jacobian_scope``.
+"""Directions inside the model: the direction and the hook of an SAE feature, for ``jacobian_scope``.
 
 =====================  ===========================================  =======================================
 ``kind``               direction                                    explains

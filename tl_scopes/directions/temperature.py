@@ -10,7 +10,7 @@ import torch
 from tl_scopes.directions.base import ReadOut, Rows, Scalar, each_alone, one_row
 from tl_scopes.directions.scope import Scope
 from tl_scopes.model.state import ModelState, require_temperature
-from tl_scopes.numerics.precision import wide
+from tl_scopes.numerics.precision import to_float64
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Temperature:
 
     def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
         """``‖y‖``."""
-        return Scalar("confidence ‖y‖", "units of y", lambda run: torch.linalg.vector_norm(wide(run.hidden), dim=-1))
+        return Scalar(
+            "confidence ‖y‖", "units of y", lambda run: torch.linalg.vector_norm(to_float64(run.hidden), dim=-1)
+        )
 
 
 TEMPERATURE = Scope(

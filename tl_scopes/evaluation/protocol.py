@@ -25,7 +25,7 @@ from tl_scopes.kernel.options import GradientProbe, RunOptions
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, encode_prompts
 from tl_scopes.numerics.norms import row_norms
-from tl_scopes.numerics.precision import wide
+from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, most_influential, number_removed
 from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
@@ -132,7 +132,7 @@ def _shared_scores(
 
 def _norms_of_product(gradients: Tensor, x: Tensor) -> Tensor:
     """``‖x_t ⊙ g_t‖₂``, ``[rows, batch, pos]``."""
-    return row_norms(wide(x) * wide(gradients))
+    return row_norms(to_float64(x) * to_float64(gradients))
 
 
 def paper_integrated_gradients(model: LensModel, given: EncodedPrompt, target: int) -> Tensor:
@@ -145,11 +145,11 @@ def paper_integrated_gradients(model: LensModel, given: EncodedPrompt, target: i
         indices=[0] * len(PAPER_ALPHAS),
     )
     assert run.gradient is not None
-    gradient = wide(run.gradient)
+    gradient = to_float64(run.gradient)
     alphas = torch.tensor(PAPER_ALPHAS, dtype=torch.float64).to(gradient)[:, None, None]
     mean = reduce(alphas * gradient, "a pos d_model -> pos d_model", "mean")
     scores = torch.zeros(len(given.tokens), dtype=torch.float64)
-    scores[: given.pos + 1] = row_norms(wide(run.x[-1]) * mean).cpu()
+    scores[: given.pos + 1] = row_norms(to_float64(run.x[-1]) * mean).cpu()
     return scores
 
 
@@ -200,7 +200,7 @@ def measure_passage(
     _, log_probs = ablated_log_probs(model, given, [sorted(s) for s in distinct], values, batch_size=size)
     top = int(log_probs[0].argmax())
     token = truth if protocol.scored == "truth" else top
-    log_p = wide(log_probs[:, token])
+    log_p = to_float64(log_probs[:, token])
     change = (log_p - log_p[0]).tolist()
     delta = dict(zip(distinct, change, strict=True))
     record: dict[str, Any] = {

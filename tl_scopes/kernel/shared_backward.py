@@ -11,12 +11,12 @@ from torch import Tensor
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.model.forward import ForwardPass
-from tl_scopes.model.lens import LensModel, hooked
+from tl_scopes.model.lens import LensModel, has_hooks
 
 
 def last_attention(model: LensModel) -> str | None:
     """The hook after the last attention; None on a hooked model, whose hooks may mix positions after it."""
-    return None if hooked(model) else f"blocks.{model.cfg.n_layers - 1}.hook_resid_mid"
+    return None if has_hooks(model) else f"blocks.{model.cfg.n_layers - 1}.hook_resid_mid"
 
 
 def after_last_attention(

@@ -19,7 +19,7 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
-from tl_scopes.model.lens import LensModel, nothing_kept
+from tl_scopes.model.lens import LensModel, restore_patterns
 from tl_scopes.model.slopes import slopes_only
 
 Attach = Callable[[int], AbstractContextManager[None]]
@@ -64,7 +64,7 @@ def _forgetful(block: Any) -> Callable[..., Any]:
     forward = block.forward
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with slopes_only([block]), nothing_kept([block]):
+        with slopes_only([block]), restore_patterns([block]):
             return forward(*args, **kwargs)
 
     return call

@@ -30,7 +30,7 @@ from tl_scopes.model.lens import (
     before_the_fork,
     feeds_a_branch,
     forward_options,
-    nothing_kept,
+    restore_patterns,
     source_device,
 )
 from tl_scopes.model.slopes import slopes_only
@@ -105,7 +105,7 @@ class _Recorder:
     """The hooks of one run at the explained (row, column) pairs, and what they record.
 
     Hooks hold the dictionaries they write, never the object that holds the hooks: such a cycle would keep a graph alive
-    until the garbage collector comes by.
+    until the garbage collector runs.
     """
 
     def __init__(self, rows: Int[Tensor, " read"], columns: Int[Tensor, " read"]) -> None:
@@ -250,7 +250,7 @@ def forward_pass(
             stack.enter_context(checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again))))
         else:
             stack.enter_context(slopes_only(model.blocks))
-            stack.enter_context(nothing_kept(model.blocks))
+            stack.enter_context(restore_patterns(model.blocks))
         stack.enter_context(attached(points, hooks))
         # Right padding under a causal model needs no mask. Ones keep HookedTransformer from making one of its own when
         # the tokenizer pads left, and zeros would leave padded rows of a sliding window with nothing to attend to (NaN).

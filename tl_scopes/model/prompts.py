@@ -62,7 +62,7 @@ def encode_prompts(
         raise ValueError(f"({argument}=[]): the list of prompts is empty")
     positions = [pos] * len(items) if isinstance(pos, int) else list(pos)
     if len(positions) != len(items):
-        raise ValueError(f"(pos=...): {len(positions)} positions for {len(items)} prompts")
+        raise ValueError(f"(pos=...): {len(positions)} positions for {len(items)} prompt{'s' * (len(items) > 1)}")
     encoded = []
     for i, (item, p) in enumerate(zip(items, positions, strict=True)):
         name = argument if single else f"{argument}[{i}]"
@@ -163,7 +163,9 @@ def encode_targets(model: LensModel, target: Target, n_prompts: int, *, argument
         return [_target_id(model, int(target), argument)] * n_prompts
     targets = list(target)
     if len(targets) != n_prompts:
-        raise ValueError(f"({argument}=...): {len(targets)} targets for {n_prompts} prompts")
+        raise ValueError(
+            f"({argument}=...): {len(targets)} given for {n_prompts} prompt{'s' * (n_prompts > 1)}; give one for each"
+        )
     return [_target_id(model, t, argument) for t in targets]
 
 

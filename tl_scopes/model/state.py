@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_scopes.model.lens import LensModel, class_kind, transformer_lens_version, version
-from tl_scopes.numerics.precision import compute_dtype, wide
+from tl_scopes.numerics.precision import compute_dtype, to_float64
 
 # -- state of the model --------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ class ModelState:
         """Is ``‖y‖₂`` the constant ``√d_model``·gain, because the final norm has one gain for all units?"""
         if self.final_norm is None:
             return False
-        gain, bias = (None if t is None else wide(t) for t in self.final_norm)
+        gain, bias = (None if t is None else to_float64(t) for t in self.final_norm)
         assert gain is not None
         spread = float(gain.abs().std(correction=0) / gain.abs().mean().clamp_min(1e-30))
         flat_bias = bias is None or float(bias.norm()) < 1e-4 * float(gain.norm())
@@ -84,7 +84,7 @@ class ModelState:
     def unembedding_norms(self) -> Tensor:
         """``‖w_i‖²`` of every unembedding row, ``[d_vocab]`` float64."""
         W = self.model.W_U.detach()
-        return torch.cat([wide(w).square().sum(dim=0) for w in torch.split(W, 8192, dim=1)])
+        return torch.cat([to_float64(w).square().sum(dim=0) for w in torch.split(W, 8192, dim=1)])
 
     @cached_property
     def unembedding_bias(self) -> bool:

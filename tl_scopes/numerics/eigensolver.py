@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.numerics.precision import wide
+from tl_scopes.numerics.precision import to_float64
 
 Operator = Callable[[Tensor], Tensor]
 CLOSE = 0.8
@@ -60,7 +60,7 @@ def lanczos(operator: Operator, start: Float[Tensor, " d"], steps: int) -> RitzP
         if float(q.norm()) <= 1e-6 * float(images[-1].norm()):
             break  # the space is invariant: nothing new in it
         basis.append(q / q.norm())
-    return _rayleigh_ritz(wide(torch.stack(basis)), wide(torch.stack(images)), len(basis))
+    return _rayleigh_ritz(to_float64(torch.stack(basis)), to_float64(torch.stack(images)), len(basis))
 
 
 Search = Generator[Tensor, Tensor, RitzPairs]
@@ -102,11 +102,11 @@ def davidson(nearby: RitzPairs, rank: int, tol: float, like: Tensor, generator: 
         added = 0
         for direction in new:
             size = float(direction.norm())
-            q = _orthogonal_to(wide(direction), basis)
+            q = _orthogonal_to(to_float64(direction), basis)
             if len(basis) < d and float(q.norm()) > 1e-10 * size > 0 and _is_new(q / q.norm(), basis):
                 # Rounded before use, so that the image is that of the very vector in the basis.
-                basis.append(wide((q / q.norm()).to(like)))
-                images.append(wide((yield basis[-1].to(like))))
+                basis.append(to_float64((q / q.norm()).to(like)))
+                images.append(to_float64((yield basis[-1].to(like))))
                 added += 1
         found = _rayleigh_ritz(torch.stack(basis), torch.stack(images), rank)
         wanting = [i for i in range(min(rank, len(found.values))) if found.residual[i] > tol]

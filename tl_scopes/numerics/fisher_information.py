@@ -30,7 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.numerics.eigensolver import RitzPairs, Search, davidson, in_step, lanczos
-from tl_scopes.numerics.precision import full_float32, wide
+from tl_scopes.numerics.precision import full_float32, to_float64
 
 DENSE_COST = 2e9
 """Multiply-adds (``d_vocab·d_model²``) up to which the dense matrix is built: about a tenth of a second."""
@@ -86,7 +86,7 @@ class FisherInformation:
         self.W, self.slope, self.row_norms, self.dtype = W, slope, row_norms, logits.dtype
         self.top = int(logits.argmax())
         # In float64: a float32 difference of logits of size 30 is off by 2e-6, and so would be the tail.
-        log_odds = wide(logits)
+        log_odds = to_float64(logits)
         log_odds = log_odds - log_odds[self.top]
         log_odds[self.top] = -torch.inf
         log_tail = torch.logsumexp(log_odds, 0)
@@ -121,7 +121,7 @@ class FisherInformation:
             at = slice(start, start + _CHUNK)
             yield at, self._rows(at) - self.top_row
 
-    def _wide_centred_chunks(self) -> Iterator[tuple[Tensor, Float[Tensor, "rows d_model"]]]:
+    def _centred_chunks_float64(self) -> Iterator[tuple[Tensor, Float[Tensor, "rows d_model"]]]:
         """The same in float64, each chunk with its probabilities."""
         top = self._wide_rows(slice(self.top, self.top + 1))
         for start in range(0, self.W.shape[0], _CHUNK):
@@ -130,8 +130,8 @@ class FisherInformation:
 
     def _wide_rows(self, at: slice) -> Float[Tensor, "rows d_model"]:
         """Rows of A in float64."""
-        rows = wide(self.W[at])
-        return rows if self.slope is None else rows * wide(self.slope[at])[:, None]
+        rows = to_float64(self.W[at])
+        return rows if self.slope is None else rows * to_float64(self.slope[at])[:, None]
 
     def _sloped(self, x: Float[Tensor, " d_vocab"]) -> Float[Tensor, " d_vocab"]:
         """``x`` times the slope."""
@@ -145,7 +145,7 @@ class FisherInformation:
         """``r_i = p_i (c_i − c̄)`` with ``c_i = (a_i − a_top)·a``."""
         c = self._sloped(Wa)
         c = c - c[self.top]
-        return self.tail * (c - torch.dot(self.exact_tail, wide(c)).to(c))
+        return self.tail * (c - torch.dot(self.exact_tail, to_float64(c)).to(c))
 
     @cached_property
     def _tail_sum(self) -> Float[Tensor, " d_model"]:
@@ -154,12 +154,12 @@ class FisherInformation:
 
     def top_gradient(self) -> Float[Tensor, " d_model"]:
         """``∂ log p_top / ∂y = a_top − μ = −Σ_tail p_i (a_i − a_top)``."""
-        return (self.exact_tail.sum() * wide(self.top_row) - self._tail_sum).to(self.tail)
+        return (self.exact_tail.sum() * to_float64(self.top_row) - self._tail_sum).to(self.tail)
 
     def trace(self) -> float:
         """``tr F = Σ_i p_i ‖a_i − a_top‖² − ‖Σ_i p_i (a_i − a_top)‖²``, with the squares expanded: one pass over W."""
-        tail, top = self.exact_tail, wide(self.top_row)
-        norms = self.row_norms if self.slope is None else self.row_norms * wide(self.slope).square()
+        tail, top = self.exact_tail, to_float64(self.top_row)
+        norms = self.row_norms if self.slope is None else self.row_norms * to_float64(self.slope).square()
         sums = self._tail_sum
         mass = tail.sum()
         second_moment = torch.dot(tail, norms) - 2 * torch.dot(top, sums) + mass * top.square().sum()
@@ -167,9 +167,9 @@ class FisherInformation:
 
     def dense(self) -> Float[Tensor, "d_model d_model"]:
         """F itself in float64: ``d_vocab·d_model²`` multiply-adds."""
-        F = wide(self.zeros(self.d_model, self.d_model))
-        mean = wide(self.zeros(self.d_model))
-        for p, rows in self._wide_centred_chunks():
+        F = to_float64(self.zeros(self.d_model, self.d_model))
+        mean = to_float64(self.zeros(self.d_model))
+        for p, rows in self._centred_chunks_float64():
             F += einsum(p, rows, rows, "rows, rows i, rows j -> i j")
             mean += p @ rows
         return F - torch.outer(mean, mean)
@@ -269,10 +269,12 @@ class FisherInformation:
         following = float(values[rank]) if rank < len(values) else 0.0
         values, vectors = values[:rank].to(self.tail), vectors[:rank].to(self.tail)
         vectors = vectors / vectors.norm(dim=1, keepdim=True)
-        images = wide(vectors) @ F
+        images = to_float64(vectors) @ F
         floor = torch.finfo(self.dtype).tiny
-        residual = (images - wide(values)[:, None] * wide(vectors)).norm(dim=1) / wide(values).clamp_min(floor)
-        residual = self._with_rounding(residual, wide(values), torch.float64)
+        residual = (images - to_float64(values)[:, None] * to_float64(vectors)).norm(dim=1) / to_float64(
+            values
+        ).clamp_min(floor)
+        residual = self._with_rounding(residual, to_float64(values), torch.float64)
         return Eigenpairs(values, vectors, float(F.trace()), residual, following, 0)
 
 
@@ -299,7 +301,7 @@ def products(fishers: Sequence[FisherInformation], a: Float[Tensor, "n d_model"]
     """``F_n a_n = Σ_i p_i (c_i − c̄) (a_i − a_top)`` with ``c_i = (a_i − a_top)·a_n``: two passes over W for all of them."""
     weighted = [fisher._weighted(Wa) for fisher, Wa in zip(fishers, _times(fishers[0].W, a), strict=True)]
     images = _transpose_times(fishers[0].W, torch.stack([f._sloped(r) for f, r in zip(fishers, weighted, strict=True)]))
-    tops = [wide(r).sum() * wide(f.top_row) for f, r in zip(fishers, weighted, strict=True)]
+    tops = [to_float64(r).sum() * to_float64(f.top_row) for f, r in zip(fishers, weighted, strict=True)]
     return (images - torch.stack(tops)).to(a)
 
 
@@ -314,7 +316,7 @@ def _times(W: Float[Tensor, "d_vocab d_model"], a: Float[Tensor, "n d_model"]) -
 @full_float32()
 def _transpose_times(W: Float[Tensor, "d_vocab d_model"], r: Float[Tensor, "n d_vocab"]) -> Float[Tensor, "n d_model"]:
     """``Wᵀ r`` of each in float64: one pass over W. Chunks are summed in float64, or rounding would grow with d_vocab."""
-    out = wide(r.new_zeros(len(r), W.shape[1]))
+    out = to_float64(r.new_zeros(len(r), W.shape[1]))
     for part, rows in zip(torch.split(r, _CHUNK, dim=1), torch.split(W, _CHUNK), strict=True):
-        out += wide(part @ rows.to(r))
+        out += to_float64(part @ rows.to(r))
     return out

@@ -12,14 +12,14 @@ from einops import einsum, reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.numerics.precision import wide
+from tl_scopes.numerics.precision import to_float64
 
 
 def row_norms(gradients: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows"]:
     """``‖G_{i,t}‖₂`` of every row and token."""
-    return reduce(wide(gradients).square(), "... d_model -> ...", "sum").sqrt()
+    return reduce(to_float64(gradients).square(), "... d_model -> ...", "sum").sqrt()
 
 
 def root_of_squares(norms: Float[Tensor, "k pos"], weights: Float[Tensor, " k"]) -> Float[Tensor, " pos"]:
     """``sqrt(Σ_i w_i ‖G_{i,t}‖²)``."""
-    return einsum(wide(weights), norms.square(), "k, k pos -> pos").sqrt()
+    return einsum(to_float64(weights), norms.square(), "k, k pos -> pos").sqrt()

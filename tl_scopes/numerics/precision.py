@@ -1,4 +1,4 @@
-"""Where float64 is to be had (on the CPU, for a device that has none), and float32 that is float32."""
+"""Where float64 can be computed (on the CPU, for a device that has none), and float32 that is float32."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ def full_float32() -> Iterator[None]:
                 matmul.fp32_precision = precision
 
 
-def wide(tensor: Tensor) -> Tensor:
+def to_float64(tensor: Tensor) -> Tensor:
     """The tensor in float64, moved to the CPU first if it must."""
     return (tensor.cpu() if tensor.device.type in WITHOUT_FLOAT64 else tensor).double()

@@ -221,7 +221,7 @@ def _legend(attribution: Attribution, scale: Scale) -> str:
     start = scale.share(scale.low) if scale.log else 0.0
     at = [start + (1 - start) * i / 10 for i in range(11)]
     ticks = [number(scale.score(at[i])) for i in (0, 5, 10)]
-    kind = "log scale, no colour is 0" if scale.log else "linear scale"
+    kind = "log scale, cells without colour are 0" if scale.log else "linear scale"
     if scale.log and any(0 < float(attribution.scores[p]) < scale.low for p in attribution.shown):
         ticks[0] = "≤ " + ticks[0]
     dim = "; grey: left out" if attribution.hidden else ""

@@ -50,7 +50,10 @@ def matrix(attributions: AttributionMatrix) -> View:
         content = f'<div class="tls-row"><div class="tls-left">{content}</div>{beside}</div>'
         hint = "Hover a token: what its prediction came from lights up; click to keep it. The map has a row per target."
     measure = f" ({unit(rows[0])})" if rows else ""
-    scale = f"Colours: each row divided by its highest shown score{measure}; no colour is 0, rows are not comparable."
+    scale = (
+        f"Colours: each row divided by its highest shown score{measure}; cells without colour are 0. "
+        "Rows cannot be compared."
+    )
     hidden = ", ".join(f"<bdi>{escape(visible(attributions.str_tokens[p]))}</bdi>" for p in sorted(attributions.hidden))
     parts = [
         heading(name),

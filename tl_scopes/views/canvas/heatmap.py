@@ -234,7 +234,7 @@ def _legend(one: HeatMap, scale: Scale) -> str:
         start = scale.share(scale.low) if scale.log else 0.0
         colours = [blend(start + (1 - start) * i / (_LEGEND - 1)) for i in range(_LEGEND)]
         low = number(scale.low) if scale.log else "0"
-        ends, kind = (low, number(scale.high)), "log scale, no colour is 0" if scale.log else "linear scale"
+        ends, kind = (low, number(scale.high)), "log scale, cells without colour are 0" if scale.log else "linear scale"
     grey = "; grey: left out" if one.hidden else ""
     return (
         f'<p class="tls-legend">{ends[0]} {ramp(colours)} {ends[1]} <span>{escape(one.unit)} ({kind}{grey})</span></p>'
