@@ -164,10 +164,10 @@ def test_html_holds_a_button_for_each_scope_and_works_alone(run, tmp_path: Path)
     assert code == 0
     assert "Semantic Scope" in out
     page = file.read_text(encoding="utf-8")
-    assert page.count('<input type="radio"') == page.count('data-component="ColoredTokens"') == 3
+    assert page.count('<input type="radio"') == page.count('class="tls-target"') == 3
     run("trace", PROMPT, "--scope", "fisher", "--html", str(file))
     page = file.read_text(encoding="utf-8")
-    assert page.count('data-component="ColoredTokens"') == 1
+    assert page.count('class="tls-target"') == 1
     assert '<input type="radio"' not in page
 
 
