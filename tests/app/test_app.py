@@ -364,7 +364,7 @@ def test_the_page_refers_to_nothing_outside_and_holds_no_inline_script(client) -
 def test_hostile_text_is_escaped_in_the_answer(client) -> None:
     data = explained(client, prompt="".join(HOSTILE), method="temperature_scope")
     assert "<img" not in data["html"]
-    assert data["html"].count("<script") == data["html"].count('<script type="application/json">') == 1
+    assert data["html"].count("<script") == data["html"].count('<script type="application/json" ') == 1
 
 
 # -- the command -------------------------------------------------------------------------------------------

@@ -219,7 +219,7 @@ def test_layers_and_heads_are_maps_that_name_the_hovered_cell(app) -> None:
         page.wait_for_selector("#panel .tls-map td")
         drawn(page)
         page.hover("#panel .tls-map td:not(.tls-hid) >> nth=-1")
-        assert page.locator("#panel .tls-read").last.text_content().startswith(cell)
+        assert page.locator("#panel .tls-scroll + .tls-read").last.text_content().startswith(cell)
     page.select_option("#method", "leave_one_out")
     assert page.is_disabled("#tab-layers")
     assert page.is_disabled("#tab-matrix")

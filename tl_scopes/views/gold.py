@@ -46,7 +46,7 @@ def gold_figure(result: GoldAlignment) -> Any:
 def gold_view(result: GoldAlignment) -> View:
     """The figure and its numbers."""
     title, frame = "How often the known cause ranks first", result.to_frame()
-    names = {"top1": "top-1", "top1_low": "low", "top1_high": "high", "mrr": "MRR", "top1_in_source": "in source"}
+    names = {"top1": "top‑1", "top1_low": "low", "top1_high": "high", "mrr": "MRR", "top1_in_source": "in source"}
     columns = ["corpus", "method", "n", "top1", "top1_low", "top1_high", "mrr", "mrr_low", "mrr_high", "top1_in_source"]
     names |= {"mrr_low": "low", "mrr_high": "high"}
     rows = table(frame[[*columns, "chance"]].rename(columns=names))

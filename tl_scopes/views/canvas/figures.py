@@ -19,7 +19,7 @@ SCREEN_DPI = 100
 """Of the picture in a notebook: matplotlib's own for notebooks; files keep the figure's."""
 _POINTS = 72
 """SVG units per inch."""
-_RADIUS = 8
+_RADIUS = 5
 """Of the place around a point where the mouse finds it."""
 _NOT_NEEDED = re.compile(
     r'<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|(?<=<g) id="[^"]*"|\n *', re.DOTALL
