@@ -20,7 +20,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from conftest import model_flags
+from invariants import model_flags
 from living import live_tensors
 from oracles import relative_error
 from torch import Tensor

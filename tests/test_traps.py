@@ -18,8 +18,8 @@ import families
 import oracles
 import pytest
 import torch
-from conftest import model_flags
 from families import VOCAB, Pair
+from invariants import model_flags
 from oracles import relative_error
 from torch import Tensor
 
