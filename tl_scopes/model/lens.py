@@ -117,11 +117,15 @@ def before_the_fork(name: str) -> str:
     return name.replace("hook_resid_mid", "hook_resid_pre")
 
 
+_HARMLESS = ("transformer_lens.", "transformers.utils.output_capturing")
+"""Modules whose torch hooks change nothing: a bridge's own, and what Hugging Face leaves behind after ``run_with_cache``."""
+
+
 def hooked(model: LensModel) -> bool:
-    """Is any hook, TransformerLens' or torch's, on any part of the model? A bridge's own do not count."""
+    """Is any hook, TransformerLens' or torch's, on any part of the model? The harmless ones do not count."""
     points = set(model.hook_dict.values())
     return any(
-        module in points or not str(getattr(hook, "__module__", None)).startswith("transformer_lens.")
+        module in points or not str(getattr(hook, "__module__", None)).startswith(_HARMLESS)
         for module in model.modules()
         for hooks in (
             module._forward_hooks,
