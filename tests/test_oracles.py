@@ -111,6 +111,7 @@ def test_half_precision_checkpoints_run_and_agree(family, kind, dtype, tokens):
     assert max(errors.values()) <= families.rtol(pair), errors
 
 
+@pytest.mark.one_lens
 @pytest.mark.parametrize("family", HERE)
 def test_checkpoint_is_not_degenerate(family, tokens):
     hf = reference(family)
@@ -197,6 +198,7 @@ def test_native_unit_gain_has_constant_norm_and_is_otherwise_raw(kind, tokens):
 # ----------------------------------------------------------------------------
 # The oracles against each other
 # ----------------------------------------------------------------------------
+@pytest.mark.one_lens
 @pytest.mark.parametrize("name", SCALARS)
 @pytest.mark.parametrize("family", HERE)
 def test_gradient_is_the_limit_of_central_differences(family, name, tokens):
@@ -212,12 +214,14 @@ def test_gradient_is_the_limit_of_central_differences(family, name, tokens):
         assert abs(slope - float(gradient[t] @ direction)) <= rtol * scale
 
 
+@pytest.mark.one_lens
 @pytest.mark.parametrize("family", HERE)
 def test_scores_are_zero_after_the_read_position_and_only_there(family, tokens):
     score = oracles.semantic(reference(family), tokens, 5, TARGET)
     assert (score[:6] > 0).all() and (score[6:] == 0).all()
 
 
+@pytest.mark.one_lens
 @pytest.mark.parametrize("family", HERE)
 def test_scopes_are_rows_of_the_dense_jacobian(family, tokens):
     hf = reference(family)
@@ -234,6 +238,7 @@ def test_scopes_are_rows_of_the_dense_jacobian(family, tokens):
         assert relative_error(score, expected) <= ALGEBRA_RTOL, name
 
 
+@pytest.mark.one_lens
 @pytest.mark.parametrize("family", HERE)
 def test_read_out_is_the_unembedding_with_its_cap_and_scale(family, tokens):
     hf = reference(family)
@@ -249,6 +254,7 @@ def test_read_out_is_the_unembedding_with_its_cap_and_scale(family, tokens):
     assert relative_error(oracles.read_out_jacobian(hf, y), slope[:, None] * W) <= 1e-12
 
 
+@pytest.mark.one_lens
 @pytest.mark.parametrize("family", HERE)
 def test_fisher_is_symmetric_positive_and_the_hessian_of_the_kl_divergence(family, tokens):
     hf = reference(family)
@@ -260,6 +266,7 @@ def test_fisher_is_symmetric_positive_and_the_hessian_of_the_kl_divergence(famil
     assert relative_error(oracles.kl_hessian(hf, y), F) <= 1e-10
 
 
+@pytest.mark.one_lens
 @pytest.mark.parametrize("family", HERE)
 def test_full_rank_fisher_is_the_total_information(family, tokens):
     hf = reference(family)
@@ -270,6 +277,7 @@ def test_full_rank_fisher_is_the_total_information(family, tokens):
     assert (first <= full).all() and (first > 0).all()
 
 
+@pytest.mark.one_lens
 def test_total_information_is_the_curvature_of_the_kl_divergence_at_the_input(tokens):
     # Σ_axes 2·KL(x ‖ x ± s·e)/s², averaged over the sign (kills the cubic term), is tr(J_tᵀ F J_t) + O(s²)
     hf, t, step = reference("gpt2"), 3, 1e-3

@@ -191,7 +191,7 @@ def test_a_sliding_window_delays_influence_but_does_not_cut_it(pair: Pair) -> No
 
 
 @pytest.mark.families("gpt2", "neox", "llama", "mistral", "gemma2")
-@pytest.mark.parametrize("batch_size", [1, 2, None])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 2, None])
 def test_a_batch_of_unequal_lengths_scores_as_its_prompts_alone(pair: Pair, batch_size: int | None) -> None:
     prompts = [families.prompt_tokens(n, seed=n) for n in (3, 11, 1, 7)]
     together = tls.fisher_scope(pair.model, prompts, rank=2, batch_size=batch_size)

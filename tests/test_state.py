@@ -207,7 +207,7 @@ GRAD_MODES: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
 }
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.families("gpt2", "gemma2", slow=("llama",))
 @pytest.mark.parametrize("mode", GRAD_MODES)
 def test_every_scope_works_under_every_grad_mode_with_tensors_made_there(pair: families.Pair, mode: str) -> None:
     expected = tls.scopes(pair.model, TOKENS, methods=("semantic", "contrast", "fisher", "temperature"), foil=FOIL)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 import tl_scopes
 
+pytestmark = pytest.mark.one_lens
 ROOT = Path(tl_scopes.__file__).parent
 FOLDERS = (
     "numerics", "demo", "model", "directions", "results", "kernel", "views", "jacobian_scopes", "baselines", "analysis",
@@ -202,6 +204,16 @@ def test_float64_on_the_models_device_is_made_in_one_place(path: Path) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "double":
             on_cpu = ast.unparse(node.func.value).endswith(".cpu()")
             assert on_cpu, f"{relative(path)}:{node.lineno}: use precision.to_float64"
+
+
+def test_functions_inside_functions_write_no_shapes() -> None:
+    """`tests/conftest.py` leaves them unchecked."""
+    for path in files():
+        functions = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
+        for inner in {inner for outer in functions for inner in ast.walk(outer) if inner is not outer}:
+            if isinstance(inner, ast.FunctionDef):
+                signature = f"{ast.unparse(inner.args)} {ast.unparse(inner.returns) if inner.returns else None}"
+                assert not re.search(r"(Float|Int|Bool)\[", signature), f"{relative(path)}:{inner.lineno}: {inner.name}"
 
 
 def test_help_does_not_import_torch() -> None:

@@ -120,7 +120,7 @@ def test_at_the_final_hidden_state_the_influence_is_the_norm_of_v(pair: Pair) ->
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.families("llama", slow=("gpt2",))
 def test_every_method_is_the_scope_at_every_layer(pair: Pair, method: str) -> None:
     tokens = families.prompt_tokens()
     layers = tls.layer_influence(pair.model, tokens, method=method, pos=POS, **METHODS[method])
@@ -207,7 +207,7 @@ def explained(model: Any, tokens: Tensor, v: Tensor, scale: tuple[int, int, int,
     return float(v @ run.y[0])
 
 
-@pytest.mark.families("gpt2", "neox", "neox_sequential", "llama", "gemma2", "granite", "cohere")
+@pytest.mark.families("gpt2", "neox", "llama", "gemma2", slow=("neox_sequential", "granite", "cohere"))
 def test_scaling_a_head_changes_the_scalar_to_first_order(pair: Pair) -> None:
     """llama, gemma2, granite, cohere have grouped queries; neox and cohere parallel attention."""
     tokens = families.prompt_tokens()

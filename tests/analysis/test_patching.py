@@ -36,7 +36,7 @@ def setting(model: Any, **options: Any) -> tuple[Any, torch.Tensor, torch.Tensor
     return attribution, attribution.tokens[None], corrupt, attribution.target
 
 
-@pytest.mark.families("gpt2", "llama", "neox")
+@pytest.mark.families("llama", "neox", slow=("gpt2",))
 @pytest.mark.parametrize("component", ["resid_pre", "attn_out"])
 def test_cells_are_those_of_the_full_sweep(pair: families.Pair, component: str) -> None:
     model = pair.model

@@ -65,7 +65,7 @@ def test_gradient_norm_of_the_logit_is_the_semantic_scope(demo_model: Any) -> No
     assert torch.equal(own.scores, tls.semantic_scope(demo_model, prompt, target=" dog").scores)
 
 
-@some_families
+@pytest.mark.families("gpt2", "gemma2", slow=("llama", "granite"))
 @pytest.mark.parametrize("baseline", ["zero", "mean", "pad", "given"])
 def test_integrated_gradients_are_the_dense_sum(pair: Pair, baseline: str) -> None:
     """The same nodes, one Hugging Face backward each."""
@@ -228,9 +228,11 @@ def test_random_scores_are_uniform_and_seeded(demo_model: Any) -> None:
 @pytest.mark.families("gpt2", slow=("llama",))
 def test_a_list_gives_the_same_as_one_by_one(pair: Pair, name: str) -> None:
     prompts = [families.prompt_tokens(length, seed=length) for length in (12, 3, 7, 1)]
-    together = BASELINES[name](pair.model, prompts, target=[TARGET, None, TARGET, 0], pos=[-1, 1, 4, 0], batch_size=3)
-    for attr, prompt, target, pos in zip(together, prompts, [TARGET, None, TARGET, 0], [-1, 1, 4, 0], strict=True):
-        alone = BASELINES[name](pair.model, prompt, target=target, pos=pos)
+    few: Any = {"integrated_gradients": {"n_steps": 8}, "smoothgrad": {"n_samples": 4}}.get(name, {})
+    targets, positions = [TARGET, None, TARGET, 0], [-1, 1, 4, 0]
+    together = BASELINES[name](pair.model, prompts, target=targets, pos=positions, batch_size=3, **few)
+    for attr, prompt, target, pos in zip(together, prompts, targets, positions, strict=True):
+        alone = BASELINES[name](pair.model, prompt, target=target, pos=pos, **few)
         assert relative_error(attr.scores, alone.scores) < 20 * BATCHED_RTOL
         assert attr.pos == pos % len(prompt)
         assert not attr.scores[attr.pos + 1 :].any()

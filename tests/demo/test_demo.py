@@ -12,6 +12,7 @@ import random
 import re
 from functools import cache
 from itertools import islice, pairwise
+from typing import Literal
 
 import pytest
 import torch
@@ -35,6 +36,7 @@ from tl_scopes.demo.initial import LAGS, initialise
 from tl_scopes.demo.tokenizer import left_to_right_merges
 from tl_scopes.demo.train import demo_config, train
 
+pytestmark = pytest.mark.one_lens  # corpora, tokenizer and weights by Hugging Face alone
 N_TEXTS = 200
 FACT = r"(\w+) (?:lives in|smelled of) (\w+)"
 N_MODEL = 60
@@ -56,8 +58,14 @@ def corpus(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@cache
 def determined(corpus: str, n: int = N_TEXTS, seed: int = 0) -> list[Example]:
     return [example for example in examples(corpus, n, seed) if example.determined]
+
+
+@cache
+def texts(corpus: str, split: Literal["train", "held_out"], n: int) -> list[str]:
+    return [passage.text for passage in islice(passages(corpus, 0, split), n)]
 
 
 # -- corpora ------------------------------------------------------------
@@ -91,15 +99,14 @@ def combinations(corpus: str, text: str) -> set[tuple[str, ...]]:
 
 @pytest.mark.parametrize("corpus", ["binding", "mystery", "instruction", "series"])
 def test_held_out_combinations_never_occur_in_training(corpus: str) -> None:
-    trained = {found for p in islice(passages(corpus, 0, "train"), 600) for found in combinations(corpus, p.text)}
-    for passage in islice(passages(corpus, 0, "held_out"), 200):
-        assert combinations(corpus, passage.text) - trained, passage.text
+    trained = {found for text in texts(corpus, "train", 600) for found in combinations(corpus, text)}
+    for text in texts(corpus, "held_out", 200):
+        assert combinations(corpus, text) - trained, text
 
 
 @pytest.mark.parametrize("corpus", sorted(CORPORA))
 def test_no_held_out_prompt_occurs_in_training(corpus: str) -> None:
-    trained = {passage.text for passage in islice(passages(corpus, 0, "train"), 600)}
-    assert not trained & {passage.text for passage in islice(passages(corpus, 0, "held_out"), 200)}
+    assert not {*texts(corpus, "train", 600)} & {*texts(corpus, "held_out", 200)}
 
 
 def test_spans_are_whole_words_of_the_prompt(corpus: str) -> None:

@@ -268,7 +268,7 @@ def test_without_a_budget_the_free_memory_counts(kind: str, monkeypatch: pytest.
     assert tls.semantic_scope(lens, TOKENS).scores.any(), "a device that does not tell refuses nothing"
 
 
-@pytest.mark.parametrize("at", ["hook_embed", "blocks.0.hook_resid_pre"])
+@pytest.mark.parametrize("at", ["hook_embed", pytest.param("blocks.0.hook_resid_pre", marks=pytest.mark.slow)])
 def test_gradients_on_changed_inputs_take_smaller_batches_then_checkpoint_then_refuse(
     kind: str, at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,18 +94,18 @@ def test_the_leading_pair_is_that_of_eigh(V: int, spread: str, shape: str) -> No
 
 @pytest.mark.parametrize("closeness", [1e-1, 1e-2, 1e-3, 1e-4])
 @pytest.mark.parametrize("shape", ["flat", "1-1e-2", "1-1e-6"])
-def test_nearly_degenerate_pairs_are_not_mixed_up(shape: str, closeness: float) -> None:
-    for seed in range(3):
-        W = rows("random", 4000, D, seed)
-        z = logits(shape, W, seed)
-        # the two leading directions get variances λ and (1 − closeness)·λ
-        _, values, vectors = oracle(W, z)
-        scale = torch.ones(D, dtype=torch.float64)
-        scale[1] = (values[0] / values[1] * (1 - closeness)).sqrt()
-        W = (W.double() @ (vectors.T @ torch.diag(scale) @ vectors)).float()
-        for tol in (1e-2, 1e-4):
-            check(W, z.float(), tol, f"float32 {shape} seed {seed} closeness {closeness:g}")
-        check(W, z, 1e-6, f"float64 {shape} seed {seed} closeness {closeness:g}")
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+def test_nearly_degenerate_pairs_are_not_mixed_up(seed: int, shape: str, closeness: float) -> None:
+    W = rows("random", 4000, D, seed)
+    z = logits(shape, W, seed)
+    # the two leading directions get variances λ and (1 − closeness)·λ
+    _, values, vectors = oracle(W, z)
+    scale = torch.ones(D, dtype=torch.float64)
+    scale[1] = (values[0] / values[1] * (1 - closeness)).sqrt()
+    W = (W.double() @ (vectors.T @ torch.diag(scale) @ vectors)).float()
+    for tol in (1e-2, 1e-4):
+        check(W, z.float(), tol, f"float32 {shape} seed {seed} closeness {closeness:g}")
+    check(W, z, 1e-6, f"float64 {shape} seed {seed} closeness {closeness:g}")
 
 
 @pytest.mark.slow
