@@ -23,7 +23,8 @@ def page() -> str:
     parts = [
         "# Every error message\n",
         "Written by `python scripts/make_messages.py` from the source; do not edit. `…` stands for what a message fills in "
-        "and `call` for the function called, which stands before every error of a public call. [Errors and their remedies](errors.md) explains the common ones with "
+        "and `call` for the function called, which stands before every error "
+        "of a public call. [Errors and their remedies](errors.md) explains the common ones with "
         "examples.\n",
     ]
     for file in sorted(PACKAGE.rglob("*.py")):

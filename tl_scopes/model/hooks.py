@@ -36,7 +36,7 @@ def require_hook(model: LensModel, points: Mapping[str, Any], name: str, argumen
         block = name.removesuffix("hook_resid_mid")
         raise ValueError(
             f"({argument}={name!r}): on a TransformerBridge this hook is the input of the MLP's branch alone, and what "
-            f"flows beside the MLP is not seen there. Use '{block}hook_resid_pre' or '{block}hook_resid_post'; gradients of the "
+            f"flows beside it is not seen there. Use '{block}hook_resid_pre' or '{block}hook_resid_post'; gradients of the "
             f"whole stream in between come with grads_at={name!r}"
         )
 
