@@ -146,9 +146,9 @@ def test_every_message_of_the_source_is_listed() -> None:
 
 def test_a_messages_fixed_words_are_kept() -> None:
     source = """
-def f(call, name):
+def f(name):
     if name:
-        raise ValueError(f"{call}({name}=''): the prompt " "is empty")
+        raise ValueError(f"({name}=''): the prompt " "is empty")
     raise TypeError(name)
 """
     found = maker("make_messages").messages(ast.parse(source))

@@ -11,7 +11,7 @@ import torch
 
 import tl_scopes as tls
 
-EVERY_SCOPE = ("semantic", "contrast", "fisher", "temperature", "jacobian")
+EVERY_SCOPE = ("semantic", "contrast", "fisher", "temperature", "total_information", "moment", "jacobian")
 
 
 def test_an_unprocessed_model_is_fit_for_every_scope(pair: families.Pair) -> None:
@@ -26,7 +26,7 @@ def test_a_processed_model_is_reported_with_the_remedy(family: str, kind: str) -
     report = tls.check_model(families.processed(family, kind, torch.float32).model)
     assert not report["final norm"].ok
     assert not report["unembedding"].ok
-    assert report.valid_scopes == ("semantic", "contrast", "jacobian")
+    assert report.valid_scopes == ("semantic", "contrast", "total_information", "moment", "jacobian")
     assert "load_model" in str(report["temperature_scope"])
     assert report["vjp"].ok, str(report)
 
@@ -34,7 +34,7 @@ def test_a_processed_model_is_reported_with_the_remedy(family: str, kind: str) -
 @pytest.mark.parametrize("kind", families.kinds_available())
 def test_a_native_unit_gain_has_fisher_but_no_temperature(kind: str) -> None:
     report = tls.check_model(families.native_unit_gain(kind, torch.float32).model)
-    assert report.valid_scopes == ("semantic", "contrast", "fisher", "jacobian")
+    assert report.valid_scopes == ("semantic", "contrast", "fisher", "total_information", "moment", "jacobian")
 
 
 def test_a_wrong_gradient_is_found() -> None:

@@ -229,7 +229,7 @@ def test_what_cannot_be_rebuilt_is_refused(kind: str, unchecked: None) -> None:
     for options, words in (
         ({"ablation": "none"}, "ablation='none'"),
         ({"fractions": (0.2, 0.1)}, "increasing"),
-        ({"top": 0}, "top must be at least 1"),
+        ({"top": 0}, "expected a positive integer"),
         ({"step": 0.0}, "other than 0"),
         ({"bound": -1.0}, "positive relative error"),
     ):

@@ -69,7 +69,6 @@ def test_rolling(answer: Callable[..., str], tmp_path: Path) -> None:
         (["--column", "b"], "give both"),
         (["--data", "a.csv", "--csv", "b.csv"], "give one of them"),
         (["--data", "nowhere.csv"], "there is no such file"),
-        (["--rolling", "--json", "-"], "--rolling takes one --method"),
         (["--rolling", "--method", "fisher", "--method", "semantic"], "--rolling takes one --method"),
         (["--method", "magic"], "unknown method 'magic'; expected temperature"),
     ],

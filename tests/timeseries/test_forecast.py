@@ -288,7 +288,7 @@ def test_a_rolling_forecast_encodes_once_and_runs_no_forward_besides_the_matrix(
 ) -> None:
     model = families.build("llama", kind).model
     whole, to_tokens = ts.encode(SERIES), type(model).to_tokens
-    number_ids(model, "test")  # looked up once per tokenizer
+    number_ids(model)  # looked up once per tokenizer
     encoded: list[str] = []
     forwards: list[int] = []
     monkeypatch.setattr(

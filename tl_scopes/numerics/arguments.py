@@ -67,11 +67,18 @@ def integer(argument: str, value: Any, *, least: int | None = None, most: int | 
         number = operator.index(value)
     except TypeError:
         number = None
+    kind = "a positive integer" if least == 1 and most is None else "an integer"
     if number is None or isinstance(value, bool):
-        raise TypeError(f"({argument}={value!r}): expected an integer")
+        raise TypeError(f"({argument}={value!r}): expected {kind}")
     if (least is not None and number < least) or (most is not None and number > most):
-        limits = f"at least {least}" if most is None else f"at most {most}" if least is None else f"in {least}..{most}"
-        raise ValueError(f"({argument}={value!r}): {argument} must be {limits}")
+        limits = (
+            f" of at least {least}"
+            if most is None
+            else f" of at most {most}"
+            if least is None
+            else f" in {least}..{most}"
+        )
+        raise ValueError(f"({argument}={value!r}): expected {kind}{'' if kind.startswith('a p') else limits}")
     return number
 
 
@@ -83,5 +90,5 @@ def choice(argument: str, value: Any, names: Iterable[Any]) -> None:
     """
     known = tuple(names)
     if not any(value is name or (isinstance(value, str) and value == name) for name in known):
-        *others, last = map(repr, known)
-        raise ValueError(f"({argument}={value!r}): expected {', '.join(others)} or {last}")
+        expected = " or ".join(map(repr, known)) if len(known) == 2 else f"one of {known}"
+        raise ValueError(f"({argument}={value!r}): expected {expected}")
