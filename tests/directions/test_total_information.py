@@ -97,10 +97,10 @@ def peaked(entropy: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("entropy", [0.01, 1.0, 4.0, 5.9])
 def test_probes_have_the_fisher_matrix_as_covariance(entropy: float) -> None:
     fisher = information(*peaked(entropy, 1))
-    V = fisher.gaussian_probes(40_000, torch.Generator().manual_seed(2))
+    V = fisher.gaussian_probes(10_000, torch.Generator().manual_seed(2))
     F = fisher.dense()
     # Relative error of a sample covariance in Frobenius norm: about sqrt((tr F)² + ‖F‖²)/(‖F‖ sqrt(n)).
-    bound = 4 * float((F.trace() ** 2 + F.norm() ** 2).sqrt() / F.norm()) / 200
+    bound = 4 * float((F.trace() ** 2 + F.norm() ** 2).sqrt() / F.norm()) / 100
     assert float((V.T @ V / len(V) - F).norm() / F.norm()) < bound
 
 

@@ -13,7 +13,7 @@ import tl_scopes as tls
 from tl_scopes.demo.corpora import examples
 from tl_scopes.demo.corpora.passages import token_positions
 from tl_scopes.evaluation.gold import _best_rank, gold_alignment
-from tl_scopes.results.gold import BOOTSTRAPS, _figures
+from tl_scopes.results.gold import BOOTSTRAPS, GoldAlignment, GoldRecord, _figures
 
 
 def oracle_method(model, prompts, targets):
@@ -92,17 +92,23 @@ def test_mistakes_are_refused(demo_model, options, message) -> None:
         gold_alignment(demo_model, **options)
 
 
-def test_the_plot_shows_every_corpus_and_method(demo_model) -> None:
-    from tl_scopes.evaluation.gold import METHODS  # more methods than the palette has colours
+def test_the_plot_shows_every_corpus_and_method() -> None:
+    from tl_scopes.evaluation.gold import known_methods  # more methods than the palette has colours
 
-    result = gold_alignment(demo_model, METHODS, corpora=["translation", "bias"], n=4)
+    records = [
+        GoldRecord(corpus, i, method, 1 + (i + j) % 3, 1 + i % 2, 0.2, 0.5)
+        for corpus in ("translation", "bias")
+        for i in range(4)
+        for j, method in enumerate(known_methods())
+    ]
+    result = GoldAlignment(tuple(records), {"translation": 1.0, "bias": 0.5}, 4, 0)
     frame, panels = result.to_frame(), result.plot().axes
     assert [panel.get_title().split("\n")[0] for panel in panels] == ["translation", "bias", "all"]
     for panel, corpus in zip(panels, ["translation", "bias", "all"], strict=True):
         dots = next(line for line in panel.lines if line.get_marker() == "o")
         rows = frame[frame.corpus == corpus]
         assert dots.get_xdata() == pytest.approx(rows.top1.to_numpy())
-        assert list(dots.get_ydata()) == [list(METHODS).index(method) for method in rows.method]
+        assert list(dots.get_ydata()) == [list(known_methods()).index(method) for method in rows.method]
 
 
 def test_the_table_prints_what_the_frame_holds(demo_model) -> None:
@@ -113,16 +119,16 @@ def test_the_table_prints_what_the_frame_holds(demo_model) -> None:
 
 
 def test_every_baseline_is_a_row_and_scopes_keep_their_numbers(demo_model) -> None:
-    from tl_scopes.evaluation.gold import METHODS
+    from tl_scopes.evaluation.gold import known_methods
 
-    result = gold_alignment(demo_model, METHODS, corpora=["instruction"], n=6)
-    assert list(dict.fromkeys(r.method for r in result.records)) == list(METHODS)
-    alone = gold_alignment(demo_model, ["fisher"], corpora=["instruction"], n=6)
+    result = gold_alignment(demo_model, known_methods(), corpora=["instruction"], n=3)
+    assert list(dict.fromkeys(r.method for r in result.records)) == list(known_methods())
+    alone = gold_alignment(demo_model, ["fisher"], corpora=["instruction"], n=3)
     assert [r for r in result.records if r.method == "fisher"] == list(alone.records)
     by_call = gold_alignment(
         demo_model,
         {"input_x_gradient": lambda m, p, t: tls.input_x_gradient(m, p, target=t)},
         corpora=["instruction"],
-        n=6,
+        n=3,
     )
     assert [r for r in result.records if r.method == "input_x_gradient"] == list(by_call.records)

@@ -31,14 +31,14 @@ def outer(rank: int) -> int:
 
 
 def test_the_argument_or_the_rule_follows_the_name() -> None:
-    with pytest.raises(ValueError, match=r"^inner\(rank=5\): expected an integer in 1..4$"):
+    with pytest.raises(ValueError, match=r"^inner\(rank=5\): expected an integer of at least 1 and at most 4$"):
         inner(5)
     with pytest.raises(ValueError, match=r"^outer: seven is not to be had$"):
         outer(7)
 
 
 def test_of_calls_inside_each_other_the_one_that_raised_is_named_once() -> None:
-    with pytest.raises(ValueError, match=r"^inner\(rank=0\): expected an integer in 1..4$"):
+    with pytest.raises(ValueError, match=r"^inner\(rank=0\): expected an integer of at least 1 and at most 4$"):
         outer(0)
 
 

@@ -70,11 +70,11 @@ def class_kind(model: object) -> str | None:
     return None
 
 
-def require_lens_model(model: object, call: str) -> LensModel:
+def require_lens_model(model: object) -> LensModel:
     """The model, typed; ``TypeError`` unless it is one of the two TransformerLens classes."""
     if class_kind(model) is None:
         raise TypeError(
-            f"{call}: expected a TransformerLens model (TransformerBridge or HookedTransformer), got "
+            f"expected a TransformerLens model (TransformerBridge or HookedTransformer), got "
             f"{type(model).__name__}. Use tl_scopes.load_model(name), or wrap a Hugging Face model with "
             "TransformerBridge.boot_transformers(name, hf_model=model)"
         )
@@ -117,11 +117,15 @@ def before_the_fork(name: str) -> str:
     return name.replace("hook_resid_mid", "hook_resid_pre")
 
 
-def hooked(model: LensModel) -> bool:
+_OWN_HOOKS = ("transformer_lens.", "transformers.utils.output_capturing")
+"""Modules whose hooks on a bridge's parts are its own: the second come with ``run_with_cache``, stay, and change nothing."""
+
+
+def has_hooks(model: LensModel) -> bool:
     """Is any hook, TransformerLens' or torch's, on any part of the model? A bridge's own do not count."""
     points = set(model.hook_dict.values())
     return any(
-        module in points or not str(getattr(hook, "__module__", None)).startswith("transformer_lens.")
+        module in points or not str(getattr(hook, "__module__", None)).startswith(_OWN_HOOKS)
         for module in model.modules()
         for hooks in (
             module._forward_hooks,
@@ -141,7 +145,7 @@ def source_device(model: LensModel) -> torch.device:
 
 
 @contextmanager
-def nothing_kept(blocks: Iterable[nn.Module]) -> Iterator[None]:
+def restore_patterns(blocks: Iterable[nn.Module]) -> Iterator[None]:
     """On exit the blocks' modules hold what they held before: TransformerLens' joint attention leaves its last pattern on
     itself, and with it the graph that made it."""
     held = [getattr(getattr(block, "attn", None), "__dict__", {}) for block in blocks]

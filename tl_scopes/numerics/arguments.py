@@ -71,14 +71,10 @@ def integer(argument: str, value: Any, *, least: int | None = None, most: int | 
     if number is None or isinstance(value, bool):
         raise TypeError(f"({argument}={value!r}): expected {kind}")
     if (least is not None and number < least) or (most is not None and number > most):
-        limits = (
-            f" of at least {least}"
-            if most is None
-            else f" of at most {most}"
-            if least is None
-            else f" in {least}..{most}"
-        )
-        raise ValueError(f"({argument}={value!r}): expected {kind}{'' if kind.startswith('a p') else limits}")
+        bounds = [] if least is None else [f"at least {least}"]
+        bounds += [] if most is None else [f"at most {most}"]
+        limits = "" if kind == "a positive integer" else f" of {' and '.join(bounds)}"
+        raise ValueError(f"({argument}={value!r}): expected {kind}{limits}")
     return number
 
 
