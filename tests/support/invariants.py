@@ -32,9 +32,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Before the choice by markers: what does not depend on TransformerLens is tested soon on one of the two."""
+    """Before the choice by markers: a browser's tests are of the slow tier, and what does not depend on TransformerLens
+    is tested soon on one of the two.
+    """
     for item in items:
-        if item.get_closest_marker("one_lens") and "hooked" in families.kinds_available():
+        again = item.get_closest_marker("one_lens") and "hooked" in families.kinds_available()
+        if again or "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
 
 
