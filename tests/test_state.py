@@ -11,6 +11,8 @@ import contextlib
 import itertools
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from every_call import CALLS, explained, written
 from invariants import model_flags
 from living import live_tensors
 from oracles import relative_error
@@ -224,6 +227,89 @@ def test_every_scope_works_under_every_grad_mode_with_tensors_made_there(pair: f
     leaf = along.scores.clone().requires_grad_(True)
     (along.scores * leaf).sum().backward()
     assert not found["semantic"].cache["hook_embed"].is_inference()
+
+
+AMBIENT: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "detect_anomaly": lambda: torch.autograd.detect_anomaly(check_nan=True),
+}
+
+
+SOON = ("semantic_scope", "attribution_matrix", "fisher_spectrum")
+LATER = [pytest.param(name, marks=() if name in SOON else pytest.mark.slow) for name in CALLS]
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+@pytest.mark.parametrize("name", LATER)
+def test_every_public_call_gives_the_same_in_every_ambient_state(name: str, demo_model: Any) -> None:
+    model = demo_model
+    explained()
+    plain, state = CALLS[name](model), global_state()
+    for mode, context in AMBIENT.items():
+        with context():
+            inside = global_state()
+            result = CALLS[name](model)
+            assert global_state() == inside, mode
+        if (
+            mode != "detect_anomaly"
+        ):  # which has no rule for a backward of several rows: there they are pulled back singly
+            assert written(result) == written(plain), mode
+        elif isinstance(result, tls.Attribution | tls.AttributionMatrix):
+            assert relative_error(result.scores, plain.scores) < 1e-5
+    assert global_state() == state
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_showing_a_result_draws_no_random_number(name: str, demo_model: Any) -> None:
+    explained()
+    result = CALLS[name](demo_model)
+    state = global_state()
+    for shown in result.values() if name == "scopes" else [result]:
+        shown.html(), shown.plot(), str(shown)
+    assert global_state() == state
+
+
+def test_the_first_picture_of_a_process_draws_no_random_number() -> None:
+    code = (
+        "import random, sys; sys.path[:0] = ['tests/support', 'tests']; import every_result as e; a = e.single()\n"
+        "before = random.getstate(); a.html(); str(a); a.plot(); assert random.getstate() == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_compiled_blocks_give_the_same(checkpoint: bool, in_place: bool) -> None:
+    model = families.build("gpt2", "bridge", fresh=True).model
+    plain = tls.semantic_scope(model, TOKENS, target=TARGET)
+    for i, block in enumerate(list(model.blocks)):
+        if in_place:
+            block.compile(backend="eager")
+        else:
+            model.blocks[i] = torch.compile(block, backend="eager")
+    found = tls.semantic_scope(model, TOKENS, target=TARGET, checkpoint=checkpoint)
+    assert torch.equal(found.scores, plain.scores)
+
+
+def test_weights_edited_through_data_after_a_call_are_seen(kind: str) -> None:
+    pair = families.build("gpt2", kind, fresh=True)
+    tls.scopes(pair.model, TOKENS, target=TARGET)
+    tls.total_information(pair.model, TOKENS, method="exact")
+    W_U = pair.model.unembed.W_U if kind == "hooked" else pair.model.unembed.original_component.weight
+    norm = pair.model.ln_final if kind == "hooked" else pair.model.ln_final.original_component
+    W_U.data.mul_(2)
+    fresh = families.build("gpt2", kind, fresh=True)
+    other = fresh.model.unembed.W_U if kind == "hooked" else fresh.model.unembed.original_component.weight
+    with torch.no_grad():
+        other.mul_(2)
+    for call in (tls.fisher_scope, lambda *a: tls.total_information(*a, method="exact")):
+        assert torch.equal(call(pair.model, TOKENS).scores, call(fresh.model, TOKENS).scores)
+    (norm.w if kind == "hooked" else norm.weight).data.fill_(1)
+    (norm.b if kind == "hooked" else norm.bias).data.zero_()
+    with pytest.raises(ValueError, match="has no Temperature Scope"):
+        tls.temperature_scope(pair.model, TOKENS)
 
 
 def test_a_model_made_under_inference_mode_is_refused_and_left_as_it_is(kind: str) -> None:

@@ -16,11 +16,12 @@ from tl_scopes.directions.by_name import DEFAULT_METHODS, SCOPES, named_directio
 from tl_scopes.directions.logits import Semantic
 from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.options import RunOptions
+from tl_scopes.model.forward import run_with_hooks
 from tl_scopes.model.hooks import attached
-from tl_scopes.model.lens import LensModel, in_float32, require_lens_model, restore_patterns, source_device
+from tl_scopes.model.lens import LensModel, in_float32, require_lens_model
+from tl_scopes.model.lock import model_call, others_wait
 from tl_scopes.model.prompts import EncodedPrompt, encode_prompts
 from tl_scopes.model.state import ModelState, model_state, refuse_unusable
-from tl_scopes.numerics.arguments import public_call
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
@@ -35,7 +36,7 @@ LEAST_RANK_CORRELATION = 0.9
 """Spearman correlation with float32 from which a half-precision ranking of tokens is called the same."""
 
 
-@public_call
+@model_call
 def check_model(model: LensModel, *, seed: int = 0, precision_prompt: str | Tensor | None = None) -> ModelReport:
     """A fitness report: class, processing state, valid scopes, a finite-difference check, dtype noise.
 
@@ -145,7 +146,7 @@ def _precision(model: LensModel, prompt: EncodedPrompt) -> Finding:
         return Finding("precision", True, f"{dtype}: nothing to compare")
     state = model_state(model)
     half = _all_scopes(model, state, prompt, None)
-    with in_float32(model):
+    with others_wait(model), in_float32(model):
         full = _all_scopes(model, model_state(model), prompt, half["semantic"].target)
     correlation = {name: spearman(half[name].scores.tolist(), full[name].scores.tolist()) for name in half}
     same = all(value >= LEAST_RANK_CORRELATION for value in correlation.values())
@@ -184,9 +185,8 @@ def _explained_scalar(model: LensModel, prompt: EncodedPrompt, shift: Tensor | N
     def perturb(x: Tensor, hook: object) -> Tensor:
         return x if shift is None else x + shift.to(x)
 
-    with torch.no_grad(), restore_patterns(model.blocks), attached(model.hook_dict, [("hook_embed", perturb)]):
-        tokens = prompt.tokens[None].to(source_device(model))
-        logits = model(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))
+    with torch.no_grad():
+        logits = run_with_hooks(model, prompt.tokens[None], [("hook_embed", perturb)])
     return float(logits[0, prompt.pos, target].double())
 
 

@@ -16,8 +16,7 @@ attribution explains. A patch puts the clean run's activation into the corrupt r
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,10 +30,11 @@ from tl_scopes.kernel.ablation import prompt_generator
 from tl_scopes.kernel.calls import encode
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
-from tl_scopes.model.forward import Recording, forward_pass
-from tl_scopes.model.hooks import Y_HOOK, attached, differentiable, require_hook
-from tl_scopes.model.lens import LensModel, forward_options, restore_patterns, source_device
-from tl_scopes.numerics.arguments import choice, integer, public_call
+from tl_scopes.model.forward import Recording, forward_pass, run_with_hooks
+from tl_scopes.model.hooks import Y_HOOK, Hook, differentiable, require_hook
+from tl_scopes.model.lens import LensModel, source_device
+from tl_scopes.model.lock import model_call
+from tl_scopes.numerics.arguments import choice, integer
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.numerics.ranking import most_influential
 from tl_scopes.results.attribution import Attribution
@@ -45,7 +45,7 @@ Metric = Callable[[Tensor], Tensor]
 """From logits ``[batch, pos, d_vocab]`` to one number, as TransformerLens' patching functions take it."""
 
 
-@public_call
+@model_call
 def patch_top(
     model: LensModel,
     clean: str | Tensor,
@@ -132,7 +132,8 @@ def patch_top(
 
 
 class _Runs:
-    """Runs on one pair of prompts with one metric; everything patched goes through TransformerLens' own functions.
+    """Runs on one pair of prompts with one metric; everything patched goes through TransformerLens' own functions, which take
+    it for the model.
 
     The clean prompt runs once with its activations cached, the corrupt one once with a graph; one of the two is the
     attribution's own, and tells what is explained.
@@ -154,8 +155,9 @@ class _Runs:
         for name in self.names:
             require_hook(model, model.hook_dict, name, "component")
         self.seen: list[Tensor] = []
-        with torch.no_grad(), self._watched():
-            logits, self.cache = model.run_with_cache(pair[:1], names_filter=self.names, **forward_options(model))
+        self.cache: dict[str, Tensor] = {}
+        with torch.no_grad():
+            logits = self.run_with_hooks(pair[:1], [(name, self._keep(name)) for name in self.names])
         clean = self._reading(logits, self.seen[-1])
         with differentiable(model):
             length = pair.shape[1]
@@ -171,15 +173,29 @@ class _Runs:
         self.scalar, self.base = question_of(model, attribution, own.logits[0]).scalar, clean
         self.ends = (float(self.values(logits, self.seen[-1])), float(self.values(*(t[None] for t in corrupt))))
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Keep what passes the target hook, the newest last; nothing stays on the model."""
+    def _keep(self, name: str) -> Hook:
+        def hook(activation: Tensor, hook: Any) -> None:
+            self.cache[name] = activation
 
-        def keep(activation: Tensor, hook: Any) -> None:
+        return hook
+
+    def run_with_hooks(self, tokens: Int[Tensor, "batch pos"], fwd_hooks: Sequence[tuple[str, Hook]]) -> Tensor:
+        """As the model's own, but in this thread alone; what passes the target hook is kept, the newest last."""
+
+        def watch(activation: Tensor, hook: Any) -> None:
             self.seen[:] = [activation]
 
-        with restore_patterns(self.model.blocks), attached(self.model.hook_dict, [(self.target_hook, keep)]):
-            yield
+        return run_with_hooks(self.model, tokens, [*fwd_hooks, (self.target_hook, watch)])
+
+    @property
+    def cfg(self) -> Any:
+        """The model's, as TransformerLens' functions ask for it."""
+        return self.model.cfg
+
+    @property
+    def training(self) -> bool:
+        """The model's, as TransformerLens' functions ask for it."""
+        return self.model.training
 
     def _reading(self, logits: Tensor, hidden: Tensor) -> Reading:
         return Reading(logits[:, self.pos].to(compute_dtype(logits.dtype)), hidden[:, self.pos])
@@ -197,8 +213,8 @@ class _Runs:
 
         sweep = getattr(patching, f"get_act_patch_{self.component}")
         index = pd.DataFrame(itertools.product(self.layers, positions), columns=["layer", "pos"])
-        with torch.no_grad(), self._watched():
-            found = sweep(self.model, self.pair[1:], self.cache, self._scalar, index_axis_names=None, index_df=index)
+        with torch.no_grad():
+            found = sweep(self, self.pair[1:], self.cache, self._scalar, index_axis_names=None, index_df=index)
         out: Tensor = found.cpu().reshape(len(self.layers), len(positions))
         return out
 
@@ -222,9 +238,9 @@ class _Runs:
             found.append(self.values(logits, self.seen[-1]))
             return found[-1].mean()
 
-        with torch.no_grad(), self._watched():
+        with torch.no_grad():
             generic_activation_patch(
-                self.model,
+                self,
                 repeat(self.pair[1], "pos -> sets pos", sets=len(sets)),
                 self.cache,
                 collect,

@@ -21,14 +21,15 @@ from tl_scopes.kernel.read_out import read_outs
 from tl_scopes.model.forward import forward_pass
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import LensModel
+from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import Prompt, pad_right, token_strings
 from tl_scopes.model.state import model_state
-from tl_scopes.numerics.arguments import call_name, public_call
+from tl_scopes.numerics.arguments import call_name
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.results.spectrum import FisherSpectrum
 
 
-@public_call
+@model_call
 def fisher_spectrum(
     model: LensModel,
     prompt: Prompt,

@@ -22,8 +22,8 @@ from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.model.forward import embedded
 from tl_scopes.model.lens import LensModel, require_lens_model
+from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import token_strings
-from tl_scopes.numerics.arguments import public_call
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.substitutions import Substitutions
@@ -32,7 +32,7 @@ CHUNK = 4096
 """Tokens whose embeddings are compared at once."""
 
 
-@public_call
+@model_call
 def substitutions(
     model: LensModel,
     attribution: Attribution,

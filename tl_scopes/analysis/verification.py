@@ -24,7 +24,8 @@ from tl_scopes.kernel.ablation import Ablation, check_ablation, run_ablated, sub
 from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.kernel.read_out import target_string
 from tl_scopes.model.lens import LensModel
-from tl_scopes.numerics.arguments import integer, public_call
+from tl_scopes.model.lock import model_call
+from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.ranking import most_influential, number_removed
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.verification import Verification
@@ -33,7 +34,7 @@ MOST_SINGLE = 20
 """Tokens that are removed one by one where the caller names no number."""
 
 
-@public_call
+@model_call
 def verify(
     model: LensModel,
     attribution: Attribution,

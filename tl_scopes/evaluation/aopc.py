@@ -48,6 +48,7 @@ from tl_scopes.evaluation.records import RecordStore, process_rank, read_records
 from tl_scopes.kernel.ablation import Ablation, check_ablation
 from tl_scopes.kernel.options import check_batch_size
 from tl_scopes.model.lens import LensModel, require_lens_model
+from tl_scopes.model.lock import model_call
 from tl_scopes.model.state import model_state, refuse_unusable
 from tl_scopes.numerics.arguments import call_name, name_call, public_call
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
@@ -57,7 +58,7 @@ __all__ = ["AOPC_METHODS", "Method", "aopc", "aopc_from_deltas", "load_aopc"]
 Preset = Literal["paper", "text"]
 
 
-@public_call
+@model_call
 def aopc(
     model: LensModel,
     prompts: Sequence[str] | Sequence[Tensor],

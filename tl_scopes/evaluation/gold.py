@@ -26,7 +26,7 @@ from tl_scopes.demo.corpora.passages import Example, token_positions
 from tl_scopes.directions.by_name import DEFAULT_METHODS, SCOPES, reads, ready_scopes
 from tl_scopes.jacobian_scopes.jacobian import scopes
 from tl_scopes.model.lens import LensModel, require_lens_model
-from tl_scopes.numerics.arguments import public_call
+from tl_scopes.model.lock import model_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.gold import GoldAlignment, GoldRecord
 
@@ -49,7 +49,7 @@ def known_methods() -> tuple[str, ...]:
     return (*ready_scopes(), *BASELINES)
 
 
-@public_call
+@model_call
 def gold_alignment(
     model: LensModel,
     methods: Sequence[str] | Mapping[str, Method] = SCOPE_METHODS,

@@ -34,10 +34,11 @@ from tl_scopes.kernel.shared_backward import after_last_attention, last_attentio
 from tl_scopes.model.forward import ForwardPass, forward_pass
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import LensModel
+from tl_scopes.model.lock import model_call
 from tl_scopes.model.memory import Memory, Run
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.model.state import ModelState, model_state
-from tl_scopes.numerics.arguments import call_name, public_call
+from tl_scopes.numerics.arguments import call_name
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.results.matrix import AttributionMatrix
@@ -50,7 +51,7 @@ OnRead = Callable[[int, ReadOut], None]
 """Called with the number of a row and what the model held at its position."""
 
 
-@public_call
+@model_call
 @show_keywords
 def attribution_matrix(
     model: LensModel,

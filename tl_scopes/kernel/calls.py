@@ -20,9 +20,9 @@ from tl_scopes.directions.by_name import SCOPES, RowKeywords, ScopeKeywords, nam
 from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.lens import LensModel, require_lens_model
+from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, encode_prompts
 from tl_scopes.model.state import refuse_unusable
-from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 
 P = ParamSpec("P")
@@ -56,7 +56,7 @@ def prompt_call(function: Callable[Concatenate[LensModel, Prompt, P], list[R]]) 
 
     signature = inspect.signature(shown)
     one = str(signature.return_annotation).removeprefix("list[").removesuffix("]")
-    named = public_call(call)
+    named = model_call(call)
     named.__signature__ = signature.replace(return_annotation=f"{one} | list[{one}]")  # type: ignore[attr-defined]
     return cast("PromptCall[P, R]", named)
 

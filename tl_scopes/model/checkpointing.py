@@ -15,11 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
-from tl_scopes.model.lens import LensModel, restore_patterns
+from tl_scopes.model.lens import LensModel, eagerly, restore_patterns
+from tl_scopes.model.patches import patched
 from tl_scopes.model.slopes import slopes_only
 
 Attach = Callable[[int], AbstractContextManager[None]]
@@ -46,37 +48,24 @@ def checkpointed_blocks(model: LensModel, attach: Attach) -> Iterator[None]:
 
     What ``attach`` refers to lives as long as the graph: it must not hold a tensor of the graph.
     """
-    before = [(block, block.__dict__.get("forward")) for block in model.blocks]
-    try:
-        for i, (block, _) in enumerate(before):
-            block.__dict__["forward"] = _checkpointed(_forgetful(block), i, attach)
+    with ExitStack() as stack:
+        for i, block in enumerate(model.blocks):
+            stack.enter_context(patched(block, "forward", partial(_checkpointed, block, i, attach)))
         yield
-    finally:
-        for block, forward in before:
-            if forward is None:
-                block.__dict__.pop("forward", None)
-            else:
-                block.__dict__["forward"] = forward
 
 
-def _forgetful(block: Any) -> Callable[..., Any]:
-    """The block's forward as a run of one block: nothing stays on its modules that would hold what is to be freed."""
-    forward = block.forward
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with slopes_only([block]), restore_patterns([block]):
-            return forward(*args, **kwargs)
-
-    return call
-
-
-def _checkpointed(forward: Callable[..., Any], i: int, attach: Attach) -> Callable[..., Any]:
+def _checkpointed(block: Any, i: int, attach: Attach, forward: Callable[..., Any]) -> Callable[..., Any]:
     """The i-th block's forward, checkpointed."""
+
+    def whole(*args: Any, **kwargs: Any) -> Any:
+        # As a run of one block: nothing stays on its modules that would hold what is to be freed.
+        with eagerly(), slopes_only([block]), restore_patterns([block]):
+            return forward(*args, **kwargs)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         # No random state to save: active dropout is refused before any forward.
         return checkpoint(
-            forward,
+            whole,
             *args,
             use_reentrant=False,
             preserve_rng_state=False,

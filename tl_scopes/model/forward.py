@@ -14,7 +14,7 @@ classes is in :mod:`tl_scopes.model.lens`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,11 +28,13 @@ from tl_scopes.model.hooks import RAW_LOGITS_HOOK, Y_HOOK, Hook, NamesFilter, at
 from tl_scopes.model.lens import (
     LensModel,
     before_the_fork,
+    eagerly,
     feeds_a_branch,
     forward_options,
     restore_patterns,
     source_device,
 )
+from tl_scopes.model.lock import running
 from tl_scopes.model.slopes import slopes_only
 
 if TYPE_CHECKING:
@@ -46,6 +48,19 @@ class _Stop(Exception):
     """Ends a forward that has shown what was wanted."""
 
 
+def run_with_hooks(
+    model: LensModel, tokens: Int[Tensor, "batch pos"], hooks: Iterable[tuple[str, Hook]] = ()
+) -> Float[Tensor, "rows read d_vocab"]:
+    """The model's logits for right-padded tokens; the hooks act on this run alone, and nothing of it stays on the model."""
+    tokens = tokens.to(source_device(model))
+    # Right padding under a causal model needs no mask. Ones keep HookedTransformer from making one of its own when
+    # the tokenizer pads left, and zeros would leave padded rows of a sliding window with nothing to attend to (NaN).
+    ones = torch.ones_like(tokens)
+    with eagerly(), restore_patterns(model.blocks), attached(model.hook_dict, hooks), running(model):
+        logits: Tensor = model(tokens, return_type="logits", attention_mask=ones, **forward_options(model))
+    return logits
+
+
 def embedded(model: LensModel, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens d_model"]:
     """What ``hook_embed`` holds for each token alone; no layer is run."""
     got: list[Tensor] = []
@@ -54,9 +69,8 @@ def embedded(model: LensModel, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, 
         got.append(activation[:, 0].clone())
         raise _Stop
 
-    rows = tokens[:, None].to(source_device(model))
-    with torch.no_grad(), attached(model.hook_dict, [("hook_embed", stop)]), suppress(_Stop):
-        model(rows, return_type="logits", attention_mask=torch.ones_like(rows), **forward_options(model))
+    with torch.no_grad(), suppress(_Stop):
+        run_with_hooks(model, tokens[:, None], [("hook_embed", stop)])
     return got[0]
 
 
@@ -250,12 +264,7 @@ def forward_pass(
             stack.enter_context(checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again))))
         else:
             stack.enter_context(slopes_only(model.blocks))
-            stack.enter_context(restore_patterns(model.blocks))
-        stack.enter_context(attached(points, hooks))
-        # Right padding under a causal model needs no mask. Ones keep HookedTransformer from making one of its own when
-        # the tokenizer pads left, and zeros would leave padded rows of a sliding window with nothing to attend to (NaN).
-        ones = torch.ones_like(tokens, device=device)
-        logits = model(tokens.to(device), return_type="logits", attention_mask=ones, **forward_options(model))
+        logits = run_with_hooks(model, tokens, hooks)
 
     silent = [n for n in (*differentiated, *explicit) if n not in recorder.got]
     silent += [target] if target != Y_HOOK and "hidden" not in recorder.picked else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -43,7 +44,7 @@ def require_hook(model: LensModel, points: Mapping[str, Any], name: str, argumen
 
 @contextmanager
 def attached(points: Mapping[str, Any], hooks: Iterable[tuple[str, Hook]]) -> Iterator[None]:
-    """Run with hooks on named hook points; afterwards only these hooks are gone.
+    """Run with hooks on named hook points, in this thread; afterwards only these hooks are gone.
 
     ``model.hooks()`` is not used: on the 3.9 bridge it skips unknown names and rescans the model per name.
     """
@@ -51,7 +52,7 @@ def attached(points: Mapping[str, Any], hooks: Iterable[tuple[str, Hook]]) -> It
     try:
         for name, hook in hooks:
             point = points[name]
-            point.add_hook(hook)
+            point.add_hook(_in_this_thread(hook))
             ours.append((point, point.fwd_hooks[-1]))
         yield
     finally:
@@ -60,14 +61,24 @@ def attached(points: Mapping[str, Any], hooks: Iterable[tuple[str, Hook]]) -> It
             point.fwd_hooks[:] = [h for h in point.fwd_hooks if h is not handle]
 
 
+def _in_this_thread(hook: Hook) -> Hook:
+    """The hook, which lets another thread's run of the model pass as it is."""
+    thread = threading.get_ident()
+
+    def mine(activation: Tensor, hook: Any, *, of: Hook = hook) -> Tensor | None:
+        return of(activation, hook=hook) if threading.get_ident() == thread else None
+
+    return mine
+
+
 @contextmanager
 def differentiable(model: LensModel) -> Iterator[None]:
     """Grad mode on, parameters frozen; both as before on exit, also after an error.
 
-    Works inside ``torch.no_grad()``, ``torch.set_grad_enabled(False)`` and ``torch.inference_mode()``.
+    Works inside ``torch.no_grad()`` and ``torch.set_grad_enabled(False)``; inference mode is left at the door of a call, see
+    :func:`tl_scopes.model.lock.model_call`.
     """
     with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         trainable = [p for p in model.parameters() if p.requires_grad]
         stack.callback(lambda: [p.requires_grad_(True) for p in trainable])

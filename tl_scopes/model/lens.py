@@ -6,8 +6,9 @@ neither is imported at module top, because 4.0 removed the first and moved the s
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -142,6 +143,11 @@ def source_device(model: LensModel) -> torch.device:
     embedding = getattr(model, "embed", None)
     parameter = next(iter(embedding.parameters()), None) if isinstance(embedding, nn.Module) else None
     return parameter.device if parameter is not None else torch.device(model.cfg.device)
+
+
+def eagerly() -> AbstractContextManager[Any]:
+    """Without the graphs of ``torch.compile``: hooks that record what they see would be traced into them."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager

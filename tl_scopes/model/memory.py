@@ -16,9 +16,9 @@ checkpointing (unless the caller forbade it). The numbers do not depend on it.
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -210,7 +210,7 @@ def _fitted(lengths: Sequence[int], found: Sequence[Sequence[int]]) -> Float[Ten
 def _alive(model: LensModel, length: int, recording: Recording, rows: int, checkpoint: bool) -> list[int]:
     """Bytes alive after every operation of a run on one prompt of this length."""
     tokens = torch.arange(length)[None] % model.cfg.d_vocab
-    with _no_garbage_collection(), _BytesAlive() as watch:
+    with torch.autograd.set_detect_anomaly(False), _no_garbage_collection(), _BytesAlive() as watch:
         run = forward_pass(
             model,
             tokens,
@@ -266,18 +266,49 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+class _Hidden(MutableMapping[int, Any]):
+    """A module's hooks, which the thread that made this does not see."""
+
+    def __init__(self, hooks: MutableMapping[int, Any]) -> None:
+        self.hooks, self._thread = hooks, threading.get_ident()
+
+    @property
+    def _seen(self) -> MutableMapping[int, Any]:
+        return {} if threading.get_ident() == self._thread else self.hooks
+
+    def __getitem__(self, key: int) -> Any:
+        return self._seen[key]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._seen)
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def __setitem__(self, key: int, hook: Any) -> None:
+        self.hooks[key] = hook
+
+    def __delitem__(self, key: int) -> None:
+        del self.hooks[key]
+
+
 @contextmanager
 def _no_hooks(model: LensModel) -> Iterator[None]:
-    """The model without anybody's hooks: a measurement is no run of the user's."""
-    points = set(model.hook_dict.values())
-    before = [(p, p._forward_hooks, p._backward_hooks) for p in points]
+    """The model without the hooks that are on it now, in this thread: a measurement is no run of the user's."""
+    places = [
+        (point, name) for point in set(model.hook_dict.values()) for name in ("_forward_hooks", "_backward_hooks")
+    ]
     try:
-        for point in points:
-            point._forward_hooks, point._backward_hooks = OrderedDict(), OrderedDict()
+        for point, name in places:
+            hooks = getattr(point, name)
+            if hooks:
+                setattr(point, name, _Hidden(hooks))
         yield
     finally:
-        for point, forward, backward in before:
-            point._forward_hooks, point._backward_hooks = forward, backward
+        for point, name in places:
+            hooks = getattr(point, name)
+            if isinstance(hooks, _Hidden):
+                setattr(point, name, hooks.hooks)
 
 
 def available_memory(model: LensModel) -> int | None:

@@ -11,11 +11,13 @@ Activations that are one operation already (``silu``, ``gelu``) are left alone, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from tl_scopes.model.patches import patched
 
 WRITTEN_OUT = frozenset(
     {
@@ -60,23 +62,14 @@ class _BySlope(torch.autograd.Function):
 @contextmanager
 def slopes_only(blocks: Iterable[nn.Module]) -> Iterator[None]:
     """Activations of the blocks keep their slope alone; on exit the modules are as they were. Without a graph: nothing."""
-    before: list[tuple[dict[str, Any], str, Any, Any]] = []
-    for module in {m for block in blocks for m in block.modules()} if torch.is_grad_enabled() else ():
-        own = module.__dict__  # asking a bridge's module for what it does not have is slow
-        if type(module).__name__ in WRITTEN_OUT:
-            before.append((own, "forward", own.get("forward"), module.forward))
-        elif getattr(own.get("act_fn"), "__name__", None) in WRITTEN_OUT:
-            before.append((own, "act_fn", own["act_fn"], own["act_fn"]))
-    try:
-        for of_module, name, _, f in before:
-            of_module[name] = _by_slope(f)
+    with ExitStack() as stack:
+        for module in {m for block in blocks for m in block.modules()} if torch.is_grad_enabled() else ():
+            own = module.__dict__  # asking a bridge's module for what it does not have is slow
+            if type(module).__name__ in WRITTEN_OUT:
+                stack.enter_context(patched(module, "forward", _by_slope))
+            elif getattr(own.get("act_fn"), "__name__", None) in WRITTEN_OUT:
+                stack.enter_context(patched(module, "act_fn", _by_slope))
         yield
-    finally:
-        for of_module, name, own, _ in before:
-            if own is None:
-                of_module.pop(name, None)
-            else:
-                of_module[name] = own
 
 
 def _by_slope(f: Any) -> Callable[[Tensor], Tensor]:

@@ -17,12 +17,13 @@ from tl_scopes.numerics.precision import compute_dtype, to_float64
 
 
 class ModelState:
-    """What the scopes must know of a model's weights; computed once per version of the weights."""
+    """What the scopes must know of a model's weights; computed once for the weights that it was made with."""
 
     def __init__(self, model: LensModel) -> None:
         self.kind = class_kind(model)
         self.cfg = model.cfg
         self._model = weakref.ref(model)
+        self._norms: tuple[Tensor, Tensor] | None = None
 
     @property
     def model(self) -> LensModel:
@@ -80,13 +81,17 @@ class ModelState:
         column = torch.linalg.vector_norm(W, dim=0, dtype=compute_dtype(W.dtype)).mean()
         return float(mean.norm() / column.clamp_min(1e-30)) < 0.05 / math.sqrt(W.shape[1])
 
-    @cached_property
+    @property
     def unembedding_norms(self) -> Tensor:
-        """``‖w_i‖²`` of every unembedding row, ``[d_vocab]`` float64."""
+        """``‖w_i‖²`` of every unembedding row, ``[d_vocab]`` float64; computed anew where a row changed."""
         W = self.model.W_U.detach()
-        return torch.cat([to_float64(w).square().sum(dim=0) for w in torch.split(W, 8192, dim=1)])
+        now = torch.linalg.vector_norm(W, dim=0, dtype=compute_dtype(W.dtype))
+        if self._norms is None or not torch.equal(self._norms[0], now):
+            exact = torch.cat([to_float64(w).square().sum(dim=0) for w in torch.split(W, 8192, dim=1)])
+            self._norms = now, exact
+        return self._norms[1]
 
-    @cached_property
+    @property
     def unembedding_bias(self) -> bool:
         """Is there a non-zero ``b_U``?"""
         return bool((self.model.b_U != 0).any())
@@ -111,22 +116,33 @@ class ModelState:
         }
 
 
-_STATES: weakref.WeakKeyDictionary[Any, tuple[tuple[Any, ...], ModelState]] = weakref.WeakKeyDictionary()
+_STATES: weakref.WeakKeyDictionary[Any, tuple[list[Any], ModelState]] = weakref.WeakKeyDictionary()
+SAMPLE = (16, 256)
+"""Rows and columns of ``W_U`` that are compared."""
 
 
 def model_state(model: LensModel) -> ModelState:
-    """The model's :class:`ModelState`, renewed when its unembedding or final norm changed."""
+    """The model's :class:`ModelState`, renewed when its unembedding or final norm changed.
+
+    Their contents are compared, because a write through ``.data`` or in inference mode leaves no other trace: the final norm
+    whole, the unembedding by a sample, which is enough for what holds of it as a whole.
+    """
     norm = ModelState(model).final_norm
-    watched = [model.W_U, *(() if norm is None else (t for t in norm if t is not None))]
-    stamp = (
-        *((t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype) for t in watched),
-        bool(getattr(model, "compatibility_mode", False)),
-    )
+    W = model.W_U.detach()
+    rows, columns = (max(1, n // most) for n, most in zip(W.shape, SAMPLE, strict=True))
+    now = [bool(getattr(model, "compatibility_mode", False)), *(norm or ()), W[::rows, ::columns]]
     held = _STATES.get(model)
-    if held is None or held[0] != stamp:
-        held = (stamp, ModelState(model))
+    if held is None or not all(map(_same, held[0], now)):
+        held = ([t.clone() if isinstance(t, Tensor) else t for t in now], ModelState(model))
         _STATES[model] = held
     return held[1]
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Are these the same numbers of the same dtype?"""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+    return a is b
 
 
 def refuse_unusable(model: LensModel) -> None:

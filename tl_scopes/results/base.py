@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +32,11 @@ class Picture(Protocol):
 
 def views() -> Any:
     """The package's pictures, imported by name when one is asked for: they know the results, not the other way round."""
-    return import_module("tl_scopes.views")
+    before = random.getstate()
+    try:
+        return import_module("tl_scopes.views")
+    finally:
+        random.setstate(before)  # rich draws from it when it is first imported
 
 
 class Displayable:

@@ -23,9 +23,9 @@ from tl_scopes.kernel.calls import encode as encode_prompts
 from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.options import run_options
 from tl_scopes.model.lens import LensModel
+from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.model.state import ModelState, model_state
-from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.timeseries.encoding import (
     FIRST,
@@ -64,7 +64,7 @@ class Spread(Moment):
         return out
 
 
-@public_call
+@model_call
 def forecast_scope(
     model: LensModel,
     series: Any,

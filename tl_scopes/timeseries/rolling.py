@@ -20,7 +20,7 @@ from tl_scopes.jacobian_scopes.matrix import matrix_of
 from tl_scopes.kernel.calls import encode as encode_prompts
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.lens import LensModel
-from tl_scopes.numerics.arguments import public_call
+from tl_scopes.model.lock import model_call
 from tl_scopes.results.base import Displayable, Serializable
 from tl_scopes.results.matrix import AttributionMatrix
 from tl_scopes.timeseries.encoding import EncodedSeries, encode, number_ids, token_places
@@ -86,7 +86,7 @@ class RollingForecast(Displayable, Serializable):
         )
 
 
-@public_call
+@model_call
 def rolling_forecast(
     model: LensModel,
     series: Any,
