@@ -8,6 +8,7 @@ from .analysis.sinks import attention_sinks as attention_sinks
 from .analysis.sinks import positional_baseline as positional_baseline
 from .analysis.spectrum import fisher_spectrum as fisher_spectrum
 from .analysis.substitutions import substitutions as substitutions
+from .analysis.verdict import verdict as verdict
 from .analysis.verification import verify as verify
 from .baselines.gradient_free import attention_rollout as attention_rollout
 from .baselines.gradient_free import leave_one_out as leave_one_out
@@ -47,6 +48,7 @@ from .results.sinks import AttentionSinks as AttentionSinks
 from .results.sinks import PositionalBaseline as PositionalBaseline
 from .results.spectrum import FisherSpectrum as FisherSpectrum
 from .results.substitutions import Substitutions as Substitutions
+from .results.verdict import Verdict as Verdict
 from .results.verification import Verification as Verification
 
 __version__: str

@@ -35,6 +35,7 @@ WITH_TOKENS: dict[str, Callable[..., Any]] = {
     "HeadInfluence": every_result.heads,
     "AttentionSinks": every_result.sinks,
     "PatchTop": every_result.patch,
+    "Verdict": every_result.judged,
     "Verification": every_result.verification,
     "Substitutions": every_result.swaps,
     "IGPath": every_result.path,

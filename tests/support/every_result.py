@@ -20,6 +20,7 @@ from tl_scopes.results.patching import PatchTop
 from tl_scopes.results.sinks import AttentionSinks, PositionalBaseline
 from tl_scopes.results.spectrum import FisherSpectrum
 from tl_scopes.results.substitutions import Substitutions
+from tl_scopes.results.verdict import Verdict
 from tl_scopes.results.verification import Verification
 from tl_scopes.timeseries.encoding import TokenPlaces
 from tl_scopes.timeseries.gaussian import GaussianCheck
@@ -143,7 +144,18 @@ def verification(dtype: torch.dtype = torch.float32, tokens: list[str] | None = 
     measured = 0.5 * predicted + 0.25
     return Verification(
         attr, (*((i,) for i in range(n)), (1, 3)), (*[None] * n, 0.4), predicted, measured, measured / 3, measured / 7,
-        flags, "logit of ' dog'", "logits", True, "zero", 1.0, 0.5, 1e-6, " dog",
+        flags, "logit of ' dog'", "logits", True, "zero", 1.0, 0.5, 1e-6, " dog", judged(dtype, tokens),
+    )  # fmt: skip
+
+
+def judged(dtype: torch.dtype = torch.float32, tokens: list[str] | None = None) -> Verdict:
+    """A verdict with all its parts; of so few tokens no real call would give one."""
+    attr = single(dtype, tokens)
+    n = len(attr)
+    return Verdict(
+        attr, 2, "token", 9, ((1,), (3,)), -2.5, -values(20, seed=5, dtype=dtype), False, tuple((i,) for i in range(n)),
+        values(n, seed=6, dtype=dtype), -values(n, seed=7, dtype=dtype), "KL(p ‖ p′)", "nats", 0.5,
+        values(20, seed=8, dtype=dtype), "mean", 3, " dog",
     )  # fmt: skip
 
 
@@ -237,7 +249,7 @@ def every_result(dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """One of every class, by its name."""
     made = (
         single(dtype), rows(dtype), layers(dtype), heads(dtype), sinks(dtype), baseline(dtype), patch(dtype),
-        verification(dtype), swaps(dtype), path(dtype), spectrum(dtype), curves(), curves()["semantic"], gold(),
-        report(), forecast(dtype), rolling(dtype),
+        judged(dtype), verification(dtype), swaps(dtype), path(dtype), spectrum(dtype), curves(),
+        curves()["semantic"], gold(), report(), forecast(dtype), rolling(dtype),
     )  # fmt: skip
     return {type(result).__name__: result for result in made}

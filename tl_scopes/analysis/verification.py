@@ -1,4 +1,4 @@
-"""Verify an attribution by intervention: what the first-order prediction says, and what really happens.
+"""Verify an attribution by intervention: a verdict, and what the first-order prediction says beside what really happens.
 
 Legend: ``x_t`` the activation of token t at the source hook, ``x'_t`` what takes its place (zero, the mean, another
 token's), ``s`` the explained scalar, ``g_t = ∂s/∂x_t``. For a set S of tokens
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tl_scopes.analysis.explained_scalar import base_run
+from tl_scopes.analysis.verdict import Removal, judge
 from tl_scopes.kernel.ablation import Ablation, check_ablation, run_ablated, substitutes
 from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.kernel.read_out import target_string
@@ -44,10 +45,14 @@ def verify(
     top: int = MOST_SINGLE,
     step: float = 1.0,
     bound: float = 0.5,
+    k: int = 3,
+    n_random: int = 20,
     seed: int = 0,
     batch_size: int | None = None,
 ) -> Verification:
-    """Measured effect of removing the top tokens, beside the first-order prediction of the gradient.
+    """Do the strongest tokens matter, and how far is the model linear here? Removals beside the gradient's prediction.
+
+    First the :func:`verdict`. Then, for each of the top tokens and top fractions:
 
     ``predicted = Σ_{t∈S} ⟨∂s/∂x_t, step·(x'_t − x_t)⟩``, ``measured = s(changed) − s(unchanged)``, in units of the
     explained scalar s: the logit, the difference of logits, ``‖y‖``, ``vᵀh``. Fisher and total information: both are
@@ -62,18 +67,21 @@ def verify(
         top: how many of the highest-scored tokens are removed one by one; ``linearity`` is over these.
         step: ``x_t + step·(x'_t − x_t)``: 1 removes the token, less shows where the prediction begins to hold.
         bound: relative error above which a removal is flagged, of the larger of predicted and measured.
+        k: tokens removed together for the verdict.
+        n_random: random sets beside them.
         seed: of the resampling; the global RNG is not used.
         batch_size: removals per forward; None lets the package choose.
 
     Returns:
-        A :class:`Verification`; print it, ``.linearity``, ``.to_frame()``, ``.plot()``, ``.html()``.
+        A :class:`Verification`; print it, ``.verdict``, ``.linearity``, ``.to_frame()``, ``.plot()``, ``.html()``.
 
     Raises:
         ValueError: an attribution by word, of another model, or of an unknown method; no token to remove; fractions,
             step, bound or top out of range; an unknown ablation.
         TypeError: not a TransformerLens model.
 
-    Cost: one forward, one vector-Jacobian product per row of V, and one forward per ``batch_size`` removals.
+    Cost: one forward, one vector-Jacobian product per row of V, and one forward per ``batch_size`` removals, some 60 with
+        those of the verdict.
 
     >>> attr = semantic_scope(model, "German: der Hund sieht die Katze. English: the", target=" dog")
     >>> result = verify(model, attr, top=4, step=0.01)
@@ -83,6 +91,8 @@ def verify(
     Reference: this package; the removals are those of paper section 5.1.
     """
     check_ablation(ablation)
+    integer("k", k, least=1)
+    integer("n_random", n_random, least=1)
     shares = _checked(fractions, top, step, bound)
     candidates = [p for p in attribution.shown if p not in attribution.special]
     if not candidates:
@@ -101,10 +111,12 @@ def verify(
     at = str(attribution.details.get("at", "hook_embed"))
     size = rows_per_forward(model, [base.prompt], batch_size, at=at)
     hook = base.question.target_hook
-    runs = run_ablated(model, base.prompt, removals, moved, batch_size=size, at=at, target_hook=hook)
-    dtype, scalar = runs.logits.dtype, base.question.scalar
-    measured = base.measured(runs)
-    delta_logit, delta_log_prob = base.target_changes(runs)
+    runs = list(run_ablated(model, base.prompt, removals, moved, batch_size=size, at=at, target_hook=hook))
+    dtype, scalar = base.reading.logits.dtype, base.question.scalar
+    measured = torch.cat([base.measured(run) for run in runs])
+    delta_logit, delta_log_prob = map(torch.cat, zip(*map(base.target_changes, runs), strict=True))
+    removal = Removal(min(k, len(candidates) - 1), n_random, "token", ablation, seed)
+    (judged,) = judge(model, [attribution], removal, batch_size, (base.reading, base.question))
     noise, signed = base.noise_floor(model), scalar.measure == "signed"
     return Verification(
         attribution=attribution,
@@ -125,6 +137,7 @@ def verify(
         bound=bound,
         noise=noise,
         target_str=str(target_string(model, base.question.target)),
+        verdict=judged,
     )
 
 

@@ -15,11 +15,12 @@ other prompts or on the global random state, which is not touched.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from tl_scopes.directions.base import Reading
 from tl_scopes.kernel.batching import repeated
@@ -27,10 +28,10 @@ from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
-from tl_scopes.numerics.arguments import choice
+from tl_scopes.numerics.arguments import call_name, choice
 from tl_scopes.numerics.precision import compute_dtype
-from tl_scopes.results.verification import ABLATIONS
-from tl_scopes.results.verification import Ablation as Ablation
+from tl_scopes.results.verdict import ABLATIONS
+from tl_scopes.results.verdict import Ablation as Ablation
 
 
 def prompt_generator(seed: int, tokens: Int[Tensor, " pos"]) -> torch.Generator:
@@ -75,26 +76,23 @@ def run_ablated(
     batch_size: int,
     at: str = "hook_embed",
     target_hook: str = Y_HOOK,
-) -> Reading:
-    """What is read with each set of positions replaced.
+) -> Iterator[Reading]:
+    """What is read with each set of positions replaced, ``batch_size`` sets at a time.
 
-    All sets of one prompt are one batch, up to ``batch_size`` rows at a time. Positions after the explained one are
-    cut off: nothing there can reach it.
+    All sets of one prompt are one batch, or a few. Positions after the explained one are cut off: nothing there can reach it.
     """
     length = prompt.pos + 1
     removed = torch.zeros(len(sets), length, dtype=torch.bool)
     for row, positions in enumerate(sets):
         removed[row, [p for p in positions if p < length]] = True
-    runs = []
-    for part in torch.split(removed, batch_size):
+    parts = torch.split(removed, batch_size) if sets else ()
+    for part in tqdm(parts, desc=call_name(), unit="batch", disable=None if len(parts) > 4 else True, leave=False):
 
         def change(x: Tensor, part: Tensor = part) -> Tensor:
             return torch.where(part.to(x.device)[..., None], values(x[0]), x)
 
-        runs.append(
-            run_changed(model, *repeated(prompt, len(part)), changes=[(at, change)], at=at, target_hook=target_hook)
-        )
-    return Reading(torch.cat([r.logits for r in runs]), torch.cat([r.hidden for r in runs]))
+        run = run_changed(model, *repeated(prompt, len(part)), changes=[(at, change)], at=at, target_hook=target_hook)
+        yield Reading(run.logits, run.hidden)
 
 
 def ablated_log_probs(
@@ -107,5 +105,5 @@ def ablated_log_probs(
     at: str = "hook_embed",
 ) -> tuple[Float[Tensor, "sets d_vocab"], Float[Tensor, "sets d_vocab"]]:
     """Logits and log-probabilities at the explained position with each set of positions replaced."""
-    logits = run_ablated(model, prompt, sets, values, batch_size=batch_size, at=at).logits
+    logits = torch.cat([r.logits for r in run_ablated(model, prompt, sets, values, batch_size=batch_size, at=at)])
     return logits, logits.log_softmax(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,13 +12,15 @@ from torch import Tensor
 from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, Serializable
+from tl_scopes.results.verdict import Ablation, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Ablation = Literal["zero", "mean", "resample"]
-"""What takes a removed token's place, see :mod:`tl_scopes.kernel.ablation`."""
-ABLATIONS: tuple[str, ...] = get_args(Ablation)
+HOLDS = 0.8
+"""R² from which the prediction describes the removals."""
+ORDERS = 0.5
+"""Rank correlation from which it orders them."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,18 @@ class Linearity:
     wrong_sign: float
     wrong: float
     n: int
+
+    @property
+    def reading(self) -> str:
+        """In plain words."""
+        if self.r2 >= HOLDS:
+            return "the gradient predicts what removals do"
+        if self.spearman >= ORDERS:
+            return "the gradient orders removals, and misses their size"
+        return (
+            "the gradient does not predict removals, which are large steps; the ranking can hold all the same, and a smaller "
+            "step= shows where the prediction begins to"
+        )
 
     def __str__(self) -> str:
         sign = "" if math.isnan(self.wrong_sign) else f", wrong sign {self.wrong_sign:.0%}"
@@ -72,7 +86,10 @@ class Verification(Displayable, Serializable):
         bound: see flags.
         noise: changes below it are rounding, and never flagged.
         target_str: the token of ``delta_logit`` and ``delta_log_prob``.
+        verdict: do the strongest tokens matter, more than random ones; None in older files.
     """
+
+    _later: ClassVar = ("verdict",)
 
     attribution: Attribution
     positions: tuple[tuple[int, ...], ...]
@@ -90,6 +107,7 @@ class Verification(Displayable, Serializable):
     bound: float
     noise: float
     target_str: str
+    verdict: Verdict | None = None
 
     @property
     def linearity(self) -> Linearity:

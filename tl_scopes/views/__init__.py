@@ -27,6 +27,7 @@ from tl_scopes.views import (  # noqa: F401  # for what they register
     sinks,
     spectrum,
     substitutions,
+    verdict,
     verification,
 )
 from tl_scopes.views.aopc import rank_figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 from tl_scopes.results.verification import Verification
@@ -36,16 +37,25 @@ def verification_figure(result: Verification) -> Any:
 
 @view.register(Verification)
 def verification_view(result: Verification) -> View:
-    """The same with the table."""
-    return scatter_view(of_verification(result), lambda: str(result))
+    """The verdict, and how far the model is linear here."""
+    linear = scatter_view(of_verification(result), lambda: str(result))
+    if result.verdict is None:
+        return linear
+    reading = f'<p class="tls-small">How far the model is linear here: {escape(result.linearity.reading)}.</p>'
+    return View(linear.title, view(result.verdict).body + reading + linear.body, linear.plain)
 
 
 @text.register(Verification)
 def verification_text(result: Verification) -> str:
-    """What was removed, the table, and how well the prediction describes it."""
+    """The verdict; what was removed, the table, and how well the prediction describes it."""
     columns = ["pos", "token", "score", "predicted", "measured", "delta_logit", "delta_log_prob", "flag"]
-    table = result.to_frame()[columns].to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep="")
-    return f"{result.scalar} ({result.unit}), tokens replaced: {_moved(result)}\n{table}\n{result.linearity}"
+    frame = result.to_frame()[columns].astype({"pos": str}).replace({"pos": {"<NA>": ""}})
+    table = frame.to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep="")
+    verdict = "" if result.verdict is None else f"{result.verdict}\n\n"
+    return (
+        f"{verdict}How far the model is linear here: {result.linearity.reading}.\n"
+        f"{result.scalar} ({result.unit}), tokens replaced: {_moved(result)}\n{table}\n{result.linearity}"
+    )
 
 
 def _moved(result: Verification) -> str:

@@ -1,0 +1,294 @@
+"""A verdict on an attribution: do its strongest tokens matter, more than random ones do?
+
+Legend: ``S`` the k units with the highest scores, ``R_1 … R_n`` sets of k units drawn without replacement from all that may
+be removed (the strong ones too); ``Δ(S) = log p(target | S removed) − log p(target)``. The p-value
+
+    p = (1 + #{i : Δ(R_i) ≤ Δ(S)}) / (n + 1)
+
+is at most 0.05 for a ranking that knows nothing in 1 of 21 prompts with ``n = 20``. The ranking as a whole is judged by
+Spearman's correlation of score and ``|Δ({t})|`` over single removals of the strongest and of random other units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from tl_scopes.analysis.explained_scalar import Question, prompt_of, question_of, require_vocabulary, target_hook_of
+from tl_scopes.directions.base import Reading
+from tl_scopes.directions.by_name import scope_of
+from tl_scopes.kernel.ablation import Ablation, check_ablation, prompt_generator, run_ablated, substitutes
+from tl_scopes.kernel.batching import rows_per_forward
+from tl_scopes.kernel.read_out import target_string
+from tl_scopes.model.lens import LensModel, require_lens_model
+from tl_scopes.model.lock import model_call
+from tl_scopes.model.state import refuse_unusable
+from tl_scopes.numerics.arguments import choice, integer
+from tl_scopes.numerics.ranking import most_influential
+from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.verdict import LEAST_CANDIDATES, UNITS, Unit, Verdict
+
+MOST_SINGLE = 30
+"""Units that are removed alone, half of them the strongest."""
+Positions = tuple[int, ...]
+
+
+@overload
+def verdict(
+    model: LensModel,
+    attribution: Attribution,
+    k: int = ...,
+    n_random: int = ...,
+    unit: Unit = ...,
+    *,
+    ablation: Ablation = ...,
+    seed: int = ...,
+    batch_size: int | None = ...,
+) -> Verdict: ...
+@overload
+def verdict(
+    model: LensModel,
+    attribution: Sequence[Attribution],
+    k: int = ...,
+    n_random: int = ...,
+    unit: Unit = ...,
+    *,
+    ablation: Ablation = ...,
+    seed: int = ...,
+    batch_size: int | None = ...,
+) -> list[Verdict]: ...
+@model_call
+def verdict(
+    model: LensModel,
+    attribution: Attribution | Sequence[Attribution],
+    k: int = 3,
+    n_random: int = 20,
+    unit: Unit = "token",
+    *,
+    ablation: Ablation = "zero",
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Verdict | list[Verdict]:
+    """Do the strongest tokens matter, more than others? Measured by removing them, and random ones, in one sentence.
+
+    ``Δ(S) = log p(target | S removed) − log p(target)`` in nats, of the ``k`` strongest units and of ``n_random`` sets of k
+    drawn from all units that may be removed; ``p = (1 + #{Δ(random) ≤ Δ(strongest)}) / (n + 1)``. Beside it Spearman's
+    correlation of score and ``|Δ|`` over up to 30 single removals. A scope that explains something other than the target
+    (Fisher, temperature, total information, moments, a direction) is measured on its own scalar too.
+
+    Args:
+        model: the model that made the attribution.
+        attribution: of any scope or baseline; its hidden and its special tokens stay in place. A list gives a list, and those
+            of one prompt share their runs.
+        k: units removed together.
+        n_random: random sets; all other sets where there are no more than that. Fewer than 19 cannot reach p ≤ 0.05.
+        unit: ``"token"``, or ``"word"`` as by :meth:`Attribution.by_word`.
+        ablation: what takes the place of a token: ``"zero"``, the ``"mean"`` row of those that may be removed, or
+            ``"resample"``, another one's row.
+        seed: of the draws; the global RNG is not used.
+        batch_size: removals per forward; None lets the package choose.
+
+    Returns:
+        A :class:`Verdict`; print it for the sentence, ``.effect``, ``.random``, ``.p``, ``.rank_correlation``, ``.plot()``,
+        ``.html()``. With fewer than 8 units ``effect`` is None and the sentence says so.
+
+    Raises:
+        ValueError: an attribution by word, of another model, or of an unknown method; a number or a name out of range.
+        TypeError: not a TransformerLens model; a number of the wrong type.
+
+    Cost: one forward of about ``n_random + 32`` rows, without gradients.
+
+    >>> german = "German: ich hoffe, dass der Hund die Katze sieht. English: I hope that the dog"
+    >>> found = verdict(model, semantic_scope(model, german, target=" sees"))
+    >>> found.better, found.effect < found.random.low
+    (True, True)
+
+    Reference: this package; permutation test of a ranking by removals.
+    """
+    integer("k", k, least=1)
+    integer("n_random", n_random, least=1)
+    choice("unit", unit, UNITS)
+    check_ablation(ablation)
+    several = [attribution] if isinstance(attribution, Attribution) else list(attribution)
+    removal = Removal(k, n_random, unit, ablation, seed)
+    found = judge(model, several, removal, batch_size)
+    return found[0] if isinstance(attribution, Attribution) else found
+
+
+@dataclass(frozen=True)
+class Removal:
+    """How it is judged: the arguments of :func:`verdict`."""
+
+    k: int
+    n_random: int
+    unit: Unit
+    ablation: Ablation
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is removed for one attribution.
+
+    Attributes:
+        units: positions of each unit that may be removed.
+        strongest: numbers of the strongest, strongest first.
+        drawn: numbers in each random set.
+        exhaustive: are these all other sets?
+        singles: numbers of those removed alone.
+        scores: of all units.
+    """
+
+    units: list[Positions]
+    strongest: tuple[int, ...]
+    drawn: list[tuple[int, ...]]
+    exhaustive: bool
+    singles: list[int]
+    scores: Tensor
+
+    def positions(self, numbers: Sequence[int]) -> Positions:
+        """Of the tokens in these units."""
+        return tuple(sorted(p for i in numbers for p in self.units[i]))
+
+    @property
+    def sets(self) -> list[Positions]:
+        """All that is removed: the strongest, the random sets, single ones."""
+        if not self.strongest:
+            return []
+        return [self.positions(s) for s in (self.strongest, *self.drawn, *((i,) for i in self.singles))]
+
+
+def judge(
+    model: LensModel,
+    attributions: Sequence[Attribution],
+    removal: Removal,
+    batch_size: int | None = None,
+    base: tuple[Reading, Question] | None = None,
+) -> list[Verdict]:
+    """The verdict on each attribution; ``base`` is the unchanged run of the only one, where it is at hand."""
+    model = require_lens_model(model)
+    refuse_unusable(model)
+    for attribution in attributions:
+        prompt_of(attribution)
+        require_vocabulary(model, attribution)
+    plans = [_plan(attribution, removal) for attribution in attributions]
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, attribution in enumerate(attributions):
+        at, hook = attribution.details.get("at", "hook_embed"), target_hook_of(attribution)
+        removable = frozenset(p for unit in plans[i].units for p in unit)
+        key = (tuple(attribution.tokens.tolist()), attribution.pos, at, hook, removable)
+        groups.setdefault(key, []).append(i)
+    found: dict[int, Verdict] = {}
+    for members in groups.values():
+        chosen = [(attributions[i], plans[i]) for i in members]
+        found.update(zip(members, _together(model, chosen, removal, batch_size, base), strict=True))
+    return [found[i] for i in range(len(attributions))]
+
+
+def _plan(attribution: Attribution, removal: Removal) -> _Plan:
+    """Which units are removed, by the scores and the seed."""
+    of = attribution.by_word() if removal.unit == "word" else attribution
+    candidates = [p for p in of.shown if p not in of.special]
+    grouped = of.details["words"] if removal.unit == "word" else [[p] for p in range(len(of))]
+    units = [tuple(t for t in grouped[p] if t <= attribution.pos) for p in candidates]
+    scores, n, k = of.scores[candidates], len(units), removal.k
+    if n < LEAST_CANDIDATES:
+        return _Plan(units, (), [], False, [], scores)
+    if k >= n:
+        raise ValueError(f"(k={k}): k must be below {n}, the number of {removal.unit}s that may be removed")
+    ranked = most_influential(scores.tolist(), range(n), n)
+    strongest = tuple(ranked[:k])
+    generator = prompt_generator(removal.seed, attribution.tokens)
+    exhaustive = math.comb(n, k) - 1 <= removal.n_random
+    if exhaustive:
+        drawn = [s for s in combinations(range(n), k) if set(s) != set(strongest)]
+    else:
+        drawn = [tuple(torch.randperm(n, generator=generator)[:k].tolist()) for _ in range(removal.n_random)]
+    half = MOST_SINGLE // 2 if n > MOST_SINGLE else n
+    others = [ranked[half + i] for i in torch.randperm(n - half, generator=generator).tolist()]
+    return _Plan(units, strongest, drawn, exhaustive, ranked[:half] + others[: MOST_SINGLE - half], scores)
+
+
+def _together(
+    model: LensModel,
+    chosen: Sequence[tuple[Attribution, _Plan]],
+    removal: Removal,
+    batch_size: int | None,
+    base: tuple[Reading, Question] | None,
+) -> Iterator[Verdict]:
+    """Verdicts on attributions of one prompt: each set is removed once, and the unchanged prompt is a row like any other."""
+    first, plan = chosen[0]
+    prompt, at = prompt_of(first), str(first.details.get("at", "hook_embed"))
+    sets = list(dict.fromkeys(s for _, p in chosen for s in p.sets))
+    removable = sorted(p for unit in plan.units for p in unit)
+    values = substitutes(removal.ablation, removable, prompt.tokens, removal.seed)
+    size = rows_per_forward(model, [prompt], batch_size, at=at)
+    questions: list[Question] = []
+    unchanged: Reading | None = None
+    if base is not None:
+        unchanged, questions = base[0], [base[1]]
+    effects: list[list[Tensor]] = [[] for _ in chosen]
+    own: list[list[Tensor]] = [[] for _ in chosen]
+    rows = sets if unchanged is not None else [(), *sets]
+    for reading in run_ablated(model, prompt, rows, values, batch_size=size, at=at, target_hook=target_hook_of(first)):
+        changed = reading
+        if unchanged is None:
+            unchanged = Reading(reading.logits[:1], reading.hidden[:1])
+            questions = [question_of(model, a, unchanged.logits[0]) for a, _ in chosen]
+            changed = Reading(reading.logits[1:], reading.hidden[1:])
+        log_p, plain = changed.logits.log_softmax(-1), unchanged.logits.log_softmax(-1)
+        for i, ((attribution, _), question) in enumerate(zip(chosen, questions, strict=True)):
+            effects[i].append((log_p[:, question.target] - plain[0, question.target]).cpu())
+            if _explains_something_else(attribution):
+                own[i].append(question.scalar.change(unchanged, changed))
+    numbers = {s: n for n, s in enumerate(sets)}
+    for (attribution, plan), question, effect, scalar in zip(chosen, questions, effects, own, strict=True):
+        at_sets = [numbers[s] for s in plan.sets]
+        of_sets = torch.cat(effect)[at_sets] if sets else torch.zeros(0)
+        measured = torch.cat(scalar)[at_sets].to(of_sets) if scalar and plan.sets else None
+        yield _verdict(model, attribution, plan, question, removal, of_sets, measured)
+
+
+def _explains_something_else(attribution: Attribution) -> bool:
+    """Is the explained scalar another thing than the target's logit or log p?"""
+    scope = scope_of(attribution.method)
+    return scope is not None and not scope.targeted
+
+
+def _verdict(
+    model: LensModel,
+    attribution: Attribution,
+    plan: _Plan,
+    question: Question,
+    removal: Removal,
+    effects: Tensor,
+    scalars: Tensor | None,
+) -> Verdict:
+    """From what was measured, in the order of :attr:`_Plan.sets`."""
+    judged, n = bool(plan.strongest), len(plan.drawn)
+    return Verdict(
+        attribution=attribution,
+        k=removal.k,
+        unit=removal.unit,
+        n_candidates=len(plan.units),
+        strongest=tuple(plan.units[i] for i in plan.strongest),
+        effect=float(effects[0]) if judged else None,
+        drawn=effects[1 : n + 1],
+        exhaustive=plan.exhaustive,
+        singles=tuple(plan.units[i] for i in plan.singles),
+        single_scores=plan.scores[plan.singles],
+        single_effects=effects[n + 1 :],
+        scalar=None if scalars is None else question.scalar.name,
+        scalar_unit=None if scalars is None else question.scalar.unit,
+        scalar_effect=None if scalars is None else float(scalars[0]),
+        scalar_drawn=None if scalars is None else scalars[1 : n + 1],
+        ablation=removal.ablation,
+        seed=removal.seed,
+        target_str=str(target_string(model, question.target)),
+    )

@@ -1,0 +1,212 @@
+"""Do these tokens matter, more than others do? The result of :func:`tl_scopes.verdict`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_scopes.numerics.statistics import rank_interval, spearman
+from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.base import Displayable, Serializable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Unit = Literal["token", "word"]
+"""What is removed at once."""
+UNITS: tuple[str, ...] = get_args(Unit)
+Ablation = Literal["zero", "mean", "resample"]
+"""What takes a removed token's place, see :mod:`tl_scopes.kernel.ablation`."""
+ABLATIONS: tuple[str, ...] = get_args(Ablation)
+LEAST_CANDIDATES = 8
+"""Units below which no comparison with random ones says anything."""
+SIGNIFICANT = 0.05
+"""Probability under a random ranking below which the strongest units are called better than random."""
+_SETS = {1: "single {}s", 2: "pairs", 3: "triples"}
+
+
+class Spread(NamedTuple):
+    """Of the random sets: median, and the quantiles that hold 90 % of them."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict(Displayable, Serializable):
+    """The effect of removing the strongest units beside that of random sets as large; the result of :func:`verdict`.
+
+    Attributes:
+        attribution: what was judged.
+        k: units removed together.
+        unit: ``"token"`` or ``"word"``.
+        n_candidates: units that may be removed.
+        strongest: positions of the tokens of each of the ``k`` strongest units, strongest first.
+        effect: change of log p of the target without them, nats; None where there are too few candidates.
+        drawn: ``[set]`` the same without each random set.
+        exhaustive: whether ``drawn`` holds every other set there is, because they are few.
+        singles: positions of each unit that was removed alone: the strongest, and random ones of the rest.
+        single_scores: ``[single]`` their scores.
+        single_effects: ``[single]`` change of log p without each, nats.
+        scalar: what else is measured, where the scope explains something other than the target: the explained scalar.
+        scalar_unit: of its changes.
+        scalar_effect: its change without the strongest units.
+        scalar_drawn: ``[set]`` its change without each random set.
+        ablation: what took the place of removed tokens.
+        seed: of the draws.
+        target_str: whose log p it is.
+    """
+
+    attribution: Attribution
+    k: int
+    unit: Unit
+    n_candidates: int
+    strongest: tuple[tuple[int, ...], ...]
+    effect: float | None
+    drawn: Float[Tensor, " set"]
+    exhaustive: bool
+    singles: tuple[tuple[int, ...], ...]
+    single_scores: Float[Tensor, " single"]
+    single_effects: Float[Tensor, " single"]
+    scalar: str | None
+    scalar_unit: str | None
+    scalar_effect: float | None
+    scalar_drawn: Float[Tensor, " set"] | None
+    ablation: Ablation
+    seed: int
+    target_str: str
+
+    @property
+    def random(self) -> Spread:
+        """Change of log p without random sets, nats: median, 5 % and 95 % quantile."""
+        return _spread(self.drawn)
+
+    @property
+    def p(self) -> float:
+        """``(1 + #{random sets at least as harmful}) / (n + 1)``; NaN without a verdict."""
+        return math.nan if self.effect is None else _p(self.drawn <= self.effect)
+
+    @property
+    def scalar_p(self) -> float:
+        """The same for the explained scalar, by the size of its change; NaN where there is none."""
+        if self.scalar_effect is None or self.scalar_drawn is None:
+            return math.nan
+        return _p(self.scalar_drawn.abs() >= abs(self.scalar_effect))
+
+    @property
+    def better(self) -> bool:
+        """Is removing the strongest units worse than removing random ones, at the level of 5 %?"""
+        return self.p <= SIGNIFICANT
+
+    @property
+    def rank_correlation(self) -> float:
+        """Spearman's, of score and ``|Δ log p|`` over the units that were removed alone."""
+        return spearman(self.single_scores.tolist(), self.single_effects.abs().tolist())
+
+    @property
+    def rank_interval(self) -> tuple[float, float]:
+        """Where it lies, at the level of 95 %."""
+        return rank_interval(self.rank_correlation, len(self.singles))
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in plain words."""
+        if self.effect is None:
+            return (
+                f"No verdict: {self.n_candidates} {self.unit}s may be removed, and with fewer than {LEAST_CANDIDATES} "
+                "no comparison with random ones says anything."
+            )
+        names = f" ({', '.join(repr(self.name(s)) for s in self.strongest)})" if self.k <= 5 else ""
+        what = f"the strongest {self.unit}" if self.k == 1 else f"the {self.k} strongest {self.unit}s"
+        sets = _SETS.get(self.k, f"sets of {self.k} {{}}s").format(self.unit)
+        count = f"all {len(self.drawn)} other" if self.exhaustive else f"{len(self.drawn)} random"
+        effect, median, low, high = _numbers(abs(self.effect), *(-v for v in _reversed(self.random)))
+        parts = [
+            f"{self._opening}: removing {what}{names} {'lowers' if self.effect <= 0 else 'raises'} log p of "
+            f"{self.target_str!r} by {effect} nats; {count} {sets} lower it by {median} ({low} to {high}), p = {self.p:.2g}."
+        ]
+        if not self.better and self._overlap > 0.5:
+            parts.append(
+                f"Of so few {self.unit}s most {sets} hold one of the strongest; k=1 compares {self.unit}s alone."
+            )
+        if self.scalar_drawn is not None and self.scalar_effect is not None:
+            effect, median, low, high = _numbers(abs(self.scalar_effect), *_spread(self.scalar_drawn.abs()))
+            parts.append(
+                f"On its own scalar, {self.scalar}: {effect} {self.scalar_unit}, {sets} {median} ({low} to {high}), "
+                f"p = {self.scalar_p:.2g}."
+            )
+        if math.isfinite(self.rank_correlation):
+            rank, low, high = _numbers(self.rank_correlation, *self.rank_interval)
+            agree = "agree with" if self.rank_interval[0] > 0 else "do not clearly agree with"
+            if self.rank_interval[1] < 0:
+                agree = "contradict"
+            parts.append(
+                f"Single removals {agree} the ranking: {rank} ({low} to {high}) over {len(self.singles)} {self.unit}s."
+            )
+        return " ".join(parts)
+
+    @property
+    def _opening(self) -> str:
+        if self.better:
+            return f"Th{'is' if self.k == 1 else 'ese'} {self.unit}{' matters' if self.k == 1 else 's matter'}"
+        if 1 / (len(self.drawn) + 1) > SIGNIFICANT:
+            return "Too few sets to tell"
+        return "No better than random"
+
+    @property
+    def _overlap(self) -> float:
+        """Chance that a random set holds one of the strongest units."""
+        n, k = self.n_candidates, self.k
+        return 1 - math.comb(n - k, k) / math.comb(n, k)
+
+    def name(self, positions: tuple[int, ...]) -> str:
+        """The text of a unit."""
+        return "".join(self.attribution.str_tokens[p] for p in positions)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per removal: ``removed`` (strongest, random, single), ``n``, ``tokens``, ``score``, ``delta_log_prob``."""
+        import pandas as pd
+
+        top = (
+            [] if self.effect is None else [("strongest", self.k, " | ".join(map(self.name, self.strongest)), math.nan)]
+        )
+        random = [("random", self.k, "", math.nan)] * len(self.drawn)
+        single = [
+            ("single", 1, self.name(s), v) for s, v in zip(self.singles, self.single_scores.tolist(), strict=True)
+        ]
+        rows = pd.DataFrame([*top, *random, *single], columns=["removed", "n", "tokens", "score"])
+        effects = [] if self.effect is None else [self.effect]
+        return rows.assign(delta_log_prob=[*effects, *self.drawn.tolist(), *self.single_effects.tolist()])
+
+    def __repr__(self) -> str:
+        return f"Verdict({self.sentence})"
+
+
+def _p(as_harmful: Tensor) -> float:
+    return (1 + int(as_harmful.sum())) / (len(as_harmful) + 1)
+
+
+def _spread(values: Tensor) -> Spread:
+    if not len(values):
+        return Spread(math.nan, math.nan, math.nan)
+    low, median, high = np.quantile(values.double().numpy(), [0.05, 0.5, 0.95])
+    return Spread(float(median), float(low), float(high))
+
+
+def _reversed(spread: Spread) -> Spread:
+    """Ends exchanged, for values of the other sign."""
+    return Spread(spread.median, spread.high, spread.low)
+
+
+def _numbers(*values: float) -> list[str]:
+    """All with the same decimals, so many that the largest has two digits."""
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
+    decimals = 2 if largest >= 0.1 or largest == 0 else min(9, 1 - math.floor(math.log10(largest)))
+    texts = [f"{v:.{decimals}f}" for v in values]
+    return [t.replace("-", "" if float(t) == 0 else "−") for t in texts]
