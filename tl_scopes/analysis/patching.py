@@ -34,13 +34,12 @@ from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import Y_HOOK, attached, differentiable, require_hook
 from tl_scopes.model.lens import LensModel, forward_options, restore_patterns, source_device
-from tl_scopes.numerics.arguments import choice, integer, public_call
+from tl_scopes.numerics.arguments import Seed, integer, public_call
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.numerics.ranking import most_influential
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.patching import Component, PatchTop
 
-COMPONENTS = ("resid_pre", "resid_mid", "attn_out", "mlp_out")
 Metric = Callable[[Tensor], Tensor]
 """From logits ``[batch, pos, d_vocab]`` to one number, as TransformerLens' patching functions take it."""
 
@@ -57,7 +56,7 @@ def patch_top(
     component: Component = "resid_pre",
     metric: Metric | None = None,
     n_random: int = 20,
-    seed: int = 0,
+    seed: Seed = 0,
     prepend_bos: bool | None = None,
 ) -> PatchTop:
     """How much of a clean/corrupt difference is recovered by patching the top tokens of an attribution.
@@ -101,7 +100,6 @@ def patch_top(
     pair = _checked(model, clean, corrupt, attribution, prepend_bos)
     chosen, candidates = _top(attribution, k)
     integer("n_random", n_random, least=1)
-    choice("component", component, COMPONENTS)
     rows = _layers(model, layers, target_hook_of(attribution) if metric is None else Y_HOOK, component)
     runs = _Runs(model, pair, attribution, metric, component, rows)
     m_clean, m_corrupt = runs.ends
@@ -289,7 +287,7 @@ def _checked(
 def _top(attribution: Attribution, k: int) -> tuple[list[int], list[int]]:
     """The k tokens with the highest scores, and all that may be drawn."""
     candidates = [p for p in attribution.shown if p not in attribution.special]
-    if isinstance(k, bool) or not 1 <= k <= len(candidates):
+    if not 1 <= k <= len(candidates):
         raise ValueError(f"(k={k!r}): k must be in 1..{len(candidates)}, the tokens that may be patched")
     return most_influential(attribution.scores.tolist(), candidates, k), candidates
 
@@ -300,7 +298,7 @@ def _layers(model: LensModel, layers: Sequence[int] | None, target_hook: str, co
     parts = target_hook.split(".")
     if len(parts) > 2 and parts[0] == "blocks":
         n = int(parts[1]) + (component == "resid_pre" or parts[2] == "hook_resid_post")
-    chosen = list(range(n)) if layers is None else [int(layer) for layer in layers]
+    chosen = list(range(n)) if layers is None else list(layers)
     if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(range(n)):
         raise ValueError(f"(layers={layers}): expected different layers among 0..{n - 1}")
     return chosen

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_scopes.numerics.arguments import public_call
+from tl_scopes.numerics.arguments import Seed, public_call
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
 from tl_scopes.numerics.statistics import Comparison, paired_bootstrap, standard_error
 from tl_scopes.results.base import Displayable, Serializable, views
@@ -154,16 +154,19 @@ class AOPCTable(Displayable, Serializable):
         mean = self.mean
         return min(self.methods, key=lambda m: mean[m])
 
+    @public_call
     def where(self, top_is_truth: bool) -> AOPCTable:
         """The prompts whose top prediction is (or is not) the true next token."""
         kept = tuple(r for r in self.records if (r["top"] == r["truth"]) == top_is_truth)
         return AOPCTable(kept, {}, self.methods, self.fractions, self.settings, len(kept))
 
-    def compare(self, first: str, second: str, *, level: float = 0.95, seed: int = 0) -> Comparison:
+    @public_call
+    def compare(self, first: str, second: str, *, level: float = 0.95, seed: Seed = 0) -> Comparison:
         """Paired bootstrap of the mean difference first − second."""
         return paired_bootstrap(self[first].per_prompt, self[second].per_prompt, level=level, seed=seed)
 
-    def comparisons(self, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    @public_call
+    def comparisons(self, *, level: float = 0.95, seed: Seed = 0) -> pd.DataFrame:
         """Every pair of methods: difference, interval, p, ``indistinguishable``; each pair at the level by itself."""
         import pandas as pd
 

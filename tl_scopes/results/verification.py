@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 Ablation = Literal["zero", "mean", "resample"]
 """What takes a removed token's place, see :mod:`tl_scopes.kernel.ablation`."""
-ABLATIONS: tuple[str, ...] = get_args(Ablation)
 
 
 @dataclass(frozen=True)

@@ -115,12 +115,12 @@ def encode(series: Any, *, n_fit: int | None = None, limits: tuple[float, float]
     if len(bad):
         raise ValueError(f"(series=...): value {int(bad[0])} is {values[bad[0]]}; fill or drop it first")
     n = len(values) if n_fit is None else n_fit
-    if isinstance(n, bool) or not 1 <= n <= len(values):
+    if not 1 <= n <= len(values):
         raise ValueError(f"(n_fit={n_fit!r}): expected 1 … {len(values)}, the length of the series")
     if limits is not None and n_fit is not None:
         raise ValueError(f"(n_fit={n_fit}, limits={limits}): give one of them")
     low, high = (float(values[:n].min()), float(values[:n].max())) if limits is None else map(float, limits)
-    if limits is not None and not (np.isfinite([low, high]).all() and low < high):
+    if limits is not None and low >= high:
         raise ValueError(f"(limits={limits}): expected two finite values, the smaller first")
     scale = (HIGH - LOW) / (high - low) if high > low else 0.0
     if not (0 < scale < np.inf):

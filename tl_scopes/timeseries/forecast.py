@@ -37,7 +37,7 @@ from tl_scopes.timeseries.encoding import (
     number_ids,
     token_places,
 )
-from tl_scopes.timeseries.gaussian import GaussianCheck, compared_gradients, gaussian_check
+from tl_scopes.timeseries.gaussian import GaussianCheck, compared_gradients, fitted
 from tl_scopes.timeseries.prediction import NumberDistribution, digit_probabilities
 from tl_scopes.timeseries.result import Forecast
 
@@ -112,7 +112,7 @@ def forecast_scope(
     Reference: paper section 4.3, Proposition 1, figures 4 and 9 to 13.
     """
     asked = (methods,) if isinstance(methods, str) else tuple(methods)
-    if not asked or len(set(asked)) != len(asked) or set(asked) - set(METHODS):
+    if not asked or len(set(asked)) != len(asked):
         raise ValueError(f"(methods={methods!r}): expected one or several different names among {METHODS}")
     if not 0 < level < 1:
         raise ValueError(f"(level={level!r}): expected a number between 0 and 1")
@@ -212,7 +212,7 @@ def _check(temperature: Attribution, variance: Attribution, places: TokenPlaces)
     tokens = [p for number in places.numbers for p in number]
     cosine, ratio = compared_gradients(temperature.gradient, variance.gradient, beta, s2, tokens)
     logits = np.array(variance.details["number_logits"])
-    return gaussian_check(np.array(NUMBERS, dtype=np.float64), logits, beta, cosine=cosine, norm_ratio=ratio)
+    return fitted(np.array(NUMBERS, dtype=np.float64), logits, beta, cosine, ratio)
 
 
 def _plain(attribution: Attribution) -> dict[str, Any]:

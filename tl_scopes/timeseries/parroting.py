@@ -26,8 +26,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from tl_scopes.numerics.arguments import public_call
+from tl_scopes.numerics.arguments import integer, public_call
 from tl_scopes.numerics.statistics import spearman
+from tl_scopes.numerics.values import vector
 
 FEWEST = 8
 """Motifs below which a rank correlation says nothing."""
@@ -120,11 +121,11 @@ def parroting_test(numbers: Any, influence: Any, *, dimension: int = 4, skip: in
     """
     from scipy.stats import percentileofscore, rankdata
 
-    v, a = _profile(numbers), _profile(influence)
+    v, a = vector("numbers", numbers), vector("influence", influence)
     if len(v) != len(a):
-        raise ValueError(f"{len(v)} numbers but {len(a)} influences")
-    if isinstance(dimension, bool) or dimension < 1 or skip < 0:
-        raise ValueError(f"(dimension={dimension}, skip={skip}): expected dimension of 1 or more, skip of 0 or more")
+        raise ValueError(f"(influence=...): {len(v)} numbers but {len(a)} influences")
+    integer("dimension", dimension, least=1)
+    integer("skip", skip, least=0)
     ends = np.arange(skip + dimension - 1, len(v) - dimension - 1)
     if len(ends) < FEWEST:
         raise ValueError(
@@ -173,8 +174,9 @@ def recency_profile(influence: Any, *, skip: int = 1) -> RecencyProfile:
 
     Reference: paper section 4.3, figures 4 (b) and 12.
     """
-    a = _profile(influence)
-    if skip < 0 or len(a) - skip < 3:
+    a = vector("influence", influence)
+    integer("skip", skip, least=0)
+    if len(a) - skip < 3:
         raise ValueError(f"(skip={skip}): {len(a)} numbers leave fewer than 3")
     a = a[skip:][::-1]
     distance = np.arange(1, len(a) + 1)
@@ -189,13 +191,6 @@ def recency_profile(influence: Any, *, skip: int = 1) -> RecencyProfile:
         exponent=exponent,
         half=int(np.searchsorted(np.cumsum(a), 0.5 * a.sum()) + 1),
     )
-
-
-def _profile(values: Any) -> Float[ndarray, " n"]:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or not np.isfinite(array).all():
-        raise ValueError(f"expected one finite value per number, got shape {list(array.shape)}")
-    return array
 
 
 def _without(values: Float[ndarray, " n"], nuisance: Float[ndarray, " n"]) -> Float[ndarray, " n"]:

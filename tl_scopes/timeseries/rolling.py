@@ -128,7 +128,7 @@ def rolling_forecast(
     n = len(series) if isinstance(series, EncodedSeries) else int(np.size(series))
     if n < 2:
         raise ValueError(f"(series=...): expected at least 2 values, got {n}")
-    if isinstance(first, bool) or not 2 <= first <= n:
+    if not 2 <= first <= n:
         raise ValueError(f"(first={first!r}): expected 2 … {n}, the length of the series")
     if not 0 < level < 1:
         raise ValueError(f"(level={level!r}): expected a number between 0 and 1")
