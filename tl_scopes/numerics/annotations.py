@@ -94,6 +94,8 @@ def as_annotated(arguments: dict[str, Any], types: Types) -> None:
 def _as(argument: str, value: Any, hint: Any) -> Any:
     """The value as one kind."""
     origin, members = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
     if origin is Annotated:
         return integer(argument, value, least=members[1].least, most=members[1].most)
     if origin in (Union, UnionType):
