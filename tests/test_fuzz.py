@@ -103,7 +103,7 @@ ARGUMENTS: dict[str, Callable[[Any], kinds.Cases]] = {
     "prompts": kinds.passages,
     "values": kinds.mapping,
     "direction": kinds.direction,
-    "baseline": kinds.direction,
+    "baseline": kinds.baseline,
     "random_positions": kinds.nested,
     "metric": kinds.function,
     "sae": kinds.sae,
@@ -140,6 +140,7 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 BASES: dict[str, dict[str, Any]] = {
     **{name: {"prompt": TOKENS} for name in FUNCTIONS if "prompt" in inspect.signature(FUNCTIONS[name]).parameters},
+    "attribution_matrix": {"prompt": TOKENS, "positions": [2, 4]},
     "jacobian_scope": {"prompt": TOKENS, "direction": PLAIN, "target_hook": "blocks.0.hook_resid_post"},
     "contrast_scope": {"prompt": TOKENS, "foil": 62, "target": 61},
     "aopc": {"prompts": GOOD["prompts"], "methods": ["semantic", "random"], "fractions": [0.25, 0.5]},
@@ -170,7 +171,7 @@ BASES: dict[str, dict[str, Any]] = {
 }
 """A call of each function that is quick and right; the model, an attribution and files are added."""
 TOGETHER: dict[str, dict[str, Any]] = {
-    "foil": {"methods": ["contrast"], "method": "contrast", "target": 61},
+    "foil": {"methods": ["contrast"], "method": "contrast", "target": 61, "positions": [2]},
     "target": {"methods": ["semantic"], "method": "semantic"},
     "rank": {"methods": ["fisher"], "method": "fisher"},
     "tol": {"methods": ["fisher"], "method": "fisher"},

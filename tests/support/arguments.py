@@ -78,7 +78,7 @@ def either(*values: Any) -> Cases:
 
 
 def integer(good: int) -> Cases:
-    twins = (np.int64(good), np.uint8(good), torch.tensor(good), torch.tensor(good, dtype=torch.int16), np.array(good))
+    twins = (np.int64(good), np.uint64(good), torch.tensor(good), np.array(good))
     floats = (float(good), np.float32(good), torch.tensor(float(good)), float("nan"), float("inf"), Decimal(good))
     others = (True, np.bool_(True), torch.tensor(True), str(good), {}, META, torch.tensor(good, device="meta"))
     return [
@@ -234,6 +234,17 @@ def direction(good: torch.Tensor) -> Cases:
     ]
 
 
+def baseline(good: torch.Tensor) -> Cases:
+    """Of any shape that broadcasts."""
+    return [case for case in direction(good) if not (case[1] == REFUSED and _number(case[0]()))] + refused(
+        good[:3], "ones"
+    )
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.ndim == 0
+
+
 def mapping(good: dict[int, float]) -> Cases:
     twins = ({np.int64(k): np.float32(v) for k, v in good.items()}, {k: int(v) for k, v in good.items()})
     wrong = ([1, 2], {"a": 1.0}, {1.5: 2.0}, {1: "x", 2: 1}, {1: True, 2: 2.0}, {True: 1.0, 2: 2.0}, 5, "x", {1: None})
@@ -267,7 +278,7 @@ def vector(good: list[float]) -> Cases:
 
 
 def file(good: str) -> Cases:
-    return [(lambda: Path(good), Twin(good)), *refused(5, True, 1.5, [good], {good}, {}), *either("/nowhere/at/all")]
+    return [*refused(5, True, 1.5, [good], {good}, {}), *either("/nowhere/at/all", Path(good), "", "\0")]
 
 
 def one_of(*values: Any) -> Cases:

@@ -320,7 +320,7 @@ def test_the_scale_of_a_rolling_forecast_does_not_know_the_future(kind: str) -> 
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"methods": "magic"}, r"forecast_scope\(methods='magic'\): expected one of"),
+        ({"methods": "magic"}, r"forecast_scope\(methods='magic'\): expected 'temperature', 'semantic'"),
         ({"methods": ("semantic", "semantic")}, "different names"),
         ({"methods": ()}, "expected one or several"),
         ({"level": 1.0}, "level=1.0"),

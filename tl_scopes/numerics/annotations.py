@@ -55,7 +55,6 @@ Types = Mapping[str, Any]
 _WORDS: dict[Any, tuple[str, str]] = {
     int: ("an integer", "integers"),
     float: ("a number", "numbers"),
-    bool: ("True or False", "truth values"),
     str: ("a string", "strings"),
     Tensor: ("a tensor", "tensors"),
     Path: ("a path", "paths"),
@@ -102,7 +101,7 @@ def _as(argument: str, value: Any, hint: Any) -> Any:
         return _one_of(argument, value, members)
     if origin is Literal:
         choice(argument, value, members)
-        return value
+        return str(value) if isinstance(value, str) else value
     if origin in (collections.abc.Sequence, collections.abc.Iterable, list):
         items = [_as(f"{argument}[{i}]", item, members[0]) for i, item in enumerate(_items(argument, value, hint))]
         return tuple(items) if isinstance(value, tuple) else items
@@ -121,13 +120,17 @@ def _as(argument: str, value: Any, hint: Any) -> Any:
         fits = callable(value)
     elif hint is Path:
         fits = isinstance(value, str | os.PathLike)
+        if fits and "\0" in os.fspath(value):
+            raise ValueError(f"({argument}={shown(value)}): a path has no null character")
     elif isinstance(hint, type) and not issubclass(hint, nn.Module | AbstractArray):
         fits = isinstance(value, hint)
     else:
         return value
     if not fits:
         raise _wrong(argument, value, hint)
-    return dense(argument, value) if isinstance(value, Tensor) else value
+    if isinstance(value, Tensor):
+        return dense(argument, value)
+    return str(value) if hint is str else value
 
 
 def _one_of(argument: str, value: Any, members: tuple[Any, ...]) -> Any:
@@ -139,9 +142,12 @@ def _one_of(argument: str, value: Any, members: tuple[Any, ...]) -> Any:
         except (TypeError, ValueError) as error:
             refusals.append(error)
     for error in refusals:
-        if isinstance(error, ValueError) or not str(error).startswith(f"({argument}={shown(value)})"):
+        if not str(error).startswith(f"({argument}={shown(value)})"):
             raise error
-    raise _wrong(argument, value, Union[members])  # noqa: UP007
+    known = next((error for error in refusals if isinstance(error, ValueError)), None)
+    if known is not None and not any(typing.get_origin(member) is Literal for member in members):
+        raise known
+    raise _wrong(argument, value, Union[members], TypeError if known is None else ValueError)  # noqa: UP007
 
 
 def _items(argument: str, value: Any, hint: Any) -> Iterable[Any]:
@@ -154,27 +160,34 @@ def _items(argument: str, value: Any, hint: Any) -> Iterable[Any]:
     return value
 
 
-def _wrong(argument: str, value: Any, hint: Any) -> TypeError:
+def _wrong(argument: str, value: Any, hint: Any, kind: type[Exception] = TypeError) -> Exception:
     got = "" if value is None or isinstance(value, bool | int | float | str) else f", got {type(value).__name__}"
-    return TypeError(f"({argument}={shown(value)}): expected {_words(hint)}{got}")
+    return kind(f"({argument}={shown(value)}): expected {_words(hint)}{got}")
 
 
 def _words(hint: Any) -> str:
     """What a hint asks for, in words."""
+    *first, last = dict.fromkeys(_options(hint))
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _options(hint: Any, plural: bool = False) -> list[str]:
+    """Everything that a hint allows, in words."""
     origin, members = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return _words(members[0])
+        return _options(members[0], plural)
     if origin in (Union, UnionType):
-        *first, last = dict.fromkeys(map(_words, members))
-        return f"{', '.join(first)} or {last}" if first else last
+        return [option for member in members for option in _options(member, plural)]
     if origin is Literal:
-        return " or ".join(map(repr, members))
+        return list(map(repr, members))
     if origin in (collections.abc.Sequence, collections.abc.Iterable, list, tuple):
-        return f"a list of {_WORDS[members[0]][1]}" if members[0] in _WORDS else "a list of these"
+        return [f"a list of {' or '.join(_options(members[0], plural=True))}"]
     if origin in (collections.abc.Mapping, dict):
-        return "a mapping"
+        return ["a mapping"]
     if origin is collections.abc.Callable:
-        return "a function"
+        return ["a function"]
+    if hint is bool:
+        return ["True", "False"]
     if hint in _WORDS:
-        return _WORDS[hint][0]
-    return f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
+        return [_WORDS[hint][plural]]
+    return [f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"]

@@ -84,7 +84,8 @@ def choice(argument: str, value: Any, names: Iterable[Any]) -> None:
     """
     known = tuple(names)
     if not any(value is name or (isinstance(value, str) and value == name) for name in known):
-        expected = " or ".join(map(repr, known)) if len(known) == 2 else f"one of {known}"
+        *first, last = map(repr, known)
+        expected = f"{', '.join(first)} or {last}" if first else last
         kind = ValueError if isinstance(value, str) or value is None else TypeError
         raise kind(f"({argument}={shown(value)}): expected {expected}")
 

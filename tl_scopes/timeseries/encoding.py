@@ -23,6 +23,7 @@ from torch import Tensor
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, token_strings
 from tl_scopes.numerics.arguments import public_call
+from tl_scopes.numerics.values import dense
 
 LOW, HIGH = 15, 85
 """Where the history is put."""
@@ -105,6 +106,8 @@ def encode(series: Any, *, n_fit: int | None = None, limits: tuple[float, float]
 
     Reference: paper section 4.3, after Gruver et al. (2023).
     """
+    if isinstance(series, Tensor):
+        series = dense("series", series).detach().cpu()
     try:
         values = np.asarray(series, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -25,7 +25,7 @@ from tl_scopes.kernel.options import run_options
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.model.state import ModelState, model_state
-from tl_scopes.numerics.arguments import public_call
+from tl_scopes.numerics.arguments import number, public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.timeseries.encoding import (
     FIRST,
@@ -149,7 +149,7 @@ def _given(series: Any, truth: Any) -> tuple[bool, list[EncodedSeries], list[flo
     bad = [t for t in truths if t is not None and (isinstance(t, bool) or np.ndim(t) != 0)]
     if bad:
         raise ValueError(f"(truth={bad[0]!r}): expected the one value that came next, or a list for several series")
-    return several, encoded, [None if t is None else float(t) for t in truths]
+    return several, encoded, [None if t is None else number("truth", t) for t in truths]
 
 
 def _directions(

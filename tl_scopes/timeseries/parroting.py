@@ -124,8 +124,8 @@ def parroting_test(numbers: Any, influence: Any, *, dimension: int = 4, skip: in
     v, a = vector("numbers", numbers), vector("influence", influence)
     if len(v) != len(a):
         raise ValueError(f"(influence=...): {len(v)} numbers but {len(a)} influences")
-    integer("dimension", dimension, least=1)
-    integer("skip", skip, least=0)
+    integer("dimension", dimension, least=1, most=max(len(v), 1))
+    integer("skip", skip, least=0, most=len(v))
     ends = np.arange(skip + dimension - 1, len(v) - dimension - 1)
     if len(ends) < FEWEST:
         raise ValueError(

@@ -125,7 +125,10 @@ def rolling_forecast(
 
     Reference: this package; the rows are the paper's figure 4 at every cut.
     """
-    n = len(series) if isinstance(series, EncodedSeries) else int(np.size(series))
+    try:
+        n = len(series)
+    except TypeError:
+        n = 0
     if n < 2:
         raise ValueError(f"(series=...): expected at least 2 values, got {n}")
     if not 2 <= first <= n:
