@@ -141,6 +141,7 @@ GOOD: dict[str, Any] = {
 BASES: dict[str, dict[str, Any]] = {
     **{name: {"prompt": TOKENS} for name in FUNCTIONS if "prompt" in inspect.signature(FUNCTIONS[name]).parameters},
     "attribution_matrix": {"prompt": TOKENS, "positions": [2, 4]},
+    "head_influence": {"prompt": TOKENS, "kind": "sensitivity"},
     "jacobian_scope": {"prompt": TOKENS, "direction": PLAIN, "target_hook": "blocks.0.hook_resid_post"},
     "contrast_scope": {"prompt": TOKENS, "foil": 62, "target": 61},
     "aopc": {"prompts": GOOD["prompts"], "methods": ["semantic", "random"], "fractions": [0.25, 0.5]},

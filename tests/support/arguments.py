@@ -198,7 +198,7 @@ def token(good: int) -> Cases:
 
 
 def tokens(good: torch.Tensor) -> Cases:
-    wrong = (5, None, {}, {"a"}, True, good.float(), good.bool(), META, good.to("meta"), good.to_sparse(), 1.5)
+    wrong = (5, {}, {"a"}, True, good.float(), good.bool(), META, good.to("meta"), good.to_sparse(), 1.5)
     return [
         *((make, Twin(good)) for make in given(good[None], good.int(), good.clone().repeat(2)[: len(good)])),
         *refused(

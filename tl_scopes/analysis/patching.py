@@ -264,12 +264,9 @@ def _checked(
     model: LensModel, clean: str | Tensor, corrupt: str | Tensor, attribution: Attribution, prepend_bos: bool | None
 ) -> Int[Tensor, "two pos"]:
     """Both prompts as tokens ``[2, pos]``, one of which is the attribution's."""
-    for name, given in (("clean", clean), ("corrupt", corrupt)):
-        if not isinstance(given, str | Tensor):
-            raise TypeError(f"({name}=...): expected one string or one tensor of ids, got {type(given).__name__}")
     options = RunOptions(prepend_bos=prepend_bos)
-    model, (first,) = encode(model, clean, options)
-    _, (second,) = encode(model, corrupt, options)
+    model, (first,) = encode(model, clean, options, "clean")
+    _, (second,) = encode(model, corrupt, options, "corrupt")
     if len(first.tokens) != len(second.tokens):
         raise ValueError(
             f"(clean=..., corrupt=...): {len(first.tokens)} and {len(second.tokens)} tokens; positions must "

@@ -240,7 +240,7 @@ def _settings(
     methods: Mapping[str, Method | str],
     protocol: Protocol,
     preset: str | None,
-    random_positions: object,
+    random_positions: Sequence[Sequence[Sequence[int]]] | None,
 ) -> dict[str, Any]:
     """What defines the numbers of a run; a stored run with other settings is not continued."""
     digest = hashlib.sha256()
@@ -258,8 +258,13 @@ def _settings(
         "protocol": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(protocol).items()},
         "random_positions": None
         if random_positions is None
-        else hashlib.sha256(repr(random_positions).encode()).hexdigest()[:16],
+        else hashlib.sha256(repr(_lists(random_positions)).encode()).hexdigest()[:16],
     }
+
+
+def _lists(positions: Sequence[Sequence[Sequence[int]]]) -> list[list[list[int]]]:
+    """The same positions, whatever they were given in."""
+    return [[list(removed) for removed in of_prompt] for of_prompt in positions]
 
 
 def _call_name(method: Method) -> str:

@@ -136,7 +136,8 @@ def _as(argument: str, value: Any, hint: Any) -> Any:
 def _one_of(argument: str, value: Any, members: tuple[Any, ...]) -> Any:
     """The value as the first kind that it fits; of several refusals the one that looked furthest into it is raised."""
     refusals: list[Exception] = []
-    for member in sorted(members, key=lambda hint: hint is not NoneType):
+    tried = [m for m in members if not (m is str and Path in members)]  # a path may be a string, but not any string
+    for member in sorted(tried, key=lambda hint: hint is not NoneType):
         try:
             return _as(argument, value, member)
         except (TypeError, ValueError) as error:
