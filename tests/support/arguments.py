@@ -287,7 +287,10 @@ def one_of(*values: Any) -> Cases:
 
 
 def function(good: Callable[..., Any]) -> Cases:
-    return [*refused(5, True, "f", [good], {}), *either(lambda *a, **k: None, lambda *a, **k: "x", Thing)]
+    return [
+        *refused(5, True, "f", [good], {}),
+        *either(lambda *a, **k: None, lambda *a, **k: "x", lambda *a, **k: torch.ones(2)),
+    ]
 
 
 def sae(good: Any) -> Cases:

@@ -34,7 +34,7 @@ from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import Y_HOOK, attached, differentiable, require_hook
 from tl_scopes.model.lens import LensModel, forward_options, restore_patterns, source_device
-from tl_scopes.numerics.arguments import Seed, integer, public_call
+from tl_scopes.numerics.arguments import Seed, integer, number, public_call
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.numerics.ranking import most_influential
 from tl_scopes.results.attribution import Attribution
@@ -186,7 +186,7 @@ class _Runs:
         """The metric of every row."""
         if self.metric is None:
             return self.scalar.metric(self.base, self._reading(logits, hidden))
-        return torch.stack([torch.as_tensor(self.metric(row[None])).reshape(()).cpu() for row in logits])
+        return torch.stack([_one_number(self.metric(row[None])) for row in logits])
 
     def cells(self, positions: Sequence[int]) -> Float[Tensor, "layer token"]:
         """One token at one layer at a time, by ``get_act_patch_*`` restricted to these cells."""
@@ -258,6 +258,16 @@ class _Runs:
             for name, gradient in zip(self.names, pulled, strict=True)
         ]
         return (self.ends[1] + torch.stack(changes)).cpu().to(compute_dtype(self.model.W_U.dtype))
+
+
+def _one_number(found: object) -> Tensor:
+    """What a caller's metric gave, as a tensor of no dimension on the CPU."""
+    if not isinstance(found, Tensor):
+        number("metric(logits)", found)
+        return torch.as_tensor(found).reshape(())
+    if found.numel() != 1:
+        raise ValueError(f"(metric=...): it must return one number, got a tensor of shape {list(found.shape)}")
+    return found.reshape(()).cpu()
 
 
 def _checked(

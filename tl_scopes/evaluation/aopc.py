@@ -195,7 +195,7 @@ def _protocol(
 ) -> Protocol:
     """The arguments checked against each other and against the preset."""
     if preset is not None:
-        fixed = {"target": (target, "truth"), "ablation": (ablation, "zero")}
+        fixed: dict[str, tuple[str, str]] = {"target": (target, "truth"), "ablation": (ablation, "zero")}
         fixed["scored"] = (scored or "", "argmax" if preset == "paper" else "truth")
         wrong = [f"{k}={given!r}" for k, (given, wanted) in fixed.items() if given not in ("", wanted)]
         if preset == "paper" and prepend_bos:

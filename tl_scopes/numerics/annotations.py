@@ -115,7 +115,7 @@ def _as(argument: str, value: Any, hint: Any) -> Any:
             raise _wrong(argument, value, hint)
         return {_as(argument, k, members[0]): _as(f"{argument}[{shown(k)}]", v, members[1]) for k, v in value.items()}
     if hint in (int, float, bool):
-        return {int: integer, float: number, bool: flag}[hint](argument, value)  # type: ignore[operator]
+        return {int: integer, float: number, bool: flag}[hint](argument, value)
     if origin is collections.abc.Callable or hint is Callable:
         fits = callable(value)
     elif hint is Path:
@@ -142,10 +142,10 @@ def _one_of(argument: str, value: Any, members: tuple[Any, ...]) -> Any:
             return _as(argument, value, member)
         except (TypeError, ValueError) as error:
             refusals.append(error)
-    for error in refusals:
-        if not str(error).startswith(f"({argument}={shown(value)})"):
-            raise error
-    known = next((error for error in refusals if isinstance(error, ValueError)), None)
+    for refusal in refusals:
+        if not str(refusal).startswith(f"({argument}={shown(value)})"):
+            raise refusal
+    known = next((refusal for refusal in refusals if isinstance(refusal, ValueError)), None)
     if known is not None and not any(typing.get_origin(member) is Literal for member in members):
         raise known
     raise _wrong(argument, value, Union[members], TypeError if known is None else ValueError)  # noqa: UP007

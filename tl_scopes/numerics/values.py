@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_scopes.numerics.precision import to_float64
+
 LONGEST = 80
 """Characters of a value that an error quotes."""
 
@@ -113,7 +115,7 @@ def vector(argument: str, value: Any) -> Float[np.ndarray, " n"]:
     """
     if isinstance(value, Tensor):
         value = dense(argument, value).detach().cpu()
-        value = value.double() if value.is_floating_point() else value
+        value = to_float64(value) if value.is_floating_point() else value
     try:
         found = np.asarray(value)
     except (TypeError, ValueError) as error:
