@@ -329,7 +329,7 @@ def test_ties_go_to_the_first_position() -> None:
         ({"fractions": (0.2, 0.1)}, "increasing numbers"),
         ({"fractions": (0.1,)}, "at least two"),
         ({"target": "foil"}, "expected 'truth' or 'argmax'"),
-        ({"ablation": "noise"}, "expected one of"),
+        ({"ablation": "noise"}, "expected 'zero', 'mean' or 'resample'"),
         ({"preset": "v2"}, "expected 'paper', 'text' or None"),
         ({"preset": "paper", "ablation": "mean"}, "contradicts ablation='mean'"),
         ({"preset": "paper", "prepend_bos": True}, "contradicts prepend_bos=True"),

@@ -41,7 +41,7 @@ def never_runs(model, monkeypatch, request) -> None:
         (torch.zeros(families.N_CTX + 1, dtype=torch.int64), ValueError, f"context of {families.N_CTX}"),
         (7, TypeError, "expected a string, a tensor"),
         ([1, 2], TypeError, "expected a string or a tensor"),
-        (None, TypeError, "got NoneType"),
+        (None, TypeError, r"prompt=None\): expected a string, a tensor or a list of strings or tensors"),
     ],
     ids=lambda v: None if isinstance(v, type) else str(v)[:20],
 )
@@ -70,7 +70,7 @@ def test_positions_outside_the_prompt_are_refused(model, pos) -> None:
         (families.D_VOCAB, ValueError, "outside the vocabulary"),
         (-1, ValueError, "outside the vocabulary"),
         (True, TypeError, "expected a string, an integer, a list of"),
-        (1.5, TypeError, "float"),
+        (1.5, TypeError, r"target=1.5\): expected a string, an integer, a list of strings or integers or None"),
         ([1, 2], ValueError, "2 given for 1 prompt; give one for each"),
     ],
 )

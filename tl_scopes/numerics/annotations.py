@@ -178,7 +178,8 @@ def _options(hint: Any, plural: bool = False) -> list[str]:
     if origin is Annotated:
         return _options(members[0], plural)
     if origin in (Union, UnionType):
-        return [option for member in members for option in _options(member, plural)]
+        kinds = [m for m in members if not (plural and m is NoneType)]
+        return [option for kind in kinds for option in _options(kind, plural)]
     if origin is Literal:
         return list(map(repr, members))
     if origin in (collections.abc.Sequence, collections.abc.Iterable, list, tuple):

@@ -124,14 +124,15 @@ def parroting_test(numbers: Any, influence: Any, *, dimension: int = 4, skip: in
     v, a = vector("numbers", numbers), vector("influence", influence)
     if len(v) != len(a):
         raise ValueError(f"(influence=...): {len(v)} numbers but {len(a)} influences")
-    integer("dimension", dimension, least=1, most=max(len(v), 1))
-    integer("skip", skip, least=0, most=len(v))
-    ends = np.arange(skip + dimension - 1, len(v) - dimension - 1)
-    if len(ends) < FEWEST:
+    integer("dimension", dimension, least=1)
+    integer("skip", skip, least=0)
+    motifs = max(len(v) - 2 * dimension - skip, 0)
+    if motifs < FEWEST:
         raise ValueError(
-            f"(dimension={dimension}): {len(v)} numbers have {max(len(ends), 0)} motifs before the present one; "
+            f"(dimension={dimension}): {len(v)} numbers have {motifs} motifs before the present one; "
             f"at least {FEWEST} are needed. Take a longer series or a lower dimension"
         )
+    ends = np.arange(skip + dimension - 1, len(v) - dimension - 1)
     offsets = np.arange(1 - dimension, 1)
     distance = np.linalg.norm(v[ends[:, None] + offsets] - v[len(v) - 1 + offsets], axis=1)
     along = a[ends[:, None] + np.arange(1 - dimension, 2)].mean(axis=1)
