@@ -31,7 +31,7 @@ import tl_scopes as tls
 from tl_scopes.numerics.annotations import argument_types
 
 pytestmark = [pytest.mark.one_lens, pytest.mark.usefixtures("unchecked")]
-EXAMPLES = 150
+EXAMPLES = 130
 """Calls of each function in the slow tier: more than 4,000 together."""
 FEW = 3
 SLOW = {"load_model": 20, "gold_alignment": 50, "check_model": 50}
@@ -242,7 +242,7 @@ def cases(name: str) -> list[Case]:
             continue
         good = GOOD_HERE.get((name, argument), GOOD.get(argument))
         kind = OTHERWISE.get((name, argument), ARGUMENTS[argument])
-        made = kind(good) if argument not in ("path", "folder", "out") else kind("/nowhere")
+        made = kind(good) if argument not in ("path", "folder", "out") else kind("nowhere")
         optional = types[argument] is Any or type(None) in typing.get_args(types[argument])
         found += kinds.interesting([(argument, made)], frozenset({argument} if optional else ()))
     return found
@@ -269,6 +269,7 @@ def test_every_call_answers_or_refuses_in_its_own_words(name: str, plain: Any, m
 
 
 def fuzz(name: str, plain: Callable[[str, str], dict[str, Any]], monkeypatch: Any, examples: int) -> None:
+    monkeypatch.chdir(Path(plain("load_aopc", "")["folder"]))  # where a path that is taken may write
     runs: list[int] = []
     model_class = type(plain(name, "").get("model", torch.nn.Identity()))
     forward = model_class.forward

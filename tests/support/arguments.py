@@ -278,7 +278,7 @@ def vector(good: list[float]) -> Cases:
 
 
 def file(good: str) -> Cases:
-    return [*refused(5, True, 1.5, [good], {good}, {}), *either("/nowhere/at/all", Path(good), "", "\0")]
+    return [*refused(5, True, 1.5, [good], {good}, {}), *either("nowhere/at/all", Path(good), "", "\0")]
 
 
 def one_of(*values: Any) -> Cases:
