@@ -104,7 +104,7 @@ def test_views_are_made_from_the_result(demo_model: Any) -> None:
     [
         ({"alphas": ()}, "expected increasing finite numbers"),
         ({"alphas": (0.5, 0.5)}, "expected increasing finite numbers"),
-        ({"alphas": (0.5, math.nan)}, "expected increasing finite numbers"),
+        ({"alphas": (0.5, math.nan)}, "expected a finite number"),
         ({"sink_tokens": 0}, "positive integer"),
         ({"batch_size": 0}, "positive integer"),
     ],

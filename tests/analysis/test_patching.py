@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_refused(kind: str, unchecked: None) -> None:
         (CORRUPT, {"k": 0}, "k must be in"),
         (CORRUPT, {"k": 99}, "k must be in"),
         (CORRUPT, {"layers": [9]}, "different layers among"),
-        (CORRUPT, {"component": "z"}, "expected one of"),
+        (CORRUPT, {"component": "z"}, "expected 'resid_pre', "),
         (CORRUPT, {"component": "resid_mid"}, "no such hook point"),
         (CORRUPT, {"n_random": 0}, "n_random=0.*positive integer"),
     ):

@@ -203,7 +203,7 @@ def test_clicks_lead_to_the_tokens_that_are_shown(client, demo_model) -> None:
         ({"method": "contrast_scope"}, "foil"),
         ({"method": "contrast_scope", "foil": " dog", "target": " dog"}, "same token"),
         ({"method": "fisher_scope", "rank": 0}, "rank must be in"),
-        ({"method": "moment_scope", "moment": "median"}, "expected 'mean' or 'variance'"),
+        ({"method": "moment_scope", "moment": "median"}, "expected 'mean', 'variance' or None"),
         ({"method": "nonsense"}, "expected one of semantic_scope"),
         ({"method": "__class__"}, "expected one of semantic_scope"),
         ({"model": "gpt2"}, "not loaded; expected one of demo"),

@@ -269,7 +269,7 @@ def test_baselines_work_without_grad_mode_and_in_inference_mode(demo_model: Any,
     [
         ("input_x_gradient", {"of": "loss"}, "expected 'logit' or 'log_prob'"),
         ("leave_one_out", {"of": "loss"}, "expected 'logit' or 'log_prob'"),
-        ("leave_one_out", {"ablation": "noise"}, "expected one of"),
+        ("leave_one_out", {"ablation": "noise"}, "expected 'zero', 'mean' or 'resample'"),
         ("integrated_gradients", {"n_steps": 1}, "at least 2"),
         ("integrated_gradients", {"baseline": "ones"}, "expected 'zero', 'mean', 'pad' or a tensor"),
         ("integrated_gradients", {"baseline": torch.zeros(3)}, r"expected \[d_model\] or \[pos, d_model\]"),

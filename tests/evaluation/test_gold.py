@@ -80,15 +80,15 @@ def test_only_prompts_answered_right_count(demo_model) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"methods": ["nonsense"]}, "expected names among"),
-        ({"methods": "semantic"}, "expected names among"),
-        ({"methods": []}, "expected names among"),
-        ({"corpora": ["poems"]}, r"unknown \['poems'\]"),
-        ({"n": 0}, "at least 1 example"),
+        ({"methods": ["nonsense"]}, "expected different names among"),
+        ({"methods": "semantic"}, "expected a list of strings or a mapping"),
+        ({"methods": []}, "expected different names among"),
+        ({"corpora": ["poems"]}, r"corpora=\['poems'\]\): expected different names; the corpora are"),
+        ({"n": 0}, "expected a positive integer"),
     ],
 )
 def test_mistakes_are_refused(demo_model, options, message) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         gold_alignment(demo_model, **options)
 
 

@@ -446,7 +446,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
         ValueError,
         "target and foil are the same token",
     ),
-    "no foil": (lambda m: tls.contrast_scope(m, [TOKENS], foil=[None]), ValueError, r"foil=None"),
+    "no foil": (lambda m: tls.contrast_scope(m, [TOKENS], foil=[None]), TypeError, r"foil\[0\]=None"),
     "rank 0": (lambda m: tls.fisher_scope(m, TOKENS, rank=0), ValueError, r"rank must be in 1..d_model=32"),
     "rank": (lambda m: tls.fisher_scope(m, TOKENS, rank=33), ValueError, r"rank must be in 1..d_model=32"),
     "tol": (lambda m: tls.fisher_scope(m, TOKENS, tol=0.0), ValueError, r"tol=0.0\): tol is a relative residual"),
@@ -471,8 +471,8 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     ),
     "scopes one name": (
         lambda m: tls.scopes(m, TOKENS, methods="semantic"),
-        ValueError,
-        r"scopes\(methods='semantic'\): expected different names",
+        TypeError,
+        r"scopes\(methods='semantic'\): expected a list of strings",
     ),
     "scopes unread": (
         lambda m: tls.scopes(m, TOKENS, methods=("semantic", "fisher"), seed=1),
@@ -481,7 +481,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     ),
     "checkpoint": (
         lambda m: tls.semantic_scope(m, TOKENS, checkpoint="yes"),
-        ValueError,
+        TypeError,
         r"semantic_scope\(checkpoint='yes'\): expected True, False or None",
     ),
     "methods twice": (lambda m: tls.scopes(m, TOKENS, methods=("fisher", "fisher")), ValueError, "different names"),

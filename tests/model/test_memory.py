@@ -341,10 +341,10 @@ def test_a_matrix_stays_within_its_budget_and_keeps_its_numbers(kind: str, optio
         tls.attribution_matrix(lens, tokens, memory_budget=least // 2, **options)
 
 
-@pytest.mark.parametrize("budget", [0, -1, True])
+@pytest.mark.parametrize("budget", [0, -1])
 @pytest.mark.usefixtures("unchecked")
 def test_an_impossible_budget_is_refused(budget: int) -> None:
-    with pytest.raises((ValueError, TypeError), match="memory_budget=.*positive integer"):
+    with pytest.raises(ValueError, match="memory_budget=.*positive integer"):
         tls.semantic_scope(families.build("gpt2", "bridge").model, TOKENS, memory_budget=budget)
 
 

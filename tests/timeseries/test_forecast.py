@@ -139,7 +139,7 @@ def test_what_is_not_gaussian_is_said() -> None:
     ("arguments", "match"),
     [
         ((np.arange(2.0), np.arange(2.0), 1.0), "at least 3 numbers"),
-        ((np.arange(5.0), np.arange(4.0), 1.0), "one logit for each"),
+        ((np.arange(5.0), np.arange(4.0), 1.0), "expected one for each"),
         ((np.arange(5.0), np.arange(5.0), 0.0), "expected ‖y‖₂ > 0"),
     ],
 )
@@ -320,7 +320,7 @@ def test_the_scale_of_a_rolling_forecast_does_not_know_the_future(kind: str) -> 
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"methods": "magic"}, r"forecast_scope\(methods='magic'\): expected one or several different names"),
+        ({"methods": "magic"}, r"forecast_scope\(methods='magic'\): expected 'temperature', 'semantic'"),
         ({"methods": ("semantic", "semantic")}, "different names"),
         ({"methods": ()}, "expected one or several"),
         ({"level": 1.0}, "level=1.0"),

@@ -91,8 +91,8 @@ def test_the_recency_profile_of_a_power_law() -> None:
     [
         (lambda: ts.parroting_test(np.ones(9), np.ones(8)), "9 numbers but 8 influences"),
         (lambda: ts.parroting_test(np.ones(12), np.ones(12)), "at least 8 are needed"),
-        (lambda: ts.parroting_test(np.ones(30), np.ones(30), dimension=0), "dimension of 1 or more"),
-        (lambda: ts.parroting_test(np.ones(30), np.full(30, np.nan)), "one finite value per number"),
+        (lambda: ts.parroting_test(np.ones(30), np.ones(30), dimension=0), "expected a positive integer"),
+        (lambda: ts.parroting_test(np.ones(30), np.full(30, np.nan)), "holds NaN or infinity"),
         (lambda: ts.recency_profile(np.ones(3)), "fewer than 3"),
     ],
 )

@@ -140,7 +140,7 @@ def test_a_seed_names_a_series_and_a_generator_continues(system: Any) -> None:
         (lambda: ts.logistic_map(0), r"logistic_map\(length=0\)"),
         (lambda: ts.logistic_map(5, r=4.1), r"r must be in \[0, 4\]"),
         (lambda: ts.logistic_map(5, x0=1.5), r"x0 must be in \[0, 1\]"),
-        (lambda: ts.lorenz(5, burn_in=-1), "expected 0 or more steps"),
+        (lambda: ts.lorenz(5, burn_in=-1), r"burn_in=-1\): expected an integer of at least 0"),
         (lambda: ts.lorenz(5, every=0), "positive number of steps"),
         (lambda: ts.lorenz(200, x0=1.0, dt=0.2), "overflowed; take a smaller dt"),
         (lambda: ts.lorenz_with_drift(5, drift=float("nan")), "expected a finite number"),

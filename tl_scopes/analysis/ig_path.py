@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 from einops import einsum, reduce
 from torch import Tensor
@@ -79,8 +78,8 @@ def ig_path(
     """
     chosen = run_options(**options)
     model, prompts = encode(model, prompt, chosen)
-    grid = [float(a) for a in alphas]
-    if not grid or not np.isfinite(grid).all() or any(b <= a for a, b in pairwise(grid)):
+    grid = list(alphas)
+    if not grid or any(b <= a for a, b in pairwise(grid)):
         raise ValueError(f"(alphas=...): expected increasing finite numbers, got {grid[:8]}")
     integer("sink_tokens", sink_tokens, least=1)
     size = rows_per_forward(model, prompts, chosen.batch_size)

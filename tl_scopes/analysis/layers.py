@@ -38,7 +38,6 @@ from tl_scopes.kernel.options import GradientProbe, NamedRunKeywords, RunOptions
 from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.lens import LensModel, block_hooks, residual_hooks
 from tl_scopes.model.prompts import EncodedPrompt, Prompt
-from tl_scopes.numerics.arguments import choice
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
@@ -167,7 +166,6 @@ def head_influence(
 
     Reference: this package; gradient × activation at ``attn.hook_z`` (Michel et al. 2019, arXiv 1905.10650).
     """
-    choice("kind", kind, ("signed", "sensitivity"))
     model, prompts, direction, options = _asked(model, prompt, method, target_hook, keywords)
     signed = kind == "signed"
     probes = [

@@ -22,6 +22,7 @@ from tl_scopes.model.lens import LensModel, in_float32, require_lens_model
 from tl_scopes.model.lock import model_call, others_wait
 from tl_scopes.model.prompts import EncodedPrompt, encode_prompts
 from tl_scopes.model.state import ModelState, model_state, refuse_unusable
+from tl_scopes.numerics.arguments import Seed
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
@@ -37,7 +38,7 @@ LEAST_RANK_CORRELATION = 0.9
 
 
 @model_call
-def check_model(model: LensModel, *, seed: int = 0, precision_prompt: str | Tensor | None = None) -> ModelReport:
+def check_model(model: LensModel, *, seed: Seed = 0, precision_prompt: str | Tensor | None = None) -> ModelReport:
     """A fitness report: class, processing state, valid scopes, a finite-difference check, dtype noise.
 
     The check compares ``⟨vᵀJ_t, δ⟩`` with ``(vᵀy(x+hδ) − vᵀy(x−hδ))/2h`` along seeded random δ at every token of a

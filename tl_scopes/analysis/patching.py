@@ -34,13 +34,12 @@ from tl_scopes.model.forward import Recording, forward_pass, run_with_hooks
 from tl_scopes.model.hooks import Y_HOOK, Hook, differentiable, require_hook
 from tl_scopes.model.lens import LensModel, source_device
 from tl_scopes.model.lock import model_call
-from tl_scopes.numerics.arguments import choice, integer
+from tl_scopes.numerics.arguments import Seed, integer, number
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.numerics.ranking import most_influential
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.patching import Component, PatchTop
 
-COMPONENTS = ("resid_pre", "resid_mid", "attn_out", "mlp_out")
 Metric = Callable[[Tensor], Tensor]
 """From logits ``[batch, pos, d_vocab]`` to one number, as TransformerLens' patching functions take it."""
 
@@ -57,7 +56,7 @@ def patch_top(
     component: Component = "resid_pre",
     metric: Metric | None = None,
     n_random: int = 20,
-    seed: int = 0,
+    seed: Seed = 0,
     prepend_bos: bool | None = None,
 ) -> PatchTop:
     """How much of a clean/corrupt difference is recovered by patching the top tokens of an attribution.
@@ -101,7 +100,6 @@ def patch_top(
     pair = _checked(model, clean, corrupt, attribution, prepend_bos)
     chosen, candidates = _top(attribution, k)
     integer("n_random", n_random, least=1)
-    choice("component", component, COMPONENTS)
     rows = _layers(model, layers, target_hook_of(attribution) if metric is None else Y_HOOK, component)
     runs = _Runs(model, pair, attribution, metric, component, rows)
     m_clean, m_corrupt = runs.ends
@@ -204,7 +202,7 @@ class _Runs:
         """The metric of every row."""
         if self.metric is None:
             return self.scalar.metric(self.base, self._reading(logits, hidden))
-        return torch.stack([torch.as_tensor(self.metric(row[None])).reshape(()).cpu() for row in logits])
+        return torch.stack([_one_number(self.metric(row[None])) for row in logits])
 
     def cells(self, positions: Sequence[int]) -> Float[Tensor, "layer token"]:
         """One token at one layer at a time, by ``get_act_patch_*`` restricted to these cells."""
@@ -278,16 +276,23 @@ class _Runs:
         return (self.ends[1] + torch.stack(changes)).cpu().to(compute_dtype(self.model.W_U.dtype))
 
 
+def _one_number(found: object) -> Tensor:
+    """What a caller's metric gave, as a tensor of no dimension on the CPU."""
+    if not isinstance(found, Tensor):
+        number("metric(logits)", found)
+        return torch.as_tensor(found).reshape(())
+    if found.numel() != 1:
+        raise ValueError(f"(metric=...): it must return one number, got a tensor of shape {list(found.shape)}")
+    return found.reshape(()).cpu()
+
+
 def _checked(
     model: LensModel, clean: str | Tensor, corrupt: str | Tensor, attribution: Attribution, prepend_bos: bool | None
 ) -> Int[Tensor, "two pos"]:
     """Both prompts as tokens ``[2, pos]``, one of which is the attribution's."""
-    for name, given in (("clean", clean), ("corrupt", corrupt)):
-        if not isinstance(given, str | Tensor):
-            raise TypeError(f"({name}=...): expected one string or one tensor of ids, got {type(given).__name__}")
     options = RunOptions(prepend_bos=prepend_bos)
-    model, (first,) = encode(model, clean, options)
-    _, (second,) = encode(model, corrupt, options)
+    model, (first,) = encode(model, clean, options, "clean")
+    _, (second,) = encode(model, corrupt, options, "corrupt")
     if len(first.tokens) != len(second.tokens):
         raise ValueError(
             f"(clean=..., corrupt=...): {len(first.tokens)} and {len(second.tokens)} tokens; positions must "
@@ -305,7 +310,7 @@ def _checked(
 def _top(attribution: Attribution, k: int) -> tuple[list[int], list[int]]:
     """The k tokens with the highest scores, and all that may be drawn."""
     candidates = [p for p in attribution.shown if p not in attribution.special]
-    if isinstance(k, bool) or not 1 <= k <= len(candidates):
+    if not 1 <= k <= len(candidates):
         raise ValueError(f"(k={k!r}): k must be in 1..{len(candidates)}, the tokens that may be patched")
     return most_influential(attribution.scores.tolist(), candidates, k), candidates
 
@@ -316,7 +321,7 @@ def _layers(model: LensModel, layers: Sequence[int] | None, target_hook: str, co
     parts = target_hook.split(".")
     if len(parts) > 2 and parts[0] == "blocks":
         n = int(parts[1]) + (component == "resid_pre" or parts[2] == "hook_resid_post")
-    chosen = list(range(n)) if layers is None else [int(layer) for layer in layers]
+    chosen = list(range(n)) if layers is None else list(layers)
     if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(range(n)):
         raise ValueError(f"(layers={layers}): expected different layers among 0..{n - 1}")
     return chosen

@@ -28,7 +28,7 @@ from tl_scopes.kernel.massive_activations import MULTIPLE, candidates, outliers
 from tl_scopes.kernel.options import PlacedKeywords, RunOptions, run_options, split_keywords
 from tl_scopes.model.lens import LensModel, block_hooks, residual_hooks
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target, token_strings
-from tl_scopes.numerics.arguments import integer
+from tl_scopes.numerics.arguments import Seed, integer
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
@@ -62,8 +62,8 @@ def attention_sinks(
     n_first: int = 1,
     multiple: float = MULTIPLE,
     bos: Sequence[int] = (0, 1, 2),
-    unrelated: int | Sequence[str] | Sequence[Tensor] = 8,
-    seed: int = 0,
+    unrelated: int | Sequence[str | Tensor] = 8,
+    seed: Seed = 0,
     **keywords: Unpack[SinkKeywords],
 ) -> list[AttentionSinks]:
     """Attention on the first tokens and on secondary sinks, norms there, and each scope's share of influence on them.
@@ -103,6 +103,7 @@ def attention_sinks(
     Reference: Xiao et al. 2023 (arXiv 2309.17453); paper section A.6 (influence near the zero input piles up on sinks).
     """
     _require_numbers(n_first, multiple, bos)
+    _require_prompts(unrelated)
     given, options = split_keywords(keywords)
     chosen = run_options(**options)
     model, prompts = encode(model, prompt, chosen)
@@ -141,8 +142,8 @@ def positional_baseline(
     prompt: Prompt,
     *,
     method: str = "semantic",
-    unrelated: int | Sequence[str] | Sequence[Tensor] = 16,
-    seed: int = 0,
+    unrelated: int | Sequence[str | Tensor] = 16,
+    seed: Seed = 0,
     **keywords: Unpack[SinkKeywords],
 ) -> list[PositionalBaseline]:
     """Share of influence that each position gets on prompts that have nothing to do with this one.
@@ -171,6 +172,7 @@ def positional_baseline(
 
     Reference: this package.
     """
+    _require_prompts(unrelated)
     given, options = split_keywords(keywords)
     chosen = run_options(**options)
     model, prompts = encode(model, prompt, chosen)
@@ -188,8 +190,13 @@ def _require_numbers(n_first: int, multiple: float, bos: Sequence[int]) -> None:
     integer("n_first", n_first, least=1)
     if not multiple > 1:
         raise ValueError(f"(multiple={multiple!r}): a multiple of the median, above 1")
-    if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in bos) or len(set(bos)) != len(bos):
+    if any(n < 0 for n in bos) or len(set(bos)) != len(bos):
         raise ValueError(f"(bos={bos!r}): expected different numbers of BOS tokens, e.g. (0, 1, 2)")
+
+
+def _require_prompts(unrelated: int | Sequence[str | Tensor]) -> None:
+    if isinstance(unrelated, int):
+        integer("unrelated", unrelated, least=0)
 
 
 def _of_prompt(keywords: Mapping[str, Any], i: int) -> dict[str, Any]:
@@ -270,13 +277,13 @@ class _Look:
         return row
 
     def baselines(
-        self, prompt: EncodedPrompt, unrelated: int | Sequence[str] | Sequence[Tensor], seed: int
+        self, prompt: EncodedPrompt, unrelated: int | Sequence[str | Tensor], seed: int
     ) -> dict[str, PositionalBaseline]:
         """Mean share by position over unrelated prompts, for each method; none for fewer than two prompts."""
         if isinstance(unrelated, int):
             others: list[Tensor] = _drawn(self.model, prompt, unrelated, seed)
         else:
-            _, given = encode(self.model, list(unrelated), RunOptions())  # type: ignore[arg-type]
+            _, given = encode(self.model, list(unrelated), RunOptions())
             short = [i for i, one in enumerate(given) if len(one.tokens) <= prompt.pos]
             if short:
                 raise ValueError(

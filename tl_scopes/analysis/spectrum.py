@@ -24,7 +24,7 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import Prompt, pad_right, token_strings
 from tl_scopes.model.state import model_state
-from tl_scopes.numerics.arguments import call_name
+from tl_scopes.numerics.arguments import call_name, integer
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.results.spectrum import FisherSpectrum
 
@@ -72,6 +72,8 @@ def fisher_spectrum(
     model, prompts = encode(model, prompt, RunOptions(pos=pos, prepend_bos=prepend_bos))
     state = model_state(model)
     require_rank(state, state.cfg.d_model if k is None else k, tol, argument="k")
+    integer("n_directions", n_directions, least=0)
+    integer("n_tokens", n_tokens, least=1, most=int(state.cfg.d_vocab))
     values, traces, entropies, moved = [], [], [], []
     with differentiable(model):
         for i, text in enumerate(

@@ -76,7 +76,7 @@ def substitutions(
     model, prompt = require_lens_model(model), prompt_of(attribution)
     t = _position(attribution, position)
     ids = _candidates(model, candidates, int(prompt.tokens[t]))
-    if isinstance(k, bool) or not 1 <= k <= len(ids):
+    if not 1 <= k <= len(ids):
         raise ValueError(f"(k={k!r}): k must be in 1..{len(ids)}, the number of candidates")
     base = base_run(model, attribution, at="hook_embed")
     scalar = base.question.scalar
@@ -129,7 +129,7 @@ def _candidates(model: LensModel, candidates: Sequence[int] | None, own: int) ->
         left_out = {own, *(getattr(model.tokenizer, "all_special_ids", None) or ())}
         chosen = [i for i in range(d_vocab) if i not in left_out]
     else:
-        chosen = [i for i in dict.fromkeys(int(i) for i in candidates) if i != own]
+        chosen = [i for i in dict.fromkeys(candidates) if i != own]
         outside = [i for i in chosen if not 0 <= i < d_vocab]
         if outside or not chosen:
             raise ValueError(f"(candidates=...): expected ids in 0..{d_vocab - 1} other than {own}; got {outside}")

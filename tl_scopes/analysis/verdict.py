@@ -23,16 +23,16 @@ from torch import Tensor
 from tl_scopes.analysis.explained_scalar import Question, prompt_of, question_of, require_vocabulary, target_hook_of
 from tl_scopes.directions.base import Reading
 from tl_scopes.directions.by_name import scope_of
-from tl_scopes.kernel.ablation import Ablation, check_ablation, prompt_generator, run_ablated, substitutes
+from tl_scopes.kernel.ablation import Ablation, prompt_generator, run_ablated, substitutes
 from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.kernel.read_out import target_string
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.state import refuse_unusable
-from tl_scopes.numerics.arguments import choice, integer
+from tl_scopes.numerics.arguments import Seed, integer
 from tl_scopes.numerics.ranking import most_influential
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.verdict import LEAST_CANDIDATES, UNITS, Unit, Verdict
+from tl_scopes.results.verdict import LEAST_CANDIDATES, Unit, Verdict
 
 MOST_SINGLE = 30
 """Units that are removed alone, half of them the strongest."""
@@ -72,7 +72,7 @@ def verdict(
     unit: Unit = "token",
     *,
     ablation: Ablation = "zero",
-    seed: int = 0,
+    seed: Seed = 0,
     batch_size: int | None = None,
 ) -> Verdict | list[Verdict]:
     """Do the strongest tokens matter, more than others? Measured by removing them, and random ones, in one sentence.
@@ -113,8 +113,6 @@ def verdict(
     """
     integer("k", k, least=1)
     integer("n_random", n_random, least=1)
-    choice("unit", unit, UNITS)
-    check_ablation(ablation)
     several = [attribution] if isinstance(attribution, Attribution) else list(attribution)
     removal = Removal(k, n_random, unit, ablation, seed)
     found = judge(model, several, removal, batch_size)

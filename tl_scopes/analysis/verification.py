@@ -12,7 +12,6 @@ and total information have no signed scalar; there both columns are KL divergenc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -21,12 +20,12 @@ from torch import Tensor
 
 from tl_scopes.analysis.explained_scalar import base_run
 from tl_scopes.analysis.verdict import Removal, judge
-from tl_scopes.kernel.ablation import Ablation, check_ablation, run_ablated, substitutes
+from tl_scopes.kernel.ablation import Ablation, run_ablated, substitutes
 from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.kernel.read_out import target_string
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.lock import model_call
-from tl_scopes.numerics.arguments import integer
+from tl_scopes.numerics.arguments import Seed, integer
 from tl_scopes.numerics.ranking import most_influential, number_removed
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.verification import Verification
@@ -47,7 +46,7 @@ def verify(
     bound: float = 0.5,
     k: int = 3,
     n_random: int = 20,
-    seed: int = 0,
+    seed: Seed = 0,
     batch_size: int | None = None,
 ) -> Verification:
     """Do the strongest tokens matter, and how far is the model linear here? Removals beside the gradient's prediction.
@@ -90,7 +89,6 @@ def verify(
 
     Reference: this package; the removals are those of paper section 5.1.
     """
-    check_ablation(ablation)
     integer("k", k, least=1)
     integer("n_random", n_random, least=1)
     shares = _checked(fractions, top, step, bound)
@@ -152,11 +150,11 @@ def _flag(predicted: float, measured: float, noise: float, bound: float, signed:
 
 def _checked(fractions: Sequence[float], top: int, step: float, bound: float) -> tuple[float, ...]:
     """The fractions; refuse numbers that make no sense."""
-    shares = tuple(float(k) for k in fractions)
+    shares = tuple(fractions)
     if any(not 0 < k <= 1 for k in shares) or any(b <= a for a, b in pairwise(shares)):
         raise ValueError(f"(fractions={tuple(fractions)}): expected increasing numbers in (0, 1]")
     integer("top", top, least=1)
-    if not (math.isfinite(step) and step != 0):
+    if step == 0:
         raise ValueError(f"(step={step!r}): expected a finite number other than 0; 1 removes the token")
     if not bound > 0:
         raise ValueError(f"(bound={bound!r}): expected a positive relative error, e.g. 0.5")

@@ -21,7 +21,7 @@ from typing_extensions import Unpack
 
 from tl_scopes.directions.base import target_note
 from tl_scopes.directions.logits import Of
-from tl_scopes.kernel.ablation import Ablation, ablated_log_probs, check_ablation, prompt_generator, substitutes
+from tl_scopes.kernel.ablation import Ablation, ablated_log_probs, prompt_generator, substitutes
 from tl_scopes.kernel.attributed import Answer, attributed
 from tl_scopes.kernel.batching import batches, padded, rows_per_forward
 from tl_scopes.kernel.calls import encode, prompt_call
@@ -31,7 +31,7 @@ from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import LensModel, block_hooks
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target, encode_targets
-from tl_scopes.numerics.arguments import choice
+from tl_scopes.numerics.arguments import Seed
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.results.attribution import Attribution
 
@@ -42,7 +42,7 @@ def leave_one_out(
     prompt: Prompt,
     *,
     ablation: Ablation = "zero",
-    seed: int = 0,
+    seed: Seed = 0,
     target: Target = None,
     of: Of = "log_prob",
     **options: Unpack[SourceKeywords],
@@ -75,8 +75,6 @@ def leave_one_out(
     """
     chosen = run_options(**options)
     model, prompts = encode(model, prompt, chosen)
-    check_ablation(ablation)
-    choice("of", of, ("logit", "log_prob"))
     at, results = chosen.at, []
     targets = encode_targets(model, target, len(prompts))
     size = rows_per_forward(model, prompts, chosen.batch_size, at=at)
@@ -152,7 +150,7 @@ def random_attribution(
     model: LensModel,
     prompt: Prompt,
     *,
-    seed: int = 0,
+    seed: Seed = 0,
     target: Target = None,
     **options: Unpack[BatchKeywords],
 ) -> list[Attribution]:

@@ -19,7 +19,6 @@ All take any model the Semantic Scope takes; what is signed is in ``details``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -37,7 +36,7 @@ from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.kernel.options import GradientKeywords, RunOptions, SourceKeywords, run_options
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Prompt, Target, encode_targets
-from tl_scopes.numerics.arguments import choice, integer
+from tl_scopes.numerics.arguments import Seed, integer
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.results.attribution import Attribution
@@ -45,7 +44,6 @@ from tl_scopes.results.attribution import Attribution
 
 def explained_scalar(of: Of, targets: Sequence[int | None]) -> Direction:
     """The direction whose gradient a baseline takes."""
-    choice("of", of, ("logit", "log_prob"))
     return Semantic(tuple(targets)) if of == "logit" else LogProb(tuple(targets))
 
 
@@ -151,7 +149,7 @@ def smoothgrad(
     *,
     n_samples: int = 20,
     sigma: float | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     target: Target = None,
     of: Of = "logit",
     **options: Unpack[SourceKeywords],
@@ -185,7 +183,7 @@ def smoothgrad(
     chosen = run_options(**options)
     model, prompts = encode(model, prompt, chosen)
     integer("n_samples", n_samples, least=1)
-    if sigma is not None and not (math.isfinite(sigma) and sigma >= 0):
+    if sigma is not None and sigma < 0:
         raise ValueError(f"(sigma={sigma!r}): expected a number of at least 0")
     at, results = chosen.at, []
     targets = encode_targets(model, target, len(prompts))

@@ -83,6 +83,11 @@ def integrated_gradients(
     model, prompts = encode(model, prompt, chosen)
     if integer("n_steps", n_steps) < 2:
         raise ValueError(f"(n_steps={n_steps!r}): expected an integer of at least 2, one for each part of the path")
+    if isinstance(baseline, Tensor):
+        if not baseline.is_floating_point():
+            raise TypeError(f"(baseline=...): expected a floating-point tensor, got {baseline.dtype}")
+        if not bool(torch.isfinite(baseline).all()):
+            raise ValueError("(baseline=...): holds NaN or infinity")
     at, results = chosen.at, []
     targets = encode_targets(model, target, len(prompts))
     size = rows_per_forward(model, prompts, chosen.batch_size, at=at)

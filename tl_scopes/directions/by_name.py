@@ -31,6 +31,7 @@ from tl_scopes.directions.temperature import TEMPERATURE
 from tl_scopes.directions.total_information import TOTAL_INFORMATION
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Target
+from tl_scopes.numerics.arguments import Seed
 
 SCOPES: dict[str, Scope] = {}
 """Every scope, by name."""
@@ -45,7 +46,7 @@ class RowKeywords(TypedDict, total=False):
     rank: int | None
     tol: float | None
     n_samples: int | None
-    seed: int | None
+    seed: Seed | None
     moment: Literal["mean", "variance"] | None
     values: Mapping[int, float] | None
     direction: Tensor | None

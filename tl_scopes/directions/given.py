@@ -47,7 +47,14 @@ class GivenDirection:
                 f"(direction=...): shape {list(self.V.shape)} does not fit the activation "
                 f"{list(feature)} at the target hook; expected {list(feature)} or [k, *{list(feature)}]"
             )
-        return Rows(V, torch.ones(len(V), dtype=V.dtype, device=V.device), given=True)
+        zero = [i for i, row in enumerate(V) if not row.any()]
+        notes: tuple[str, ...] = ()
+        if zero:
+            which = "The direction is" if len(V) == 1 else f"Rows {zero} of the direction are"
+            notes = (
+                f"{which} all zero, so nothing is explained by {'it' if len(V) == 1 else 'them'}: its scores are 0.",
+            )
+        return Rows(V, torch.ones(len(V), dtype=V.dtype, device=V.device), notes=notes, given=True)
 
     def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
         """``vᵀh``, or the projection of h on several rows."""

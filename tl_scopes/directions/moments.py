@@ -59,8 +59,6 @@ class Moment:
 
     def check(self, state: ModelState) -> None:
         """Valid on every model; refuse values that are no numbers of the vocabulary."""
-        if self.moment not in ("mean", "variance"):
-            raise ValueError(f"(moment={self.moment!r}): expected 'mean' or 'variance'")
         if len(set(self.values.values())) < 2:
             raise ValueError(
                 f"(values=...): {len(self.values)} number tokens; a moment needs at least 2 different numbers. "

@@ -78,14 +78,12 @@ def sae_feature(
             f"{type(sae).__name__}"
         )
     n = W_enc.shape[1]
-    if isinstance(feature, bool) or not isinstance(feature, int) or not 0 <= feature < n:
+    if not 0 <= feature < n:
         raise ValueError(f"(feature={feature!r}): the features are 0..{n - 1}")
     if kind == "decoder":
         return Feature(W_dec[feature].detach(), _hook(cfg, "hook_name_out", "hook_name"))
     if kind == "encoder":
         return Feature(W_enc[:, feature].detach(), _hook(cfg, "hook_name"))
-    if kind != "pre_activation":
-        raise ValueError(f"(kind={kind!r}): expected 'encoder', 'pre_activation' or 'decoder'")
     normalised, gated = _setting(cfg, "normalize_activations"), hasattr(sae, "b_gate")
     if normalised not in IDENTITY or gated:
         why = "it is gated" if gated else f"it normalises its input ({normalised!r})"

@@ -45,12 +45,12 @@ from tl_scopes.evaluation.protocol import (
     shared_direction,
 )
 from tl_scopes.evaluation.records import RecordStore, process_rank, read_records, read_settings
-from tl_scopes.kernel.ablation import Ablation, check_ablation
+from tl_scopes.kernel.ablation import Ablation
 from tl_scopes.kernel.options import check_batch_size
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.state import model_state, refuse_unusable
-from tl_scopes.numerics.arguments import call_name, name_call, public_call
+from tl_scopes.numerics.arguments import Seed, call_name, name_call, public_call
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
 from tl_scopes.results.aopc import AOPCTable, aopc_from_deltas
 
@@ -61,7 +61,7 @@ Preset = Literal["paper", "text"]
 @model_call
 def aopc(
     model: LensModel,
-    prompts: Sequence[str] | Sequence[Tensor],
+    prompts: Sequence[str | Tensor],
     methods: Sequence[str] | Mapping[str, Method | str] = AOPC_METHODS,
     *,
     fractions: Sequence[float] = PAPER_FRACTIONS,
@@ -70,7 +70,7 @@ def aopc(
     ablation: Ablation = "zero",
     preset: Preset | None = None,
     beside: Sequence[Beside] = (),
-    seed: int = 0,
+    seed: Seed = 0,
     prepend_bos: bool | None = None,
     batch_size: int | None = None,
     out: str | Path | None = None,
@@ -127,8 +127,6 @@ def aopc(
     """
     model = require_lens_model(model)
     refuse_unusable(model)
-    if isinstance(prompts, str | Tensor) or not isinstance(prompts, Sequence):
-        raise TypeError(f"(prompts=...): expected a list of passages, got {type(prompts).__name__}")
     if not prompts:
         raise ValueError("(prompts=[]): the list of passages is empty")
     check_batch_size(batch_size)
@@ -188,25 +186,17 @@ def load_aopc(folder: str | Path) -> AOPCTable:
 
 def _protocol(
     fractions: Sequence[float],
-    target: str,
-    scored: str | None,
-    ablation: str,
-    preset: str | None,
-    beside: Sequence[str],
+    target: Literal["truth", "argmax"],
+    scored: Literal["truth", "argmax"] | None,
+    ablation: Ablation,
+    preset: Preset | None,
+    beside: Sequence[Beside],
     seed: int,
     prepend_bos: bool | None,
 ) -> Protocol:
     """The arguments checked against each other and against the preset."""
-    for name, value in (("target", target), ("scored", scored)):
-        if value not in ("truth", "argmax") and not (name == "scored" and value is None):
-            raise ValueError(f"({name}={value!r}): expected 'truth' or 'argmax'")
-    check_ablation(ablation)
-    if preset not in (None, "paper", "text"):
-        raise ValueError(f"(preset={preset!r}): expected None, 'paper' or 'text'")
-    if isinstance(beside, str) or set(beside) - {"sufficiency", "leave_one_out"}:
-        raise ValueError(f"(beside={beside!r}): expected any of ('sufficiency', 'leave_one_out')")
     if preset is not None:
-        fixed = {"target": (target, "truth"), "ablation": (ablation, "zero")}
+        fixed: dict[str, tuple[str, str]] = {"target": (target, "truth"), "ablation": (ablation, "zero")}
         fixed["scored"] = (scored or "", "argmax" if preset == "paper" else "truth")
         wrong = [f"{k}={given!r}" for k, (given, wanted) in fixed.items() if given not in ("", wanted)]
         if preset == "paper" and prepend_bos:
@@ -216,12 +206,12 @@ def _protocol(
     paper = preset == "paper"
     return Protocol(
         fractions=require_fractions(fractions),
-        explained=target,  # type: ignore[arg-type]
-        scored="argmax" if paper else scored or target,  # type: ignore[arg-type]
-        ablation=ablation,  # type: ignore[arg-type]
+        explained=target,
+        scored="argmax" if paper else scored or target,
+        ablation=ablation,
         seed=seed,
         paper=paper,
-        beside=tuple(dict.fromkeys(beside)),  # type: ignore[arg-type]
+        beside=tuple(dict.fromkeys(beside)),
         prepend_bos=False if paper else prepend_bos,
     )
 
@@ -229,7 +219,7 @@ def _protocol(
 def _methods(methods: Sequence[str] | Mapping[str, Method | str]) -> dict[str, Method | str]:
     """``{label: name or callable}``, every name known."""
     chosen: dict[str, Method | str] = dict(methods) if isinstance(methods, Mapping) else {m: m for m in methods}
-    if isinstance(methods, str) or not chosen or (not isinstance(methods, Mapping) and len(chosen) != len(methods)):
+    if not chosen or len(chosen) != len(methods):
         raise ValueError(f"(methods={methods!r}): expected different names among {known_methods()}")
     for method in chosen.values():
         if callable(method):
@@ -247,11 +237,11 @@ def _methods(methods: Sequence[str] | Mapping[str, Method | str]) -> dict[str, M
 
 def _settings(
     model: LensModel,
-    prompts: Sequence[str] | Sequence[Tensor],
+    prompts: Sequence[str | Tensor],
     methods: Mapping[str, Method | str],
     protocol: Protocol,
     preset: str | None,
-    random_positions: object,
+    random_positions: Sequence[Sequence[Sequence[int]]] | None,
 ) -> dict[str, Any]:
     """What defines the numbers of a run; a stored run with other settings is not continued."""
     digest = hashlib.sha256()
@@ -269,8 +259,13 @@ def _settings(
         "protocol": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(protocol).items()},
         "random_positions": None
         if random_positions is None
-        else hashlib.sha256(repr(random_positions).encode()).hexdigest()[:16],
+        else hashlib.sha256(repr(_lists(random_positions)).encode()).hexdigest()[:16],
     }
+
+
+def _lists(positions: Sequence[Sequence[Sequence[int]]]) -> list[list[list[int]]]:
+    """The same positions, whatever they were given in."""
+    return [[list(removed) for removed in of_prompt] for of_prompt in positions]
 
 
 def _call_name(method: Method) -> str:

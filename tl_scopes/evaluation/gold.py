@@ -25,8 +25,10 @@ from tl_scopes.demo.corpora import CORPORA, examples
 from tl_scopes.demo.corpora.passages import Example, token_positions
 from tl_scopes.directions.by_name import DEFAULT_METHODS, SCOPES, reads, ready_scopes
 from tl_scopes.jacobian_scopes.jacobian import scopes
+from tl_scopes.kernel.options import check_batch_size
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
+from tl_scopes.numerics.arguments import Seed, integer
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.gold import GoldAlignment, GoldRecord
 
@@ -56,7 +58,7 @@ def gold_alignment(
     *,
     corpora: Sequence[str] | None = None,
     n: int = 200,
-    seed: int = 0,
+    seed: Seed = 0,
     batch_size: int = 32,
 ) -> GoldAlignment:
     """Share of prompts of the bundled corpora whose known cause ranks first, by method and corpus.
@@ -89,16 +91,17 @@ def gold_alignment(
     True
     """
     model = require_lens_model(model)
-    if not methods or (
-        not isinstance(methods, Mapping) and (isinstance(methods, str) or set(methods) - set(known_methods()))
-    ):
-        raise ValueError(f"(methods={methods!r}): expected names among {known_methods()}, or {{name: callable}}")
+    unknown = [] if isinstance(methods, Mapping) else [m for m in methods if m not in known_methods()]
+    if not methods or unknown or len(set(methods)) != len(methods):
+        raise ValueError(
+            f"(methods={methods!r}): expected different names among {known_methods()}, or {{name: callable}}"
+        )
     names = list(CORPORA) if corpora is None else list(corpora)
     unknown = [c for c in names if c not in CORPORA]
-    if unknown or not names:
-        raise ValueError(f"(corpora={names}): unknown {unknown}; the corpora are {list(CORPORA)}")
-    if n < 1:
-        raise ValueError(f"(n={n}): expected at least 1 example per corpus")
+    if unknown or not names or len(set(names)) != len(names):
+        raise ValueError(f"(corpora={names}): expected different names; the corpora are {list(CORPORA)}")
+    integer("n", n, least=1)
+    check_batch_size(batch_size)
     records: list[GoldRecord] = []
     accuracy: dict[str, float] = {}
     for corpus in names:
@@ -139,7 +142,14 @@ def _attributions(
 ) -> dict[str, list[Attribution]]:
     """Every method on every prompt; the package's own scopes share one forward."""
     if isinstance(methods, Mapping):
-        return {name: method(model, prompts, targets) for name, method in methods.items()}
+        found = {name: method(model, prompts, targets) for name, method in methods.items()}
+        for name, given in found.items():
+            fits = isinstance(given, list | tuple) and len(given) == len(prompts)
+            if not fits or not all(isinstance(a, Attribution) for a in given):
+                raise TypeError(
+                    f"(methods=...): {name!r} must return one Attribution for each of {len(prompts)} prompts"
+                )
+        return found
     own = [m for m in methods if m in SCOPES]
     aimed = targets if reads("target", own) else None
     shared = scopes(model, prompts, methods=own, target=aimed, batch_size=batch_size) if own else []

@@ -22,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tl_scopes.numerics.arguments import public_call
+from tl_scopes.numerics.arguments import Seed, integer, public_call
 
 PARQUET = {
     "lambada": "hf://datasets/cimec/lambada@refs/convert/parquet/plain_text/test/*.parquet",
@@ -43,7 +43,7 @@ PAPER_MODELS = (
 
 
 @public_call
-def load_passages(source: str | Path, n: int = 1000, *, min_words: int | None = None, seed: int = 0) -> list[str]:
+def load_passages(source: str | Path, n: int = 1000, *, min_words: int | None = None, seed: Seed = 0) -> list[str]:
     """Passages whose last token is to be predicted.
 
     Args:
@@ -68,8 +68,9 @@ def load_passages(source: str | Path, n: int = 1000, *, min_words: int | None = 
 
     Reference: paper section A.1.
     """
-    if isinstance(n, bool) or n < 1:
-        raise ValueError(f"(n={n!r}): expected a positive integer")
+    integer("n", n, least=1)
+    if min_words is not None:
+        integer("min_words", min_words, least=0)
     name = str(source)
     if name == "demo" or name.startswith("demo:"):
         return _demo(name.partition(":")[2], n, seed)

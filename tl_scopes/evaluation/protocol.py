@@ -97,7 +97,7 @@ def method_scores(
     shared: dict[Direction, list[str]] = {}
     for label, method in methods.items():
         if not isinstance(method, str):
-            scores[label] = method(model, given.tokens, target=target, pos=given.pos).scores
+            scores[label] = _own_scores(method(model, given.tokens, target=target, pos=given.pos), label, given)
         elif (explained := shared_direction(model, method, target, protocol)) is not None:
             shared.setdefault(explained, []).append(label)
         elif method == "integrated_gradients":
@@ -109,6 +109,15 @@ def method_scores(
         elif method != "random":
             scores[label] = _OTHERS[method](model, given.tokens, target=target, pos=given.pos).scores
     return scores | _shared_scores(model, given, shared, methods)
+
+
+def _own_scores(found: object, label: str, given: EncodedPrompt) -> Tensor:
+    """Scores that a caller's own method gave."""
+    if not isinstance(found, Attribution) or len(found) != len(given.tokens):
+        raise TypeError(
+            f"(methods=...): {label!r} must return an Attribution of {len(given.tokens)} tokens, got {type(found).__name__}"
+        )
+    return found.scores
 
 
 def _shared_scores(
@@ -183,6 +192,9 @@ def measure_passage(
             scores[label] = controls.random_scores(given.tokens, len(given.tokens), protocol.seed)
 
     m = [number_removed(k, len(candidates)) for k in protocol.fractions]
+    outside = [p for positions in random or () for p in positions if not 0 <= p < len(given.tokens)]
+    if outside:
+        raise ValueError(f"(random_positions=...): {outside[0]} is outside the passage's {len(given.tokens)} tokens")
     removed = {
         label: [list(map(int, positions)) for positions in random]
         if methods[label] == "random" and random is not None

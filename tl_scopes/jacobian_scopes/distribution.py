@@ -13,6 +13,7 @@ from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.options import FittingKeywords, RunKeywords, run_options
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Prompt
+from tl_scopes.numerics.arguments import Seed
 from tl_scopes.results.attribution import Attribution
 
 
@@ -25,7 +26,7 @@ def total_information(
     rank: int = 8,
     n_samples: int = 64,
     rtol: float | None = RTOL,
-    seed: int = 0,
+    seed: Seed = 0,
     **options: Unpack[FittingKeywords],
 ) -> list[Attribution]:
     """Information that each input token carries about the next-token distribution.

@@ -96,8 +96,6 @@ def attribution_matrix(
 
     Reference: paper figs. 3 and 7 (one row per translated word).
     """
-    if not isinstance(prompt, str | Tensor):
-        raise TypeError(f"(prompt=...): expected one string or one tensor of token ids, got {type(prompt).__name__}")
     own, given = split_keywords(keywords)
     options = run_options(**given)
     model, (text,) = encode(model, prompt, options)

@@ -28,9 +28,8 @@ from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
-from tl_scopes.numerics.arguments import call_name, choice
+from tl_scopes.numerics.arguments import call_name
 from tl_scopes.numerics.precision import compute_dtype
-from tl_scopes.results.verdict import ABLATIONS
 from tl_scopes.results.verdict import Ablation as Ablation
 
 
@@ -38,11 +37,6 @@ def prompt_generator(seed: int, tokens: Int[Tensor, " pos"]) -> torch.Generator:
     """A generator of its own for each prompt and seed, wherever and in whatever order the prompt is run."""
     stamp = zlib.crc32(tokens.to(torch.int64).cpu().numpy().tobytes())
     return torch.Generator().manual_seed((int(seed) * 0x9E3779B1 + stamp) % 2**63)
-
-
-def check_ablation(ablation: str) -> None:
-    """Refuse an ablation that is not known."""
-    choice("ablation", ablation, ABLATIONS)
 
 
 def substitutes(

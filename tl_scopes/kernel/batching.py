@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -28,7 +29,7 @@ def rows_per_forward(
     """The caller's batch size, checked; else as many copies of the longest prompt as fit with their graph, up to ``most``."""
     check_batch_size(batch_size)
     if batch_size is not None:
-        return batch_size
+        return min(batch_size, sys.maxsize)  # as much as PyTorch counts
     require_hook(model, model.hook_dict, at, "at")
     longest = max(p.pos for p in prompts) + 1
     with differentiable(model):

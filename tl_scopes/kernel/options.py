@@ -165,8 +165,6 @@ def run_options(target_hook: str = Y_HOOK, **keywords: Unpack[RunKeywords]) -> R
     )
     if options.memory_budget is not None:
         integer("memory_budget", options.memory_budget, least=1)
-    if options.checkpoint is not None and not isinstance(options.checkpoint, bool):
-        raise ValueError(f"(checkpoint={options.checkpoint!r}): expected True, False or None")
     check_batch_size(options.batch_size)
     return options
 

@@ -75,7 +75,7 @@ def require_lens_model(model: object) -> LensModel:
     """The model, typed; ``TypeError`` unless it is one of the two TransformerLens classes."""
     if class_kind(model) is None:
         raise TypeError(
-            f"expected a TransformerLens model (TransformerBridge or HookedTransformer), got "
+            f"(model=...): expected a TransformerLens model (TransformerBridge or HookedTransformer), got "
             f"{type(model).__name__}. Use tl_scopes.load_model(name), or wrap a Hugging Face model with "
             "TransformerBridge.boot_transformers(name, hf_model=model)"
         )

@@ -47,11 +47,16 @@ def load_model(
     >>> load_model().cfg.d_vocab == model.cfg.d_vocab
     True
     """
-    if kind not in ("auto", "bridge", "hooked"):
-        raise ValueError(f"(kind={kind!r}): expected 'auto', 'bridge' or 'hooked'")
     if not str(name):
         raise ValueError("(name=''): give 'demo', a Hub name or a local folder")
     dtype = torch.float32 if dtype is None else dtype
+    if not dtype.is_floating_point:
+        raise ValueError(f"(dtype={dtype}): expected a floating-point dtype, e.g. torch.float32")
+    if isinstance(device, str):
+        try:
+            torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(f"(device={device!r}): expected a device, e.g. 'cpu' or 'cuda:0'") from error
     if str(name) == "demo":
         name, device = DEMO_PATH, "cpu" if device is None else device
     folder = Path(name).expanduser()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tl_scopes.model.lens import LensModel
 
-Prompt = str | Tensor | Sequence[str] | Sequence[Tensor]
+Prompt = str | Tensor | Sequence[str | Tensor]
 """A string, a 1-D or ``[1, pos]`` tensor of token ids, or a list of strings or of 1-D tensors."""
 Token = str | int
 Target = Token | Sequence[Token | None] | None
@@ -159,8 +159,6 @@ def encode_targets(model: LensModel, target: Target, n_prompts: int, *, argument
     """One target id for each prompt; None stands for the model's own top prediction."""
     if target is None or isinstance(target, str | int):
         return [_target_id(model, target, argument)] * n_prompts
-    if isinstance(target, Tensor) and target.ndim == 0:
-        return [_target_id(model, int(target), argument)] * n_prompts
     targets = list(target)
     if len(targets) != n_prompts:
         raise ValueError(

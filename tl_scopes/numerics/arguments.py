@@ -2,15 +2,25 @@
 
 What is raised inside begins with the argument that it is about, ``(rank=0): rank must be in 1..64``, or with the rule itself.
 The name of the call that a user typed is put before it here, once: ``fisher_scope(rank=0): rank must be in 1..64``.
+
+The annotations of a public call are its types: before its body runs, each argument is made what its annotation says
+(:mod:`tl_scopes.numerics.annotations`), or refused. The body looks at values only.
 """
 
 from __future__ import annotations
 
 import functools
-import operator
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
+
+from tl_scopes.numerics.annotations import Seed as Seed
+from tl_scopes.numerics.annotations import argument_types, as_annotated
+from tl_scopes.numerics.values import choice as choice
+from tl_scopes.numerics.values import flag as flag
+from tl_scopes.numerics.values import integer as integer
+from tl_scopes.numerics.values import number as number
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,16 +30,27 @@ _NAMED = "_tl_scopes_call"
 
 
 def public_call(function: Callable[P, R]) -> Callable[P, R]:
-    """Marks a function that users call: its name stands before the message of an error that it raises.
+    """Marks a function that users call: its arguments are as annotated, and its name stands before the message of an error.
 
     Of calls inside each other, the one that raised is named.
     """
+    name = function.__qualname__.rpartition("<locals>.")[2]  # of a method, with its class
+    signature = inspect.signature(inspect.unwrap(function))
+
+    @functools.lru_cache(1)
+    def types() -> dict[str, Any]:
+        return argument_types(inspect.unwrap(function))
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        outer = _CALL.set(function.__name__)
+        outer = _CALL.set(name)
         try:
-            return function(*args, **kwargs)
+            try:
+                given = signature.bind(*args, **kwargs)
+            except TypeError:
+                return function(*args, **kwargs)  # Python's own words for a call that does not fit
+            as_annotated(given.arguments, types())
+            return function(*given.args, **given.kwargs)
         except (ValueError, TypeError, NotImplementedError) as error:
             name_call(error)
             raise
@@ -54,37 +75,3 @@ def name_call(error: Exception) -> Exception:
             error.args = (f"{name}{message}" if message.startswith("(") else f"{name}: {message}",)
         setattr(error, _NAMED, name)
     return error
-
-
-def integer(argument: str, value: Any, *, least: int | None = None, most: int | None = None) -> int:
-    """The whole number, of whatever type; a bool or a float is none.
-
-    Raises:
-        TypeError: not an integer.
-        ValueError: outside ``least``..``most``.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    kind = "a positive integer" if least == 1 and most is None else "an integer"
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"({argument}={value!r}): expected {kind}")
-    if (least is not None and number < least) or (most is not None and number > most):
-        bounds = [] if least is None else [f"at least {least}"]
-        bounds += [] if most is None else [f"at most {most}"]
-        limits = "" if kind == "a positive integer" else f" of {' and '.join(bounds)}"
-        raise ValueError(f"({argument}={value!r}): expected {kind}{limits}")
-    return number
-
-
-def choice(argument: str, value: Any, names: Iterable[Any]) -> None:
-    """Refuse what is not one of the names.
-
-    Raises:
-        ValueError: another value.
-    """
-    known = tuple(names)
-    if not any(value is name or (isinstance(value, str) and value == name) for name in known):
-        expected = " or ".join(map(repr, known)) if len(known) == 2 else f"one of {known}"
-        raise ValueError(f"({argument}={value!r}): expected {expected}")

@@ -12,7 +12,7 @@ number per prompt first, then mean and standard error over prompts. More negativ
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_scopes.numerics.arguments import public_call
+from tl_scopes.numerics.arguments import Seed, number, public_call
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
 from tl_scopes.numerics.statistics import Comparison, paired_bootstrap, standard_error
+from tl_scopes.numerics.values import shown
 from tl_scopes.results.base import Displayable, Serializable, views
 
 if TYPE_CHECKING:
@@ -87,16 +88,23 @@ def aopc_from_deltas(deltas: Any, fractions: Sequence[float] = PAPER_FRACTIONS) 
     Reference: paper eq. 9; Samek et al. 2017 (arXiv 1509.06321).
     """
     k = require_fractions(fractions)
+    if isinstance(deltas, str | bytes) or not isinstance(deltas, Iterable):
+        raise TypeError(f"(deltas={shown(deltas)}): expected one list or mapping per prompt")
     prompts = deltas.values() if isinstance(deltas, Mapping) else deltas
-    rows = [[row[f] for f in fractions] if isinstance(row, Mapping) else row for row in prompts]
+    rows = []
+    for i, row in enumerate(prompts):
+        missing = [f for f in fractions if f not in row] if isinstance(row, Mapping) else []
+        odd = isinstance(row, str | bytes) or not isinstance(row, Iterable) or getattr(row, "ndim", 1) == 0
+        if odd or missing:
+            raise TypeError(f"(deltas=...): prompt {i} has {shown(row)}; expected {len(k)} numbers, one per fraction")
+        cells = [row[f] for f in fractions] if isinstance(row, Mapping) else row
+        rows.append([number(f"deltas[{i}]", v) for v in cells])
     try:
-        table = np.array([[float(v) for v in row] for row in rows], dtype=np.float64).reshape(len(rows), -1)
+        table = np.array(rows, dtype=np.float64).reshape(len(rows), -1)
     except ValueError as error:
         raise ValueError(f"(deltas=...): rows of different lengths; expected {len(k)} per prompt") from error
     if len(rows) and table.shape[1] != len(k):
         raise ValueError(f"(deltas=...): {table.shape[1]} values per prompt for {len(k)} fractions")
-    if not np.isfinite(table).all():
-        raise ValueError("(deltas=...): holds NaN or infinity")
     table = table.reshape(len(rows), len(k))
     per_prompt = (np.diff(np.array(k)) * (table[:, 1:] + table[:, :-1]) / 2).sum(axis=1)
     return AOPC(per_prompt, k, table)
@@ -154,16 +162,19 @@ class AOPCTable(Displayable, Serializable):
         mean = self.mean
         return min(self.methods, key=lambda m: mean[m])
 
+    @public_call
     def where(self, top_is_truth: bool) -> AOPCTable:
         """The prompts whose top prediction is (or is not) the true next token."""
         kept = tuple(r for r in self.records if (r["top"] == r["truth"]) == top_is_truth)
         return AOPCTable(kept, {}, self.methods, self.fractions, self.settings, len(kept))
 
-    def compare(self, first: str, second: str, *, level: float = 0.95, seed: int = 0) -> Comparison:
+    @public_call
+    def compare(self, first: str, second: str, *, level: float = 0.95, seed: Seed = 0) -> Comparison:
         """Paired bootstrap of the mean difference first − second."""
         return paired_bootstrap(self[first].per_prompt, self[second].per_prompt, level=level, seed=seed)
 
-    def comparisons(self, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    @public_call
+    def comparisons(self, *, level: float = 0.95, seed: Seed = 0) -> pd.DataFrame:
         """Every pair of methods: difference, interval, p, ``indistinguishable``; each pair at the level by itself."""
         import pandas as pd
 

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.base import Displayable, Picture, Serializable, views
 from tl_scopes.results.methods import legend
 from tl_scopes.results.words import group_words
@@ -130,6 +131,7 @@ class Attribution(Displayable, Serializable):
         """Positions that views and statistics use: up to ``pos``, less the hidden ones."""
         return [p for p in range(self.pos + 1) if p not in self.hidden]
 
+    @public_call
     def top(self, k: int = 5) -> list[TokenScore]:
         """The ``k`` shown tokens with the highest scores, highest first; ties by position."""
         if k < 0:
@@ -154,6 +156,7 @@ class Attribution(Displayable, Serializable):
             details={**self.details, "normalized_by": total},
         )
 
+    @public_call
     def without(self, tokens: Literal["special", "sinks"] | Iterable[int]) -> Attribution:
         """The same attribution with some positions left out of views and statistics.
 
@@ -174,7 +177,7 @@ class Attribution(Displayable, Serializable):
                 return self._without_sinks()
             chosen = set(self.special)
         else:
-            positions = [int(p) for p in tokens]
+            positions = list(tokens)
             outside = [p for p in positions if not -len(self) <= p < len(self)]
             if outside:
                 raise ValueError(

@@ -15,6 +15,7 @@ from einops import reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, Serializable
 from tl_scopes.results.lossless import Archive
@@ -144,6 +145,7 @@ class LayerInfluence(_Inside):
         best = ", ".join(f"{s.layer} {s.str_token!r} {s.score:.3g}" for s in self.top(3))
         return f"LayerInfluence({self.method}, {len(self.scores)} × {len(self.tokens)}, top: {best})"
 
+    @public_call
     def top(self, k: int = 5) -> list[LayerScore]:
         """The ``k`` shown entries with the highest scores, highest first."""
         table = self.scores.tolist()
@@ -200,12 +202,14 @@ class HeadInfluence(_Inside):
         total: Tensor = torch.linalg.vector_norm(scores, dim=-1)
         return total
 
+    @public_call
     def top_heads(self, k: int = 5) -> list[HeadTotal]:
         """The ``k`` heads with the largest influence in size."""
         table = self.by_head().tolist()
         order = sorted((-abs(v), layer, head) for layer, row in enumerate(table) for head, v in enumerate(row))
         return [HeadTotal(layer, head, table[layer][head]) for _, layer, head in order[: max(k, 0)]]
 
+    @public_call
     def top(self, k: int = 5) -> list[HeadScore]:
         """The ``k`` shown entries with the largest influence in size."""
         table = self.scores.tolist()

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, Serializable
 
@@ -86,6 +87,7 @@ class AttributionMatrix(Displayable, Serializable):
     def __repr__(self) -> str:
         return f"AttributionMatrix({self.method}, {len(self)} targets, {len(self.tokens)} tokens)"
 
+    @public_call
     def row(self, i: int) -> Attribution:
         """Row ``i`` (negative counts from the end) as an :class:`Attribution`."""
         if not -len(self) <= i < len(self):
@@ -110,6 +112,7 @@ class AttributionMatrix(Displayable, Serializable):
             hidden=self.hidden,
         )
 
+    @public_call
     def without(self, tokens: Literal["special", "sinks"] | Iterable[int]) -> AttributionMatrix:
         """The same matrix with some source positions left out of views; as :meth:`Attribution.without`.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, S, Serializable
 from tl_scopes.results.lossless import Archive
@@ -36,6 +37,7 @@ class PositionalBaseline(Displayable, Serializable):
     def __repr__(self) -> str:
         return f"PositionalBaseline({self.method}, {self.n_prompts} prompts, {len(self.share)} positions)"
 
+    @public_call
     def ratio(self, attribution: Attribution) -> Float[Tensor, " pos"]:
         """Each token's share of the attribution over what its position gets anyway: above 1, the token matters.
 
@@ -106,6 +108,7 @@ class AttentionSinks(Displayable, Serializable):
         """Every sink: leading special tokens, the first tokens, the secondary ones."""
         return frozenset(p for group in self.groups.values() for p in group)
 
+    @public_call
     def share(self, method: str, group: str | None = None) -> float:
         """Share of a scope's influence on the positions of one group, or on all sinks together."""
         scores = self.attributions[method].scores[: self.received.shape[-1]].double()

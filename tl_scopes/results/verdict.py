@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
 Unit = Literal["token", "word"]
 """What is removed at once."""
-UNITS: tuple[str, ...] = get_args(Unit)
 Ablation = Literal["zero", "mean", "resample"]
 """What takes a removed token's place, see :mod:`tl_scopes.kernel.ablation`."""
-ABLATIONS: tuple[str, ...] = get_args(Ablation)
 LEAST_CANDIDATES = 8
 """Units below which no comparison with random ones says anything."""
 SIGNIFICANT = 0.05

@@ -23,6 +23,7 @@ from torch import Tensor
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, token_strings
 from tl_scopes.numerics.arguments import public_call
+from tl_scopes.numerics.values import dense
 
 LOW, HIGH = 15, 85
 """Where the history is put."""
@@ -105,6 +106,8 @@ def encode(series: Any, *, n_fit: int | None = None, limits: tuple[float, float]
 
     Reference: paper section 4.3, after Gruver et al. (2023).
     """
+    if isinstance(series, Tensor):
+        series = dense("series", series).detach().cpu()
     try:
         values = np.asarray(series, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -115,12 +118,12 @@ def encode(series: Any, *, n_fit: int | None = None, limits: tuple[float, float]
     if len(bad):
         raise ValueError(f"(series=...): value {int(bad[0])} is {values[bad[0]]}; fill or drop it first")
     n = len(values) if n_fit is None else n_fit
-    if isinstance(n, bool) or not 1 <= n <= len(values):
+    if not 1 <= n <= len(values):
         raise ValueError(f"(n_fit={n_fit!r}): expected 1 … {len(values)}, the length of the series")
     if limits is not None and n_fit is not None:
         raise ValueError(f"(n_fit={n_fit}, limits={limits}): give one of them")
     low, high = (float(values[:n].min()), float(values[:n].max())) if limits is None else map(float, limits)
-    if limits is not None and not (np.isfinite([low, high]).all() and low < high):
+    if limits is not None and low >= high:
         raise ValueError(f"(limits={limits}): expected two finite values, the smaller first")
     scale = (HIGH - LOW) / (high - low) if high > low else 0.0
     if not (0 < scale < np.inf):

@@ -26,6 +26,7 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.model.state import ModelState, model_state
+from tl_scopes.numerics.arguments import number
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.timeseries.encoding import (
     FIRST,
@@ -37,7 +38,7 @@ from tl_scopes.timeseries.encoding import (
     number_ids,
     token_places,
 )
-from tl_scopes.timeseries.gaussian import GaussianCheck, compared_gradients, gaussian_check
+from tl_scopes.timeseries.gaussian import GaussianCheck, compared_gradients, fitted
 from tl_scopes.timeseries.prediction import NumberDistribution, digit_probabilities
 from tl_scopes.timeseries.result import Forecast
 
@@ -112,7 +113,7 @@ def forecast_scope(
     Reference: paper section 4.3, Proposition 1, figures 4 and 9 to 13.
     """
     asked = (methods,) if isinstance(methods, str) else tuple(methods)
-    if not asked or len(set(asked)) != len(asked) or set(asked) - set(METHODS):
+    if not asked or len(set(asked)) != len(asked):
         raise ValueError(f"(methods={methods!r}): expected one or several different names among {METHODS}")
     if not 0 < level < 1:
         raise ValueError(f"(level={level!r}): expected a number between 0 and 1")
@@ -149,7 +150,7 @@ def _given(series: Any, truth: Any) -> tuple[bool, list[EncodedSeries], list[flo
     bad = [t for t in truths if t is not None and (isinstance(t, bool) or np.ndim(t) != 0)]
     if bad:
         raise ValueError(f"(truth={bad[0]!r}): expected the one value that came next, or a list for several series")
-    return several, encoded, [None if t is None else float(t) for t in truths]
+    return several, encoded, [None if t is None else number("truth", t) for t in truths]
 
 
 def _directions(
@@ -212,7 +213,7 @@ def _check(temperature: Attribution, variance: Attribution, places: TokenPlaces)
     tokens = [p for number in places.numbers for p in number]
     cosine, ratio = compared_gradients(temperature.gradient, variance.gradient, beta, s2, tokens)
     logits = np.array(variance.details["number_logits"])
-    return gaussian_check(np.array(NUMBERS, dtype=np.float64), logits, beta, cosine=cosine, norm_ratio=ratio)
+    return fitted(np.array(NUMBERS, dtype=np.float64), logits, beta, cosine, ratio)
 
 
 def _plain(attribution: Attribution) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from tl_scopes.numerics.arguments import public_call
+from tl_scopes.numerics.values import vector
 
 LEAST_R2 = 0.9
 """Share of ẑ's variance under q that a Gaussian forecast's parabola explains."""
@@ -129,11 +130,18 @@ def gaussian_check(
 
     Reference: paper Proposition 1, eq. 7 (section A.5).
     """
-    n, z = np.asarray(numbers, dtype=np.float64), np.asarray(logits, dtype=np.float64)
-    if n.ndim != 1 or n.shape != z.shape or len(np.unique(n)) < 3:
-        raise ValueError(f"expected one logit for each of at least 3 numbers; got {n.shape}, {z.shape}")
-    if not (math.isfinite(beta) and beta > 0):
+    n, z = vector("numbers", numbers), vector("logits", logits)
+    if n.shape != z.shape or len(np.unique(n)) < 3:
+        raise ValueError(f"(logits=...): expected one for each of at least 3 numbers; got {n.shape}, {z.shape}")
+    if beta <= 0:
         raise ValueError(f"(beta={beta}): expected ‖y‖₂ > 0")
+    return fitted(n, z, beta, cosine, norm_ratio)
+
+
+def fitted(
+    n: Float[ndarray, " m"], z: Float[ndarray, " m"], beta: float, cosine: float | None, norm_ratio: float | None
+) -> GaussianCheck:
+    """:func:`gaussian_check` of a model's own numbers, whose gradients may have no angle (NaN)."""
     q = np.exp(z - z.max())
     q /= q.sum()
     mean = float(q @ n)

@@ -26,8 +26,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from tl_scopes.numerics.arguments import public_call
+from tl_scopes.numerics.arguments import integer, public_call
 from tl_scopes.numerics.statistics import spearman
+from tl_scopes.numerics.values import vector
 
 FEWEST = 8
 """Motifs below which a rank correlation says nothing."""
@@ -120,17 +121,18 @@ def parroting_test(numbers: Any, influence: Any, *, dimension: int = 4, skip: in
     """
     from scipy.stats import percentileofscore, rankdata
 
-    v, a = _profile(numbers), _profile(influence)
+    v, a = vector("numbers", numbers), vector("influence", influence)
     if len(v) != len(a):
-        raise ValueError(f"{len(v)} numbers but {len(a)} influences")
-    if isinstance(dimension, bool) or dimension < 1 or skip < 0:
-        raise ValueError(f"(dimension={dimension}, skip={skip}): expected dimension of 1 or more, skip of 0 or more")
-    ends = np.arange(skip + dimension - 1, len(v) - dimension - 1)
-    if len(ends) < FEWEST:
+        raise ValueError(f"(influence=...): {len(v)} numbers but {len(a)} influences")
+    integer("dimension", dimension, least=1)
+    integer("skip", skip, least=0)
+    motifs = max(len(v) - 2 * dimension - skip, 0)
+    if motifs < FEWEST:
         raise ValueError(
-            f"(dimension={dimension}): {len(v)} numbers have {max(len(ends), 0)} motifs before the present one; "
+            f"(dimension={dimension}): {len(v)} numbers have {motifs} motifs before the present one; "
             f"at least {FEWEST} are needed. Take a longer series or a lower dimension"
         )
+    ends = np.arange(skip + dimension - 1, len(v) - dimension - 1)
     offsets = np.arange(1 - dimension, 1)
     distance = np.linalg.norm(v[ends[:, None] + offsets] - v[len(v) - 1 + offsets], axis=1)
     along = a[ends[:, None] + np.arange(1 - dimension, 2)].mean(axis=1)
@@ -173,8 +175,9 @@ def recency_profile(influence: Any, *, skip: int = 1) -> RecencyProfile:
 
     Reference: paper section 4.3, figures 4 (b) and 12.
     """
-    a = _profile(influence)
-    if skip < 0 or len(a) - skip < 3:
+    a = vector("influence", influence)
+    integer("skip", skip, least=0)
+    if len(a) - skip < 3:
         raise ValueError(f"(skip={skip}): {len(a)} numbers leave fewer than 3")
     a = a[skip:][::-1]
     distance = np.arange(1, len(a) + 1)
@@ -189,13 +192,6 @@ def recency_profile(influence: Any, *, skip: int = 1) -> RecencyProfile:
         exponent=exponent,
         half=int(np.searchsorted(np.cumsum(a), 0.5 * a.sum()) + 1),
     )
-
-
-def _profile(values: Any) -> Float[ndarray, " n"]:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or not np.isfinite(array).all():
-        raise ValueError(f"expected one finite value per number, got shape {list(array.shape)}")
-    return array
 
 
 def _without(values: Float[ndarray, " n"], nuisance: Float[ndarray, " n"]) -> Float[ndarray, " n"]:

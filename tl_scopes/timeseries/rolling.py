@@ -125,10 +125,13 @@ def rolling_forecast(
 
     Reference: this package; the rows are the paper's figure 4 at every cut.
     """
-    n = len(series) if isinstance(series, EncodedSeries) else int(np.size(series))
+    try:
+        n = len(series)
+    except TypeError:
+        n = 0
     if n < 2:
         raise ValueError(f"(series=...): expected at least 2 values, got {n}")
-    if isinstance(first, bool) or not 2 <= first <= n:
+    if not 2 <= first <= n:
         raise ValueError(f"(first={first!r}): expected 2 … {n}, the length of the series")
     if not 0 < level < 1:
         raise ValueError(f"(level={level!r}): expected a number between 0 and 1")

@@ -21,9 +21,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from tl_scopes.numerics.arguments import public_call
+from tl_scopes.numerics import arguments
+from tl_scopes.numerics.arguments import integer, public_call
 
-Seed = int | np.random.Generator
+Seed = arguments.Seed | np.random.Generator
 Series = Float[ndarray, " n"]
 
 TRANSIENT = 300
@@ -112,10 +113,8 @@ def lorenz(
     Reference: paper section A.3, figures 4 and 10.
     """
     _require_length(length, burn_in=burn_in)
-    if every < 1 or not dt > 0:
+    if every < 1 or dt <= 0:
         raise ValueError(f"(dt={dt}, every={every}): expected a positive step and a positive number of steps")
-    if coordinate not in ("x", "y", "z"):
-        raise ValueError(f"(coordinate={coordinate!r}): expected 'x', 'y' or 'z'")
     x = float(np.random.default_rng(seed).uniform(-10, 10)) if x0 is None else float(x0)
     kept = burn_in + every * np.arange(length)
 
@@ -130,14 +129,12 @@ def lorenz(
             dx, dy, dz = slope(0.0, here)
             path.append((here[0] + dt * dx, here[1] + dt * dy, here[2] + dt * dz))
         states = np.array(path)[kept]
-    elif solver == "scipy":
+    else:
         from scipy.integrate import solve_ivp
 
         end = max(float(kept[-1]) * dt, dt)
         solved = solve_ivp(slope, (0.0, end), start, "DOP853", t_eval=kept * dt, rtol=1e-10, atol=1e-10)
         states = solved.y.T
-    else:
-        raise ValueError(f"(solver={solver!r}): expected 'euler' or 'scipy'")
     if not np.isfinite(states).all():
         raise ValueError(f"(dt={dt}): the explicit scheme overflowed; take a smaller dt")
     return np.asarray(states[:, "xyz".index(coordinate)], dtype=np.float64)
@@ -174,8 +171,6 @@ def lorenz_with_drift(
 
     Reference: paper section A.3, figure 11.
     """
-    if not math.isfinite(drift):
-        raise ValueError(f"(drift={drift}): expected a finite number")
     series = lorenz(length, x0=x0, y0=y0, z0=z0, dt=dt, every=every, burn_in=burn_in, solver=solver, seed=seed)
     return np.asarray(series + drift * np.arange(length))
 
@@ -329,13 +324,11 @@ def read_column(path: str | Path, column: str | int | None = None) -> Series:
 
 def _require_length(length: int, *, burn_in: int = 0) -> None:
     """Refuse lengths and burn-ins that make no series."""
-    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-        raise ValueError(f"(length={length!r}): expected a positive integer")
-    if burn_in < 0:
-        raise ValueError(f"(burn_in={burn_in}): expected 0 or more steps")
+    integer("length", length, least=1)
+    integer("burn_in", burn_in, least=0)
 
 
 def _require_diffusion(sigma: float, dt: float) -> None:
     """Refuse a diffusion or a time step that is none."""
-    if not (math.isfinite(sigma) and sigma >= 0 and math.isfinite(dt) and dt > 0):
+    if sigma < 0 or dt <= 0:
         raise ValueError(f"(sigma={sigma}, dt={dt}): expected sigma of 0 or more and dt above 0")
