@@ -15,9 +15,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 from numpy.typing import NDArray
 
 from tl_scopes.numerics.arguments import public_call
@@ -41,9 +43,11 @@ class AOPC(Displayable, Serializable):
         deltas: ``[prompt, fraction]``, the measured changes.
     """
 
-    per_prompt: Values
+    _along: ClassVar = {"fractions": "fraction"}
+
+    per_prompt: Float[ndarray, " prompt"]
     fractions: tuple[float, ...]
-    deltas: Values
+    deltas: Float[ndarray, "prompt fraction"]
 
     @property
     def mean(self) -> float:

@@ -126,14 +126,15 @@ class Serializable(Checked):
             raw: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:  # no JSON, or no text at all
             raise ValueError(f"{call}: not a JSON file ({error})") from error
-        if not isinstance(raw, dict) or raw.get("format") != f"tl_scopes.{name}":
-            raise ValueError(f"{call}: not written by {name}.save")
+        found = raw.get("format") if isinstance(raw, dict) else None
+        if found != f"tl_scopes.{name}":
+            raise ValueError(f"{call}: not written by {name}.save (format: {str(found)[:60]!r})")
         version = raw.get("format_version")
         if type(version) is not int or version < 1:
-            raise ValueError(f"{call}: not as {name}.save writes it (format_version: {version!r} is none)")
+            raise ValueError(f"{call}: not as {name}.save writes it (format_version: {str(version)[:60]!r} is none)")
         if version > cls.format_version:
             raise ValueError(
-                f"{call}: format {version} is newer than this tl_scopes reads ({cls.format_version}); upgrade tl_scopes"
+                f"{call}: format_version {str(version)[:60]} is newer than this tl_scopes reads ({cls.format_version}); upgrade tl_scopes"
             )
         try:
             return cls._restored(Archive(tensors_beside(path, raw)), raw)

@@ -28,16 +28,17 @@ class Checked:
     _along: ClassVar[Mapping[str, str]] = {}
     _within: ClassVar[Mapping[str, str]] = {}
     _finite: ClassVar[tuple[str, ...]] = ()
-    _at_least: ClassVar[Mapping[str, float]] = {}
+    _at_least: ClassVar[Mapping[str, int]] = {}
     _shared: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        sizes = self.axes
+        sizes, said_by = self._axes()
         for name, axis in self._along.items():
             entries = getattr(self, name)
             if entries is not None and not (axis.endswith("?") and not len(entries)):
-                wanted = sizes.get(axis.removesuffix("?"))
-                self.require(wanted in (None, len(entries)), name, f"{len(entries)} entries for {wanted} of {axis}")
+                wanted = sizes.get(axis := axis.removesuffix("?"), len(entries))
+                fits = wanted == len(entries)
+                self.require(fits, name, f"{len(entries)} entries for {wanted} of {axis} ({said_by.get(axis)})")
         for name, axis in self._within.items():
             outside = sorted(i for i in _numbers(getattr(self, name)) if not 0 <= i < sizes[axis])
             self.require(not outside, name, f"{_few(outside)} outside 0..{sizes[axis] - 1}")
@@ -49,10 +50,16 @@ class Checked:
 
     @property
     def axes(self) -> dict[str, int]:
-        """Length of each named axis; refuses arrays that do not agree."""
+        """Length of each named axis."""
+        return self._axes()[0]
+
+    def _axes(self) -> tuple[dict[str, int], dict[str, str]]:
+        """Length of each named axis, and the field that says it; refuses arrays that do not agree."""
         sizes: dict[str, int] = {}
+        said_by: dict[str, str] = {}
         for name in self._shared:
             sizes |= getattr(self, name).axes
+            said_by |= dict.fromkeys(sizes, name)
         for name, dims in _dims(type(self)).items():
             for array in _leaves(getattr(self, name)):
                 shape = tuple(getattr(array, "shape", ()))
@@ -60,9 +67,10 @@ class Checked:
                     size == (int(axis) if axis.isdigit() else sizes.setdefault(axis, size))
                     for axis, size in zip(dims, shape, strict=True)
                 )
-                known = ", ".join(f"{a}={sizes[a]}" if a in sizes else a for a in dims)
+                known = ", ".join(f"{a}={sizes[a]} ({said_by[a]})" if a in said_by else a for a in dims)
                 self.require(fits, name, f"shape {list(shape)} does not fit [{known}]")
-        return sizes
+                said_by = dict.fromkeys(dims, name) | said_by
+        return sizes, said_by
 
     def require(self, holds: bool, name: str, what: str) -> None:
         """Refuse a field that is not so."""
@@ -105,7 +113,7 @@ def _all_finite(value: Any) -> bool:
     return bool(np.isfinite(value).all()) if isinstance(value, np.ndarray) else math.isfinite(value)
 
 
-def _any_below(value: Any, least: float) -> bool:
+def _any_below(value: Any, least: int) -> bool:
     return bool((value < least).any()) if isinstance(value, Tensor | np.ndarray) else bool(value < least)
 
 

@@ -64,7 +64,7 @@ def require_json_target(path: Path) -> None:
         raise ValueError(
             f"({str(path)!r}): a result is saved as JSON, and .safetensors names tensors; end it with .json"
         )
-    if not path.is_file():
+    if not (path.exists() and _replaceable(path)):
         return
     with path.open("rb") as file:
         head = file.read(_HEAD)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from tl_scopes.results.base import Displayable, Serializable
+from tl_scopes.results.checked import Checked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,7 @@ BOOTSTRAPS = 2000
 
 
 @dataclass(frozen=True)
-class GoldRecord:
+class GoldRecord(Checked):
     """One method on one prompt.
 
     Attributes:
@@ -29,6 +30,8 @@ class GoldRecord:
         chance: causes over candidates.
         chance_in_source: the same inside the source region.
     """
+
+    _at_least: ClassVar = {"rank": 1, "rank_in_source": 1}
 
     corpus: str
     index: int
@@ -49,6 +52,8 @@ class GoldAlignment(Displayable, Serializable):
         n: prompts per corpus, before that.
         seed: of examples and bootstrap.
     """
+
+    _at_least: ClassVar = {"seed": 0, "n": 0}
 
     records: tuple[GoldRecord, ...]
     accuracy: Mapping[str, float]

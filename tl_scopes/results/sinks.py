@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, S, Serializable
-from tl_scopes.results.lossless import Archive
+from tl_scopes.results.lossless import Archive, naming
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +73,7 @@ class AttentionSinks(Displayable, Serializable):
     """
 
     format_version: ClassVar[int] = 2
+    _within: ClassVar = {"groups": "end"}
 
     received: Float[Tensor, "layer head end"]
     value_norms: Float[Tensor, "layer head end"]
@@ -87,9 +88,15 @@ class AttentionSinks(Displayable, Serializable):
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        end = self.first_attribution.pos + 1
-        if not self.received.shape[-1] == self.value_norms.shape[-1] == self.residual_norms.shape[-1] == end:
-            raise ValueError(f"AttentionSinks: tensors do not fit {end} positions")
+        self.require(bool(self.attributions), "attributions", "there is none")
+        super().__post_init__()
+        end = self.axes["end"]
+        for name, attribution in self.attributions.items():
+            same = attribution.pos + 1 == end and attribution.str_tokens == self.first_attribution.str_tokens
+            self.require(same, f"attributions.{name}", f"not of the same prompt, read at position {end - 1}")
+        for name, baseline in self.baseline.items():
+            self.require(baseline.axes["pos"] == end, f"baseline.{name}", f"not of {end} positions")
+        self.require({"first"} <= set(self.mass) == set(self.groups), "mass", f"not of the groups {set(self.groups)}")
 
     @property
     def first_attribution(self) -> Attribution:
@@ -177,5 +184,6 @@ class AttentionSinks(Displayable, Serializable):
 
     @classmethod
     def _restored(cls: type[S], archive: Archive, raw: dict[str, Any]) -> S:
-        dtype = next(iter(raw["attributions"].values()))["dtype"]  # older files say it there alone
+        with naming("attributions"):
+            dtype = next(iter(raw["attributions"].values()))["dtype"]  # older files say it there alone
         return super()._restored(archive, {"dtype": dtype, **raw})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -74,6 +74,10 @@ class Verification(Displayable, Serializable):
         target_str: the token of ``delta_logit`` and ``delta_log_prob``.
     """
 
+    _shared: ClassVar = ("attribution",)
+    _along: ClassVar = dict.fromkeys(("positions", "fractions", "flags"), "removal")
+    _within: ClassVar = {"positions": "pos"}
+
     attribution: Attribution
     positions: tuple[tuple[int, ...], ...]
     fractions: tuple[float | None, ...]
@@ -90,6 +94,11 @@ class Verification(Displayable, Serializable):
     bound: float
     noise: float
     target_str: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        alone = [p for p, f in zip(self.positions, self.fractions, strict=True) if f is None]
+        self.require(all(len(p) == 1 for p in alone), "positions", "a removal without a fraction is of one token")
 
     @property
     def linearity(self) -> Linearity:
