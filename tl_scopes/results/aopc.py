@@ -106,6 +106,36 @@ def aopc_from_deltas(deltas: Any, fractions: Sequence[float] = PAPER_FRACTIONS) 
     return AOPC(per_prompt, k, table)
 
 
+BESIDE = ("sufficiency", "loo_spearman", "loo_top5_hit")
+"""What a record may hold beside its deltas, by method."""
+
+
+def require_record(record: Mapping[str, Any], methods: Sequence[str], fractions: Sequence[float]) -> None:
+    """Refuse what is not the record of one passage under these methods and fractions.
+
+    Raises:
+        ValueError: the key, and what is wrong with it.
+    """
+    for key in ("n", "truth", "top"):
+        if type(record.get(key)) is not int:
+            raise ValueError(f"{key}: expected an integer, got {str(record.get(key))[:40]!r}")
+    for key in ("deltas", *(k for k in BESIDE if k in record)):
+        of = record.get(key)
+        missing = [m for m in methods if not isinstance(of, Mapping) or m not in of]
+        if missing:
+            raise ValueError(f"{key}: nothing of {', '.join(map(repr, missing))}")
+        for method in methods:
+            value = of[method]  # type: ignore[index]
+            parts = value if isinstance(value, list | tuple) else [value]
+            fits = key != "deltas" or (parts is value and len(parts) == len(fractions))
+            if not fits or not all(map(_is_number, parts if key == "deltas" or value is not None else ())):
+                raise ValueError(f"{key}.{method}: expected numbers, one per fraction, got {str(value)[:40]!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
 @dataclass(frozen=True, eq=False)
 class AOPCTable(Displayable, Serializable):
     """Result of :func:`tl_scopes.aopc`: methods against each other on the same prompts.
@@ -126,6 +156,16 @@ class AOPCTable(Displayable, Serializable):
     fractions: tuple[float, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     total: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(bool(self.methods), "methods", "there is none")
+        require_fractions(self.fractions)
+        for i, record in enumerate(self.records):
+            try:
+                require_record(record, self.methods, self.fractions)
+            except ValueError as error:
+                self.require(False, f"records.{i}", str(error))
 
     def __getitem__(self, method: str) -> AOPC:
         if method not in self.methods:
@@ -242,7 +282,7 @@ class AOPCTable(Displayable, Serializable):
             elif len(measured):
                 row["indistinguishable_from_best"] = self.compare(method, best).indistinguishable
             row["comprehensiveness"] = -float(measured.deltas.mean()) if len(measured) else math.nan
-            for name in ("sufficiency", "loo_spearman", "loo_top5_hit"):
+            for name in BESIDE:
                 found = [r[name][method] for r in self.records if name in r]
                 finite = [float(np.mean(v)) for v in found if v is not None]
                 if found:

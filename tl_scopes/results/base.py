@@ -134,7 +134,8 @@ class Serializable(Checked):
             raise ValueError(f"{call}: not as {name}.save writes it (format_version: {str(version)[:60]!r} is none)")
         if version > cls.format_version:
             raise ValueError(
-                f"{call}: format_version {str(version)[:60]} is newer than this tl_scopes reads ({cls.format_version}); upgrade tl_scopes"
+                f"{call}: format_version {str(version)[:60]} is newer than "
+                f"this tl_scopes reads ({cls.format_version}); upgrade tl_scopes"
             )
         try:
             return cls._restored(Archive(tensors_beside(path, raw)), raw)

@@ -76,6 +76,7 @@ def tensors_beside(path: Path, raw: Mapping[str, Any]) -> dict[str, Tensor]:
         raise ValueError(f"gradient_file: {name}: {error}") from error
     if owner != raw.get("gradient_owner"):
         raise ValueError(
-            f"gradient_file: {name} holds tensors of another result (gradient_owner); put the file that was saved with it there"
+            f"gradient_file: {name} holds tensors of another result (gradient_owner); "
+            "put the file there that was saved with it"
         )
     return tensors

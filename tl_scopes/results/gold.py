@@ -71,7 +71,8 @@ class GoldAlignment(Displayable, Serializable):
                 chosen = [r for r in self.records if r.method == method and corpus in (r.corpus, "all")]
                 if chosen:
                     rows.append({"corpus": corpus, "method": method, **_figures(chosen, self.seed)})
-        return pd.DataFrame(rows)
+        columns = ["corpus", "method", *_figures([GoldRecord("", 0, "", 1, 1, 1.0, 1.0)], self.seed)]
+        return pd.DataFrame(rows, columns=columns)
 
 
 def _figures(records: Sequence[GoldRecord], seed: int) -> dict[str, float | int]:

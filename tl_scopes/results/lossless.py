@@ -325,9 +325,9 @@ def _scalar(raw: Any, hint: Any, at: str) -> Any:
         raise Misfit(f"{at}: expected {' or '.join(e.__name__ for e in expected)}, got {type(raw).__name__}")
     if hint is int and not -(2**63) <= raw < 2**63:
         raise Misfit(f"{at}: {raw} has more than 64 bits")
-    if hint is float:
+    if hint is float and isinstance(raw, int) and abs(raw) > 2**53:
         with naming(at):
-            float(raw)  # a whole number that is too large is none
+            return float(raw)
     return raw
 
 

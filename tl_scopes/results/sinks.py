@@ -91,6 +91,7 @@ class AttentionSinks(Displayable, Serializable):
         self.require(bool(self.attributions), "attributions", "there is none")
         super().__post_init__()
         end = self.axes["end"]
+        self.require(len(self.residual_norms) == len(self.received) + 1, "residual_norms", "not one more than layers")
         for name, attribution in self.attributions.items():
             same = attribution.pos + 1 == end and attribution.str_tokens == self.first_attribution.str_tokens
             self.require(same, f"attributions.{name}", f"not of the same prompt, read at position {end - 1}")
@@ -185,5 +186,5 @@ class AttentionSinks(Displayable, Serializable):
     @classmethod
     def _restored(cls: type[S], archive: Archive, raw: dict[str, Any]) -> S:
         with naming("attributions"):
-            dtype = next(iter(raw["attributions"].values()))["dtype"]  # older files say it there alone
+            dtype = next(iter(raw["attributions"].values()), {})["dtype"]  # older files say it there alone
         return super()._restored(archive, {"dtype": dtype, **raw})

@@ -98,7 +98,9 @@ class Verification(Displayable, Serializable):
     def __post_init__(self) -> None:
         super().__post_init__()
         alone = [p for p, f in zip(self.positions, self.fractions, strict=True) if f is None]
-        self.require(all(len(p) == 1 for p in alone), "positions", "a removal without a fraction is of one token")
+        self.require(
+            all(len(p) == 1 for p in alone), "positions", "a removal of no fraction (fractions) is of one token"
+        )
 
     @property
     def linearity(self) -> Linearity:
