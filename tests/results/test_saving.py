@@ -83,7 +83,8 @@ def test_every_class_of_result_is_in_the_list() -> None:
 ODD = (
     replace(every_result.path(), logits=torch.tensor([math.nan, math.inf, -math.inf, -0.0, 1e-320], dtype=torch.float64)),
     replace(every_result.verification(), predicted=torch.full((7,), math.nan), step=math.inf, noise=math.nan),
-    replace(every_result.patch(), estimate=torch.zeros(2, 3, dtype=torch.float64), random=torch.zeros(2, 0), random_positions=()),
+    replace(every_result.patch(), estimate=torch.zeros(2, 3, dtype=torch.float64)),
+    replace(every_result.patch(), random=torch.zeros(2, 0), random_positions=()),
     replace(every_result.curves(), records=(), failures={}, methods=("b",), settings={"a": (1, [2.0, math.nan])}, total=0),
     replace(every_result.spectrum(), moved=[], prompts=[]),
     replace(every_result.single(), details={"t": torch.tensor([1, 2]), "n": math.nan, "k": {3: (None, "x")}, "$float": 1}),

@@ -167,7 +167,9 @@ def _feed(digest: Any, value: Any, seen: dict[int, tuple[int, Any]]) -> None:
     elif isinstance(value, type):
         say("class", value.__qualname__)
         if not _installed(_file(value)):
-            _feed(digest, {k: v for k, v in vars(value).items() if isinstance(v, types.FunctionType | _PLAIN)}, seen)
+            own = {k: v for k, v in vars(value).items() if isinstance(v, types.FunctionType)}
+            own |= {k: v for k, v in vars(value).items() if not k.startswith("__") and isinstance(v, _PLAIN)}
+            _feed(digest, own, seen)
     else:
         say("object")
         _feed(digest, type(value), seen)

@@ -98,7 +98,7 @@ class EncodedSeries(Checked):
         return number
 
     def decode(self, numbers: Any) -> Float[ndarray, " m"]:
-        """Values that numbers stand for, ``low + (number − 15) / scale``; off the given ones by at most ``0.5/scale``."""
+        """Values that numbers stand for, ``low + (number − 15) / scale``; off the given ones by at most ``0.5/scale``, and float64's rounding."""
         return self.low + (np.atleast_1d(np.asarray(numbers, dtype=np.float64)) - LOW) / self.scale
 
 
