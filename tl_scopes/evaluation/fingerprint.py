@@ -18,7 +18,7 @@ import sysconfig
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -45,15 +45,15 @@ _SECONDS = 3.0
 
 def model_fingerprint(model: LensModel, *, weights: bool) -> dict[str, Any]:
     """Digests of weights and modules, and what is attached; ``weights=False`` leaves the first out, which takes long."""
-    digest = hashlib.blake2b(digest_size=8)
+    digest, network = hashlib.blake2b(digest_size=8), cast("nn.Module", model)
     if weights:
-        tensors = [*model.named_parameters(), *model.named_buffers()]
+        tensors = [*network.named_parameters(), *network.named_buffers()]
         total = sum(t.numel() * t.element_size() for _, t in tensors)
         description = f"{call_name() or 'model'}: reading weights"
         with tqdm(total=total, desc=description, unit="B", unit_scale=True, delay=_SECONDS, disable=None) as bar:
             digest_tensors(digest, tensors, bar.update)
     modules = hashlib.blake2b(digest_size=8)
-    for name, module in model.named_modules():
+    for name, module in network.named_modules():
         modules.update(f"{name}\0{type(module).__qualname__}\0{_kept_numbers(module)}\n".encode("utf-8", "replace"))
     modules.update(repr(_kept_numbers(model.cfg)).encode("utf-8", "replace"))
     return {
@@ -66,7 +66,7 @@ def model_fingerprint(model: LensModel, *, weights: bool) -> dict[str, Any]:
 def attached_functions(model: LensModel) -> dict[str, list[str]]:
     """What users attached to hook points and modules, by their name; the libraries' own are not."""
     found: dict[str, list[str]] = {}
-    for name, module in model.named_modules():
+    for name, module in cast("nn.Module", model).named_modules():
         hooks = [hook for kind in _HOOKS for hook in (getattr(module, kind, None) or {}).values()]
         for hook in hooks:
             given = list(_foreign(hook)) if _by_libraries(hook) else [hook]
@@ -167,7 +167,7 @@ def _feed(digest: Any, value: Any, seen: dict[int, tuple[int, Any]]) -> None:
     elif isinstance(value, type):
         say("class", value.__qualname__)
         if not _installed(_file(value)):
-            own = {k: v for k, v in vars(value).items() if isinstance(v, types.FunctionType)}
+            own: dict[str, Any] = {k: v for k, v in vars(value).items() if isinstance(v, types.FunctionType)}
             own |= {k: v for k, v in vars(value).items() if not k.startswith("__") and isinstance(v, _PLAIN)}
             _feed(digest, own, seen)
     else:

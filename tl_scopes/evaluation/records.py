@@ -139,7 +139,7 @@ def _differences(was: Any, now: Any, at: str = "") -> Iterator[tuple[str, str, s
             if key not in was or key not in now or was[key] != now[key]:
                 yield from _differences(was.get(key), now.get(key), f"{at}.{key}" if at else key)
     elif was != now:
-        yield at, *(_short(v) for v in (was, now))
+        yield at, _short(was), _short(now)
 
 
 def _cut_torn_tail(shard: Path) -> None:

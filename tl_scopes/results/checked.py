@@ -60,7 +60,8 @@ class Checked:
         for name in self._shared:
             sizes |= getattr(self, name).axes
             said_by |= dict.fromkeys(sizes, name)
-        for name, dims in _dims(type(self)).items():
+        kind: Any = type(self)
+        for name, dims in _dims(kind).items():
             for array in _leaves(getattr(self, name)):
                 shape = tuple(getattr(array, "shape", ()))
                 fits = len(shape) == len(dims) and all(
@@ -79,7 +80,7 @@ class Checked:
 
 
 @lru_cache
-def _dims(cls: type) -> dict[str, tuple[str, ...]]:
+def _dims(cls: Any) -> dict[str, tuple[str, ...]]:
     """Names of the axes of each field that holds arrays of one rank, or a container of them."""
     found: dict[str, tuple[str, ...]] = {}
     for name, hint in get_type_hints(cls, localns={"ActivationCache": Any}).items():

@@ -323,8 +323,8 @@ def _scalar(raw: Any, hint: Any, at: str) -> Any:
     expected = _SCALARS.get(hint, (str, bool, int, float))
     if not isinstance(raw, expected) or (isinstance(raw, bool) and bool not in expected):
         raise Misfit(f"{at}: expected {' or '.join(e.__name__ for e in expected)}, got {type(raw).__name__}")
-    if hint is int and not -(2**63) <= raw < 2**63:
-        raise Misfit(f"{at}: {raw} has more than 64 bits")
+    if hint is int and isinstance(raw, int) and not -(2**63) <= raw < 2**63:
+        raise Misfit(f"{at}: {str(raw)[:40]} has more than 64 bits")
     if hint is float and isinstance(raw, int) and abs(raw) > 2**53:
         with naming(at):
             return float(raw)

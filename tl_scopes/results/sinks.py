@@ -186,5 +186,5 @@ class AttentionSinks(Displayable, Serializable):
     @classmethod
     def _restored(cls: type[S], archive: Archive, raw: dict[str, Any]) -> S:
         with naming("attributions"):
-            dtype = next(iter(raw["attributions"].values()), {})["dtype"]  # older files say it there alone
+            dtype, *_ = (a["dtype"] for a in raw["attributions"].values())  # older files say it there alone
         return super()._restored(archive, {"dtype": dtype, **raw})

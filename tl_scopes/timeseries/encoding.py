@@ -88,17 +88,19 @@ class EncodedSeries(Checked):
         """The number that stands for a further value; ``ValueError`` where it has none."""
         if not np.isfinite(value):
             raise ValueError(f"EncodedSeries.number({value}): not a finite number")
-        exact = float(_scaled(np.array([float(value)]), self.scale, self.low)[0])
-        number = round(exact) if math.isfinite(exact) else exact
+        number = float(np.rint(_scaled(np.array([float(value)]), self.scale, self.low))[0])
         if not FIRST <= number <= LAST:
             raise ValueError(
-                f"EncodedSeries.number({value:g}): it would be {number}, outside {FIRST} … {LAST}: the value is too far "
+                f"EncodedSeries.number({value:g}): it would be {number:.0f}, outside {FIRST} … {LAST}: the value is too far "
                 "from the history that the scale was fitted on. Give encode(limits=...) that leave room for it"
             )
-        return number
+        return int(number)
 
     def decode(self, numbers: Any) -> Float[ndarray, " m"]:
-        """Values that numbers stand for, ``low + (number − 15) / scale``; off the given ones by at most ``0.5/scale``, and float64's rounding."""
+        """Values that numbers stand for, ``low + (number − 15) / scale``.
+
+        Off the given ones by at most ``0.5/scale`` and float64's rounding.
+        """
         return self.low + (np.atleast_1d(np.asarray(numbers, dtype=np.float64)) - LOW) / self.scale
 
 
