@@ -4,7 +4,6 @@ still shows itself: nothing that ``load`` accepts fails later.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,15 +53,16 @@ def places(raw: Any, depth: int) -> Iterator[tuple[Any, ...]]:
             yield from ((key, *rest) for rest in places(value, depth - 1))
 
 
-def changed(raw: dict[str, Any], place: tuple[Any, ...], value: Any) -> dict[str, Any]:
-    out = copy.deepcopy(raw)
-    inner: Any = out
-    for key in place[:-1]:
-        inner = inner[key]
-    if value is GONE:
-        del inner[place[-1]]
+def changed(raw: Any, place: tuple[Any, ...], value: Any) -> Any:
+    """The same with another value at one place."""
+    key, *rest = place
+    out = raw.copy()
+    if rest:
+        out[key] = changed(raw[key], tuple(rest), value)
+    elif value is GONE:
+        del out[key]
     else:
-        inner[place[-1]] = value
+        out[key] = value
     return out
 
 

@@ -178,7 +178,7 @@ def test_plain_values_are_still_plain(tmp_path: Path) -> None:
         assert {k: v for k, v in new.items() if k in old and k not in apart} == {
             k: v for k, v in old.items() if k not in apart
         }
-        assert new.get("in_units_of_series") == pytest.approx(old.get("in_units_of_series"), rel=1e-12)
+        assert new.get("in_units_of_series", {}) == pytest.approx(old.get("in_units_of_series", {}), rel=1e-12)
 
 
 # -- files of others ---------------------------------------------------------------------------------------

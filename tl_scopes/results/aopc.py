@@ -129,7 +129,9 @@ def require_record(record: Mapping[str, Any], methods: Sequence[str], fractions:
             parts = value if isinstance(value, list | tuple) else [value]
             fits = key != "deltas" or (parts is value and len(parts) == len(fractions))
             if not fits or not all(map(_is_number, parts if key == "deltas" or value is not None else ())):
-                raise ValueError(f"{key}.{method}: expected numbers, one per fraction, got {str(value)[:40]!r}")
+                raise ValueError(
+                    f"{key}.{method}: expected numbers, one for each of fractions, got {str(value)[:40]!r}"
+                )
 
 
 def _is_number(value: Any) -> bool:

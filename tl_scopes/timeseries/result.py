@@ -158,9 +158,11 @@ class Forecast(Displayable, Serializable):
     @classmethod
     def _restored(cls: type[S], archive: Archive, raw: dict[str, Any]) -> S:
         encoded = {f.name: raw[f.name] for f in fields(EncodedSeries) if f.name in raw}
+        with naming("probabilities"):
+            probabilities = list(raw["probabilities"].values())
         with naming("prediction"):
-            prediction = {"probabilities": list(raw["probabilities"].values()), **raw["prediction"]}
-        check = raw["gaussian"]
+            prediction = {"probabilities": probabilities, **raw["prediction"]}
+        check = raw.get("gaussian", {})
         if isinstance(check, dict) and "$float" not in check:  # older files have None for NaN
             check = {k: _NAN if v is None and k not in ("cosine", "norm_ratio") else v for k, v in check.items()}
         changed = {"encoded": encoded, "prediction": prediction, "gaussian": check}
