@@ -49,6 +49,10 @@ class AOPC(Displayable, Serializable):
     fractions: tuple[float, ...]
     deltas: Float[ndarray, "prompt fraction"]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_fractions(self.fractions)
+
     @property
     def mean(self) -> float:
         """Mean over prompts."""

@@ -61,7 +61,7 @@ def gold_view(result: GoldAlignment) -> View:
 def gold_text(result: GoldAlignment) -> str:
     """A line per corpus and method, with intervals."""
     frame = result.to_frame()
-    width = 2 + max(len("method"), *map(len, frame.method))
+    width = 2 + max(map(len, ("method", *frame.method)))
     lines = [f"{'corpus':<13}{'method':<{width}}{'n':>5}  {'top-1 [95 %]':<25}{'MRR [95 %]':<25}in source  chance"]
     for _, row in frame.iterrows():
         lines.append(
