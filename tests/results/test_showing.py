@@ -153,3 +153,10 @@ def test_an_alignment_without_a_right_answer_still_shows_itself() -> None:
     assert "Answered right" in str(result)
     assert result.html()
     assert result.plot()._repr_png_()
+
+
+def test_a_table_of_failures_alone_still_shows_itself() -> None:
+    result = replace(every_result.curves(), records=(), total=1)
+    assert str(result)
+    assert result.html()
+    assert result.plot()._repr_png_()

@@ -98,7 +98,9 @@ def aopc_from_deltas(deltas: Any, fractions: Sequence[float] = PAPER_FRACTIONS) 
     prompts = deltas.values() if isinstance(deltas, Mapping) else deltas
     rows = [[row[f] for f in fractions] if isinstance(row, Mapping) else row for row in prompts]
     try:
-        table = np.array([[float(v) for v in row] for row in rows], dtype=np.float64).reshape(len(rows), -1)
+        table = np.array([[float(v) for v in row] for row in rows], dtype=np.float64).reshape(
+            len(rows), -1 if rows else len(k)
+        )
     except ValueError as error:
         raise ValueError(f"(deltas=...): rows of different lengths; expected {len(k)} per prompt") from error
     if len(rows) and table.shape[1] != len(k):

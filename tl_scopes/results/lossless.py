@@ -283,6 +283,8 @@ def _require_numbers(raw: list[Any], dtype: object, at: str) -> None:
     whole = str(dtype).startswith(("int", "uint"))
     parts: list[Any] = raw
     while parts and isinstance(parts[0], list):
+        if any(len(_listed(part, at)) != len(parts[0]) for part in parts):
+            raise Misfit(f"{at}: rows of different lengths")
         parts = [v for part in parts for v in _listed(part, at)]
     kinds: tuple[type, ...] = (bool,) if dtype == "bool" else (int,) if whole else (int, float)
     wrong = next((v for v in parts if type(v) not in kinds), None)
