@@ -137,7 +137,8 @@ GOOD: dict[str, Any] = {
     "mu": 0.25, "noise": 0.5, "period": 4, "solver": "scipy", "coordinate": "z", "cosine": 0.5, "norm_ratio": 1.5,
     "numbers": NUMBERS, "influence": NUMBERS, "series": NUMBERS, "logits": NUMBERS, "feature": 1, "min_words": 1,
     "scored": "argmax", "preset": "text", "beside": ["sufficiency"], "random_positions": [[[1], [1, 2]], [[1], [0, 1]]],
-    "deltas": [[-1.0, -2.0]], "metric": lambda logits: logits[0, -1, 5], "name": "demo", "unit": "word", "source": "demo", "column": "a",
+    "deltas": [[-1.0, -2.0]], "metric": lambda logits: logits[0, -1, 5], "name": "demo", "source": "demo", "column": "a",
+    "unit": "word",
 }  # fmt: skip
 BASES: dict[str, dict[str, Any]] = {
     **{name: {"prompt": TOKENS} for name in FUNCTIONS if "prompt" in inspect.signature(FUNCTIONS[name]).parameters},

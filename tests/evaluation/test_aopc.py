@@ -398,9 +398,9 @@ def test_a_torn_last_line_is_cut_and_computed_again(demo_model: Any, tmp_path: P
 def test_another_run_in_the_same_folder_is_refused(demo_model: Any, tmp_path: Path) -> None:
     texts = passages(1)[:2]
     aopc(demo_model, texts, ["semantic"], out=tmp_path)
-    with pytest.raises(ValueError, match=r"holds a run with other settings \(methods"):
+    with pytest.raises(ValueError, match=r"other settings: methods.semantic was \"semantic\", now null"):
         aopc(demo_model, texts, ["random"], out=tmp_path)
-    with pytest.raises(ValueError, match=r"other settings \(prompts"):
+    with pytest.raises(ValueError, match=r"other settings: prompts.n was 2, now 1"):
         aopc(demo_model, texts[:1], ["semantic"], out=tmp_path)
     with pytest.raises(ValueError, match="holds no run that can be read"):
         load_aopc(tmp_path / "nothing")

@@ -88,7 +88,7 @@ def test_what_was_not_saved_by_us_is_refused(tmp_path) -> None:
         with pytest.raises(ValueError, match="not a JSON file"):
             Attribution.load(path)
     path.write_text('{"format": "tl_scopes.Attribution", "format_version": 1, "dtype": "float32"}')
-    with pytest.raises(ValueError, match=r"not as Attribution\.save writes it \(KeyError: 'scores'\)"):
+    with pytest.raises(ValueError, match=r"not as Attribution\.save writes it \(scores: is missing\)"):
         Attribution.load(path)
     payload = json.loads(make().save(path).read_text())
     path.write_text(json.dumps(payload | {"format_version": 99}))
@@ -99,10 +99,10 @@ def test_what_was_not_saved_by_us_is_refused(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scores": torch.zeros(4)}, "must have one length"),
+        ({"scores": torch.zeros(4)}, r"tokens: shape \[5\] does not fit \[pos=4 \(scores\)\]"),
         ({"pos": 5}, "outside 0..4"),
         ({"scores": torch.full((5,), math.nan)}, "NaN or infinity"),
-        ({"special": frozenset({9})}, "special positions"),
+        ({"special": frozenset({9})}, "special: 9 outside 0..4"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -167,7 +167,7 @@ def test_words_survive_saving(tmp_path) -> None:
     assert after.by_word().str_tokens == ["<bos>", "the", " dog"]
     words = before.by_word()
     assert Attribution.load(words.save(tmp_path / "b.json")).details == words.details
-    with pytest.raises(ValueError, match="one per token, and come with text"):
+    with pytest.raises(ValueError, match="offsets: 1 entries for 5 of pos"):
         make(text="the dog", offsets=((0, 3),))
 
 

@@ -83,8 +83,9 @@ def test_every_class_of_result_is_in_the_list() -> None:
 ODD = (
     replace(every_result.path(), logits=torch.tensor([math.nan, math.inf, -math.inf, -0.0, 1e-320], dtype=torch.float64)),
     replace(every_result.verification(), predicted=torch.full((7,), math.nan), step=math.inf, noise=math.nan),
-    replace(every_result.patch(), estimate=torch.zeros(2, 3, dtype=torch.float64), random=torch.zeros(2, 0)),
-    replace(every_result.curves(), records=(), failures={}, methods=(), settings={"a": (1, [2.0, math.nan])}, total=0),
+    replace(every_result.patch(), estimate=torch.zeros(2, 3, dtype=torch.float64)),
+    replace(every_result.patch(), random=torch.zeros(2, 0), random_positions=()),
+    replace(every_result.curves(), records=(), failures={}, methods=("b",), settings={"a": (1, [2.0, math.nan])}, total=0),
     replace(every_result.spectrum(), moved=[], prompts=[]),
     replace(every_result.single(), details={"t": torch.tensor([1, 2]), "n": math.nan, "k": {3: (None, "x")}, "$float": 1}),
     replace(every_result.rows(), details={"words": (frozenset({10, 9}), [True])}, top_predictions=()),
@@ -105,7 +106,7 @@ def test_a_gradient_of_a_result_inside_another_lies_beside_the_file(tmp_path: Pa
     before = every_result.verification()
     assert before.attribution.gradient is not None
     path = before.save(tmp_path / "saved.json")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["saved.json", "saved.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["saved.json", "saved.json.tensors.safetensors"]
     assert differences(before.attribution.gradient, Verification.load(path).attribution.gradient) == []
     assert Verification.from_dict(before.to_dict()).attribution.gradient is None
 
@@ -164,16 +165,20 @@ def test_files_of_version_1_are_read(path: Path) -> None:
 
 def test_plain_values_are_still_plain(tmp_path: Path) -> None:
     saved = json.loads(every_result.single().save(tmp_path / "Attribution-float32.json").read_text(encoding="utf-8"))
-    assert saved == json.loads((OLD / "Attribution-float32.json").read_text(encoding="utf-8"))
+    old = json.loads((OLD / "Attribution-float32.json").read_text(encoding="utf-8"))
+    assert {"gradient_file", "gradient_owner"} <= set(saved), "the tensors have a file of their own"
+    assert {**saved, "gradient_file": 0} == {**old, "gradient_file": 0, "gradient_owner": saved["gradient_owner"]}
     rows = every_result.rows(torch.float64).to_dict()
     assert rows == json.loads((OLD / "AttributionMatrix-float64.json").read_text(encoding="utf-8"))
     for make in (every_result.layers, every_result.sinks, every_result.forecast):
         result = make()
         old = json.loads((OLD / f"{type(result).__name__}-float32.json").read_text(encoding="utf-8"))
         new = json.loads(json.dumps(result.to_dict()))
-        assert {k: v for k, v in new.items() if k in old and k not in ("format_version", "prediction", "baseline")} == {
-            k: v for k, v in old.items() if k not in ("format_version", "prediction", "baseline")
+        apart = ("format_version", "prediction", "baseline", "in_units_of_series")
+        assert {k: v for k, v in new.items() if k in old and k not in apart} == {
+            k: v for k, v in old.items() if k not in apart
         }
+        assert new.get("in_units_of_series", {}) == pytest.approx(old.get("in_units_of_series", {}), rel=1e-12)
 
 
 # -- files of others ---------------------------------------------------------------------------------------
@@ -215,6 +220,6 @@ def test_a_broken_field_is_a_value_error(cls: Any, value: Any, tmp_path: Path) -
 
 def test_a_torn_file_beside_is_a_value_error(tmp_path: Path) -> None:
     path = every_result.single().save(tmp_path / "x.json")
-    (tmp_path / "x.safetensors").write_bytes(b"torn")
-    with pytest.raises(ValueError, match=r"not as Attribution\.save writes it \(ValueError: x\.safetensors"):
+    (tmp_path / "x.json.tensors.safetensors").write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"not as Attribution\.save writes it \(gradient_file: x\.json\."):
         Attribution.load(path)

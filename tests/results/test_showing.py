@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import every_result
@@ -146,3 +147,17 @@ def test_what_is_no_result_is_refused() -> None:
     for show in (views.view, views.plot, views.text):
         with pytest.raises(TypeError, match=r"\(int\): expected a result of this package"):
             show(3)
+
+
+def test_an_alignment_without_a_right_answer_still_shows_itself() -> None:
+    result = replace(every_result.gold(), records=())
+    assert "Answered right" in str(result)
+    assert result.html()
+    assert result.plot()._repr_png_()
+
+
+def test_a_table_of_failures_alone_still_shows_itself() -> None:
+    result = replace(every_result.curves(), records=(), total=1)
+    assert str(result)
+    assert result.html()
+    assert result.plot()._repr_png_()

@@ -10,6 +10,7 @@ from typing import Any
 
 import families
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -44,6 +45,16 @@ def test_the_future_does_not_change_what_stands_for_the_past() -> None:
     assert ts.encode([*past, 3.1]).numbers[0] != 85, "without n_fit the scale is fitted on everything given"
 
 
+@pytest.mark.parametrize("high", [1e15, -1e15, 1e12])
+@pytest.mark.parametrize("limits", [None, 1])
+def test_large_values_keep_their_differences(high: float, limits: int | None) -> None:
+    values = [high + k / 8 for k in range(9)]
+    encoded = ts.encode(values, limits=None if limits is None else (values[0], values[-1]))
+    assert encoded.numbers.tolist() == ts.encode([k / 8 for k in range(9)]).numbers.tolist()
+    assert np.abs(encoded.decode(encoded.numbers) - values).max() <= 0.5 / encoded.scale + np.spacing(abs(high))
+    assert encoded.number(values[3]) == encoded.numbers[3]
+
+
 def test_given_limits_keep_numbers_as_they_are() -> None:
     encoded = ts.encode([29, 61, 40], limits=(15.0, 85.0))
     assert encoded.text == "29,61,40,"
@@ -58,6 +69,14 @@ def test_given_limits_keep_numbers_as_they_are() -> None:
         (lambda: ts.encode(["a", "b"]), "expected one-dimensional numbers"),
         (lambda: ts.encode([1.0, float("nan"), 2.0]), "value 1 is nan; fill or drop it first"),
         (lambda: ts.encode([2.0, 2.0]), "there is no scale to fit"),
+        (lambda: ts.encode([-1e308, 1e308]), r"from -1e\+308 to 1e\+308 the range is too large"),
+        (lambda: ts.encode([0.0, 5e-324]), "the range is too small"),
+        (lambda: ts.encode(np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0])), "value 1 is masked"),
+        (lambda: ts.encode(pd.Series([1, None, 3], dtype="Int64")), "value 1 is nan|value 1 is <NA>"),
+        (lambda: ts.encode([1, pd.NA, 3]), "value 1 is <NA>"),
+        (lambda: ts.encode([1, None, 3]), "value 1 is nan"),
+        (lambda: ts.encode(np.array(["2020-01-01", "NaT"], dtype="M8[D]")), "these are datetime64"),
+        (lambda: ts.encode(np.array([1 + 2j, 3])), "these are complex"),
         (lambda: ts.encode([0.0, 1.0, 2.0], n_fit=2), r"value 2 \(2\) would be 155, outside 10 … 99"),
         (lambda: ts.encode([0.0, 1.0], n_fit=3), "expected 1 … 2"),
         (lambda: ts.encode([0.0, 1.0], limits=(1.0, 0.0)), "the smaller first"),

@@ -194,6 +194,18 @@ def test_a_wrong_column_is_refused(table: Path, column: Any, match: str) -> None
         ts.read_column(table, column)
 
 
+def test_a_comma_at_the_end_of_rows_shifts_no_column(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("a,b\n1,2,\n3,4,\n", encoding="utf-8")
+    assert ts.read_column(file, "a").tolist() == [1.0, 3.0]
+    file.write_text("a,b\n1,2\n3,4,9\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="line 3 has 3 entries for 2 columns"):
+        ts.read_column(file, "a")
+    file.write_text("a,b\n1,2\n\n,4\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="'nan' in line 4 is not a finite number"):
+        ts.read_column(file, "a")
+
+
 def test_a_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no such file"):
         ts.read_column(tmp_path / "no.csv")

@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from tl_scopes.results.files import require_json_target, write_file
+
 STDOUT = Path("-")
 
 
@@ -108,6 +110,8 @@ class Files:
         for name, file in self.asked.items():
             if file != STDOUT:
                 require_writable(file)
+                if name == "json":
+                    require_json_target(file)
             elif name not in ("csv", "json"):
                 raise ValueError(f"--{name} -: only --csv and --json can go to standard output")
         if self.csv == self.json == STDOUT:
@@ -128,10 +132,12 @@ class Files:
         for name, file in self.asked.items():
             if name == "plot":
                 result.plot().savefig(file)
+            elif name == "json" and file != STDOUT:
+                result.save(file)
             elif file == STDOUT:
                 print(_AS_TEXT[name](result), end="")
             else:
-                file.write_text(_AS_TEXT[name](result), encoding="utf-8")
+                write_file(file, _AS_TEXT[name](result))
 
 
 def require_writable(file: Path) -> None:

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from tl_scopes.evaluation.fingerprint import function_fingerprint, model_fingerprint
 from tl_scopes.evaluation.protocol import (
     AOPC_METHODS,
     Beside,
@@ -141,7 +142,7 @@ def aopc(
         raise ValueError(f"(random_positions=...): expected [prompt][fraction] for {len(prompts)} passages")
 
     rank, world = process_rank() if out is not None else (0, 1)
-    settings = _settings(model, prompts, chosen, protocol, preset, random_positions)
+    settings = _settings(model, prompts, chosen, protocol, preset, random_positions, stored=out is not None)
     store = RecordStore(None if out is None else Path(out), settings, rank)
     finished = store.done()
     todo = [i for i in range(rank, len(prompts), world) if i not in finished]
@@ -178,7 +179,8 @@ def load_aopc(folder: str | Path) -> AOPCTable:
     True
     """
     path = Path(folder)
-    return _table(read_records(path), read_settings(path))
+    settings = read_settings(path)
+    return _table(read_records(path, settings), settings)
 
 
 # -- what is computed ------------------------------------------------------------------------------
@@ -242,19 +244,23 @@ def _settings(
     protocol: Protocol,
     preset: str | None,
     random_positions: Sequence[Sequence[Sequence[int]]] | None,
+    *,
+    stored: bool,
 ) -> dict[str, Any]:
-    """What defines the numbers of a run; a stored run with other settings is not continued."""
+    """What defines the numbers of a run; a stored run with other settings is not continued.
+
+    The weights are read only for a run that is stored.
+    """
     digest = hashlib.sha256()
     for passage in prompts:
         digest.update(repr(passage.tolist() if isinstance(passage, Tensor) else passage).encode() + b"\0")
-    weights = model.W_U.detach()[:, :64].double().cpu().numpy().tobytes()
     names = ("model_class", "model_name", "dtype", "folded_norm", "centred_unembedding", "tl_scopes")
     provenance = model_state(model).provenance()
     return {
-        "format": 1,
-        "model": {**{n: provenance[n] for n in names}, "weights": hashlib.sha256(weights).hexdigest()[:16]},
+        "format": 2,
+        "model": {**{n: provenance[n] for n in names}, **model_fingerprint(model, weights=stored)},
         "prompts": {"n": len(prompts), "sha256": digest.hexdigest()},
-        "methods": {k: m if isinstance(m, str) else _call_name(m) for k, m in methods.items()},
+        "methods": {k: m if isinstance(m, str) else function_fingerprint(m, model) for k, m in methods.items()},
         "preset": preset,
         "protocol": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(protocol).items()},
         "random_positions": None
@@ -266,14 +272,6 @@ def _settings(
 def _lists(positions: Sequence[Sequence[Sequence[int]]]) -> list[list[list[int]]]:
     """The same positions, whatever they were given in."""
     return [[list(removed) for removed in of_prompt] for of_prompt in positions]
-
-
-def _call_name(method: Method) -> str:
-    """A callable's name; of a partial also what was bound."""
-    inner = getattr(method, "func", None)
-    if inner is not None:
-        return f"{_call_name(inner)}({getattr(method, 'args', ())}, {getattr(method, 'keywords', {})})"
-    return str(getattr(method, "__qualname__", type(method).__qualname__))
 
 
 def _table(records: Mapping[int, Mapping[str, Any]], settings: Mapping[str, Any]) -> AOPCTable:

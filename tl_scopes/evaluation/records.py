@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from tl_scopes.results.aopc import require_record
+from tl_scopes.results.files import write_file
 
 SETTINGS = "settings.json"
 
@@ -39,33 +42,28 @@ class RecordStore:
         self.memory: dict[int, dict[str, Any]] = {}
         if folder is None:
             return
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"(out={str(folder)!r}): this is a file; give a folder")
         folder.mkdir(parents=True, exist_ok=True)
         wanted = json.loads(json.dumps(settings))
+        self.settings = wanted
         path = folder / SETTINGS
         if path.exists():
-            found = read_settings(folder)
-            other = sorted(k for k in {*wanted, *found} if wanted.get(k) != found.get(k))
-            if other:
-                first = other[0]
+            for at, was, now in _differences(read_settings(folder), wanted):
                 raise ValueError(
-                    f"(out={str(folder)!r}): holds a run with other settings ({', '.join(other)}; {first} was "
-                    f"{_short(found.get(first))}, now {_short(wanted.get(first))}). Choose another folder"
+                    f"(out={str(folder)!r}): holds a run with other settings: {at} was {was}, now {now}. Choose another "
+                    "folder, or go on with what that run was started with"
                 )
         else:
             if any(folder.glob("shard-*.jsonl")):
                 raise ValueError(f"(out={str(folder)!r}): has shards but no {SETTINGS}; choose another folder")
-            beside = folder / f"{SETTINGS}.{os.getpid()}"
-            with open(beside, "w", encoding="utf-8") as file:
-                json.dump(wanted, file, indent=1, ensure_ascii=False)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
+            write_file(path, json.dumps(wanted, indent=1, ensure_ascii=False))
         self.shard = folder / f"shard-{rank:05d}.jsonl"
         _cut_torn_tail(self.shard)
 
     def done(self) -> dict[int, dict[str, Any]]:
         """Every record so far, of all shards, by prompt number."""
-        return dict(self.memory) if self.folder is None else read_records(self.folder)
+        return dict(self.memory) if self.folder is None else read_records(self.folder, self.settings)
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one record; on return it is on the disk."""
@@ -75,8 +73,10 @@ class RecordStore:
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         descriptor = os.open(self.shard, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
+            before = os.fstat(descriptor).st_size
             written = os.write(descriptor, line)
             if written != len(line):
+                os.ftruncate(descriptor, before)
                 raise OSError(f"{self.shard}: wrote {written} of {len(line)} bytes; is the disk full?")
             os.fsync(descriptor)
         finally:
@@ -87,22 +87,59 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """What a run computes."""
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{folder} holds no run that can be read ({error})") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{folder / SETTINGS} is not a run's settings")
-    return settings
+    try:
+        n, methods, fractions = settings["prompts"]["n"], settings["methods"], settings["protocol"]["fractions"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / SETTINGS} is not a run's settings ({type(error).__name__}: {error})") from error
+    if type(n) is not int or not isinstance(methods, dict) or not isinstance(fractions, list):
+        raise ValueError(f"{folder / SETTINGS} is not a run's settings (prompts.n, methods or protocol.fractions)")
+    return dict(settings)
 
 
-def read_records(folder: Path) -> dict[int, dict[str, Any]]:
-    """All whole lines of all shards by prompt number, in order; the first line of a number counts."""
+def read_records(folder: Path, settings: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """All whole lines of all shards by prompt number, in order; the first line of a number counts.
+
+    Raises:
+        ValueError: a line that no run with these settings wrote, with its file and number.
+    """
     records: dict[int, dict[str, Any]] = {}
     for shard in sorted(folder.glob("shard-*.jsonl")):
         data = shard.read_bytes()
-        for line in data[: data.rfind(b"\n") + 1].splitlines():
-            record = json.loads(line)
+        for number, line in enumerate(data[: data.rfind(b"\n") + 1].split(b"\n")[:-1], start=1):
+            try:
+                record = _record(json.loads(line), settings)
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise ValueError(
+                    f"{shard}, line {number}: not a record of this run ({error}). Delete this line: its passage is "
+                    "measured again when the run goes on, and all other lines count"
+                ) from error
             records.setdefault(record["index"], record)
     return dict(sorted(records.items()))
+
+
+def _record(record: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """One passage's record, as a run with these settings writes it."""
+    n = settings["prompts"]["n"]
+    index = record.get("index") if isinstance(record, dict) else None
+    if type(index) is not int or not 0 <= index < n:
+        raise ValueError(f"index: {index!r} is not one of 0..{n - 1}")
+    if not isinstance(record.get("error", ""), str):
+        raise ValueError("error: not text")
+    if "error" not in record:
+        require_record(record, tuple(settings["methods"]), settings["protocol"]["fractions"])
+    return dict(record)
+
+
+def _differences(was: Any, now: Any, at: str = "") -> Iterator[tuple[str, str, str]]:
+    """Where settings differ: the place, and what stands there."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in {**was, **now}:
+            if key not in was or key not in now or was[key] != now[key]:
+                yield from _differences(was.get(key), now.get(key), f"{at}.{key}" if at else key)
+    elif was != now:
+        yield at, _short(was), _short(now)
 
 
 def _cut_torn_tail(shard: Path) -> None:
@@ -120,4 +157,4 @@ def _cut_torn_tail(shard: Path) -> None:
 
 def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -15,9 +15,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 from numpy.typing import NDArray
 
 from tl_scopes.numerics.arguments import Seed, number, public_call
@@ -42,9 +44,15 @@ class AOPC(Displayable, Serializable):
         deltas: ``[prompt, fraction]``, the measured changes.
     """
 
-    per_prompt: Values
+    _along: ClassVar = {"fractions": "fraction"}
+
+    per_prompt: Float[ndarray, " prompt"]
     fractions: tuple[float, ...]
-    deltas: Values
+    deltas: Float[ndarray, "prompt fraction"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_fractions(self.fractions)
 
     @property
     def mean(self) -> float:
@@ -100,7 +108,7 @@ def aopc_from_deltas(deltas: Any, fractions: Sequence[float] = PAPER_FRACTIONS) 
         cells = [row[f] for f in fractions] if isinstance(row, Mapping) else row
         rows.append([number(f"deltas[{i}]", v) for v in cells])
     try:
-        table = np.array(rows, dtype=np.float64).reshape(len(rows), -1)
+        table = np.array(rows, dtype=np.float64).reshape(len(rows), -1 if rows else len(k))
     except ValueError as error:
         raise ValueError(f"(deltas=...): rows of different lengths; expected {len(k)} per prompt") from error
     if len(rows) and table.shape[1] != len(k):
@@ -108,6 +116,38 @@ def aopc_from_deltas(deltas: Any, fractions: Sequence[float] = PAPER_FRACTIONS) 
     table = table.reshape(len(rows), len(k))
     per_prompt = (np.diff(np.array(k)) * (table[:, 1:] + table[:, :-1]) / 2).sum(axis=1)
     return AOPC(per_prompt, k, table)
+
+
+BESIDE = ("sufficiency", "loo_spearman", "loo_top5_hit")
+"""What a record may hold beside its deltas, by method."""
+
+
+def require_record(record: Mapping[str, Any], methods: Sequence[str], fractions: Sequence[float]) -> None:
+    """Refuse what is not the record of one passage under these methods and fractions.
+
+    Raises:
+        ValueError: the key, and what is wrong with it.
+    """
+    for key in ("n", "truth", "top"):
+        if type(record.get(key)) is not int:
+            raise ValueError(f"{key}: expected an integer, got {str(record.get(key))[:40]!r}")
+    for key in ("deltas", *(k for k in BESIDE if k in record)):
+        of = record.get(key)
+        missing = [m for m in methods if not isinstance(of, Mapping) or m not in of]
+        if missing:
+            raise ValueError(f"{key}: nothing of {', '.join(map(repr, missing))}")
+        for method in methods:
+            value = of[method]  # type: ignore[index]
+            parts = value if isinstance(value, list | tuple) else [value]
+            fits = key != "deltas" or (parts is value and len(parts) == len(fractions))
+            if not fits or not all(map(_is_number, parts if key == "deltas" or value is not None else ())):
+                raise ValueError(
+                    f"{key}.{method}: expected numbers, one for each of fractions, got {str(value)[:40]!r}"
+                )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +170,16 @@ class AOPCTable(Displayable, Serializable):
     fractions: tuple[float, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     total: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(bool(self.methods), "methods", "there is none")
+        require_fractions(self.fractions)
+        for i, record in enumerate(self.records):
+            try:
+                require_record(record, self.methods, self.fractions)
+            except ValueError as error:
+                self.require(False, f"records.{i}", str(error))
 
     def __getitem__(self, method: str) -> AOPC:
         if method not in self.methods:
@@ -249,7 +299,7 @@ class AOPCTable(Displayable, Serializable):
             elif len(measured):
                 row["indistinguishable_from_best"] = self.compare(method, best).indistinguishable
             row["comprehensiveness"] = -float(measured.deltas.mean()) if len(measured) else math.nan
-            for name in ("sufficiency", "loo_spearman", "loo_top5_hit"):
+            for name in BESIDE:
                 found = [r[name][method] for r in self.records if name in r]
                 finite = [float(np.mean(v)) for v in found if v is not None]
                 if found:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.base import Displayable, Picture, Serializable, views
-from tl_scopes.results.methods import legend
+from tl_scopes.results.methods import is_known, legend
 from tl_scopes.results.words import group_words
 
 if TYPE_CHECKING:
@@ -75,6 +75,9 @@ class Attribution(Displayable, Serializable):
     _beside: ClassVar = ("gradient", "direction")
     _unsaved: ClassVar = ("cache",)
     _later: ClassVar = ("top_tokens", "text", "offsets", "sinks")
+    _along: ClassVar = {"str_tokens": "pos", "offsets": "pos"}
+    _within: ClassVar = dict.fromkeys(("pos", "special", "hidden", "sinks"), "pos")
+    _finite: ClassVar = ("scores", "top_predictions")
 
     scores: Float[Tensor, " pos"]
     tokens: Int[Tensor, " pos"]
@@ -99,22 +102,10 @@ class Attribution(Displayable, Serializable):
     sinks: frozenset[int] | None = None
 
     def __post_init__(self) -> None:
-        n = len(self.tokens)
-        if self.scores.shape != (n,) or len(self.str_tokens) != n:
-            raise ValueError(
-                f"Attribution: scores {tuple(self.scores.shape)}, {n} tokens and "
-                f"{len(self.str_tokens)} str_tokens must have one length"
-            )
-        if not 0 <= self.pos < n:
-            raise ValueError(f"Attribution: pos={self.pos} is outside 0..{n - 1}")
-        if self.offsets is not None and (self.text is None or len(self.offsets) != n):
-            raise ValueError(f"Attribution: offsets must be {n}, one per token, and come with text")
-        if not bool(torch.isfinite(self.scores).all()):
-            raise ValueError("Attribution: scores hold NaN or infinity")
-        for name in ("special", "hidden", "sinks"):
-            outside = sorted(p for p in getattr(self, name) or () if not 0 <= p < n)
-            if outside:
-                raise ValueError(f"Attribution: {name} positions {outside} are outside 0..{n - 1}")
+        super().__post_init__()
+        self.require(self.offsets is None or self.text is not None, "offsets", "come with text")
+        if is_known(self.method):
+            self.require(not bool((self.scores < 0).any()), "scores", f"{self.method} has none below 0")
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -9,7 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-from tl_scopes.results.lossless import Archive
+from tl_scopes.results.beside import beside_file, owner_of, require_own_tensors, tensor_bytes, tensors_beside
+from tl_scopes.results.checked import Checked
+from tl_scopes.results.files import require_json_target, write_files
+from tl_scopes.results.lossless import MISTAKES, Archive, Misfit
 
 S = TypeVar("S", bound="Serializable")
 
@@ -69,7 +72,7 @@ class Displayable:
         return self.view()._repr_html_()
 
 
-class Serializable:
+class Serializable(Checked):
     """A dataclass that is saved by its fields, see :mod:`tl_scopes.results.lossless`."""
 
     format_version: ClassVar[int] = 1
@@ -98,18 +101,25 @@ class Serializable:
     def save(self, path: str | Path) -> Path:
         """Write the result as JSON, without loss; returns the path.
 
-        Gradients and directions that were kept go beside it, as safetensors; an activation cache is not written.
+        Gradients and directions that were kept go beside it, as safetensors (``x.json.tensors.safetensors``); an
+        activation cache is not written. The files are replaced when all is on the disk, not before; what is there and
+        is no result, or not its tensors, is never replaced: ``ValueError``.
         """
         path, archive = Path(path), Archive()
-        payload = self._written(archive)
-        if archive.beside:
-            from safetensors.torch import save_file
-
-            beside = path.with_suffix(".safetensors")
-            save_file(archive.beside, beside)
-            payload["gradient_file"] = beside.name
-        text = json.dumps(payload, ensure_ascii=False, indent=1, allow_nan=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        require_json_target(path)
+        try:
+            payload = self._written(archive)
+            text = _json(payload)
+        except RecursionError as error:
+            raise ValueError(f"{type(self).__name__}.save: nested too deep for JSON") from error
+        files: dict[Path, str | bytes] = {}
+        if archive.beside and (path.is_file() or not path.exists()):
+            beside = beside_file(path)
+            require_own_tensors(beside)
+            owner = owner_of(text, archive.beside)
+            text = _json({**payload, "gradient_file": beside.name, "gradient_owner": owner})
+            files[beside] = tensor_bytes(archive.beside, owner)
+        write_files({**files, path: text})
         return path
 
     @classmethod
@@ -118,20 +128,25 @@ class Serializable:
         path, name = Path(path), cls.__name__
         call = f"{name}.load({str(path)!r})"
         try:
-            raw: Any = json.loads(path.read_text(encoding="utf-8"))
+            raw: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:  # no JSON, or no text at all
             raise ValueError(f"{call}: not a JSON file ({error})") from error
-        if not isinstance(raw, dict) or raw.get("format") != f"tl_scopes.{name}":
-            raise ValueError(f"{call}: not written by {name}.save")
+        found = raw.get("format") if isinstance(raw, dict) else None
+        if found != f"tl_scopes.{name}":
+            raise ValueError(f"{call}: not written by {name}.save (format: {str(found)[:60]!r})")
         version = raw.get("format_version")
-        if isinstance(version, int) and version > cls.format_version:
+        if type(version) is not int or version < 1:
+            raise ValueError(f"{call}: not as {name}.save writes it (format_version: {str(version)[:60]!r} is none)")
+        if version > cls.format_version:
             raise ValueError(
-                f"{call}: format {version} is newer than this tl_scopes reads ({cls.format_version}); upgrade tl_scopes"
+                f"{call}: format_version {str(version)[:60]} is newer than "
+                f"this tl_scopes reads ({cls.format_version}); upgrade tl_scopes"
             )
         try:
-            return cls._restored(_beside(path, raw), raw)
-        except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{call}: not as {name}.save writes it ({type(error).__name__}: {error})") from error
+            return cls._restored(Archive(tensors_beside(path, raw)), raw)
+        except (*MISTAKES, RecursionError, OSError) as error:
+            kind = "" if type(error) in (ValueError, Misfit) else f"{type(error).__name__}: "
+            raise ValueError(f"{call}: not as {name}.save writes it ({kind}{error})") from error
 
     def _written(self, archive: Archive) -> dict[str, Any]:
         """The values of the file."""
@@ -144,14 +159,9 @@ class Serializable:
         return found
 
 
-def _beside(path: Path, raw: Mapping[str, Any]) -> Archive:
-    """The tensors that lie beside a file."""
-    if "gradient_file" not in raw:
-        return Archive()
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _json(payload: Mapping[str, Any]) -> str:
+    return json.dumps(payload, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
-    try:
-        return Archive(load_file(path.with_name(raw["gradient_file"])))
-    except SafetensorError as error:
-        raise ValueError(f"{raw['gradient_file']}: {error}") from error
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from tl_scopes.results.base import Displayable, Serializable
+from tl_scopes.results.checked import Checked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,7 @@ BOOTSTRAPS = 2000
 
 
 @dataclass(frozen=True)
-class GoldRecord:
+class GoldRecord(Checked):
     """One method on one prompt.
 
     Attributes:
@@ -29,6 +30,8 @@ class GoldRecord:
         chance: causes over candidates.
         chance_in_source: the same inside the source region.
     """
+
+    _at_least: ClassVar = {"rank": 1, "rank_in_source": 1}
 
     corpus: str
     index: int
@@ -50,6 +53,8 @@ class GoldAlignment(Displayable, Serializable):
         seed: of examples and bootstrap.
     """
 
+    _at_least: ClassVar = {"seed": 0, "n": 0}
+
     records: tuple[GoldRecord, ...]
     accuracy: Mapping[str, float]
     n: int
@@ -66,7 +71,8 @@ class GoldAlignment(Displayable, Serializable):
                 chosen = [r for r in self.records if r.method == method and corpus in (r.corpus, "all")]
                 if chosen:
                     rows.append({"corpus": corpus, "method": method, **_figures(chosen, self.seed)})
-        return pd.DataFrame(rows)
+        columns = ["corpus", "method", *_figures([GoldRecord("", 0, "", 1, 1, 1.0, 1.0)], self.seed)]
+        return pd.DataFrame(rows, columns=columns)
 
 
 def _figures(records: Sequence[GoldRecord], seed: int) -> dict[str, float | int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -36,6 +36,10 @@ class IGPath(Displayable, Serializable):
         sink_tokens: how many first positions count as sink.
         provenance: of the model.
     """
+
+    _along: ClassVar = {"str_tokens": "pos"}
+    _within: ClassVar = {"pos": "pos"}
+    _at_least: ClassVar = {"grad_norms": 0, "sink_tokens": 0}
 
     alphas: Float[Tensor, " alpha"]
     grad_norms: Float[Tensor, "alpha pos"]

@@ -18,7 +18,7 @@ from torch import Tensor
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, Serializable
-from tl_scopes.results.lossless import Archive
+from tl_scopes.results.lossless import Archive, naming
 from tl_scopes.results.methods import legend
 
 if TYPE_CHECKING:
@@ -60,16 +60,11 @@ class _Inside(Displayable, Serializable):
     """What both results share: the tokens, and everything that the attribution knows."""
 
     format_version: ClassVar[int] = 2
+    _shared: ClassVar = ("attribution",)
+    _finite: ClassVar = ("scores",)
 
     scores: Tensor
     attribution: Attribution
-
-    def __post_init__(self) -> None:
-        name, n = type(self).__name__, len(self.attribution)
-        if self.scores.shape[-1] != n:
-            raise ValueError(f"{name}: scores {tuple(self.scores.shape)} do not fit {n} tokens")
-        if not bool(torch.isfinite(self.scores).all()):
-            raise ValueError(f"{name}: scores hold NaN or infinity")
 
     @property
     def tokens(self) -> Int[Tensor, " pos"]:
@@ -112,9 +107,9 @@ class _Inside(Displayable, Serializable):
 
     @classmethod
     def _restored(cls: type[R], archive: Archive, raw: dict[str, Any]) -> R:
-        return super()._restored(
-            archive, {"dtype": raw["attribution"]["dtype"], **raw}
-        )  # older files say it there alone
+        with naming("attribution"):
+            dtype = raw["attribution"]["dtype"]  # older files say it there alone
+        return super()._restored(archive, {"dtype": dtype, **raw})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -131,6 +126,10 @@ class LayerInfluence(_Inside):
         relative: whether scores were multiplied by the norms.
     """
 
+    _along: ClassVar = {"hooks": "layer?"}
+    _at_least: ClassVar = {"scores": 0}
+
+    scores: Float[Tensor, "layer pos"]
     hooks: tuple[str, ...] = ()
     residual_norms: Float[Tensor, "layer pos"] | None = None
     read_out_norm: float | None = None
@@ -179,7 +178,12 @@ class HeadInfluence(_Inside):
         kind: ``"signed"`` (gradient times output) or ``"sensitivity"`` (norm of the gradient).
     """
 
+    scores: Float[Tensor, "layer head pos"]
     kind: Literal["signed", "sensitivity"] = "signed"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.signed or not bool((self.scores < 0).any()), "scores", "norms have none below 0")
 
     def __repr__(self) -> str:
         best = ", ".join(f"L{t.layer}H{t.head} {t.score:+.3g}" for t in self.top_heads(3))

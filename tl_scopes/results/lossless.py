@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -28,6 +29,13 @@ from torch import Tensor
 
 _CONTAINERS: dict[type, str] = {list: "$list", tuple: "$tuple", frozenset: "$set"}
 _SCALARS: dict[Any, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int,), float: (int, float)}
+_NOT_FINITE = ("nan", "inf", "-inf")
+MISTAKES = (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError, MemoryError)
+"""What values that nothing wrote end in."""
+
+
+class Misfit(ValueError):
+    """A value that does not fit its field, which the message names."""
 
 
 @dataclass
@@ -64,7 +72,7 @@ class Archive:
         return written if kind is plain else {_CONTAINERS[kind]: written}
 
     def read(self, raw: Any, hint: Any, dtype: str | None = None, at: str = "") -> Any:
-        """What :meth:`write` was given. Raises ``TypeError``, ``KeyError`` or ``ValueError`` for anything else."""
+        """What :meth:`write` was given. Raises :class:`Misfit`, which names the field, for anything else."""
         if raw is None and (hint is Any or hint is not _without_none(hint)):
             return None
         hint = _without_none(hint)
@@ -73,15 +81,21 @@ class Archive:
         if is_dataclass(hint):
             return self.read_record(hint, raw, dtype, at)
         if _array_type(hint) is not None:
-            return _read_array(raw, hint, dtype)
+            return _read_array(raw, hint, dtype, at)
         if _is_mapping(hint) or (hint is Any and isinstance(raw, dict)):
             keys, values = get_args(hint) or (str, Any)
             return {int(k) if keys is int else k: self.read(v, values, dtype, _join(at, k)) for k, v in _items(raw, at)}
         kind, element = _container(hint)
         if kind is not None and (hint is not Any or isinstance(raw, list)):
-            parts = (self.read(v, element(i), dtype, _join(at, i)) for i, v in enumerate(_listed(raw, at)))
-            return kind(parts)
+            return kind(self._read_all(raw, hint, element, dtype, at))
         return _scalar(raw, hint, at)
+
+    def _read_all(self, raw: Any, hint: Any, element: Callable[[int], Any], dtype: str | None, at: str) -> list[Any]:
+        """The entries of a list, as many as the hint says where it says it."""
+        parts, wanted = _listed(raw, at), get_args(hint)
+        if get_origin(hint) is tuple and wanted[-1:] != (Ellipsis,) and len(parts) != len(wanted):
+            raise Misfit(f"{at}: expected {len(wanted)} entries, got {len(parts)}")
+        return [self.read(v, element(i), dtype, _join(at, i)) for i, v in enumerate(parts)]
 
     def write_record(self, record: Any, at: str = "") -> dict[str, Any]:
         """A dataclass by its fields; those that it keeps beside the file go there."""
@@ -99,7 +113,7 @@ class Archive:
     def read_record(self, cls: Any, raw: Any, dtype: str | None = None, at: str = "") -> Any:
         """The dataclass ``cls`` from its fields; one that older files lack has its default."""
         if not isinstance(raw, dict):
-            raise TypeError(f"{at or cls.__name__}: expected an object, got {type(raw).__name__}")
+            raise Misfit(f"{at or cls.__name__}: expected an object, got {type(raw).__name__}")
         dtype = raw.get("dtype", dtype)
         kept: Sequence[str] = getattr(cls, "_beside", ())
         later: Sequence[str] = getattr(cls, "_later", ())
@@ -107,10 +121,14 @@ class Archive:
         for name, hint in _hints(cls).items():
             path = _join(at, name)
             if name in kept:
-                given[name] = self.beside.get(path)
-            elif name in raw or name not in later:
-                given[name] = self.read(raw[name], hint, dtype, path)
-        return cls(**given)
+                given[name] = _of_dtype(self.beside.get(path), hint, path)
+            elif name in raw:
+                with naming(path):
+                    given[name] = self.read(raw[name], hint, dtype, path)
+            elif name not in later:
+                raise Misfit(f"{path}: is missing")
+        with naming(at):
+            return cls(**given)
 
     def _write_mapping(self, value: Mapping[Any, Any], hint: Any, dtype: str | None, at: str) -> dict[str, Any]:
         keys, values = (get_args(hint) or (str, Any)) if _is_mapping(hint) else (str, Any)
@@ -120,17 +138,35 @@ class Archive:
         return {"$items": [[self.write(k, Any), v] for k, v in written]}
 
     def _read_tagged(self, tag: str, raw: Mapping[str, Any], hint: Any, dtype: str | None, at: str) -> Any:
-        content = raw[tag]
-        if tag == "$float":
+        content, found = raw[tag], _array_type(hint)
+        kind, element = _container(hint)
+        if tag == "$float" and hint in (float, Any) and content in _NOT_FINITE:
             return float(content)
-        if tag in ("$tensor", "$array"):
-            return _read_tagged_array(tag, raw)
-        if tag == "$items":
-            values = get_args(hint)[1] if _is_mapping(hint) and get_args(hint) else Any
-            return {self.read(k, Any): self.read(v, values, dtype, _join(at, i)) for i, (k, v) in enumerate(content)}
-        kind = next(k for k, name in _CONTAINERS.items() if name == tag)
-        element = _container(hint)[1]
-        return kind(self.read(v, element(i), dtype, _join(at, i)) for i, v in enumerate(_listed(content, at)))
+        if (tag, found) in (("$tensor", Tensor), ("$array", np.ndarray)) or (
+            tag in ("$tensor", "$array") and hint is Any
+        ):
+            return _of_dtype(_read_tagged_array(tag, raw, at), hint, at)
+        if tag == "$items" and (hint is Any or _is_mapping(hint)):
+            keys, values = get_args(hint) or (Any, Any)
+            pairs = [_pair(p, at) for p in _listed(content, at)]
+            read = [(self.read(k, Any), self.read(v, values, dtype, _join(at, k))) for k, v in pairs]
+            return {_scalar(k, keys, at) if keys in _SCALARS else k: v for k, v in read}
+        made = next((k for k, name in _CONTAINERS.items() if name == tag), None)
+        if made is not None and (hint is Any or (kind in (list, tuple) and made is not frozenset)):
+            return made(self._read_all(content, hint, element, dtype, at))
+        raise Misfit(f"{at}: {{{tag!r}: {str(content)[:40]!r}}} is not expected here")
+
+
+@contextmanager
+def naming(at: str) -> Iterator[None]:
+    """Mistakes inside are about this field, unless they name one themselves."""
+    try:
+        yield
+    except Misfit:
+        raise
+    except MISTAKES as error:
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        raise Misfit(f"{at}: {kind}{error}" if at else f"{kind}{error}") from error
 
 
 # -- hints -------------------------------------------------------------------------------------------------
@@ -222,21 +258,53 @@ def _write_array(value: Any, hint: Any, dtype: str | None) -> Any:
     return {"$tensor" if tensor else "$array": written, "dtype": name, "shape": list(value.shape)}
 
 
-def _read_array(raw: Any, hint: Any, dtype: str | None) -> Any:
-    _listed(raw, "tensor")
+def _read_array(raw: Any, hint: Any, dtype: str | None, at: str) -> Any:
     name = _plain_dtype(hint, dtype)
     if name is None:
-        raise KeyError("dtype")
-    if _array_type(hint) is Tensor:
-        return torch.tensor(raw, dtype=_torch_dtype(name))
-    return np.array(raw, dtype=name)
+        raise Misfit(f"{at}: its dtype is missing")
+    _require_numbers(_listed(raw, at), name, at)
+    array = torch.tensor(raw, dtype=_torch_dtype(name)) if _array_type(hint) is Tensor else np.array(raw, dtype=name)
+    return _of_dtype(array, hint, at)
 
 
-def _read_tagged_array(tag: str, raw: Mapping[str, Any]) -> Any:
-    flat = [float(v) if isinstance(v, str) else v for v in _listed(raw[tag], "tensor")]
+def _read_tagged_array(tag: str, raw: Mapping[str, Any], at: str) -> Any:
+    flat = [float(v) if v in _NOT_FINITE else v for v in _listed(raw[tag], at)]
+    name, shape = raw["dtype"], _listed(raw["shape"], at)
+    _require_numbers(flat, name, at)
+    if not all(type(n) is int and n >= 0 for n in shape):
+        raise Misfit(f"{at}: {shape} is no shape")
     if tag == "$tensor":
-        return torch.tensor(flat, dtype=_torch_dtype(raw["dtype"])).reshape(raw["shape"])
-    return np.array(flat, dtype=raw["dtype"]).reshape(raw["shape"])
+        return torch.tensor(flat, dtype=_torch_dtype(name)).reshape(shape)
+    return np.array(flat, dtype=_numpy_dtype(name)).reshape(shape)
+
+
+def _require_numbers(raw: list[Any], dtype: object, at: str) -> None:
+    """Refuse what a tensor of this dtype would take for a number, or would round to one."""
+    whole = str(dtype).startswith(("int", "uint"))
+    parts: list[Any] = raw
+    while parts and isinstance(parts[0], list):
+        if any(len(_listed(part, at)) != len(parts[0]) for part in parts):
+            raise Misfit(f"{at}: rows of different lengths")
+        parts = [v for part in parts for v in _listed(part, at)]
+    kinds: tuple[type, ...] = (bool,) if dtype == "bool" else (int,) if whole else (int, float)
+    wrong = next((v for v in parts if type(v) not in kinds), None)
+    if wrong is not None or None in parts:
+        raise Misfit(f"{at}: expected numbers of dtype {dtype}, got {str(wrong)[:40]!r}")
+
+
+def _of_dtype(array: Any, hint: Any, at: str) -> Any:
+    """The array, or None, where the hint allows its dtype."""
+    names = getattr(_without_none(hint), "dtypes", ())
+    if array is not None and names and isinstance(names, tuple | list) and _dtype_name(array) not in names:
+        raise Misfit(f"{at}: dtype {_dtype_name(array)} is not one of {', '.join(map(str, names))}")
+    return array
+
+
+def _numpy_dtype(name: Any) -> np.dtype[Any]:
+    found = np.dtype(name) if isinstance(name, str) else None
+    if found is None or found.kind not in "biuf":
+        raise ValueError(f"dtype {name!r} is not one of numbers")
+    return found
 
 
 def _torch_dtype(name: Any) -> torch.dtype:
@@ -252,23 +320,34 @@ def _torch_dtype(name: Any) -> torch.dtype:
 def _scalar(raw: Any, hint: Any, at: str) -> Any:
     if get_origin(hint) is Literal:
         if raw not in get_args(hint):
-            raise ValueError(f"{at}: expected one of {get_args(hint)}, got {raw!r}")
+            raise Misfit(f"{at}: expected one of {get_args(hint)}, got {raw!r}")
         return raw
     expected = _SCALARS.get(hint, (str, bool, int, float))
-    if not isinstance(raw, expected):
-        raise TypeError(f"{at}: expected {' or '.join(e.__name__ for e in expected)}, got {type(raw).__name__}")
+    if not isinstance(raw, expected) or (isinstance(raw, bool) and bool not in expected):
+        raise Misfit(f"{at}: expected {' or '.join(e.__name__ for e in expected)}, got {type(raw).__name__}")
+    if hint is int and isinstance(raw, int) and not -(2**63) <= raw < 2**63:
+        raise Misfit(f"{at}: {str(raw)[:40]} has more than 64 bits")
+    if hint is float and isinstance(raw, int) and abs(raw) > 2**53:
+        with naming(at):
+            return float(raw)
     return raw
 
 
 def _listed(raw: Any, at: str) -> list[Any]:
     if not isinstance(raw, list):
-        raise TypeError(f"{at}: expected a list, got {type(raw).__name__}")
+        raise Misfit(f"{at}: expected a list, got {type(raw).__name__}")
     return raw
+
+
+def _pair(raw: Any, at: str) -> list[Any]:
+    if len(_listed(raw, at)) != 2:
+        raise Misfit(f"{at}: expected pairs, got {len(raw)} entries")
+    return list(raw)
 
 
 def _items(raw: Any, at: str) -> Any:
     if not isinstance(raw, dict):
-        raise TypeError(f"{at}: expected an object, got {type(raw).__name__}")
+        raise Misfit(f"{at}: expected an object, got {type(raw).__name__}")
     return raw.items()
 
 

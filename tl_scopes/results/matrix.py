@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, Serializable
+from tl_scopes.results.methods import is_known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +45,16 @@ class AttributionMatrix(Displayable, Serializable):
             where they were not kept.
     """
 
+    _along: ClassVar = {
+        "str_tokens": "pos",
+        "positions": "target",
+        "targets": "target",
+        "target_strs": "target",
+        "top_predictions": "target?",
+    }
+    _within: ClassVar = dict.fromkeys(("positions", "special", "hidden"), "pos")
+    _finite: ClassVar = ("scores", "top_predictions")
+
     scores: Float[Tensor, "target pos"]
     tokens: Int[Tensor, " pos"]
     str_tokens: list[str]
@@ -61,25 +71,10 @@ class AttributionMatrix(Displayable, Serializable):
     top_predictions: tuple[list[tuple[str, float]], ...] = ()
 
     def __post_init__(self) -> None:
-        rows, n = len(self.positions), len(self.tokens)
-        if self.scores.shape != (rows, n) or len(self.str_tokens) != n:
-            raise ValueError(
-                f"AttributionMatrix: scores {tuple(self.scores.shape)} do not fit {rows} positions, {n} tokens and "
-                f"{len(self.str_tokens)} str_tokens"
-            )
-        if len(self.targets) != rows or len(self.target_strs) != rows:
-            raise ValueError(
-                f"AttributionMatrix: {len(self.targets)} targets and {len(self.target_strs)} target_strs "
-                f"for {rows} positions"
-            )
-        if not all(0 <= p < n for p in self.positions) or len(set(self.positions)) != rows:
-            raise ValueError(f"AttributionMatrix: positions {self.positions} must be different and in 0..{n - 1}")
-        if not bool(torch.isfinite(self.scores).all()):
-            raise ValueError("AttributionMatrix: scores hold NaN or infinity")
-        if self.top_predictions and len(self.top_predictions) != rows:
-            raise ValueError(f"AttributionMatrix: {len(self.top_predictions)} top_predictions for {rows} positions")
-        if not all(0 <= p < n for p in self.special | self.hidden):
-            raise ValueError(f"AttributionMatrix: special and hidden positions must be in 0..{n - 1}")
+        super().__post_init__()
+        self.require(len(set(self.positions)) == len(self), "positions", f"{self.positions} must be different")
+        if is_known(self.method):
+            self.require(not bool((self.scores < 0).any()), "scores", f"{self.method} has none below 0")
 
     def __len__(self) -> int:
         return len(self.positions)

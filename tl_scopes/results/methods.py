@@ -36,6 +36,11 @@ BASELINES = {
 }
 
 
+def is_known(method: str) -> bool:
+    """Is this a method of the package, whose scores are never negative?"""
+    return method in BASELINES or scope_of(method) is not None
+
+
 def legend(method: str) -> Legend:
     """For the results that are stored under this name."""
     scope = scope_of(method)

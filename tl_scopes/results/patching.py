@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,11 @@ class PatchTop(Displayable, Serializable):
         random_positions: tokens of each draw.
         full_cells: cells of a full sweep over all layers and tokens.
     """
+
+    _shared: ClassVar = ("attribution",)
+    _along: ClassVar = {"positions": "token", "layers": "layer", "random_positions": "draw"}
+    _within: ClassVar = {"positions": "pos", "random_positions": "pos"}
+    _at_least: ClassVar = {"layers": 0, "full_cells": 1}
 
     attribution: Attribution
     positions: tuple[int, ...]

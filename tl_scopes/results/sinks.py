@@ -12,7 +12,7 @@ from torch import Tensor
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, S, Serializable
-from tl_scopes.results.lossless import Archive
+from tl_scopes.results.lossless import Archive, naming
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +75,7 @@ class AttentionSinks(Displayable, Serializable):
     """
 
     format_version: ClassVar[int] = 2
+    _within: ClassVar = {"groups": "end"}
 
     received: Float[Tensor, "layer head end"]
     value_norms: Float[Tensor, "layer head end"]
@@ -89,9 +90,16 @@ class AttentionSinks(Displayable, Serializable):
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        end = self.first_attribution.pos + 1
-        if not self.received.shape[-1] == self.value_norms.shape[-1] == self.residual_norms.shape[-1] == end:
-            raise ValueError(f"AttentionSinks: tensors do not fit {end} positions")
+        self.require(bool(self.attributions), "attributions", "there is none")
+        super().__post_init__()
+        end = self.axes["end"]
+        self.require(len(self.residual_norms) == len(self.received) + 1, "residual_norms", "not one more than layers")
+        for name, attribution in self.attributions.items():
+            same = attribution.pos + 1 == end and attribution.str_tokens == self.first_attribution.str_tokens
+            self.require(same, f"attributions.{name}", f"not of the same prompt, read at position {end - 1}")
+        for name, baseline in self.baseline.items():
+            self.require(baseline.axes["pos"] == end, f"baseline.{name}", f"not of {end} positions")
+        self.require({"first"} <= set(self.mass) == set(self.groups), "mass", f"not of the groups {set(self.groups)}")
 
     @property
     def first_attribution(self) -> Attribution:
@@ -180,5 +188,6 @@ class AttentionSinks(Displayable, Serializable):
 
     @classmethod
     def _restored(cls: type[S], archive: Archive, raw: dict[str, Any]) -> S:
-        dtype = next(iter(raw["attributions"].values()))["dtype"]  # older files say it there alone
+        with naming("attributions"):
+            dtype, *_ = (a["dtype"] for a in raw["attributions"].values())  # older files say it there alone
         return super()._restored(archive, {"dtype": dtype, **raw})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -27,6 +27,8 @@ class FisherSpectrum(Displayable, Serializable):
             probability: ``(tokens up, tokens down)``; which is up is a matter of the eigenvector's arbitrary sign.
         prompts: the text of each prompt.
     """
+
+    _along: ClassVar = {"moved": "prompt?", "prompts": "prompt?"}
 
     eigenvalues: Float[Tensor, "prompt k"]
     trace: Float[Tensor, " prompt"]

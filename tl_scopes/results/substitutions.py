@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -33,6 +33,10 @@ class Substitutions(Displayable, Serializable):
         scalar: what is explained.
         unit: of predicted and measured.
     """
+
+    _shared: ClassVar = ("attribution",)
+    _along: ClassVar = {"str_tokens": "swap"}
+    _within: ClassVar = {"pos": "pos"}
 
     attribution: Attribution
     pos: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -60,6 +60,10 @@ class Verdict(Displayable, Serializable):
         seed: of the draws.
         target_str: whose log p it is.
     """
+
+    _shared: ClassVar = ("attribution",)
+    _along: ClassVar = {"singles": "single"}
+    _within: ClassVar = {"strongest": "pos", "singles": "pos"}
 
     attribution: Attribution
     k: int

@@ -90,6 +90,9 @@ class Verification(Displayable, Serializable):
     """
 
     _later: ClassVar = ("verdict",)
+    _shared: ClassVar = ("attribution",)
+    _along: ClassVar = dict.fromkeys(("positions", "fractions", "flags"), "removal")
+    _within: ClassVar = {"positions": "pos"}
 
     attribution: Attribution
     positions: tuple[tuple[int, ...], ...]
@@ -108,6 +111,13 @@ class Verification(Displayable, Serializable):
     noise: float
     target_str: str
     verdict: Verdict | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        alone = [p for p, f in zip(self.positions, self.fractions, strict=True) if f is None]
+        self.require(
+            all(len(p) == 1 for p in alone), "positions", "a removal of no fraction (fractions) is of one token"
+        )
 
     @property
     def linearity(self) -> Linearity:

@@ -9,10 +9,11 @@ then taken together; a token that holds a piece of a number and a comma is refus
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, token_strings
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.numerics.values import dense
+from tl_scopes.results.checked import Checked
 
 LOW, HIGH = 15, 85
 """Where the history is put."""
@@ -33,7 +35,7 @@ NUMBERS = tuple(range(FIRST, LAST + 1))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class EncodedSeries:
+class EncodedSeries(Checked):
     """A series, its numbers, and the linear map between them.
 
     Attributes:
@@ -41,13 +43,30 @@ class EncodedSeries:
         numbers: what stands for them, each in 10 … 99.
         scale, offset: ``number = round(offset + scale·value)``; ``scale`` is positive.
         n_fit: how many of the first values the scale was fitted on; 0 where limits were given.
+        low: the value that became 15: ``number = round(15 + scale·(value − low))`` loses no digits of large values. NaN
+            (older files) is filled in from the others.
     """
+
+    _later: ClassVar = ("low",)
+    _finite: ClassVar = ("series", "scale", "offset", "low")
 
     series: Float[ndarray, " n"]
     numbers: Int[ndarray, " n"]
     scale: float
     offset: float
     n_fit: int
+    low: float = math.nan
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.low) and self.scale:
+            first = self.series[: self.n_fit]
+            low = float(first.min()) if self.n_fit > 0 and len(first) else (LOW - self.offset) / self.scale
+            object.__setattr__(self, "low", low)
+        super().__post_init__()
+        self.require(self.scale > 0, "scale", f"{self.scale} is not positive")
+        self.require(len(self) > 0, "numbers", "there is none")
+        outside = bool(((self.numbers < FIRST) | (self.numbers > LAST)).any())
+        self.require(not outside, "numbers", f"not all in {FIRST}..{LAST}")
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -70,17 +89,20 @@ class EncodedSeries:
         """The number that stands for a further value; ``ValueError`` where it has none."""
         if not np.isfinite(value):
             raise ValueError(f"EncodedSeries.number({value}): not a finite number")
-        number = round(self.offset + self.scale * float(value))
+        number = float(np.rint(_scaled(np.array([float(value)]), self.scale, self.low))[0])
         if not FIRST <= number <= LAST:
             raise ValueError(
-                f"EncodedSeries.number({value:g}): it would be {number}, outside {FIRST} … {LAST}: the value is too far "
+                f"EncodedSeries.number({value:g}): it would be {number:.0f}, outside {FIRST} … {LAST}: the value is too far "
                 "from the history that the scale was fitted on. Give encode(limits=...) that leave room for it"
             )
-        return number
+        return int(number)
 
     def decode(self, numbers: Any) -> Float[ndarray, " m"]:
-        """Values that numbers stand for, ``(number − offset) / scale``; off the given ones by at most ``0.5/scale``."""
-        return (np.atleast_1d(np.asarray(numbers, dtype=np.float64)) - self.offset) / self.scale
+        """Values that numbers stand for, ``low + (number − 15) / scale``.
+
+        Off the given ones by at most ``0.5/scale`` and float64's rounding.
+        """
+        return self.low + (np.atleast_1d(np.asarray(numbers, dtype=np.float64)) - LOW) / self.scale
 
 
 @public_call
@@ -106,17 +128,7 @@ def encode(series: Any, *, n_fit: int | None = None, limits: tuple[float, float]
 
     Reference: paper section 4.3, after Gruver et al. (2023).
     """
-    if isinstance(series, Tensor):
-        series = dense("series", series).detach().cpu()
-    try:
-        values = np.asarray(series, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"(series=...): expected one-dimensional numbers ({error})") from error
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"(series=array of shape {list(values.shape)}): expected one-dimensional, not empty")
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise ValueError(f"(series=...): value {int(bad[0])} is {values[bad[0]]}; fill or drop it first")
+    values = _values(series)
     n = len(values) if n_fit is None else n_fit
     if not 1 <= n <= len(values):
         raise ValueError(f"(n_fit={n_fit!r}): expected 1 … {len(values)}, the length of the series")
@@ -125,14 +137,19 @@ def encode(series: Any, *, n_fit: int | None = None, limits: tuple[float, float]
     low, high = (float(values[:n].min()), float(values[:n].max())) if limits is None else map(float, limits)
     if limits is not None and low >= high:
         raise ValueError(f"(limits={limits}): expected two finite values, the smaller first")
-    scale = (HIGH - LOW) / (high - low) if high > low else 0.0
-    if not (0 < scale < np.inf):
+    scale = (HIGH - LOW) / (high - low) if high > low else math.nan
+    if not 0 < scale < math.inf:
+        if high > low:
+            raise ValueError(
+                f"(series=...): from {low:g} to {high:g} the range is too {'small' if scale else 'large'} for a scale in "
+                "float64; give the series in another unit, times a power of ten"
+            )
         raise ValueError(
             f"(series=...): the {n} values that the scale is fitted on are all {low:g}, so there is no scale to "
             "fit; give limits=(low, high)"
         )
     offset = LOW - scale * low
-    numbers = np.rint(offset + scale * values)
+    numbers = np.rint(_scaled(values, scale, low))
     outside = np.flatnonzero((numbers < FIRST) | (numbers > LAST))
     if len(outside):
         i = int(outside[0])
@@ -140,14 +157,54 @@ def encode(series: Any, *, n_fit: int | None = None, limits: tuple[float, float]
             f"(series=...): value {i} ({values[i]:g}) would be {numbers[i]:.0f}, outside {FIRST} … {LAST}. Fit on "
             "more of the series (n_fit), or give limits=(low, high) that leave room"
         )
-    return EncodedSeries(values, numbers.astype(np.int64), scale, offset, 0 if limits is not None else n)
+    return EncodedSeries(values, numbers.astype(np.int64), scale, offset, 0 if limits is not None else n, low)
+
+
+def _scaled(values: Float[ndarray, " n"], scale: float, low: float) -> Float[ndarray, " n"]:
+    """``15 + scale·(value − low)``: the difference first, or large values lose their digits."""
+    with np.errstate(over="ignore"):
+        return np.asarray(LOW + scale * (values - low))
+
+
+def _values(series: Any) -> Float[ndarray, " n"]:
+    """A series of whatever container, all of it finite numbers; one that is missing is refused by its place."""
+    if isinstance(series, Tensor):
+        series = dense("series", series).detach().cpu()
+    try:
+        given = np.ma.asanyarray(series) if np.ma.isMaskedArray(series) else np.asarray(series)
+        if given.dtype.kind in "cMm":
+            raise ValueError(f"these are {given.dtype}")
+        if given.dtype.kind == "O" and given.ndim == 1:
+            given = np.array([_number(i, value) for i, value in enumerate(given)], dtype=np.float64)
+        values = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"(series=...): expected one-dimensional numbers ({error})") from error
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"(series=array of shape {list(values.shape)}): expected one-dimensional, not empty")
+    masked = np.ma.getmaskarray(given)
+    bad = np.flatnonzero(~np.isfinite(values) | masked)
+    if len(bad):
+        i = int(bad[0])
+        what = "masked" if masked[i] else values[i]
+        raise ValueError(f"(series=...): value {i} is {what}; fill or drop it first")
+    return values
+
+
+def _number(place: int, value: Any) -> float:
+    """One entry of a container of anything."""
+    if value is None:
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"value {place} is {value}; fill or drop it first") from error
 
 
 # -- tokens ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class TokenPlaces:
+class TokenPlaces(Checked):
     """Which tokens of a prompt stand for which number.
 
     Attributes:
@@ -155,6 +212,8 @@ class TokenPlaces:
         delimiters: positions of the commas.
         rest: all others (BOS).
     """
+
+    _at_least: ClassVar = dict.fromkeys(("numbers", "delimiters", "rest"), 0)
 
     numbers: tuple[tuple[int, ...], ...]
     delimiters: tuple[int, ...]

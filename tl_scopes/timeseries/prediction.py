@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,11 +13,12 @@ from numpy import ndarray
 from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
+from tl_scopes.results.checked import Checked
 from tl_scopes.timeseries.encoding import FIRST, NUMBERS, EncodedSeries, digit_ids
 
 
 @dataclass(frozen=True, eq=False)
-class NumberDistribution:
+class NumberDistribution(Checked):
     """Probabilities of the numbers 10 … 99, in numerical order.
 
     Attributes:
@@ -24,8 +26,16 @@ class NumberDistribution:
         level: of the interval.
     """
 
+    _finite: ClassVar = ("probabilities",)
+    _at_least: ClassVar = {"probabilities": 0}
+
     probabilities: Float[ndarray, " 90"]
     level: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(0 < self.mass < 1.001, "probabilities", f"they add up to {self.mass:g}")
+        self.require(0 < self.level < 1, "level", f"{self.level} is not between 0 and 1")
 
     @property
     def numbers(self) -> Float[ndarray, " 90"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, S, Serializable
-from tl_scopes.results.lossless import Archive
-from tl_scopes.timeseries.encoding import EncodedSeries, TokenPlaces, by_number
+from tl_scopes.results.lossless import Archive, naming
+from tl_scopes.timeseries.encoding import FIRST, LAST, EncodedSeries, TokenPlaces, by_number
 from tl_scopes.timeseries.gaussian import GaussianCheck
 from tl_scopes.timeseries.parroting import ParrotingTest, RecencyProfile, parroting_test, recency_profile
 from tl_scopes.timeseries.prediction import NumberDistribution
@@ -50,10 +50,16 @@ class Forecast(Displayable, Serializable):
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.attributions:
-            raise ValueError("Forecast: at least one attribution")
-        if len(self.places.numbers) != len(self.encoded):
-            raise ValueError(f"Forecast: {len(self.places.numbers)} places for {len(self.encoded)} numbers")
+        self.require(bool(self.attributions), "attributions", "there is none")
+        super().__post_init__()
+        n, places = len(self.encoded), self.places
+        self.require(len(places.numbers) == n and all(places.numbers), "places", f"not of {n} numbers")
+        found = [p for part in (*places.numbers, places.delimiters, places.rest) for p in part]
+        for name, attribution in self.attributions.items():
+            fits = sorted(found) == list(range(len(attribution)))
+            self.require(fits, f"attributions.{name}", "its tokens are not those of places")
+        if self.truth_number is not None:
+            self.require(FIRST <= self.truth_number <= LAST, "truth_number", f"not in {FIRST}..{LAST}")
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -151,11 +157,14 @@ class Forecast(Displayable, Serializable):
 
     @classmethod
     def _restored(cls: type[S], archive: Archive, raw: dict[str, Any]) -> S:
-        encoded = {name: raw[name] for name in ("series", "numbers", "scale", "offset", "n_fit")}
-        prediction = {"probabilities": list(raw["probabilities"].values()), **raw["prediction"]}
-        check = raw["gaussian"]
-        if check is not None:  # older files have None for NaN
-            check = {k: math.nan if v is None and k not in ("cosine", "norm_ratio") else v for k, v in check.items()}
+        encoded = {f.name: raw[f.name] for f in fields(EncodedSeries) if f.name in raw}
+        with naming("probabilities"):
+            probabilities = list(raw["probabilities"].values())
+        with naming("prediction"):
+            prediction = {"probabilities": probabilities, **raw["prediction"]}
+        check = raw.get("gaussian", {})
+        if isinstance(check, dict) and "$float" not in check:  # older files have None for NaN
+            check = {k: _NAN if v is None and k not in ("cosine", "norm_ratio") else v for k, v in check.items()}
         changed = {"encoded": encoded, "prediction": prediction, "gaussian": check}
         return super()._restored(archive, {**raw, **changed})
 
@@ -165,6 +174,9 @@ class Forecast(Displayable, Serializable):
         if method not in self.attributions:
             raise ValueError(f"Forecast.{call}(method={method!r}): this forecast has {self.methods}")
         return method
+
+
+_NAN = {"$float": "nan"}
 
 
 def _finite(value: Any) -> Any:

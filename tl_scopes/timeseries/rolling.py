@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -45,11 +45,23 @@ class RollingForecast(Displayable, Serializable):
         matrix: the token-level attribution matrix behind it.
     """
 
+    _along: ClassVar = {"predictions": "forecast"}
+    _at_least: ClassVar = {"first": 1}
+
     encoded: EncodedSeries
     first: int
     influence: Float[Tensor, "forecast number"]
     predictions: tuple[NumberDistribution, ...]
     matrix: AttributionMatrix
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        n = len(self.encoded)
+        self.require(self.axes["number"] == n, "influence", f"not one column for each of {n} numbers")
+        self.require(
+            len(self) == n + 1 - self.first, "first", f"{self.first} leaves not {len(self)} of {n} to forecast"
+        )
+        self.require(len(self.matrix) == len(self), "matrix", f"{len(self.matrix)} rows for {len(self)} forecasts")
 
     def __len__(self) -> int:
         return len(self.predictions)

@@ -13,7 +13,9 @@ Where a starting value is not given it is drawn from ``seed``.
 
 from __future__ import annotations
 
+import csv
 import math
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -297,8 +299,11 @@ def read_column(path: str | Path, column: str | int | None = None) -> Series:
     if not Path(path).is_file():
         raise ValueError(f"{given}: there is no such file")
     try:
-        frame = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        lines = _lines(Path(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of commas at the ends of rows
+            frame = pd.read_csv(path, index_col=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{given}: not a CSV file ({error})") from error
     names = [str(name) for name in frame.columns]
     if column is None:
@@ -318,8 +323,24 @@ def read_column(path: str | Path, column: str | int | None = None) -> Series:
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         entry = frame.iloc[int(bad[0]), index]
-        raise ValueError(f"{given}: {str(entry)!r} in line {int(bad[0]) + 2} is not a finite number; fill or drop it")
+        line = lines[int(bad[0])] if len(lines) == len(frame) else int(bad[0]) + 2
+        raise ValueError(f"{given}: {str(entry)!r} in line {line} is not a finite number; fill or drop it")
     return np.asarray(values)
+
+
+def _lines(path: Path) -> list[int]:
+    """The line that each row begins on, but for blank ones; refuses a row with entries that no column has a name for."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows, lines, begin, width = csv.reader(file), [], 1, -1
+        for row in rows:
+            if row and width < 0:
+                width = len(row)
+            elif row:
+                lines.append(begin)
+                if any(entry.strip() for entry in row[width:]):
+                    raise csv.Error(f"line {begin} has {len(row)} entries for {width} columns")
+            begin = rows.line_num + 1
+    return lines
 
 
 def _require_length(length: int, *, burn_in: int = 0) -> None:

@@ -6,7 +6,6 @@ target and the predictions.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -258,7 +257,7 @@ def _more(attribution: Attribution) -> str:
     plain = {
         key: value
         for key, value in {**attribution.details, **attribution.provenance}.items()
-        if isinstance(value, str | int | float | bool) or (isinstance(value, list) and len(json.dumps(value)) < 200)
+        if isinstance(value, str | int | float | bool) or (isinstance(value, list) and len(repr(value)) < 200)
     }
     if not plain:
         return ""

@@ -20,8 +20,8 @@ def gold_figure(result: GoldAlignment) -> Any:
     frame = result.to_frame()
     corpora, methods = list(dict.fromkeys(frame.corpus)), list(dict.fromkeys(frame.method))
     figure = Figure(figsize=(1.8 + 1.35 * len(corpora), 1.1 + 0.27 * len(methods)), dpi=150, layout="constrained")
-    panels = figure.subplots(1, len(corpora), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, corpus in zip(panels, corpora, strict=True):
+    panels = figure.subplots(1, max(len(corpora), 1), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, corpus in zip(panels, corpora, strict=False):
         rows = frame[frame.corpus == corpus]
         y = [methods.index(method) for method in rows.method]
         axes.axvline(rows.chance.mean(), color="#555555", linestyle="--", linewidth=1, label="chance")
@@ -61,7 +61,7 @@ def gold_view(result: GoldAlignment) -> View:
 def gold_text(result: GoldAlignment) -> str:
     """A line per corpus and method, with intervals."""
     frame = result.to_frame()
-    width = 2 + max(len("method"), *map(len, frame.method))
+    width = 2 + max(map(len, ("method", *frame.method)))
     lines = [f"{'corpus':<13}{'method':<{width}}{'n':>5}  {'top-1 [95 %]':<25}{'MRR [95 %]':<25}in source  chance"]
     for _, row in frame.iterrows():
         lines.append(

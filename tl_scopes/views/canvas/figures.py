@@ -11,9 +11,13 @@ import re
 import warnings
 from html import escape
 from io import BytesIO, StringIO
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from matplotlib import figure, rc_context
+
+from tl_scopes.results.files import write_file
 
 SCREEN_DPI = 100
 """Of the picture in a notebook: matplotlib's own for notebooks; files keep the figure's."""
@@ -38,6 +42,20 @@ class Figure(figure.Figure):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.marks: list[tuple[Any, str, Span, Span, Any]] = []
+
+    def savefig(self, fname: Any, **options: Any) -> None:
+        """As matplotlib's, but a file is written whole or not at all."""
+        if not isinstance(fname, str | PathLike):
+            super().savefig(fname, **options)
+            return
+        path = Path(fname)
+        kind = options.pop("format", None) or path.suffix[1:]
+        if not kind:
+            kind = self.canvas.get_default_filetype()
+            path = path.with_name(f"{path.name.rstrip('.')}.{kind}")
+        drawn = BytesIO()
+        super().savefig(drawn, format=kind, **options)
+        write_file(path, drawn.getvalue())
 
     def say(self, axes: Any, text: str, x: Span, y: Span, to: Any = None) -> None:
         """What a page says of the mark at a point, or of all between two values; None is the whole length of the axes.

@@ -18,6 +18,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from tl_scopes.results.files import write_file
+
 READ_TOKENS = (
     '<p class="tls-small tls-read" aria-live="polite">'
     "Point at a token for its score, or walk them by the arrow keys.</p>"
@@ -75,9 +77,7 @@ class View:
 
     def save(self, path: str | Path) -> Path:
         """Write :meth:`html` to a file; returns its path."""
-        path = Path(path)
-        path.write_text(self.html(), encoding="utf-8")
-        return path
+        return write_file(path, self.html())
 
     def show(self) -> None:
         """Display it in a notebook; print its text elsewhere."""
