@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tl_scopes.cli import options
-from tl_scopes.cli.support import Files, aimed_at_a_token, default_methods, library, load_model, prompt_or_demo
+from tl_scopes.cli.output import Files
+from tl_scopes.cli.support import aimed_at_a_token, default_methods, library, load_model, prompt_or_demo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,18 +35,14 @@ def trace(
     files = Files(html=html, csv=csv, json=json)
     tls = library()
     methods = default_methods(tls.scopes) if not method or method == ["all"] else tuple(method)
-    aimed = aimed_at_a_token(methods)
+    aimed = aimed_at_a_token(methods, foil=foil, rank=rank)
     if target is not None and not aimed:
         print(f"tl-scopes trace: {', '.join(methods)} has no target; --target is left out", file=sys.stderr)
         target = None
     text, target = prompt_or_demo(prompt, model, target, aimed=aimed)
     lens = load_model(model, kind, device)
     found = tls.scopes(lens, text, methods=methods, target=target, foil=foil, rank=rank, pos=pos)
-    together = _Together([a if bos else a.without("special") for a in found.values()])
-
-    from tl_scopes.views.terminal import view
-
-    files.answer(together, view(together.attributions))
+    files.answer(_Together([a if bos else a.without("special") for a in found.values()]))
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,11 @@ class _Together:
     """Several scopes on one prompt, written as one result."""
 
     attributions: list[Attribution]
+
+    def __str__(self) -> str:
+        from tl_scopes.views.terminal import as_text, view
+
+        return as_text(view(self.attributions))
 
     def html(self) -> str:
         """One scope's tokens, or a button for each scope."""

@@ -48,27 +48,12 @@ def load_model(
     >>> load_model().cfg.d_vocab == model.cfg.d_vocab
     True
     """
-    if kind not in ("auto", "bridge", "hooked"):
-        raise ValueError(f"(kind={kind!r}): expected 'auto', 'bridge' or 'hooked'")
-    if not str(name):
-        raise ValueError("(name=''): give 'demo', a Hub name or a local folder")
+    require_loadable(name, kind, device)
     dtype = torch.float32 if dtype is None else dtype
     if str(name) == "demo":
         name, device = DEMO_PATH, "cpu" if device is None else device
     folder = Path(name).expanduser()
     local = folder.is_dir()
-    if local:
-        _require_model_folder(folder, str(name))
-    elif folder.is_file():
-        raise ValueError(f"(name={str(name)!r}): this is a file; give the folder of a Hugging Face model")
-    elif isinstance(name, Path) or str(name).startswith(("/", "./", "../", "~")):
-        raise ValueError(f"(name={str(name)!r}): there is no such folder")
-    if kind == "hooked" and hooked_class() is None:
-        raise ValueError(
-            f"(kind='hooked'): HookedTransformer was removed in TransformerLens 4 (installed: "
-            f"{transformer_lens_version()}). Use kind='bridge', or install 'transformer_lens<4'"
-        )
-    _require_device(device)
     try:
         # Both libraries draw initial weights before they load the real ones.
         with torch.random.fork_rng():
@@ -85,6 +70,31 @@ def load_model(
         raise ValueError(f"(name={str(name)!r}): cannot be loaded ({type(error).__name__}: {error})") from error
     model.eval()
     return model  # type: ignore[no-any-return]
+
+
+def require_loadable(name: str | Path, kind: str, device: str | torch.device | None) -> None:
+    """Refuse what cannot be loaded, as far as that shows without loading.
+
+    Raises:
+        ValueError: an unknown kind, a device that is not there, a file, a folder that holds no model.
+    """
+    if kind not in ("auto", "bridge", "hooked"):
+        raise ValueError(f"(kind={kind!r}): expected 'auto', 'bridge' or 'hooked'")
+    if kind == "hooked" and hooked_class() is None:
+        raise ValueError(
+            f"(kind='hooked'): HookedTransformer was removed in TransformerLens 4 (installed: "
+            f"{transformer_lens_version()}). Use kind='bridge', or install 'transformer_lens<4'"
+        )
+    if not str(name):
+        raise ValueError("(name=''): give 'demo', a Hub name or a local folder")
+    folder = Path(name).expanduser()
+    if str(name) != "demo" and folder.is_dir():
+        _require_model_folder(folder, str(name))
+    elif folder.is_file():
+        raise ValueError(f"(name={str(name)!r}): this is a file; give the folder of a Hugging Face model")
+    elif isinstance(name, Path) or str(name).startswith(("/", "./", "../", "~")):
+        raise ValueError(f"(name={str(name)!r}): there is no such folder")
+    _require_device(device)
 
 
 def _require_model_folder(folder: Path, name: str) -> None:
@@ -108,7 +118,9 @@ def _require_device(device: str | torch.device | None) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"(device={str(device)!r}): cannot be used here ({reason}). Leave it out, or try 'cpu'") from error
+        raise ValueError(
+            f"(device={str(device)!r}): cannot be used here ({reason}). Leave it out, or try 'cpu'"
+        ) from error
 
 
 def _hooked_from_folder(
