@@ -145,11 +145,11 @@ def test_a_question_that_nobody_waits_for_stops_and_frees_its_turn(demo_model) -
 
     def wanted() -> bool:
         asked.append(1)
-        return len(asked) < 3
+        return len(asked) < 8
 
     with pytest.raises(Stopped):
-        bench.matrix(Question.of(question(method="fisher_scope", rank=4)), wanted)
-    assert len(asked) == 3, "asked when its turn came, before the forward, and before a backward"
+        bench.matrix(Question.of(question(method="fisher_scope", rank=32)), wanted)
+    assert len(asked) == 8, "asked when its turn came, before each forward, and before each backward"
     assert not bench._computing.locked()
     assert not bench._results
     assert bench.result(bench.explain(Question.of(question()))).method == "semantic"

@@ -25,7 +25,7 @@ def spectrum(
     from tl_scopes.demo import CORPORA, examples
 
     if "" in (prompt or ()):
-        raise ValueError("a PROMPT is empty")
+        raise ValueError("a prompt is empty")
     texts = prompt or [e.prompt for corpus in CORPORA for e in examples(corpus, n)]
     lens = load_model(model, kind, device)
     files.answer(tls.fisher_spectrum(lens, texts, k=k))

@@ -62,7 +62,7 @@ def prompt_or_demo(
 ) -> tuple[str, str | None]:
     """The given text and target, or a demo's; its target only where a method has one."""
     if prompt == "":
-        raise ValueError("PROMPT is empty")
+        raise ValueError("the prompt is empty")
     if prompt is not None:
         return prompt, target
     require_prompt(prompt, model)
