@@ -72,7 +72,6 @@ def show(shown: object) -> None:
     except BrokenPipeError:
         raise  # the reader of our output has seen enough
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left would fail again at the end
         raise ValueError(f"standard output: {error.strerror}") from error
 
 
