@@ -5,10 +5,14 @@ Over HTTP without a browser; `test_app_browser.py` drives the page.
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import json
 import sys
+import tempfile
 import threading
+import time
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -24,6 +28,7 @@ from tl_scopes.app.workbench import Question, Workbench
 from tl_scopes.cli import app as cli_app
 from tl_scopes.cli import main as cli
 from tl_scopes.demo import DEMO_PROMPTS
+from tl_scopes.numerics.stopping import Stopped
 
 pytestmark = pytest.mark.enable_socket  # the client's event loop wakes itself through a socket pair
 
@@ -133,6 +138,77 @@ def test_computations_run_one_at_a_time(demo_model, monkeypatch) -> None:
     for thread in threads:
         thread.join()
     assert most == [1, 1, 1]
+
+
+def test_a_question_that_nobody_waits_for_stops_and_frees_its_turn(demo_model) -> None:
+    bench, asked = Workbench({"demo": demo_model}), []
+
+    def wanted() -> bool:
+        asked.append(1)
+        return len(asked) < 8
+
+    with pytest.raises(Stopped):
+        bench.matrix(Question.of(question(method="fisher_scope", rank=32)), wanted)
+    assert len(asked) == 8, "asked when its turn came, before each forward, and before each backward"
+    assert not bench._computing.locked()
+    assert not bench._results
+    assert bench.result(bench.explain(Question.of(question()))).method == "semantic"
+
+
+def test_a_question_that_waits_for_its_turn_leaves_when_nobody_waits_for_it(demo_model) -> None:
+    bench, left = Workbench({"demo": demo_model}), threading.Event()
+    with bench._computing:
+        asking = (Question.of(question()), lambda: not left.is_set())
+        waiting = threading.Thread(target=pytest.raises, args=(Stopped, bench.explain, *asking))
+        waiting.start()
+        left.set()
+        waiting.join(5)
+        assert not waiting.is_alive()
+    assert not bench._results
+
+
+def hung_up(app: Any, path: str, body: bytes, *messages: dict[str, Any]) -> None:
+    """A POST whose client sends ``messages`` and then hangs up, whatever the server does."""
+    headers = {"host": "127.0.0.1:8600", "content-type": "application/json", "content-length": str(len(body))}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": [(k.encode(), v.encode()) for k, v in headers.items()],
+    }
+    sent = iter(messages)
+
+    async def receive() -> Any:
+        return next(sent, {"type": "http.disconnect"})
+
+    async def send(message: Any) -> None:
+        pass
+
+    asyncio.run(app(scope, receive, send))
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["while it is answered", "in the middle of the request"])
+def test_who_hangs_up_leaves_no_trace_in_the_log_and_no_result(whole, demo_model, monkeypatch, caplog) -> None:
+    bench, body = Workbench({"demo": demo_model}), json.dumps(question()).encode()
+    computed = tls.scopes
+
+    def later(*args: Any, **options: Any) -> Any:
+        time.sleep(0.05)  # until the server has seen that the client is gone
+        return computed(*args, **options)
+
+    monkeypatch.setattr(tls, "scopes", later)
+    part = {"type": "http.request", "body": body if whole else body[:10], "more_body": not whole}
+    hung_up(create_app(bench), "/api/explain", body, part)
+    assert not bench._results
+    assert not bench._computing.locked()
+    assert caplog.text == ""
+
+
+def test_the_page_hangs_up_on_the_question_before() -> None:
+    page = (files("tl_scopes.app") / "app.js").read_text(encoding="utf-8")
+    assert page.index("state.asking?.abort();") < page.index("state.asking = new AbortController();")
+    assert "signal: state.asking?.signal" in page
 
 
 def test_old_results_are_forgotten_and_the_page_is_told(client, monkeypatch) -> None:
@@ -255,6 +331,8 @@ def test_a_broken_saved_file_is_a_message(changes, client, tmp_path, unchecked) 
         return
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]
+    assert tempfile.gettempdir() not in answer.text, "no path of this machine"
+    assert "opened.json" not in answer.text
 
 
 def test_a_method_without_a_matrix_says_which_have_one(client) -> None:

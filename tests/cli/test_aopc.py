@@ -37,10 +37,18 @@ def test_several_models_have_a_folder_each(answer: Callable[..., str], tmp_path:
     [
         (["no-such-data"], "no such file"),
         (["--method", "magic"], "unknown method 'magic'; expected semantic, fisher"),
-        (["--rank-plot", "/nowhere/x.png", "--rank", "2"], "there is no folder"),
+        (["--rank-plot", "/no/such/folder/x.png", "--rank", "2"], "there is no folder"),
         (["--rank-plot", "x.png"], "give --rank"),
         (["--model", "demo", "--model", "gpt2", "--csv", "x.csv"], "take one --model"),
         (["--model", "paper", "--plot", "x.png"], "take one --model"),
+        (["--method", "fisher@0"], "unknown method 'fisher@0'"),
+        (["--method", "random@2"], "unknown method 'random@2'"),
+        (["--method", "random", "--method", "random"], "given twice"),
+        (["--rank", "2", "--rank", "2"], "expected different names"),
+        (["--fraction", "0.5"], "expected at least two increasing numbers"),
+        (["--fraction", "0.1", "--fraction", "nan"], "expected at least two increasing numbers"),
+        (["--preset", "paper", "--ablation", "mean"], "contradicts"),
+        (["--min-words", "-1"], "--min-words"),
     ],
 )
 def test_a_mistake_is_seen_before_a_model_is_loaded(
@@ -49,15 +57,16 @@ def test_a_mistake_is_seen_before_a_model_is_loaded(
     assert reason in refused("aopc", *arguments)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (["--preset", "paper", "--ablation", "mean"], "contradicts"),
-        (["--method", "fisher@0"], "unknown method 'fisher@0'"),
-    ],
-)
-def test_what_the_library_refuses_is_one_line(refused: Callable[..., str], arguments: list[str], reason: str) -> None:
-    assert reason in refused("aopc", *arguments, loads=True)
+def test_a_run_that_measured_nothing_is_a_mistake_with_the_reasons(refused: Callable[..., str], tmp_path: Path) -> None:
+    file = tmp_path / "passages.txt"
+    file.write_text("the dog " * 300, encoding="utf-8")
+    said = refused("aopc", str(file), "--method", "random", "--json", str(tmp_path / "t.json"), loads=True)
+    assert "none of 1 prompts was measured" in said
+    assert "more than the model's context" in said
+    assert not (tmp_path / "t.json").exists()
+    both = refused("aopc", str(file), "--method", "random", "--model", "a", "--model", "b", loads=True)
+    assert "a: AOPC: none" in both
+    assert "; b: AOPC: none" in both
 
 
 def test_several_processes_need_a_folder(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,4 +32,4 @@ def test_an_unknown_method_is_refused_before_a_model_is_loaded(refused: Callable
 
 
 def test_an_unknown_corpus_is_one_line(refused: Callable[..., str]) -> None:
-    assert "the corpora are" in refused("gold", "--corpus", "magic", loads=True)
+    assert "unknown corpus 'magic'; expected translation" in refused("gold", "--corpus", "magic")

@@ -57,6 +57,7 @@ def test_heads_signed_and_as_sensitivity(answer: Callable[..., str], demo_model:
         ([PROMPT, "--heads", "--raw"], "--raw is about layers"),
         ([PROMPT, "--sensitivity"], "give --heads too"),
         ([PROMPT, "--method", "magic"], "unknown method 'magic'"),
+        ([PROMPT, "--method", "temperature", "--target", " dog"], "does not read it"),
         (["--model", "gpt2"], "give a PROMPT"),
     ],
 )
@@ -69,9 +70,7 @@ def test_a_mistake_is_seen_before_a_model_is_loaded(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--method", "temperature", "--target", " dog"], "does not read it"),
         (["--heads", "--method", "fisher", "--rank", "2"], "kind='sensitivity'"),
-        (["--method", "contrast"], "needs a foil"),
     ],
 )
 def test_what_the_library_refuses_is_one_line(refused: Callable[..., str], arguments: list[str], reason: str) -> None:

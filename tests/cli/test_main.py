@@ -114,8 +114,7 @@ def test_what_is_written_has_names_of_its_own() -> None:
     assert writing == {*WRITES, "--out", "--rank-plot"}
     reading = {p.opts[0] for _, p in visible() if getattr(p, "rich_help_panel", None) != "Output"}
     assert not writing & reading
-    old = [(name, p.opts) for name, p in parameters() if getattr(p, "hidden", False)]
-    assert old == [("series", ["--csv"])], "the old name of --data"
+    assert [(name, p.opts) for name, p in parameters() if getattr(p, "hidden", False)] == []
 
 
 def test_no_command_lists_the_scopes() -> None:
@@ -141,7 +140,7 @@ def test_scope_is_an_older_word_for_method(name: str, refused: Callable[..., str
 @pytest.mark.parametrize("name", RESULTS)
 def test_what_a_result_can_write_is_offered(name: str) -> None:
     able = {option for option, method in WRITES.items() if hasattr(RESULTS[name], method)}
-    assert written(name) == able - ({"--csv"} if name == "series" else set()), "series: still the old name of --data"
+    assert written(name) == able
 
 
 @pytest.mark.parametrize(
@@ -160,7 +159,10 @@ def test_a_missing_folder_is_refused_before_a_model_is_loaded(
         (["trace", "--html", "-"], "--html -: only --csv and --json can go to standard output"),
         (["matrix", "--csv", "-", "--json", "-"], "one of them"),
         (["gold", "--plot", "x.magic"], "a figure's name ends with one of ."),
-        (["gold", "--csv", "."], "is a folder"),
+        (["matrix", "--plot", "x"], "--plot x: a figure's name ends with one of ."),
+        (["gold", "--csv", "."], "--csv .: this is a folder"),
+        (["check", "--html", "/dev/null/x"], "--html /dev/null/x: there is no folder /dev/null"),
+        (["aopc", "--out", __file__], "is a file; give a folder"),
         (["aopc", "--rank", "2", "--rank-plot", "x.magic"], "a figure's name ends with one of ."),
     ],
 )
@@ -170,9 +172,57 @@ def test_a_file_that_cannot_be_written_is_refused_before_a_model_is_loaded(
     assert reason in refused(*arguments)
 
 
-@pytest.mark.parametrize("name", ["trace", "matrix", "layers"])
+@pytest.mark.parametrize("option", [*WRITES, "--rank-plot"])
+def test_a_file_without_permission_is_refused_before_a_model_is_loaded(
+    option: str, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "x.png"
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: mode != os.W_OK or Path(path) != tmp_path
+    )  # root may write everywhere
+    assert f"{option} {file}: no permission to write {tmp_path}" in refused("aopc", "--rank", "2", option, str(file))
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK or Path(path) != file)
+    file.touch()
+    assert f"no permission to write {file}" in refused("aopc", "--rank", "2", option, str(file))
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="a system without /dev/full")
+@pytest.mark.parametrize("option", WRITES)
+def test_a_full_disk_is_one_line_that_names_the_option_and_the_rest_is_written(
+    option: str, run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    full, other = tmp_path / "full.png", tmp_path / "other"
+    full.symlink_to(FULL)
+    beside = "--json" if option != "--json" else "--csv"
+    code, out, err = run("matrix", "the dog", option, str(full), beside, str(other))
+    assert (code, err) == (2, f"tl-scopes matrix: {option} {full}: No space left on device\n")
+    assert "sources of" in out
+    assert other.stat().st_size > 50
+
+
+@pytest.mark.parametrize("given", [["--html", "x.html"], []], ids=["a file", "standard output"])
+def test_what_is_printed_is_what_print_shows(
+    given: list[str], answer: Callable[..., str], demo_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "German: der Hund sieht die Katze. English: the"
+    shown = {
+        "matrix": tls.attribution_matrix(demo_model, text).without("special"),
+        "layers": tls.layer_influence(demo_model, text, relative=True).without("special"),
+        "ig-path": tls.ig_path(demo_model, text, alphas=[i / 50 for i in range(51)]),
+    }
+    for name, result in shown.items():
+        assert answer(name, text, *given) == f"{result}\n" == f"{result.view().plain()}\n"
+    single = tls.semantic_scope(demo_model, text).without("special")
+    assert answer("trace", text, "--method", "semantic") == f"{single}\n"
+
+
+@pytest.mark.parametrize("name", ["trace", "matrix", "layers", "spectrum"])
 def test_tables_are_not_padded_where_nobody_looks(name: str, answer: Callable[..., str]) -> None:
-    assert [line for line in answer(name).splitlines() if line != line.rstrip()] == []
+    assert [line for line in answer(name, *QUICK[name]).splitlines() if line != line.rstrip()] == []
 
 
 # -- the program -------------------------------------------------------------------------------------------
@@ -244,6 +294,58 @@ def test_a_defect_is_not_a_users_mistake(
         run("trace", "a text")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["trace", "x", "--device", "banana"],
+        ["check", "--device", "banana"],
+        ["gold", "--kind", "banana"],
+        ["verify", "x", "--model", "/no/such/folder"],
+        ["aopc", "--model", "demo", "--model", "/no/such/folder"],
+        ["app", "--model", "demo", "--model", "/no/such/folder"],
+        ["series", "--data", "/no/such/file.csv"],
+    ],
+    ids=" ".join,
+)
+def test_a_device_or_a_model_that_is_not_there_is_one_line(
+    arguments: list[str], run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tl_scopes.model import loading
+
+    monkeypatch.setattr(tls, "load_model", loading.load_model)
+    monkeypatch.setattr(loading, "bridge_class", lambda: pytest.fail("the model was loaded"))
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "banana" in err or "there is no such" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["trace", ""], "the prompt is empty"),
+        (["spectrum", ""], "a prompt is empty"),
+        (["trace", "x", "--method", "fisher", "--method", "fisher"], "method 'fisher' is given twice"),
+        *(
+            ([name, "x", "--method", "contrast"], "needs a foil")
+            for name in ("trace", "matrix", "layers", "sinks", "verify")
+        ),
+        *(([name, "x", "--rank", "2"], "does not read it") for name in ("matrix", "layers", "verify")),
+        (["trace", "x", "--method", "semantic", "--rank", "2"], "does not read it"),
+        (["sinks", "x", "--multiple", "nan"], "--multiple"),
+        (["verify", "x", "--step", "inf"], "--step"),
+        (["verify", "x", "--step", "0"], "--step"),
+        (["ig-path", "x", "--sink-tokens", "0"], "--sink-tokens"),
+        (["gold", "--corpus", "magic"], "unknown corpus 'magic'"),
+        (["gold", "--seed", "-1"], "--seed"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_before_a_model_is_loaded(
+    arguments: list[str], reason: str, refused: Callable[..., str]
+) -> None:
+    assert reason in refused(*arguments)
+
+
 QUICK = {
     "trace": [],
     "matrix": [],
@@ -261,6 +363,33 @@ BLOCKED = {
     **os.environ,
     "PYTHONPATH": os.pathsep.join([str(Path(families.__file__).parent / "no_network"), str(FOLDER.parents[1])]),
 }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_no_command_loses_its_result_where_characters_are_few(encoding: str) -> None:
+    code = (
+        "import sys, tl_scopes.cli.main as c\n"
+        f"for arguments in {[[n, *given] for n, given in QUICK.items()]}:\n"
+        "    print(arguments[0], file=sys.stderr)\n"
+        "    sys.argv = ['tl-scopes', *arguments]\n"
+        "    try:\n        c.main()\n    except SystemExit as stop: assert not stop.code, arguments"
+    )
+    env = {**BLOCKED, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr.decode(encoding)
+    assert "###" in done.stdout.decode(encoding), "bars"
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="a system without /dev/full")
+def test_a_full_standard_output_is_one_line() -> None:
+    code = (
+        "import tl_scopes.cli.main as c, tl_scopes.cli.output as o\n"
+        "c.app = lambda *_, **__: c._named('check', lambda: o.show('x'))()\nc.main()"
+    )
+    with FULL.open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "tl-scopes check: standard output: No space left on device\n")
 
 
 @pytest.mark.slow

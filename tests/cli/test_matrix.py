@@ -46,7 +46,3 @@ def test_a_mistake_is_seen_before_a_model_is_loaded(
     refused: Callable[..., str], arguments: list[str], reason: str
 ) -> None:
     assert reason in refused("matrix", *arguments)
-
-
-def test_what_the_library_refuses_is_one_line(refused: Callable[..., str]) -> None:
-    assert "does not read it" in refused("matrix", PROMPT, "--rank", "2", loads=True)

@@ -50,9 +50,28 @@ def test_the_old_name_of_data_still_reads_and_says_so(run: Callable[..., tuple[i
     text = "a\n" + "".join(f"{(i * 7) % 5}\n" for i in range(12))
     file.write_text(text, encoding="utf-8")
     code, out, err = run("series", "--csv", str(file), "--json", "-")
-    assert (code, err) == (0, "tl-scopes series: --csv is now --data; --csv will go\n")
+    assert (code, err) == (
+        0,
+        f"tl-scopes series: --csv {file} is read, as before --data was there; from now on: --data\n",
+    )
     assert run("series", "--data", str(file), "--json", "-") == (0, out, "")
     assert file.read_text(encoding="utf-8") == text, "a file that an old command line reads is not written"
+
+
+def test_the_table_is_written_and_written_again(answer: Callable[..., str], demo_model: Any, tmp_path: Path) -> None:
+    for given, own in (([], "index,pos,value,number"), (["--rolling"], "index,number,mean")):
+        file = tmp_path / f"{len(given)}.csv"
+        command = ["series", "--length", "12", *given]
+        for _ in range(2):
+            answer(*command, "--csv", str(file))
+            assert file.read_text(encoding="utf-8").startswith(own)
+        assert answer(*command, "--csv", "-") == file.read_text(encoding="utf-8")
+
+
+def test_a_series_is_never_written_over(refused: Callable[..., str], tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("a\n1\n2\n3\n4\n", encoding="utf-8")
+    assert "this is the file of --data" in refused("series", "--data", str(file), "--csv", str(file))
 
 
 def test_rolling(answer: Callable[..., str], tmp_path: Path) -> None:
@@ -67,7 +86,7 @@ def test_rolling(answer: Callable[..., str], tmp_path: Path) -> None:
     [
         (["--length", "1"], "--length"),
         (["--column", "b"], "give both"),
-        (["--data", "a.csv", "--csv", "b.csv"], "give one of them"),
+        (["--rolling", "--method", "moment_mean"], "unknown method 'moment_mean'"),
         (["--data", "nowhere.csv"], "there is no such file"),
         (["--rolling", "--method", "fisher", "--method", "semantic"], "--rolling takes one --method"),
         (["--method", "magic"], "unknown method 'magic'; expected temperature"),

@@ -54,6 +54,9 @@ def test_the_bundled_folder_is_small() -> None:
         ({"name": "/no/such/folder"}, "there is no such folder"),
         ({"name": ""}, "give 'demo', a Hub name or a local folder"),
         ({"kind": "Hooked"}, "expected 'auto', 'bridge' or 'hooked'"),
+        ({"name": __file__}, "this is a file"),
+        ({"device": "banana"}, r"load_model\(device='banana'\): cannot be used here"),
+        ({"device": "cuda:99"}, r"load_model\(device='cuda:99'\): cannot be used here"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -73,3 +76,21 @@ def test_hooked_on_transformerlens_4_says_what_to_do() -> None:
         return
     with pytest.raises(ValueError, match="removed in TransformerLens 4.*kind='bridge'"):
         tls.load_model(kind="hooked")
+
+
+def test_weights_that_are_a_pickle_are_refused_with_the_way_out(tmp_path) -> None:
+    for file in DEMO_PATH.iterdir():
+        if file.suffix == ".json":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"pickle \(pytorch_model\.bin\).*save_pretrained.*model\.safetensors"):
+        tls.load_model(tmp_path)
+
+
+def test_what_the_libraries_stumble_over_is_a_value_error_with_the_name(tmp_path) -> None:
+    for file in DEMO_PATH.iterdir():
+        if file.suffix in (".json", ".txt"):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "model.safetensors").write_text("no weights", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"load_model\(name=.*cannot be loaded \(SafetensorError"):
+        tls.load_model(tmp_path)

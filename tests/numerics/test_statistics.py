@@ -97,7 +97,9 @@ def test_what_orders_nothing_has_no_rank_correlation_and_warns_of_nothing(flat: 
 
 def table(deltas: dict[str, np.ndarray]) -> AOPCTable:
     n = len(next(iter(deltas.values())))
-    records = [{"deltas": {m: d[i].tolist() for m, d in deltas.items()}, "top": i % 2, "truth": 0} for i in range(n)]
+    records = [
+        {"deltas": {m: d[i].tolist() for m, d in deltas.items()}, "top": i % 2, "truth": 0, "n": 9} for i in range(n)
+    ]
     return AOPCTable(tuple(records), {}, tuple(deltas), (0.1, 0.2), {}, n)
 
 

@@ -247,7 +247,9 @@ def test_matrix_rows_are_normalised_shifted_to_their_target_and_the_view_says_so
     assert max(values[4]) == 1.0
     assert "each row divided by its highest shown score" in view.body
     assert "The last target is the model's top prediction" in view.body
-    assert "' end' ← ' c' 16, ' b' 15, ' a' 14" in view.plain()
+    lines = view.plain().splitlines()
+    assert lines[-1].split() == ["3", "end", "(top", "prediction)", "c", "1.00", "b", "0.94", "a", "0.88"]
+    assert lines[2].split() == ["0", "a", "–"], "only BOS stands before it, which is left out"
 
 
 def test_matrix_too_long_to_hover_keeps_its_list() -> None:

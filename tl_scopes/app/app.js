@@ -3,7 +3,7 @@
 // Whatever this file writes itself, it writes as text.
 "use strict";
 const $ = (id) => document.getElementById(id);
-const state = { options: null, shown: null, question: null, tab: "tokens", asked: 0, ids: { target: null, foil: null } };
+const state = { asking: null, options: null, shown: null, question: null, tab: "tokens", asked: 0, ids: { target: null, foil: null } };
 
 // -- talking to the server -----------------------------------------------------------------------------------
 
@@ -11,7 +11,7 @@ async function ask(path, body) {
   const options = body === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body };
   let answer;
   try {
-    answer = await fetch(path, options);
+    answer = await fetch(path, { ...options, signal: state.asking?.signal });
   } catch {
     throw new Error("The server does not answer. Is tl-scopes app still running?");
   }
@@ -20,9 +20,11 @@ async function ask(path, body) {
   return data;
 }
 
-// One request at a time is of interest: the answer to the last one.
+// One request at a time is of interest: the answer to the last one. The others are hung up, and the server stops them.
 async function answered(what, request, use) {
   const mine = ++state.asked;
+  state.asking?.abort();
+  state.asking = new AbortController();
   $("results").setAttribute("aria-busy", "true");
   $("explain").disabled = true;
   const late = setTimeout(() => mine === state.asked && say(what), 300);

@@ -11,25 +11,30 @@ GET   ``/download/{id}.html``  the standalone page; ``.json`` is what ``Attribut
 ====  =======================  ====================================================================
 
 A mistake is ``{"error": message}`` with status 400, an unknown address or id 404, anything unforeseen 500 without a trace.
+Who hangs up, or asks anew from the same page, stops the work on the old question.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tl_scopes.app.guard import MOST_BYTES, Guard
-from tl_scopes.app.workbench import Forgotten, Question, Result, Scale, Workbench
+from tl_scopes.app.workbench import Forgotten, Question, Result, Scale, Wanted, Workbench
+from tl_scopes.numerics.stopping import Stopped
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.views.canvas.page import drawing_code, own_file
 
@@ -72,6 +77,8 @@ def create_app(workbench: Workbench, host: str = "127.0.0.1") -> Guard:
         TypeError: _mistake,
         NotImplementedError: _mistake,
         Forgotten: _gone,
+        Stopped: _left,
+        ClientDisconnect: _left,
         HTTPException: _http,
         Exception: _unforeseen,
     }
@@ -87,12 +94,14 @@ class _Api:
     async def options(self, request: Request) -> Response:
         return JSONResponse(self.workbench.options())
 
-    def asks(self, compute: Callable[[Question], str]) -> Callable[[Request], Awaitable[Response]]:
+    def asks(self, compute: Callable[[Question, Wanted], str]) -> Callable[[Request], Awaitable[Response]]:
         """The route of one kind of question."""
 
         async def route(request: Request) -> Response:
             question = Question.of(await _json(request))
-            return await self._answer(await run_in_threadpool(compute, question), request)
+            async with _connected(request) as wanted:
+                key = await run_in_threadpool(compute, question, wanted)
+            return await self._answer(key, request)
 
         return route
 
@@ -128,6 +137,23 @@ class _Api:
             }
 
         return JSONResponse(await run_in_threadpool(made))
+
+
+@asynccontextmanager
+async def _connected(request: Request) -> AsyncIterator[Wanted]:
+    """Is the one who asked still there? A page that asks anew, or is closed, hangs up."""
+    left = threading.Event()
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield lambda: not left.is_set()
+    finally:
+        watching.cancel()
 
 
 def _facts(result: Result, by_token: Result) -> dict[str, Any]:
@@ -198,6 +224,10 @@ async def _mistake(request: Request, error: Exception) -> Response:
 
 async def _gone(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error.args[0])}, 404)
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it
 
 
 async def _http(request: Request, error: HTTPException) -> Response:

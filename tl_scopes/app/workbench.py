@@ -11,7 +11,8 @@ import json
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ import tl_scopes as tls
 from tl_scopes.app.menu import Entry, menu
 from tl_scopes.demo import DEMO_PROMPTS
 from tl_scopes.model.lens import LensModel
+from tl_scopes.numerics.stopping import require_wanted, while_wanted
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 from tl_scopes.results.matrix import AttributionMatrix
@@ -33,6 +35,7 @@ KEPT = 64
 MOST_CHARACTERS = 200_000
 """Longest text that is handed to a tokenizer at all; what fits is for the model's context to say."""
 Scale = Literal["auto", "linear", "log"]
+Wanted = Callable[[], bool]
 Result = Attribution | AttributionMatrix | LayerInfluence | HeadInfluence
 
 
@@ -93,6 +96,11 @@ class Question:
         return cls(**raw)
 
 
+def always() -> bool:
+    """Somebody waits."""
+    return True
+
+
 class Forgotten(LookupError):
     """A result that is not kept, or never was."""
 
@@ -118,8 +126,9 @@ class Workbench:
         }
 
     # -- computing -----------------------------------------------------------------------------------------
+    # ``wanted`` says whether somebody still waits for the answer; where nobody does, the work stops with ``Stopped``.
 
-    def explain(self, question: Question) -> str:
+    def explain(self, question: Question, wanted: Wanted = always) -> str:
         """The attribution that answers a question; its id."""
         entry = menu()[question.method]
 
@@ -127,9 +136,9 @@ class Workbench:
             chosen = {name: getattr(question, name) for name in entry.options}
             return entry.call(model, question.prompt, pos=question.pos, **chosen)
 
-        return self._computed("attribution", question, compute)
+        return self._computed("attribution", question, compute, wanted)
 
-    def matrix(self, question: Question) -> str:
+    def matrix(self, question: Question, wanted: Wanted = always) -> str:
         """The matrix of all predictions of the text; its id."""
         entry = menu()[question.method]
         method = self._scope("matrix", entry)
@@ -138,17 +147,17 @@ class Workbench:
             chosen = {name: getattr(question, name) for name in entry.options if name != "target"}
             return tls.attribution_matrix(model, question.prompt, method=method, **chosen)
 
-        return self._computed("matrix", question, compute)
+        return self._computed("matrix", question, compute, wanted)
 
-    def layers(self, question: Question) -> str:
+    def layers(self, question: Question, wanted: Wanted = always) -> str:
         """Influence of the residual stream at every layer; its id."""
-        return self._inside("layers", question, tls.layer_influence, relative=True)
+        return self._inside("layers", question, wanted, tls.layer_influence, relative=True)
 
-    def heads(self, question: Question) -> str:
+    def heads(self, question: Question, wanted: Wanted = always) -> str:
         """Influence through every attention head; its id."""
-        return self._inside("heads", question, tls.head_influence)
+        return self._inside("heads", question, wanted, tls.head_influence)
 
-    def _inside(self, what: str, question: Question, function: Any, **own: Any) -> str:
+    def _inside(self, what: str, question: Question, wanted: Wanted, function: Any, **own: Any) -> str:
         entry = menu()[question.method]
         method = self._scope(what, entry)
 
@@ -157,7 +166,7 @@ class Workbench:
             result: Result = function(model, question.prompt, method=method, pos=question.pos, **chosen, **own)
             return result
 
-        return self._computed(what, question, compute)
+        return self._computed(what, question, compute, wanted)
 
     def open(self, text: str) -> str:
         """A file that ``Attribution.save`` wrote; its id."""
@@ -170,7 +179,10 @@ class Workbench:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "opened.json"
             path.write_text(json.dumps(raw), encoding="utf-8")
-            attribution = Attribution.load(path)
+            try:
+                attribution = Attribution.load(path)
+            except ValueError as error:  # which names a path that the page knows nothing of
+                raise ValueError(str(error).replace(f"Attribution.load({str(path)!r})", "This file")) from error
         try:
             tokens(attribution.by_word())
             tokens(attribution)
@@ -184,15 +196,26 @@ class Workbench:
             raise ValueError(f"{entry.title} has no {what}. Choose one of: {able}")
         return entry.scope
 
-    def _computed(self, what: str, question: Question, compute: Callable[[LensModel], Result]) -> str:
+    def _computed(self, what: str, question: Question, compute: Callable[[LensModel], Result], wanted: Wanted) -> str:
         if question.model not in self._models:
             raise ValueError(
                 f"explain(model={question.model!r}): not loaded; expected one of {', '.join(self._models)}. "
                 "Start the app with --model for another"
             )
         key = _key(what, repr(question))
-        with self._computing:
+        with while_wanted(wanted), self._turn():
             return key if key in self._results else self._keep(key, compute(self._models[question.model]))
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """The right to compute; one that waits for it leaves when it is not wanted any more."""
+        while not self._computing.acquire(timeout=0.1):
+            require_wanted()
+        try:
+            require_wanted()
+            yield
+        finally:
+            self._computing.release()
 
     # -- results -------------------------------------------------------------------------------------------
 

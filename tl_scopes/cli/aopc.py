@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+from typing import Any
 
 from tl_scopes.cli import options
-from tl_scopes.cli.support import Files, default_methods, library, load_model, require_figure, require_names, working
+from tl_scopes.cli.output import Files, require_folder, show
+from tl_scopes.cli.support import default_methods, library, load_model, require_models, require_names, working
 
 
 def aopc(
@@ -38,12 +41,12 @@ def aopc(
 
     Several processes, a GPU each: accelerate launch -m tl_scopes aopc ... --out FOLDER
     """
-    files = Files(html=html, plot=plot, csv=csv, json=json)
-    if rank_plot is not None:
-        require_figure(rank_plot)
+    files = Files(html=html, plot=plot, csv=csv, json=json, rank_plot=rank_plot)
+    if out is not None:
+        require_folder("--out", out)
     models = model or ["demo"]
     several = len(models) > 1 or "paper" in models
-    if several and (rank_plot or files.asked):
+    if several and files.asked:
         raise ValueError(
             "--plot, --rank-plot, --html, --csv and --json take one --model; read the runs in --out instead"
         )
@@ -52,38 +55,50 @@ def aopc(
     if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("several processes share a run through a folder; give --out FOLDER")
     tls = library()
+    from tl_scopes.evaluation.aopc import checked_methods, checked_protocol
     from tl_scopes.evaluation.passages import PAPER_MODELS
     from tl_scopes.evaluation.protocol import known_methods
     from tl_scopes.numerics.ranking import PAPER_FRACTIONS
 
-    require_names([m for m in method or () if not m.startswith("fisher@")], known_methods())
+    require_names([m for m in method or () if not re.fullmatch(r"fisher@[1-9]\d*", m)], known_methods())
     methods = [*(method or default_methods(tls.aopc)), *(f"fisher@{r}" for r in rank or ())]
+    asked: dict[str, Any] = {
+        "fractions": tuple(fraction or PAPER_FRACTIONS),
+        "target": target.value,
+        "scored": None if scored is None else scored.value,
+        "ablation": ablation.value,
+        "preset": None if preset is None else preset.value,
+        "beside": tuple(b.value for b in beside or ()),
+        "seed": seed,
+    }
+    checked_methods(methods)
+    checked_protocol(**asked)
     passages = tls.load_passages(data, n, min_words=min_words, seed=seed)
-    for name in [name for given in models for name in (PAPER_MODELS if given == "paper" else (given,))]:
+    names = [name for given in models for name in (PAPER_MODELS if given == "paper" else (given,))]
+    require_models(names, kind, device)
+    unmeasured = []
+    for name in names:
         lens = load_model(name, kind, device or _own_gpu())
         with working(f"removing tokens of {len(passages)} passages"):
             table = tls.aopc(
                 lens,
                 passages,
                 methods,
-                fractions=tuple(fraction or PAPER_FRACTIONS),
-                target=target.value,
-                scored=None if scored is None else scored.value,
-                ablation=ablation.value,
-                preset=None if preset is None else preset.value,
-                beside=tuple(b.value for b in beside or ()),
-                seed=seed,
                 batch_size=batch_size,
                 out=out / name.replace("/", "--") if out is not None and several else out,
+                **asked,
             )
         del lens
         if not table.complete:
             continue  # another process is still at work; the last one prints
+        if not table.records:
+            unmeasured.append(f"{name}: {table}" if several else str(table))
+            continue
         if several:
-            print(f"\n{name}")
+            show(f"\n{name}")
         files.answer(table)
-        if rank_plot is not None:
-            table.plot_ranks().savefig(rank_plot)
+    if unmeasured:
+        raise ValueError("; ".join(unmeasured))
 
 
 def _own_gpu() -> str | None:

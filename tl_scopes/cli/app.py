@@ -9,7 +9,7 @@ import webbrowser
 from typing import Any
 
 from tl_scopes.cli import options
-from tl_scopes.cli.support import load_model
+from tl_scopes.cli.support import load_model, require_models
 
 LOCAL = "127.0.0.1"
 
@@ -35,6 +35,7 @@ def serve(
             f"{missing.name} is not installed; it comes with the extra: pip install 'tl_scopes[app]'"
         ) from missing
     names = list(dict.fromkeys(model or ["demo"]))
+    require_models(names, kind, device)
     listener = _listen(host, port)
     with listener:
         from tl_scopes.app.workbench import Workbench

@@ -5,7 +5,8 @@ from __future__ import annotations
 import typer
 
 from tl_scopes.cli import options
-from tl_scopes.cli.support import Files, library, load_model
+from tl_scopes.cli.output import Files
+from tl_scopes.cli.support import library, load_model
 
 
 def check(

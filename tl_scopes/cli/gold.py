@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tl_scopes.cli import options
-from tl_scopes.cli.support import Files, default_methods, library, load_model, require_names, working
+from tl_scopes.cli.output import Files
+from tl_scopes.cli.support import default_methods, library, load_model, require_names, working
 
 
 def gold(
@@ -25,10 +26,12 @@ def gold(
     """
     files = Files(html=html, plot=plot, csv=csv, json=json)
     tls = library()
+    from tl_scopes.demo.corpora import CORPORA
     from tl_scopes.evaluation.gold import known_methods
 
     methods = tuple(method or default_methods(tls.gold_alignment))
     require_names(methods, known_methods())
+    require_names(corpus or (), CORPORA, "corpus")
     lens = load_model(model, kind, device)
     with working("explaining"):
         result = tls.gold_alignment(lens, methods, corpora=corpus or None, n=n, seed=seed)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tl_scopes.cli import options
-from tl_scopes.cli.support import Files, library, load_model, prompt_or_demo
-
-if TYPE_CHECKING:
-    from tl_scopes.results.ig_path import IGPath
+from tl_scopes.cli.output import Files
+from tl_scopes.cli.support import library, load_model, prompt_or_demo
 
 
 def ig_path(
@@ -40,18 +36,4 @@ def ig_path(
         sink_tokens=sink_tokens,
         pos=pos,
     )
-    files.answer(path, _text(path))
-
-
-def _text(path: IGPath) -> str:
-    """Eleven of the path's points, and what the grid misses."""
-    frame, last = path.to_frame(), len(path.alphas) - 1
-    strongest = path.grad_norms[:, : path.pos + 1].argmax(dim=1).tolist()
-    lines = [f"Logit of {path.target_str!r} on the path from the zero input to the prompt"]
-    lines.append(f"{'alpha':>6}{'logit':>9}{'entropy':>9}{'sink':>7}  largest gradient")
-    for i in sorted({round(j * last / 10) for j in range(11)}):
-        row, t = frame.iloc[i], strongest[i]
-        figures = f"{row.alpha:>6.2f}{row.logit:>9.2f}{row.entropy:>9.2f}{row.sink_share:>7.0%}"
-        lines.append(f"{figures}  {t} {path.str_tokens[t]!r}")
-    lines.append(f"Completeness residual of the trapezoid rule on this grid: {path.completeness_residual:.2g} logits.")
-    return "\n".join(lines)
+    files.answer(path)

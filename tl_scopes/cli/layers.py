@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tl_scopes.cli import options
-from tl_scopes.cli.support import Files, aimed_at_a_token, library, load_model, prompt_or_demo
+from tl_scopes.cli.output import Files
+from tl_scopes.cli.support import aimed_at_a_token, library, load_model, prompt_or_demo
 
 
 def layers(
@@ -32,15 +33,13 @@ def layers(
     if sensitivity and not heads:
         raise ValueError("--sensitivity is about heads; give --heads too")
     tls = library()
-    text, target = prompt_or_demo(prompt, model, target, aimed=aimed_at_a_token([method]))
+    text, target = prompt_or_demo(
+        prompt, model, target, aimed=aimed_at_a_token([method], target=target, foil=foil, rank=rank)
+    )
     lens = load_model(model, kind, device)
     asked = {"method": method, "target": target, "foil": foil, "rank": rank, "pos": pos}
     if heads:
         result = tls.head_influence(lens, text, kind="sensitivity" if sensitivity else "signed", **asked)
     else:
         result = tls.layer_influence(lens, text, relative=not raw, **asked)
-    result = result if bos else result.without("special")
-
-    from tl_scopes.views.influence import influence_view
-
-    files.answer(result, influence_view(result))
+    files.answer(result if bos else result.without("special"))

@@ -21,6 +21,7 @@ from tl_scopes.cli.gold import gold
 from tl_scopes.cli.ig_path import ig_path
 from tl_scopes.cli.layers import layers
 from tl_scopes.cli.matrix import matrix
+from tl_scopes.cli.output import any_terminal
 from tl_scopes.cli.series import series
 from tl_scopes.cli.sinks import sinks
 from tl_scopes.cli.spectrum import spectrum
@@ -94,6 +95,7 @@ for _name, _command in COMMANDS.items():
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
+    any_terminal()
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
     except UsageError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tl_scopes.cli import options
-from tl_scopes.cli.support import Files, aimed_at_a_token, library, load_model, prompt_or_demo
+from tl_scopes.cli.output import Files
+from tl_scopes.cli.support import aimed_at_a_token, library, load_model, prompt_or_demo
 
 
 def matrix(
@@ -23,12 +24,8 @@ def matrix(
     """For every token of PROMPT, the earlier tokens that caused its prediction."""
     files = Files(html=html, plot=plot, csv=csv, json=json)
     tls = library()
-    aimed_at_a_token([method])
+    aimed_at_a_token([method], foil=foil, rank=rank)
     text, answer = prompt_or_demo(prompt, model)
     lens = load_model(model, kind, device)
     result = tls.attribution_matrix(lens, text + (answer or ""), method=method, foil=foil, rank=rank)
-    result = result if bos else result.without("special")
-
-    from tl_scopes.views.matrix import matrix_view
-
-    files.answer(result, matrix_view(result))
+    files.answer(result if bos else result.without("special"))

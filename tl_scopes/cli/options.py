@@ -6,6 +6,8 @@ reads never has the name of what one writes: ``--html --plot --csv --json --out`
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -61,6 +63,17 @@ class Measure(str, Enum):
     leave_one_out = "leave_one_out"
 
 
+def _must_be(rule: str, holds: Callable[[float], bool]) -> Callable[[float], float]:
+    """Refuses a number, NaN too, for which the rule does not hold."""
+
+    def check(value: float) -> float:
+        if not holds(value):
+            raise typer.BadParameter(f"{value} is not {rule}")
+        return value
+
+    return check
+
+
 # -- what is explained -----------------------------------------------------------------------------
 
 Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="Text to explain; without it, a demo.")]
@@ -94,6 +107,12 @@ Rank = Annotated[
 ]
 Pos = Annotated[int, typer.Option("--pos", help="Position whose next-token prediction is explained.")]
 Bos = Annotated[bool, typer.Option("--bos/--no-bos", help="Show and rank special tokens (BOS) too.")]
+Verdict = Annotated[
+    bool,
+    typer.Option(
+        "--verdict/--no-verdict", help="End with what removing the strongest tokens does, beside random ones."
+    ),
+]
 
 # -- the model -------------------------------------------------------------------------------------
 
@@ -115,7 +134,7 @@ Device = Annotated[
 # -- how much, and chance --------------------------------------------------------------------------
 
 N = Annotated[int, typer.Option("--n", "-n", min=1, help="How many passages, or examples of each demo corpus.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of everything drawn at random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of everything drawn at random.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Changed inputs per forward.")]
 Ablation = Annotated[Ablated, typer.Option("--ablation", help="What a removed embedding becomes.")]
 
@@ -144,13 +163,13 @@ Fractions = Annotated[
     list[float] | None, typer.Option("--fraction", help=f"Share of tokens removed; {_SEVERAL}. Default: .05 .1 .2.")
 ]
 Beside = Annotated[list[Measure] | None, typer.Option("--beside", help=f"Measure this too; {_SEVERAL}.")]
-MinWords = Annotated[int | None, typer.Option("--min-words", help="Fewest words of a passage.")]
+MinWords = Annotated[int | None, typer.Option("--min-words", min=0, help="Fewest words of a passage.")]
 
 Points = Annotated[int, typer.Option("--points", min=2, help="Points on the path from 0 to 1.")]
 ScalePositions = Annotated[
     bool, typer.Option("--scale-positions/--no-scale-positions", help="Scale additive position embeddings too.")
 ]
-SinkTokens = Annotated[int, typer.Option("--sink-tokens", help="First tokens that count as attention sink.")]
+SinkTokens = Annotated[int, typer.Option("--sink-tokens", min=1, help="First tokens that count as attention sink.")]
 
 Raw = Annotated[
     bool, typer.Option("--raw/--no-raw", help="Per unit of the residual stream, not per relative change of it.")
@@ -161,14 +180,20 @@ Sensitivity = Annotated[
 ]
 
 NFirst = Annotated[int, typer.Option("--n-first", min=1, help="First tokens that count as sink.")]
-Multiple = Annotated[float, typer.Option("--multiple", help="Times the median from which a later token is a sink.")]
+Multiple = Annotated[
+    float,
+    typer.Option(
+        "--multiple",
+        callback=_must_be("above 1", lambda x: x > 1),
+        help="Times the median from which a later token is a sink.",
+    ),
+]
 Unrelated = Annotated[
     int, typer.Option("--unrelated", min=0, help="Random prompts of the positional baseline; 0: none.")
 ]
 
 GeneratedSystem = Annotated[System, typer.Option("--system", help="Which series to generate.")]
 SeriesFile = Annotated[Path | None, typer.Option("--data", help="Take the series from this CSV file instead.")]
-OldSeriesFile = Annotated[Path | None, typer.Option("--csv", hidden=True, help="Deprecated: --data.")]
 Column = Annotated[str | None, typer.Option("--column", help="Its column; default: the only numeric one.")]
 Length = Annotated[
     int | None,
@@ -180,7 +205,12 @@ Rolling = Annotated[
 
 Top = Annotated[int, typer.Option("--top", min=1, help="Highest-scored tokens that are removed one by one.")]
 Step = Annotated[
-    float, typer.Option("--step", help="Share of the way to removal; small: where the prediction should hold.")
+    float,
+    typer.Option(
+        "--step",
+        callback=_must_be("finite and other than 0", lambda x: math.isfinite(x) and x != 0),
+        help="Share of the way to removal; small: where the prediction should hold.",
+    ),
 ]
 
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")]

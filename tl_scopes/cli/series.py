@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tl_scopes.cli import options
-from tl_scopes.cli.support import Files, default_methods, library, load_model, require_names
+from tl_scopes.cli.output import Files
+from tl_scopes.cli.support import default_methods, library, load_model, require_names
 
 
 def series(
@@ -23,35 +24,46 @@ def series(
     device: options.Device = None,
     html: options.Html = None,
     plot: options.Plot = None,
+    csv: options.Csv = None,
     json: options.Json = None,
-    csv: options.OldSeriesFile = None,
 ) -> None:
     """Forecast the next value of a series, and show which earlier values the forecast rests on.
 
     The value after the --length numbers is the truth; the model does not see it.
     """
-    files = Files(html=html, plot=plot, json=json)
-    if csv is not None:
-        if data is not None:
-            raise ValueError("--csv is the old name of --data; give one of them")
-        print("tl-scopes series: --csv is now --data; --csv will go", file=sys.stderr)
-        data = csv
+    if csv is not None and data is None and _is_a_series(csv):
+        print(
+            f"tl-scopes series: --csv {csv} is read, as before --data was there; from now on: --data", file=sys.stderr
+        )
+        data, csv = csv, None
+    files = Files(html=html, plot=plot, csv=csv, json=json)
+    if csv is not None and data is not None and csv.exists() and csv.samefile(data):
+        raise ValueError(f"--csv {csv}: this is the file of --data; the table needs another")
     if data is None and column is not None:
         raise ValueError("--column names a column of a --data file; give both")
     if rolling and len(method or ()) > 1:
         raise ValueError("--rolling takes one --method")
     tls = library()
     from tl_scopes.timeseries.forecast import METHODS
+    from tl_scopes.timeseries.rolling import RollingMethod
 
     timeseries = tls.timeseries
     methods = tuple(method or default_methods(timeseries.forecast_scope))
-    require_names(methods, METHODS)
+    require_names(methods, get_args(RollingMethod) if rolling else METHODS)
     values = _values(timeseries, system, data, column, length, seed)
     lens = load_model(model, kind, device)
     if rolling:
         files.answer(timeseries.rolling_forecast(lens, timeseries.encode(values), method=methods[0]))
     else:
         files.answer(timeseries.forecast_scope(lens, values[:-1], truth=values[-1], methods=methods))
+
+
+def _is_a_series(file: Path) -> bool:
+    """A file that is there and is no table of this command: what ``--csv`` read before it wrote one."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as lines:
+        return not lines.readline().startswith((b"index,pos,value,number", b"index,number,mean,spread"))
 
 
 def _values(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tl_scopes.cli import options
-from tl_scopes.cli.support import Files, aimed_at_a_token, default_methods, library, load_model, prompt_or_demo
+from tl_scopes.cli.output import Files
+from tl_scopes.cli.support import aimed_at_a_token, default_methods, library, load_model, prompt_or_demo
 
 
 def sinks(
@@ -29,7 +30,9 @@ def sinks(
     files = Files(html=html, plot=plot, csv=csv, json=json)
     tls = library()
     methods = tuple(method or default_methods(tls.attention_sinks))
-    text, target = prompt_or_demo(prompt, model, target, aimed=aimed_at_a_token(methods))
+    text, target = prompt_or_demo(
+        prompt, model, target, aimed=aimed_at_a_token(methods, target=target, foil=foil, rank=rank)
+    )
     lens = load_model(model, kind, device)
     result = tls.attention_sinks(
         lens,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tl_scopes.cli import options
-from tl_scopes.cli.support import Files, library, load_model
+from tl_scopes.cli.output import Files
+from tl_scopes.cli.support import library, load_model
 
 
 def spectrum(
@@ -23,6 +24,8 @@ def spectrum(
     tls = library()
     from tl_scopes.demo import CORPORA, examples
 
+    if "" in (prompt or ()):
+        raise ValueError("a prompt is empty")
     texts = prompt or [e.prompt for corpus in CORPORA for e in examples(corpus, n)]
     lens = load_model(model, kind, device)
     files.answer(tls.fisher_spectrum(lens, texts, k=k))

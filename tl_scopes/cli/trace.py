@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tl_scopes.cli import options
-from tl_scopes.cli.support import Files, aimed_at_a_token, default_methods, library, load_model, prompt_or_demo
+from tl_scopes.cli.output import Files
+from tl_scopes.cli.support import aimed_at_a_token, default_methods, library, load_model, prompt_or_demo
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tl_scopes.results.attribution import Attribution
+    from tl_scopes.results.verdict import Verdict
 
 
 def trace(
@@ -26,6 +28,7 @@ def trace(
     model: options.Model = "demo",
     kind: options.Kind = "auto",
     device: options.Device = None,
+    verdict: options.Verdict = True,
     html: options.Html = None,
     csv: options.Csv = None,
     json: options.Json = None,
@@ -34,18 +37,15 @@ def trace(
     files = Files(html=html, csv=csv, json=json)
     tls = library()
     methods = default_methods(tls.scopes) if not method or method == ["all"] else tuple(method)
-    aimed = aimed_at_a_token(methods)
+    aimed = aimed_at_a_token(methods, foil=foil, rank=rank)
     if target is not None and not aimed:
         print(f"tl-scopes trace: {', '.join(methods)} has no target; --target is left out", file=sys.stderr)
         target = None
     text, target = prompt_or_demo(prompt, model, target, aimed=aimed)
     lens = load_model(model, kind, device)
     found = tls.scopes(lens, text, methods=methods, target=target, foil=foil, rank=rank, pos=pos)
-    together = _Together([a if bos else a.without("special") for a in found.values()])
-
-    from tl_scopes.views.terminal import view
-
-    files.answer(together, view(together.attributions))
+    shown = [a if bos else a.without("special") for a in found.values()]
+    files.answer(_Together(shown, tls.verdict(lens, shown) if verdict else None))
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,13 @@ class _Together:
     """Several scopes on one prompt, written as one result."""
 
     attributions: list[Attribution]
+    verdicts: list[Verdict] | None
+
+    def __str__(self) -> str:
+        from tl_scopes.views.terminal import as_text, view
+
+        said = [f"{v.attribution.method}: {v.sentence}" for v in self.verdicts or ()]
+        return "\n\n".join([as_text(view(self.attributions)), *said])
 
     def html(self) -> str:
         """One scope's tokens, or a button for each scope."""
@@ -60,11 +67,17 @@ class _Together:
 
         first, *others = self.attributions
         picture = views.compare({a.method: a for a in self.attributions}) if others else views.tokens(first)
-        return picture.html()
+        return views.stack(picture, *map(views.view, self.verdicts or ())).html() if self.verdicts else picture.html()
 
     def to_dict(self) -> dict[str, Any]:
-        """By method."""
-        return {a.method: a.to_dict() for a in self.attributions}
+        """By method, each with its verdict."""
+        return {a.method: a.to_dict() | self._verdict(i) for i, a in enumerate(self.attributions)}
+
+    def _verdict(self, i: int) -> dict[str, Any]:
+        if self.verdicts is None:
+            return {}
+        judged = self.verdicts[i]
+        return {"verdict": {"sentence": judged.sentence, **judged.to_dict(), "attribution": None}}
 
     def to_frame(self) -> pd.DataFrame:
         """One row per method and token."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tl_scopes.cli import options
-from tl_scopes.cli.support import Files, aimed_at_a_token, library, load_model, prompt_or_demo
+from tl_scopes.cli.output import Files
+from tl_scopes.cli.support import aimed_at_a_token, library, load_model, prompt_or_demo
 
 
 def verify(
@@ -29,7 +30,9 @@ def verify(
     """Remove a scope's top tokens: the measured effect beside the one that its gradient predicts."""
     files = Files(html=html, plot=plot, csv=csv, json=json)
     tls = library()
-    text, target = prompt_or_demo(prompt, model, target, aimed=aimed_at_a_token([method]))
+    text, target = prompt_or_demo(
+        prompt, model, target, aimed=aimed_at_a_token([method], target=target, foil=foil, rank=rank)
+    )
     lens = load_model(model, kind, device)
     found = tls.scopes(lens, text, methods=[method], target=target, foil=foil, rank=rank, pos=pos)
     files.answer(

@@ -106,6 +106,25 @@ def check_methods(methods: Sequence[str], argument: Literal["method", "methods"]
         raise ValueError(f"({argument}={found!r}): expected {rule} {tuple(SCOPES)}")
 
 
+def check_keywords(
+    methods: Sequence[str], keywords: Mapping[str, Any], argument: Literal["method", "methods"] = "methods"
+) -> dict[str, Any]:
+    """The keywords that are given, each read by one of the methods; needs no model.
+
+    Raises:
+        ValueError: an unknown or repeated method, or a keyword that none of them reads.
+    """
+    check_methods(methods, argument)
+    given = {name: value for name, value in keywords.items() if value is not None}
+    for name in given:
+        if not reads(name, methods):
+            users = ", ".join(repr(scope.name) for scope in SCOPES.values() if name in scope.keywords)
+            chosen = ", ".join(map(repr, methods))
+            whose = f"it belongs to {users}" if users else "no scope does"
+            raise ValueError(f"({name}=...): method {chosen} does not read it; {whose}")
+    return given
+
+
 def named_directions(
     model: LensModel,
     methods: Sequence[str],
@@ -121,14 +140,7 @@ def named_directions(
     Raises:
         ValueError: an unknown or repeated method, a keyword that none of them reads, or one that is missing.
     """
-    check_methods(methods, argument)
-    given = {name: value for name, value in keywords.items() if value is not None}
-    for name in given:
-        if not reads(name, methods):
-            users = ", ".join(repr(scope.name) for scope in SCOPES.values() if name in scope.keywords)
-            chosen = ", ".join(map(repr, methods))
-            whose = f"it belongs to {users}" if users else "no scope does"
-            raise ValueError(f"({name}=...): method {chosen} does not read it; {whose}")
+    given = check_keywords(methods, keywords, argument)
     directions = []
     for scope in (SCOPES[method] for method in methods):
         defaults = {**scope.keywords, **(scope.of_rows if of_rows else {})}

@@ -131,8 +131,8 @@ def aopc(
     if not prompts:
         raise ValueError("(prompts=[]): the list of passages is empty")
     check_batch_size(batch_size)
-    protocol = _protocol(fractions, target, scored, ablation, preset, beside, seed, prepend_bos)
-    chosen = _methods(methods)
+    protocol = checked_protocol(fractions, target, scored, ablation, preset, beside, seed, prepend_bos)
+    chosen = checked_methods(methods)
     for method in chosen.values():
         if isinstance(method, str) and (shared := shared_direction(model, method, 0, protocol)) is not None:
             shared.check(model_state(model))
@@ -186,7 +186,7 @@ def load_aopc(folder: str | Path) -> AOPCTable:
 # -- what is computed ------------------------------------------------------------------------------
 
 
-def _protocol(
+def checked_protocol(
     fractions: Sequence[float],
     target: Literal["truth", "argmax"],
     scored: Literal["truth", "argmax"] | None,
@@ -194,7 +194,7 @@ def _protocol(
     preset: Preset | None,
     beside: Sequence[Beside],
     seed: int,
-    prepend_bos: bool | None,
+    prepend_bos: bool | None = None,
 ) -> Protocol:
     """The arguments checked against each other and against the preset."""
     if preset is not None:
@@ -218,7 +218,7 @@ def _protocol(
     )
 
 
-def _methods(methods: Sequence[str] | Mapping[str, Method | str]) -> dict[str, Method | str]:
+def checked_methods(methods: Sequence[str] | Mapping[str, Method | str]) -> dict[str, Method | str]:
     """``{label: name or callable}``, every name known."""
     chosen: dict[str, Method | str] = dict(methods) if isinstance(methods, Mapping) else {m: m for m in methods}
     if not chosen or len(chosen) != len(methods):

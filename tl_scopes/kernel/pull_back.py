@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.hooks import Y_HOOK
+from tl_scopes.numerics.stopping import require_wanted
 
 VJP_CHUNK = 8
 """Rows of V pulled back at once (vmapped); past 8 the gain is gone and memory grows."""
@@ -44,6 +45,7 @@ def pull_back(
         at_once = 1  # its check has no rule for a backward of several rows
     cotangents = (V * scale.reshape(-1, *[1] * (V.ndim - 1))).to(hidden)
     for first in range(0, len(cotangents), at_once):
+        require_wanted()
         chunk = cotangents[first : first + at_once]
         one = len(chunk) == 1
         grads = torch.autograd.grad(

@@ -36,6 +36,7 @@ from tl_scopes.model.lens import (
 )
 from tl_scopes.model.lock import running
 from tl_scopes.model.slopes import slopes_only
+from tl_scopes.numerics.stopping import require_wanted
 
 if TYPE_CHECKING:
     from transformer_lens import ActivationCache
@@ -241,6 +242,7 @@ def forward_pass(
         rows: the row of the batch each of them is in; None is one position per row, in order.
         checkpoint: keep only the inputs of the blocks and compute their insides again in each backward.
     """
+    require_wanted()
     points, source, target = model.hook_dict, recording.source, recording.target
     for argument, names in (("at", [source]), ("target_hook", [target]), ("grads_at", recording.grads)):
         for name in names:

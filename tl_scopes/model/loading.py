@@ -42,45 +42,87 @@ def load_model(
         The model, of the class that ``kind`` names.
 
     Raises:
-        ValueError: unknown kind; ``kind="hooked"`` on TransformerLens 4; a local folder without ``config.json``.
+        ValueError: unknown kind; ``kind="hooked"`` on TransformerLens 4; a device that is not there; a file, a folder that
+            holds no model, or one whose weights are a pickle; a model that the libraries cannot read.
 
     >>> load_model().cfg.d_vocab == model.cfg.d_vocab
     True
     """
-    if not str(name):
-        raise ValueError("(name=''): give 'demo', a Hub name or a local folder")
+    require_loadable(name, kind, device)
     dtype = torch.float32 if dtype is None else dtype
     if not dtype.is_floating_point:
         raise ValueError(f"(dtype={dtype}): expected a floating-point dtype, e.g. torch.float32")
-    if isinstance(device, str):
-        try:
-            torch.device(device)
-        except RuntimeError as error:
-            raise ValueError(f"(device={device!r}): expected a device, e.g. 'cpu' or 'cuda:0'") from error
     if str(name) == "demo":
         name, device = DEMO_PATH, "cpu" if device is None else device
     folder = Path(name).expanduser()
     local = folder.is_dir()
-    if local and not (folder / "config.json").exists():
-        raise ValueError(f"(name={str(name)!r}): this folder has no config.json; expected a Hugging Face model")
-    if not local and (isinstance(name, Path) or str(name).startswith(("/", "./", "../", "~"))):
-        raise ValueError(f"(name={str(name)!r}): there is no such folder")
+    try:
+        # Both libraries draw initial weights before they load the real ones.
+        with torch.random.fork_rng():
+            if kind != "hooked":
+                source = str(folder) if local else str(name)
+                model = bridge_class().boot_transformers(source, device=device, dtype=dtype, **kwargs)
+            elif local:
+                model = _hooked_from_folder(folder, device, dtype, kwargs)
+            else:
+                model = hooked_class().from_pretrained_no_processing(str(name), device=device, dtype=dtype, **kwargs)
+    except (ValueError, TypeError, NotImplementedError, OSError):
+        raise
+    except Exception as error:  # broken weights and configurations raise whatever their readers have
+        raise ValueError(f"(name={str(name)!r}): cannot be loaded ({type(error).__name__}: {error})") from error
+    model.eval()
+    return model  # type: ignore[no-any-return]
+
+
+def require_loadable(name: str | Path, kind: str, device: str | torch.device | None) -> None:
+    """Refuse what cannot be loaded, as far as that shows without loading.
+
+    Raises:
+        ValueError: an unknown kind, a device that is not there, a file, a folder that holds no model.
+    """
+    if kind not in ("auto", "bridge", "hooked"):
+        raise ValueError(f"(kind={kind!r}): expected 'auto', 'bridge' or 'hooked'")
     if kind == "hooked" and hooked_class() is None:
         raise ValueError(
             f"(kind='hooked'): HookedTransformer was removed in TransformerLens 4 (installed: "
             f"{transformer_lens_version()}). Use kind='bridge', or install 'transformer_lens<4'"
         )
-    # Both libraries draw initial weights before they load the real ones.
-    with torch.random.fork_rng():
-        if kind != "hooked":
-            source = str(folder) if local else str(name)
-            model = bridge_class().boot_transformers(source, device=device, dtype=dtype, **kwargs)
-        elif local:
-            model = _hooked_from_folder(folder, device, dtype, kwargs)
-        else:
-            model = hooked_class().from_pretrained_no_processing(str(name), device=device, dtype=dtype, **kwargs)
-    model.eval()
-    return model  # type: ignore[no-any-return]
+    if not str(name):
+        raise ValueError("(name=''): give 'demo', a Hub name or a local folder")
+    folder = Path(name).expanduser()
+    if str(name) != "demo" and folder.is_dir():
+        _require_model_folder(folder, str(name))
+    elif folder.is_file():
+        raise ValueError(f"(name={str(name)!r}): this is a file; give the folder of a Hugging Face model")
+    elif isinstance(name, Path) or str(name).startswith(("/", "./", "../", "~")):
+        raise ValueError(f"(name={str(name)!r}): there is no such folder")
+    _require_device(device)
+
+
+def _require_model_folder(folder: Path, name: str) -> None:
+    """A configuration, and weights that are no pickle."""
+    if not (folder / "config.json").exists():
+        raise ValueError(f"(name={name!r}): this folder has no config.json; expected a Hugging Face model")
+    pickles = sorted(file.name for file in folder.glob("pytorch_model*.bin"))
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"(name={name!r}): its weights are a pickle ({pickles[0]}), which can run any code when it is read. Convert it "
+            "where you trust it: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder) of transformers "
+            "writes model.safetensors"
+        )
+
+
+def _require_device(device: str | torch.device | None) -> None:
+    """Refuse a device that is misspelt or not in this machine."""
+    if device is None:
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"(device={str(device)!r}): cannot be used here ({reason}). Leave it out, or try 'cpu'"
+        ) from error
 
 
 def _hooked_from_folder(

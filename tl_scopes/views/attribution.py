@@ -15,7 +15,8 @@ from tl_scopes.views.canvas.colours import FULL, RED, Scale, ScaleKind, blend, c
 from tl_scopes.views.canvas.heatmap import MOST_LABELS, name_columns
 from tl_scopes.views.canvas.page import READ_TOKENS, View, heading, host
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.terminal import attribution_text, view_text
+from tl_scopes.views.terminal import as_text, attribution_text
+from tl_scopes.views.terminal import view as terminal_view
 from tl_scopes.views.wording import literal, number, percent, predicted, read_text, title, unit, visible
 
 _DIM = "#6b6b6b"
@@ -70,7 +71,9 @@ def compare(attributions: Mapping[str, Attribution], *, scale: ScaleKind = "auto
     )
     several = list(attributions.values())
     return View(
-        f"{len(several)} methods on one text", f'<div class="tls">{_row(form, first)}</div>', lambda: view_text(several)
+        f"{len(several)} methods on one text",
+        f'<div class="tls">{_row(form, first)}</div>',
+        lambda: as_text(terminal_view(several)),
     )
 
 

@@ -129,5 +129,14 @@ def _slider(path: IGPath, last: int) -> str:
 
 @text.register(IGPath)
 def path_text(path: IGPath) -> str:
-    """From where to where logit and sink share go, and what the grid misses."""
-    return repr(path)
+    """Eleven of the path's points, and what the grid misses."""
+    frame, last = path.to_frame(), len(path.alphas) - 1
+    strongest = path.grad_norms[:, : path.pos + 1].argmax(dim=1).tolist()
+    lines = [f"Logit of {visible(path.target_str)!r} on the path from the zero input to the prompt"]
+    lines.append(f"{'alpha':>6}{'logit':>9}{'entropy':>9}{'sink':>7}  largest gradient")
+    for i in sorted({round(j * last / 10) for j in range(11)}):
+        row, t = frame.iloc[i], strongest[i]
+        figures = f"{row.alpha:>6.2f}{row.logit:>9.2f}{row.entropy:>9.2f}{row.sink_share:>7.0%}"
+        lines.append(f"{figures}  {t} {visible(path.str_tokens[t])!r}")
+    lines.append(f"Completeness residual of the trapezoid rule on this grid: {path.completeness_residual:.2g} logits.")
+    return "\n".join(lines)

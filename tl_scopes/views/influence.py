@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from tl_scopes.views.attribution import tokens
 from tl_scopes.views.canvas.heatmap import HeatMap, heatmap, heatmap_figure
 from tl_scopes.views.canvas.page import View, stack
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.terminal import DARK, LIGHT
+from tl_scopes.views.terminal import DARK, LIGHT, as_text
 from tl_scopes.views.wording import title, unit, visible
 
 MOST_HEADS = 12
@@ -27,14 +28,15 @@ MOST_HEADS = 12
 @view.register(HeadInfluence)
 def influence(result: LayerInfluence | HeadInfluence) -> View:
     """The maps, and the scope's own coloured tokens."""
-    return stack(heatmap(influence_maps(result)), tokens(result.attribution))
+    pages = stack(heatmap(influence_maps(result)), tokens(result.attribution))
+    return replace(pages, plain=lambda: str(result))
 
 
 @text.register(LayerInfluence)
 @text.register(HeadInfluence)
 def influence_text(result: LayerInfluence | HeadInfluence) -> str:
-    """The largest values of the maps, and the scope itself."""
-    return influence(result).plain()
+    """:func:`influence_lines` as text."""
+    return as_text(influence_lines(result))
 
 
 @plot.register(LayerInfluence)
@@ -117,7 +119,7 @@ def _head_unit(result: HeadInfluence) -> str:
     return _measure(result) if result.signed else f"{_measure(result)} per unit of hook_z"
 
 
-def influence_view(result: LayerInfluence | HeadInfluence, k: int = 6) -> RenderableType:
+def influence_lines(result: LayerInfluence | HeadInfluence, k: int = 6) -> RenderableType:
     """One line per layer, last layer first: its strongest tokens, or its heads."""
     one = influence_maps(result)[0]
     highest = one.colour_scale.high or 1.0

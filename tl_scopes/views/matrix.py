@@ -21,8 +21,8 @@ from tl_scopes.views.canvas.colours import Scale, blend, css, ink_attributes, qu
 from tl_scopes.views.canvas.heatmap import HeatMap, heatmap_figure
 from tl_scopes.views.canvas.page import View, heading, host
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.terminal import DARK, LIGHT
-from tl_scopes.views.wording import number, percent, predicted, read_text, title, unit, visible
+from tl_scopes.views.terminal import DARK, LIGHT, as_text
+from tl_scopes.views.wording import number, percent, predicted, read_text, unit, visible
 
 MAX_TOKENS = 256
 """Above this many tokens hovering becomes slow in CircuitsVis; the list of sources is shown alone."""
@@ -88,13 +88,8 @@ def matrix_figure(attributions: AttributionMatrix) -> Any:
 
 @text.register(AttributionMatrix)
 def matrix_text(attributions: AttributionMatrix) -> str:
-    """A line per target with its strongest sources."""
-    lines = []
-    for i in range(len(attributions)):
-        row = attributions.row(i)
-        top = ", ".join(f"{visible(t.str_token)!r} {number(t.score)}" for t in row.top(_SOURCES))
-        lines.append(f"{_target(row)!r} ← {top}")
-    return "\n".join([_title(attributions), *lines])
+    """:func:`matrix_lines` as text."""
+    return as_text(matrix_lines(attributions))
 
 
 def _title(attributions: AttributionMatrix) -> str:
@@ -145,7 +140,7 @@ def _sources(row: Attribution) -> str:
     return f"<b>{arrow}<bdi>{escape(_target(row))}</bdi></b>{sources}"
 
 
-def matrix_view(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
+def matrix_lines(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
     """One line per explained position: the predicted token and its strongest sources."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("pos", "target", f"strongest {k} sources, share of the row's highest"):
@@ -161,7 +156,9 @@ def matrix_view(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
             ink = "#ffffff" if share > 0.45 else "#000000"
             sources.append(f"{visible(token.str_token)} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
             sources.append(f" {share:.2f}   ", "dim")
+        if not top:
+            sources.append("–", "dim")
         target = "" if row.target_str is None else visible(row.target_str)
         flag = " (top prediction)" if matrix.top_target_flagged and row.pos == len(row) - 1 else ""
         table.add_row(f"{row.pos}", Text(target, "bold red") + Text(flag, "dim"), sources)
-    return Group(Text(title(matrix.row(-1)).split(":")[0] + ", each row on its own scale", "bold"), table)
+    return Group(Text(f"{_title(matrix)}, each row on its own scale", "bold"), table)

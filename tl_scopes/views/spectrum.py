@@ -59,11 +59,11 @@ def spectrum_view(result: FisherSpectrum) -> View:
 @text.register(FisherSpectrum)
 def spectrum_text(result: FisherSpectrum) -> str:
     """A line per rank."""
-    lines = [repr(result), f"{'rank':>5}  {'eigenvalue':>11}  {'share':>7}  moves (first prompt)"]
+    lines = [repr(result), f"{'rank':>5}  {'eigenvalue':>11}  {'cumulative share':>16}  moves (first prompt)"]
     frame = result.to_frame()
     for rank in _ranks(result):
         row = frame.iloc[rank - 1]
-        lines.append(f"{rank:>5}  {row.eigenvalue:>11.4g}  {row.share_mean:>7.1%}  {_moves(result, rank)}")
+        lines.append(f"{rank:>5}  {row.eigenvalue:>11.4g}  {row.share_mean:>16.1%}  {_moves(result, rank)}".rstrip())
     return "\n".join(lines)
 
 

@@ -107,11 +107,11 @@ def view(attributions: Sequence[Attribution]) -> RenderableType:
 
 def attribution_text(attribution: Attribution) -> str:
     """What ``print(attribution)`` shows: ANSI colours in a terminal, plain text in a file."""
-    return view_text([attribution])
+    return as_text(view([attribution]))
 
 
-def view_text(attributions: Sequence[Attribution]) -> str:
-    """:func:`view` as text."""
+def as_text(shown: RenderableType) -> str:
+    """What ``print`` shows of a picture of rich: ANSI colours in a terminal, lines without padding in a file."""
     buffer = StringIO()
     reference = Console()
     console = Console(
@@ -120,5 +120,6 @@ def view_text(attributions: Sequence[Attribution]) -> str:
         color_system=reference.color_system if reference.is_terminal else None,  # type: ignore[arg-type]
         width=reference.width if reference.is_terminal else 100,
     )
-    console.print(view(attributions))
-    return buffer.getvalue().rstrip("\n")
+    console.print(shown)
+    lines = buffer.getvalue().rstrip("\n").split("\n")
+    return "\n".join(lines if reference.is_terminal else (line.rstrip() for line in lines))
