@@ -276,7 +276,7 @@ class _Look:
         if isinstance(unrelated, int):
             others: list[Tensor] = _drawn(self.model, prompt, unrelated, seed)
         else:
-            _, given = encode(self.model, list(unrelated), RunOptions())  # type: ignore[arg-type]
+            _, given = encode(self.model, list(unrelated), RunOptions(), "unrelated")  # type: ignore[arg-type]
             short = [i for i, one in enumerate(given) if len(one.tokens) <= prompt.pos]
             if short:
                 raise ValueError(
