@@ -270,8 +270,8 @@ def _checked(
         if not isinstance(given, str | Tensor):
             raise TypeError(f"({name}=...): expected one string or one tensor of ids, got {type(given).__name__}")
     options = RunOptions(prepend_bos=prepend_bos)
-    model, (first,) = encode(model, clean, options)
-    _, (second,) = encode(model, corrupt, options)
+    model, (first,) = encode(model, clean, options, "clean")
+    _, (second,) = encode(model, corrupt, options, "corrupt")
     if len(first.tokens) != len(second.tokens):
         raise ValueError(
             f"(clean=..., corrupt=...): {len(first.tokens)} and {len(second.tokens)} tokens; positions must "

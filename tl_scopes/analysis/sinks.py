@@ -328,6 +328,7 @@ def _diagnose(prompt: EncodedPrompt, seen: _Seen, n_first: int, multiple: float)
         secondary=secondary,
         attributions={method: replace(a, sinks=sinks) for method, a in seen.attributions.items()},
         multiple=multiple,
+        notes=prompt.notes,
     )
 
 
