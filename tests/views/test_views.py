@@ -28,7 +28,7 @@ from tl_scopes.views.canvas.colours import (
     inverted,
     luminance,
 )
-from tl_scopes.views.wording import visible
+from tl_scopes.views.wording import predicted, visible
 
 BUNDLE = "window.CircuitsVis = window.CircuitsVis ||"
 AA = 4.5
@@ -122,8 +122,32 @@ def test_each_token_is_isolated_from_the_direction_of_its_neighbours() -> None:
 
 
 def test_joined_emoji_stay_one_picture_and_controls_become_visible() -> None:
-    assert visible("👩‍👩‍👧") == "👩‍👩‍👧"
-    assert visible("\n\t\r\x00\u202e\ud800") == "⏎⇥␍���"
+    for whole in (
+        "👩‍👩‍👧",
+        "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "می\u200cخواهم",
+        "é",
+        "�",
+    ):
+        assert visible(whole) == whole
+    assert visible("\n\t\r\x00\x1b\x7f") == "⏎⇥␍␀␛␡"
+
+
+@pytest.mark.one_lens
+def test_every_character_that_cannot_be_seen_has_a_mark_of_its_own() -> None:
+    assert visible("a\u00a0b\u202f\u3000\u00ad") == "a‹NBSP›b‹NNBSP›‹IDSP›‹SHY›"
+    assert visible("x\u200dy\u200b\u200c\ufeff\u2060") == "x‹ZWJ›y‹ZWSP›‹ZWNJ›‹BOM›‹WJ›"
+    assert visible("\u202e\u2066\u200f\ud800\ue000") == "‹RLO›‹LRI›‹RLM›‹U+D800›‹U+E000›"
+    assert visible("😀\U000e0041") == "😀‹U+E0041›", "text hidden behind an emoji"
+    unseen = [c for c in map(chr, range(0x110000)) if not c.isprintable()]
+    marks = [visible(c) for c in unseen]
+    assert len(set(marks)) == len(unseen)
+    assert all(mark.isprintable() and mark.strip() and mark != "�" for mark in marks)
+
+
+def test_the_explained_prediction_is_found_by_its_id_not_by_its_text() -> None:
+    attr = attribution(top_predictions=[("�", 0.5), ("�", 0.25)], top_tokens=(8, 3), target=3, target_str="�")
+    assert [explained for *_, explained in predicted(attr, 7)] == [False, True]
 
 
 # -- colours -----------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def group_words(
     if text is None or offsets is None:
         text, ends = "".join(str_tokens), list(itertools.accumulate(len(t) for t in str_tokens))
         offsets = list(zip([0, *ends], ends, strict=False))
-    starts = frozenset(cluster.start() for cluster in regex.finditer(r"\X", text))
+    starts = frozenset(itertools.accumulate(map(len, characters(text)), initial=0))
     groups: list[list[int]] = []
     for p, (start, end) in enumerate(offsets):
         alone = p == 0 or p in special or p - 1 in special or start == end
@@ -63,11 +63,17 @@ def group_words(
     return words
 
 
-def _joined(text: str, characters: frozenset[int], before: tuple[int, int], i: int) -> bool:
-    """Whether the token that starts at ``i`` continues the one at ``before``; ``characters``: where each begins."""
+def characters(text: str) -> list[str]:
+    """What a reader takes for one character each."""
+    found: list[str] = regex.findall(r"\X", text)
+    return found
+
+
+def _joined(text: str, starts: frozenset[int], before: tuple[int, int], i: int) -> bool:
+    """Whether the token that starts at ``i`` continues the one at ``before``; ``starts``: of characters."""
     if before[0] == before[1] or i > before[1]:
         return False
-    if i < before[1] or i not in characters:
+    if i < before[1] or i not in starts:
         return True
     a, b = text[i - 1], text[i]
     if text[before[0] : before[1]] == " ":  # a space of its own leads the word after it

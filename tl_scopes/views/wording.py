@@ -12,7 +12,16 @@ _MARKS = {"\n": "⏎", "\t": "⇥", "\x7f": "␡"} | {chr(c): chr(0x2400 + c) fo
 _MARKS |= {
     chr(code): f"‹{name}›"
     for name, code in {
-        **{"NEL": 0x85, "NBSP": 0xA0, "SHY": 0xAD, "CGJ": 0x34F, "ALM": 0x61C, "MVS": 0x180E, "THSP": 0x2009, "HSP": 0x200A},
+        **{
+            "NEL": 0x85,
+            "NBSP": 0xA0,
+            "SHY": 0xAD,
+            "CGJ": 0x34F,
+            "ALM": 0x61C,
+            "MVS": 0x180E,
+            "THSP": 0x2009,
+            "HSP": 0x200A,
+        },
         **{"ZWSP": 0x200B, "ZWNJ": 0x200C, "ZWJ": 0x200D, "LRM": 0x200E, "RLM": 0x200F, "LSEP": 0x2028, "PSEP": 0x2029},
         **{"LRE": 0x202A, "RLE": 0x202B, "PDF": 0x202C, "LRO": 0x202D, "RLO": 0x202E, "NNBSP": 0x202F, "WJ": 0x2060},
         **{"LRI": 0x2066, "RLI": 0x2067, "FSI": 0x2068, "PDI": 0x2069, "IDSP": 0x3000, "BOM": 0xFEFF},
@@ -20,9 +29,7 @@ _MARKS |= {
 }
 """What cannot be seen, by a control picture or by its Unicode abbreviation."""
 _WRITTEN = "[\u0300-\u034e\u0350-\u1fff\u2190-\u2bff\u2e80-\u2fff\u3001-\U000dffff]"
-_DRAWN = re.compile(
-    f"(?<={_WRITTEN})[\u200c\u200d](?={_WRITTEN})|\U0001f3f4[\U000e0030-\U000e007a]{{2,6}}\U000e007f"
-)
+_DRAWN = re.compile(f"(?<={_WRITTEN})[\u200c\u200d](?={_WRITTEN})|\U0001f3f4[\U000e0030-\U000e007a]{{2,6}}\U000e007f")
 """Joiners that make one emoji or one ligature out of several characters, and flags of regions."""
 
 
