@@ -10,6 +10,7 @@ import vocabularies
 from tokenizers_by_word import with_tokenizer
 
 import tl_scopes as tls
+from tl_scopes.model.prompts import encode_targets
 
 KIND = families.kinds_available()[-1]
 HALF = "the \udcff dog"
@@ -120,18 +121,18 @@ def test_every_string_that_results_show_names_its_token(attr) -> None:
         *zip(matrix.target_strs, matrix.targets, strict=True),
         *zip(swaps.str_tokens, swaps.tokens.tolist(), strict=True),
     }
-    named = [named_again(model, text, string, i) for string, i in shown]
+    named = [named_again(model, string, i) for string, i in shown]
     assert sum(named) > len(shown) / 2
     assert [w.strip() for w in found.by_word().str_tokens] == text.split()
     for string, i in zip(swaps.str_tokens[:5], swaps.tokens[:5].tolist(), strict=True):
-        if named_again(model, text, string, i):
+        if named_again(model, string, i):
             assert tls.substitutions(model, found, k=1, candidates=[string]).tokens.tolist() == [i]
 
 
-def named_again(model: object, text: str, string: str, i: int) -> bool:
+def named_again(model: torch.nn.Module, string: str, i: int) -> bool:
     """Does a string name token ``i``? Else the refusal names it."""
     try:
-        found = tls.semantic_scope(model, text, target=string, prepend_bos=False).target
+        (found,) = encode_targets(model, string, 1)
     except ValueError as error:
         refusal = str(error)
     else:
@@ -139,3 +140,20 @@ def named_again(model: object, text: str, string: str, i: int) -> bool:
         return True
     assert f"{i} ({string!r})" in refusal
     return False
+
+
+@pytest.mark.enable_socket
+def test_pictures_show_the_spaces_of_a_sentencepiece_text(look) -> None:
+    model = with_tokenizer(KIND, vocabularies.llama(legacy=False, bytes_known=range(0x30, 0x70)))
+    text = "the dog saw Paris, the dogs in 5"
+    found = tls.semantic_scope(model, text, prepend_bos=False)
+    page = look(found.html())
+    assert "".join(page.eval_on_selector_all("bdi[data-pos]", "all => all.map(e => e.textContent)")) == " " + text
+    gap = """e => {
+        const letter = document.createRange();
+        letter.setStart(e.firstChild, 0);
+        letter.setEnd(e.firstChild, 1);
+        return letter.getBoundingClientRect().width;
+    }"""
+    assert page.eval_on_selector('bdi[data-pos="1"]', gap) > 1, "the space is drawn"
+    assert "the dog saw Paris, the dogs in 5" in str(found)

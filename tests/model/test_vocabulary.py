@@ -16,7 +16,9 @@ from tl_scopes.model.vocabulary import vocabulary
 pytestmark = pytest.mark.one_lens
 
 
-@pytest.mark.parametrize("kind", vocabularies.KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "demo" else kind for kind in vocabularies.KINDS]
+)
 def test_every_token_is_named_by_what_it_is_shown_as_or_the_refusal_names_it(kind: str) -> None:
     model = Holder(vocabularies.KINDS[kind]())
     ids = range(model.W_U.shape[1])

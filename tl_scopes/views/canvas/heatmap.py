@@ -174,7 +174,7 @@ def _flat(one: HeatMap) -> bool:
 
 def _short(text: str) -> str:
     """A name on matplotlib axes, cut where it would take the picture's room."""
-    shown = visible(text)
+    shown = visible(text) if text.strip(" ") else "␣" * len(text)
     read = characters(shown)
     return literal(shown if len(read) <= LONGEST_LABEL else "".join(read[: LONGEST_LABEL - 1]) + "…")
 
