@@ -28,6 +28,7 @@ from tl_scopes.views.canvas.colours import (
     inverted,
     luminance,
 )
+from tl_scopes.views.canvas.table import seen
 from tl_scopes.views.wording import predicted, visible
 
 BUNDLE = "window.CircuitsVis = window.CircuitsVis ||"
@@ -427,3 +428,11 @@ def test_views_never_write() -> None:
 def test_a_view_is_saved_as_the_page(tmp_path) -> None:
     path = views.tokens(attribution()).save(tmp_path / "a.html")
     assert path.read_text(encoding="utf-8") == attribution().html()
+
+
+def test_tables_in_a_terminal_show_what_cannot_be_seen() -> None:
+    import pandas as pd
+
+    frame = seen(pd.DataFrame({"token": ["\u202ea\n", "b"], "score": [1.0, 2.0], "id": [1, 2]}))
+    assert frame.token.tolist() == ["‹RLO›a⏎", "b"]
+    assert (frame.score.tolist(), frame.id.tolist()) == ([1.0, 2.0], [1, 2])

@@ -7,6 +7,7 @@ from typing import Any
 from tl_scopes.results.verification import Verification
 from tl_scopes.views.canvas.page import View
 from tl_scopes.views.canvas.scatter import Point, Scatter, scatter_figure, scatter_view
+from tl_scopes.views.canvas.table import seen
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.wording import visible
 
@@ -44,7 +45,7 @@ def verification_view(result: Verification) -> View:
 def verification_text(result: Verification) -> str:
     """What was removed, the table, and how well the prediction describes it."""
     columns = ["pos", "token", "score", "predicted", "measured", "delta_logit", "delta_log_prob", "flag"]
-    table = result.to_frame()[columns].to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep="")
+    table = seen(result.to_frame()[columns]).to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep="")
     return f"{result.scalar} ({result.unit}), tokens replaced: {_moved(result)}\n{table}\n{result.linearity}"
 
 
