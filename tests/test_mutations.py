@@ -138,13 +138,13 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "05 first piece of a target taken": Mutation(
         traps.test_trap_05_a_target_that_is_not_one_token_is_refused_with_its_pieces,
-        "model.prompts:_target_id",
-        (("if len(ids) == 1 and (", "if ids and ("),),
+        "model.prompts:_named",
+        (("if len(ids) == 1 and", "if ids and"),),
     ),
     "05 unknown token taken": Mutation(
         traps.test_trap_05_a_target_that_is_not_one_token_is_refused_with_its_pieces,
-        "model.prompts:_target_id",
-        (("and (ids[0] != unknown or target == model.tokenizer.unk_token)", ""),),
+        "model.prompts:_named",
+        (("and ids[0] != unknown", ""),),
     ),
     "05 vocabulary not checked": Mutation(
         traps.test_trap_05_a_target_that_is_not_one_token_is_refused_with_its_pieces,
@@ -154,8 +154,9 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "05 leading space stripped": Mutation(
         traps.test_trap_05_the_leading_space_is_part_of_a_target,
-        "model.prompts:_target_id",
-        (("ids = _pieces(model, target)", "ids = _pieces(model, target.strip())"),),
+        "model.prompts:_named",
+        (("pieces(model.tokenizer, text)", "pieces(model.tokenizer, text.strip())"),),
+        also=ValueError,
     ),
     "05 chosen target not said": Mutation(
         traps.test_trap_05_no_target_is_the_top_prediction_and_the_result_says_so,

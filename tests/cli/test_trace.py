@@ -149,3 +149,10 @@ def test_html_holds_a_button_for_each_scope_and_works_alone(run, demo_model, tmp
     assert page.count('<input type="radio"') == 3
     run("trace", PROMPT, "--method", "fisher", "--html", str(file))
     assert file.read_text(encoding="utf-8") == found["fisher"].html()
+
+
+def test_bytes_that_are_not_utf_8_are_named_by_their_argument(run) -> None:
+    for arguments, name in ((["\udcff"], "prompt"), (["the dog", "--target", "\udcff"], "target")):
+        code, _, said = run("trace", *arguments)
+        assert code == 2
+        assert rf"({name}='\udcff'): character 0" in said

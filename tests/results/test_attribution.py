@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -193,6 +194,22 @@ def test_words_end_at_spaces_and_punctuation_and_never_inside_a_character(tokens
     grouped = group_words(tokens, frozenset())
     assert [w.text for w in grouped] == words
     assert [p for w in grouped for p in w.positions] == list(range(len(tokens)))
+
+
+FLAG_OF_A_REGION = "🏴\U000e0067\U000e0062\U000e007f"
+
+
+@pytest.mark.parametrize(
+    "character", ["🇩🇪", "👩\u200d👩\u200d👧", "👍🏽", FLAG_OF_A_REGION, "e\u0301", "क्ष", "❤\ufe0f"]
+)
+def test_a_character_is_never_split_whatever_its_code_points(character: str) -> None:
+    text = f"a {character}🇫🇷 b"
+    cuts = [0, 1, *range(2, 2 + len(character)), *range(2 + len(character), len(text)), len(text)]
+    offsets = list(itertools.pairwise(cuts))
+    pieces = [text[start:end] for start, end in offsets]
+    for given in ((pieces, frozenset()), (pieces, frozenset(), text, offsets)):
+        words = [w.text.strip() for w in group_words(*given)]
+        assert words == ["a", character, "🇫🇷", "b"]
 
 
 def test_special_tokens_are_words_of_their_own() -> None:

@@ -18,7 +18,15 @@ from samples import HOSTILE, attribution, matrix, some_map
 from tl_scopes import views
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 from tl_scopes.views.canvas.colours import FULL, blend
-from tl_scopes.views.canvas.heatmap import BELOW_ZERO, HeatMap, draw_heatmap, heatmap, heatmap_figure
+from tl_scopes.views.canvas.heatmap import (
+    BELOW_ZERO,
+    LONGEST_LABEL,
+    HeatMap,
+    draw_heatmap,
+    heatmap,
+    heatmap_figure,
+    name_columns,
+)
 from tl_scopes.views.wording import visible
 
 pytestmark = pytest.mark.one_lens
@@ -174,3 +182,10 @@ def test_sinks_page_opens_and_switches_to_the_corrected_view(look) -> None:
     assert page.locator("img").count() == 0
     assert "residual norm 9.0 times the median" in page.locator("body").inner_text()
     sinks.plot().canvas.draw()
+
+
+def test_labels_of_matplotlib_show_spaces_and_are_never_cut_inside_a_character() -> None:
+    assert name_columns([" the", " ", "\u00a0", ""]) == [" the", "␣", "‹NBSP›", ""]
+    family = "👩\u200d👩\u200d👧"
+    (cut,) = name_columns([family * 20])
+    assert cut == family * (LONGEST_LABEL - 1) + "…"

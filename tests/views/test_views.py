@@ -28,7 +28,8 @@ from tl_scopes.views.canvas.colours import (
     inverted,
     luminance,
 )
-from tl_scopes.views.wording import visible
+from tl_scopes.views.canvas.table import seen
+from tl_scopes.views.wording import predicted, visible
 
 BUNDLE = "window.CircuitsVis = window.CircuitsVis ||"
 AA = 4.5
@@ -122,8 +123,32 @@ def test_each_token_is_isolated_from_the_direction_of_its_neighbours() -> None:
 
 
 def test_joined_emoji_stay_one_picture_and_controls_become_visible() -> None:
-    assert visible("👩‍👩‍👧") == "👩‍👩‍👧"
-    assert visible("\n\t\r\x00\u202e\ud800") == "⏎⇥␍���"
+    for whole in (
+        "👩‍👩‍👧",
+        "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "می\u200cخواهم",
+        "é",
+        "�",
+    ):
+        assert visible(whole) == whole
+    assert visible("\n\t\r\x00\x1b\x7f") == "⏎⇥␍␀␛␡"
+
+
+@pytest.mark.one_lens
+def test_every_character_that_cannot_be_seen_has_a_mark_of_its_own() -> None:
+    assert visible("a\u00a0b\u202f\u3000\u00ad") == "a‹NBSP›b‹NNBSP›‹IDSP›‹SHY›"
+    assert visible("x\u200dy\u200b\u200c\ufeff\u2060") == "x‹ZWJ›y‹ZWSP›‹ZWNJ›‹BOM›‹WJ›"
+    assert visible("\u202e\u2066\u200f\ud800\ue000") == "‹RLO›‹LRI›‹RLM›‹U+D800›‹U+E000›"
+    assert visible("😀\U000e0041") == "😀‹U+E0041›", "text hidden behind an emoji"
+    unseen = [c for c in map(chr, [*range(0x3100), *range(0xFE00, 0x10000)]) if not c.isprintable()]
+    marks = [visible(c) for c in unseen]
+    assert len(set(marks)) == len(unseen)
+    assert all(mark.isprintable() and mark.strip() and mark != "�" for mark in marks)
+
+
+def test_the_explained_prediction_is_found_by_its_id_not_by_its_text() -> None:
+    attr = attribution(top_predictions=[("�", 0.5), ("�", 0.25)], top_tokens=(8, 3), target=3, target_str="�")
+    assert [explained for *_, explained in predicted(attr, 7)] == [False, True]
 
 
 # -- colours -----------------------------------------------------------------------------------------------
@@ -405,3 +430,11 @@ def test_views_never_write() -> None:
 def test_a_view_is_saved_as_the_page(tmp_path) -> None:
     path = views.tokens(attribution()).save(tmp_path / "a.html")
     assert path.read_text(encoding="utf-8") == attribution().html()
+
+
+def test_tables_in_a_terminal_show_what_cannot_be_seen() -> None:
+    import pandas as pd
+
+    frame = seen(pd.DataFrame({"token": ["\u202ea\n", "b"], "score": [1.0, 2.0], "id": [1, 2]}))
+    assert frame.token.tolist() == ["‹RLO›a⏎", "b"]
+    assert (frame.score.tolist(), frame.id.tolist()) == ([1.0, 2.0], [1, 2])

@@ -283,7 +283,7 @@ class _Look:
         if isinstance(unrelated, int):
             others: list[Tensor] = _drawn(self.model, prompt, unrelated, seed)
         else:
-            _, given = encode(self.model, list(unrelated), RunOptions())
+            _, given = encode(self.model, list(unrelated), RunOptions(), "unrelated")
             short = [i for i, one in enumerate(given) if len(one.tokens) <= prompt.pos]
             if short:
                 raise ValueError(
@@ -335,6 +335,7 @@ def _diagnose(prompt: EncodedPrompt, seen: _Seen, n_first: int, multiple: float)
         secondary=secondary,
         attributions={method: replace(a, sinks=sinks) for method, a in seen.attributions.items()},
         multiple=multiple,
+        notes=prompt.notes,
     )
 
 

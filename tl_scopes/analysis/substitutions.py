@@ -23,7 +23,7 @@ from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.model.forward import embedded
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
-from tl_scopes.model.prompts import token_strings
+from tl_scopes.model.prompts import Token, encode_targets, token_strings
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.substitutions import Substitutions
@@ -39,7 +39,7 @@ def substitutions(
     *,
     position: int | None = None,
     k: int = 10,
-    candidates: Sequence[int] | None = None,
+    candidates: Sequence[Token] | None = None,
     batch_size: int | None = None,
 ) -> Substitutions:
     """Tokens whose swap at one position would change the explained scalar most to first order, really swapped.
@@ -53,7 +53,7 @@ def substitutions(
         position: of the token to be replaced, not after the explained one; None is the token with the highest score
             that is neither special nor hidden.
         k: swaps to be run.
-        candidates: ids that may be put in; None is the vocabulary without special tokens.
+        candidates: tokens that may be put in, as ids or as text; None is the vocabulary without special tokens.
         batch_size: swaps per forward; None lets the package choose.
 
     Returns:
@@ -122,14 +122,15 @@ def _position(attribution: Attribution, position: int | None) -> int:
     return t
 
 
-def _candidates(model: LensModel, candidates: Sequence[int] | None, own: int) -> Int[Tensor, " candidates"]:
+def _candidates(model: LensModel, candidates: Sequence[Token] | None, own: int) -> Int[Tensor, " candidates"]:
     """Ids that may be put in, without the token itself."""
     d_vocab = int(model.cfg.d_vocab)
     if candidates is None:
         left_out = {own, *(getattr(model.tokenizer, "all_special_ids", None) or ())}
         chosen = [i for i in range(d_vocab) if i not in left_out]
     else:
-        chosen = [i for i in dict.fromkeys(candidates) if i != own]
+        named = [encode_targets(model, c, 1, argument="candidates")[0] if isinstance(c, str) else c for c in candidates]
+        chosen = [i for i in dict.fromkeys(i for i in named if i is not None) if i != own]
         outside = [i for i in chosen if not 0 <= i < d_vocab]
         if outside or not chosen:
             raise ValueError(f"(candidates=...): expected ids in 0..{d_vocab - 1} other than {own}; got {outside}")

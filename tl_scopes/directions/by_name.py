@@ -56,7 +56,8 @@ class ScopeKeywords(RowKeywords, total=False):
     """Keywords that belong to some of the scopes; None, as if it were not given, lets the scope choose.
 
     Attributes:
-        target: explained token, as text or id, or one for each prompt.
+        target: explained token, as id or as the text that results show it as (" dog", with its space), or one for each
+            prompt. A text that two tokens may be is refused with their ids.
         foil: of ``"contrast"``: the token that it is compared with.
         rank: eigenpairs, of ``"fisher"`` (None is 1) and ``"total_information"`` (None is 8).
         tol: relative residual of the eigenpairs, of ``"fisher"`` (None is 1e-4).

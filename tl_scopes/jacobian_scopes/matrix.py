@@ -256,7 +256,7 @@ def _result(
         target_strs=tuple(target_string(model, target) for target in targets),
         top_target_flagged=scope.targeted and n - 1 in explained,
         details=details,
-        notes=tuple(dict.fromkeys(note for row in rows for note in row.rows.notes)),
+        notes=tuple(dict.fromkeys((*text.notes, *(note for row in rows for note in row.rows.notes)))),
         provenance=model_state(model).provenance(),
         special=text.special,
         top_predictions=tuple(row.predictions for row in rows),

@@ -60,7 +60,7 @@ def attributed(
         top_tokens=top_tokens,
         gradient=None if answer.gradient is None else _padded(answer.gradient, n).to(dtype),
         details=details,
-        notes=answer.notes,
+        notes=(*prompt.notes, *answer.notes),
         provenance=model_state(model).provenance(),
         special=prompt.special,
         text=prompt.text,

@@ -89,7 +89,8 @@ class RunOptions:
 
     Attributes:
         pos: position whose next-token prediction is explained, or one for each prompt; -1 is the token after the prompt.
-        prepend_bos: put BOS before a string prompt; None is the model's own default.
+        prepend_bos: put BOS before a string prompt; None is the model's own default. False where the text has its own,
+            as a rendered chat template has.
         at: hook of the source, any ``[batch, pos, d_model]`` activation.
         batch_size: prompts per forward; None lets the package choose. Numbers do not depend on it.
         cache: TransformerLens names filter (or True): the run's ``ActivationCache`` comes back as ``.cache``.

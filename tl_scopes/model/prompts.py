@@ -6,6 +6,8 @@ call and the argument, say what was found, and what to do.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,11 +16,19 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tl_scopes.model.lens import LensModel
+from tl_scopes.model.vocabulary import pieces, vocabulary
 
 Prompt = str | Tensor | Sequence[str | Tensor]
 """A string, a 1-D or ``[1, pos]`` tensor of token ids, or a list of strings or of 1-D tensors."""
 Token = str | int
 Target = Token | Sequence[Token | None] | None
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MOST_NAMED = 20
+"""Tokens that a refusal names."""
+_TWO_BOS = (
+    "The text begins with {bos!r} (rendered chat templates do) and another was put before it, so the prompt begins with "
+    "two, which changes scores; prepend_bos=False leaves the text as it is."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +42,7 @@ class EncodedPrompt:
         special: positions of special tokens.
         text: the prompt as it was typed, None if ids were given or the tokenizer keeps no offsets.
         offsets: characters of the text that each token stands for; empty spans for added special tokens.
+        notes: for the reader of any result.
     """
 
     tokens: Int[Tensor, " pos"]
@@ -40,6 +51,7 @@ class EncodedPrompt:
     special: frozenset[int]
     text: str | None = None
     offsets: tuple[tuple[int, int], ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def encode_prompts(
@@ -67,7 +79,8 @@ def encode_prompts(
     for i, (item, p) in enumerate(zip(items, positions, strict=True)):
         name = argument if single else f"{argument}[{i}]"
         tokens = _token_ids(model, item, prepend_bos, name)
-        encoded.append(_encoded(model, tokens, p, item, name))
+        notes = _two_bos(model, tokens, item) if isinstance(item, str) and prepend_bos is not False else ()
+        encoded.append(_encoded(model, tokens, p, item, name, notes))
     return encoded
 
 
@@ -78,6 +91,7 @@ def _token_ids(model: LensModel, item: object, prepend_bos: bool | None, name: s
             raise ValueError(f"({name}=''): the prompt is empty")
         if model.tokenizer is None:
             raise ValueError(f"({name}={item!r}): this model has no tokenizer; pass token ids as a tensor")
+        refuse_surrogates(name, item)
         tokens = model.to_tokens(item, prepend_bos=prepend_bos, truncate=False)[0]
     elif isinstance(item, Tensor):
         tokens = item[0] if item.ndim == 2 and item.shape[0] == 1 else item
@@ -107,7 +121,28 @@ def _token_ids(model: LensModel, item: object, prepend_bos: bool | None, name: s
     return tokens
 
 
-def _encoded(model: LensModel, tokens: Tensor, pos: int, item: object, name: str) -> EncodedPrompt:
+def _two_bos(model: LensModel, tokens: Tensor, text: str) -> tuple[str, ...]:
+    """A warning, and the note for results, where the text has its own BOS after the one that was put before it."""
+    bos = getattr(model.tokenizer, "bos_token_id", None)
+    if bos is None or tokens[:2].tolist() != [bos, bos] or pieces(model.tokenizer, text) == tokens.tolist():
+        return ()
+    note = _TWO_BOS.format(bos=model.tokenizer.bos_token)
+    warnings.warn(note, stacklevel=2)
+    return (note,)
+
+
+def refuse_surrogates(name: str, text: str) -> None:
+    """Refuse what no tokenizer can read: half a character, as the command line gives for a byte that is not UTF-8."""
+    if found := _SURROGATE.search(text):
+        raise ValueError(
+            f"({name}={text!r}): character {found.start()}, {found[0]!r}, is half a character (a lone surrogate; bytes "
+            "that are not UTF-8 arrive so) and no text; leave it out, or decode the bytes as what they are"
+        )
+
+
+def _encoded(
+    model: LensModel, tokens: Tensor, pos: int, item: object, name: str, notes: tuple[str, ...]
+) -> EncodedPrompt:
     n = len(tokens)
     if isinstance(pos, bool) or not isinstance(pos, int):
         raise TypeError(f"(pos={pos!r}): expected an integer, got {type(pos).__name__}")
@@ -122,6 +157,7 @@ def _encoded(model: LensModel, tokens: Tensor, pos: int, item: object, name: str
         special=frozenset(i for i, token in enumerate(tokens.tolist()) if token in special),
         text=item if isinstance(item, str) and offsets is not None else None,
         offsets=offsets,
+        notes=notes,
     )
 
 
@@ -137,10 +173,10 @@ def _offsets(model: LensModel, tokens: Tensor, text: str) -> tuple[tuple[int, in
 
 
 def token_strings(model: LensModel, tokens: Int[Tensor, " pos"]) -> list[str]:
-    """Text of each token; ``<id>`` where the model has no tokenizer."""
+    """Text of each token, by :mod:`tl_scopes.model.vocabulary`; ``<id>`` where the model has no tokenizer."""
     if model.tokenizer is None:
         return [f"<{token}>" for token in tokens.tolist()]
-    return [str(text) for text in model.to_str_tokens(tokens)]
+    return vocabulary(model.tokenizer).texts(model.tokenizer, tokens.tolist())
 
 
 def pad_right(prompts: Sequence[EncodedPrompt]) -> Int[Tensor, "batch pos"]:
@@ -176,27 +212,50 @@ def _target_id(model: LensModel, target: Token | None, argument: str) -> int | N
         if not 0 <= target < model.W_U.shape[1]:
             raise ValueError(f"({argument}={target}): token id outside the vocabulary 0..{model.W_U.shape[1] - 1}")
         return target
-    if model.tokenizer is None:
+    refuse_surrogates(argument, target)
+    if model.tokenizer is None and not re.fullmatch(r"<\d+>", target):
         raise ValueError(f"({argument}={target!r}): this model has no tokenizer; pass a token id")
-    ids = _pieces(model, target)
+    named = _named(model, target)
+    if len(named) == 1:
+        return named[0]
+    if named:
+        tokens = ", ".join(_names(model, named[:_MOST_NAMED]))
+        more = f" and {len(named) - _MOST_NAMED} more" * (len(named) > _MOST_NAMED)
+        raise ValueError(
+            f"({argument}={target!r}): more than one token may be meant, by what it is shown as or by how the text is read "
+            f"by itself: {tokens}{more}. Pass the token id"
+        )
+    raise ValueError(f"({argument}={target!r}): a target is one token; {_what_it_is(model, target)}")
+
+
+def _named(model: LensModel, text: str) -> list[int]:
+    """Ids of the tokens that a text may name: those shown as it, and the one that it is by itself."""
+    size = int(model.W_U.shape[1])
+    if model.tokenizer is None:
+        return [i for i in (int(text[1:-1]),) if i < size]
+    shown = vocabulary(model.tokenizer).shown_as(model.tokenizer, text, size)
+    ids = pieces(model.tokenizer, text)
     unknown = getattr(model.tokenizer, "unk_token_id", None)
-    if len(ids) == 1 and (ids[0] != unknown or target == model.tokenizer.unk_token):
-        return ids[0]
-    if not ids or ids == [unknown]:
-        found = "this text is not in the vocabulary" if ids else "this text has no tokens"
+    alone = ids[:1] if len(ids) == 1 and ids[0] != unknown else []
+    return sorted({*shown, *(i for i in alone if i < size)})
+
+
+def _names(model: LensModel, ids: Sequence[int]) -> list[str]:
+    """Each token's id and text."""
+    return [f"{i} ({text!r})" for i, text in zip(ids, token_strings(model, torch.tensor(ids)), strict=True)]
+
+
+def _what_it_is(model: LensModel, text: str) -> str:
+    """What a text that names no token is, and what to pass."""
+    if model.tokenizer is None:
+        return f"ids are 0..{model.W_U.shape[1] - 1}"
+    ids = pieces(model.tokenizer, text)
+    if len(_named(model, " " + text)) == 1:
+        hint = f"Did you mean {' ' + text!r}, with its leading space?"
     else:
-        pieces = token_strings(model, torch.tensor(ids))
-        found = f"this is {len(ids)}: {pieces}"
-    spaced = _pieces(model, " " + target)
-    hint = "Pass a token id, or one of these"
-    if len(spaced) == 1 and spaced[0] != unknown:
-        hint = f"Did you mean {' ' + target!r}, with its leading space?"
-    raise ValueError(f"({argument}={target!r}): a target is one token; {found}. {hint}")
-
-
-def _pieces(model: LensModel, text: str) -> list[int]:
-    """Ids of a piece of text by itself, without BOS."""
-    if not text:
-        return []
-    ids: list[int] = model.to_tokens(text, prepend_bos=False, truncate=False)[0].tolist()
-    return ids
+        hint = "Pass a token id, or one of these" if len(ids) > 1 else "Pass a token id"
+    if not ids:
+        return f"this text has no tokens. {hint}"
+    if len(ids) == 1:
+        return f"this text is not in the vocabulary. {hint}"
+    return f"this is {len(ids)}: {token_strings(model, torch.tensor(ids))}, ids {ids}. {hint}"

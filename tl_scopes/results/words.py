@@ -2,7 +2,8 @@
 
 A token continues the word before it when no white space stands between them and letters, digits or the pieces of one
 character meet at the border; punctuation and special tokens are words of their own, and so is each Chinese or Japanese
-token. With character offsets two tokens that share a character (the bytes of an emoji) are never separated; without
+token. A character is what a reader takes for one (Unicode's grapheme cluster: a flag, a family, a letter with its marks)
+and is never split. With character offsets two tokens that share one (the bytes of an emoji) are never separated; without
 them the replacement character ``�``, which stands for such a piece, is taken as a letter.
 """
 
@@ -13,7 +14,10 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-_JOINERS = "\u200d\ufe0f\ufffd_"
+import regex
+
+_INSIDE_WORDS = "_\ufffd\u00ad\u200c\u200d"
+"""Taken as letters: the underscore, a piece of a character, the soft hyphen and the joiners of Persian and Indic words."""
 _APOSTROPHES = "'’"
 
 
@@ -41,10 +45,11 @@ def group_words(
     if text is None or offsets is None:
         text, ends = "".join(str_tokens), list(itertools.accumulate(len(t) for t in str_tokens))
         offsets = list(zip([0, *ends], ends, strict=False))
+    starts = frozenset(itertools.accumulate(map(len, characters(text)), initial=0))
     groups: list[list[int]] = []
     for p, (start, end) in enumerate(offsets):
         alone = p == 0 or p in special or p - 1 in special or start == end
-        if not alone and _joined(text, offsets[p - 1], start):
+        if not alone and _joined(text, starts, offsets[p - 1], start):
             groups[-1].append(p)
         else:
             groups.append([p])
@@ -58,11 +63,17 @@ def group_words(
     return words
 
 
-def _joined(text: str, before: tuple[int, int], i: int) -> bool:
-    """Whether the token that starts at character ``i`` continues the one at ``before``."""
+def characters(text: str) -> list[str]:
+    """What a reader takes for one character each."""
+    found: list[str] = regex.findall(r"\X", text)
+    return found
+
+
+def _joined(text: str, starts: frozenset[int], before: tuple[int, int], i: int) -> bool:
+    """Whether the token that starts at ``i`` continues the one at ``before``; ``starts``: of characters."""
     if before[0] == before[1] or i > before[1]:
         return False
-    if i < before[1]:
+    if i < before[1] or i not in starts:
         return True
     a, b = text[i - 1], text[i]
     if text[before[0] : before[1]] == " ":  # a space of its own leads the word after it
@@ -71,18 +82,14 @@ def _joined(text: str, before: tuple[int, int], i: int) -> bool:
         return a.isalpha() and text[i + 1 : i + 2].isalpha()
     if a in _APOSTROPHES:
         return text[i - 2 : i - 1].isalpha() and b.isalpha()
-    if a in _JOINERS or _attaches(b):
-        return all(_wordlike(c) or unicodedata.category(c) == "So" for c in a + b)
+    if a == "\ufffd":
+        return _wordlike(b) or unicodedata.category(b) == "So"
     return _wordlike(a) and _wordlike(b) and not (_ideograph(a) or _ideograph(b))
 
 
-def _attaches(c: str) -> bool:
-    """Joiners, combining marks, skin tones: never separated from their neighbours."""
-    return c in _JOINERS or unicodedata.category(c).startswith("M") or "\U0001f3fb" <= c <= "\U0001f3ff"
-
-
 def _wordlike(c: str) -> bool:
-    return c.isalnum() or _attaches(c)
+    """Letters, digits, and the marks that are written on them."""
+    return c.isalnum() or c in _INSIDE_WORDS or unicodedata.category(c).startswith("M")
 
 
 def _ideograph(c: str) -> bool:

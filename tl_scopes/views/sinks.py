@@ -12,7 +12,7 @@ from tl_scopes.views.attribution import compare
 from tl_scopes.views.canvas.colours import COLOURS, RED
 from tl_scopes.views.canvas.heatmap import MOST_LABELS, HeatMap, draw_heatmap, heatmap, name_columns
 from tl_scopes.views.canvas.page import View, heading, stack
-from tl_scopes.views.canvas.table import table
+from tl_scopes.views.canvas.table import seen, table
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.wording import number, visible
 
@@ -132,7 +132,7 @@ def sinks_text(result: AttentionSinks) -> str:
     lines += ["", "Share of influence", result.influence_frame().to_string(index=False, float_format="{:.3f}".format)]
     if result.bos_comparison:
         across = result.bos_frame().set_index("n_bos").T
-        lines += ["", "BOS", across.to_string(float_format="{:.3f}".format)]
+        lines += ["", "BOS", seen(across).to_string(float_format="{:.3f}".format)]
     return "\n".join([*lines, *result.notes])
 
 
@@ -209,7 +209,7 @@ def baseline_view(result: PositionalBaseline) -> View:
 def baseline_text(result: PositionalBaseline) -> str:
     """Share and standard error by position."""
     frame = _baseline_frame(result)
-    return f"{result!r}\n{frame.to_string(index=False, max_rows=20, float_format=lambda v: f'{v:.4f}')}"
+    return f"{result!r}\n{seen(frame).to_string(index=False, max_rows=20, float_format=lambda v: f'{v:.4f}')}"
 
 
 def _baseline_title(result: PositionalBaseline) -> str:

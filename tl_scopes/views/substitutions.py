@@ -7,6 +7,7 @@ from typing import Any
 from tl_scopes.results.substitutions import Substitutions
 from tl_scopes.views.canvas.page import View
 from tl_scopes.views.canvas.scatter import Point, Scatter, scatter_figure, scatter_view
+from tl_scopes.views.canvas.table import seen
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.wording import visible
 
@@ -40,5 +41,5 @@ def substitutions_view(result: Substitutions) -> View:
 @text.register(Substitutions)
 def substitutions_text(result: Substitutions) -> str:
     """What was replaced, and the table."""
-    table = result.to_frame().to_string(index=False, float_format=lambda v: f"{v:.3g}")
+    table = seen(result.to_frame()).to_string(index=False, float_format=lambda v: f"{v:.3g}")
     return f"in place of {result.token!r} at {result.pos}: change of {result.scalar} ({result.unit})\n{table}"

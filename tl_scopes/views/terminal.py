@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.views.wording import title, visible
+from tl_scopes.views.wording import predicted, title, visible
 
 LIGHT, DARK = (222, 235, 247), (8, 69, 148)
 """Ends of a single-hue blue ramp (ColorBrewer Blues), legible with any colour vision."""
@@ -75,10 +75,10 @@ def strongest(attribution: Attribution, k: int = 5) -> Table:
 def predictions(attribution: Attribution, k: int = 5) -> Table:
     """The model's most probable next tokens."""
     table = Table.grid(padding=(0, 1))
-    for text, probability in attribution.top_predictions[:k]:
-        style = "bold red" if text == attribution.target_str else ""
+    for text, probability, explained in predicted(attribution, k)[:k]:
+        style = "bold red" if explained else ""
         bar = "█" * max(1, round(probability * 20)) if probability >= 0.025 else "▏"
-        table.add_row(Text(visible(text), style), Text(bar, "red dim"), Text(f"{probability:6.1%}", "dim"))
+        table.add_row(Text(text, style), Text(bar, "red dim"), Text(f"{probability:6.1%}", "dim"))
     return table
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from tl_scopes.results.verification import Verification
 from tl_scopes.views.canvas.page import View
 from tl_scopes.views.canvas.scatter import Point, Scatter, scatter_figure, scatter_view
+from tl_scopes.views.canvas.table import seen
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.wording import visible
 
@@ -49,7 +50,7 @@ def verification_view(result: Verification) -> View:
 def verification_text(result: Verification) -> str:
     """The verdict; what was removed, the table, and how well the prediction describes it."""
     columns = ["pos", "token", "score", "predicted", "measured", "delta_logit", "delta_log_prob", "flag"]
-    frame = result.to_frame()[columns].astype({"pos": str}).replace({"pos": {"<NA>": ""}})
+    frame = seen(result.to_frame()[columns]).astype({"pos": str}).replace({"pos": {"<NA>": ""}})
     table = frame.to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep="")
     verdict = "" if result.verdict is None else f"{result.verdict}\n\n"
     return (

@@ -1,18 +1,49 @@
-"""Words that every renderer shares: titles, units, and token text with its control characters made visible."""
+"""Words that every renderer shares: titles, units, and token text in which everything can be seen."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
 
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.methods import legend
 
-_ZERO_WIDTH = "\u200c\u200d"
-"""Joiners that make one emoji or one ligature out of several characters: invisible and harmless."""
+_MARKS = {"\n": "⏎", "\t": "⇥", "\x7f": "␡"} | {chr(c): chr(0x2400 + c) for c in (*range(9), *range(11, 32))}
+_MARKS |= {
+    chr(code): f"‹{name}›"
+    for name, code in {
+        **{
+            "NEL": 0x85,
+            "NBSP": 0xA0,
+            "SHY": 0xAD,
+            "CGJ": 0x34F,
+            "ALM": 0x61C,
+            "MVS": 0x180E,
+            "THSP": 0x2009,
+            "HSP": 0x200A,
+        },
+        **{"ZWSP": 0x200B, "ZWNJ": 0x200C, "ZWJ": 0x200D, "LRM": 0x200E, "RLM": 0x200F, "LSEP": 0x2028, "PSEP": 0x2029},
+        **{"LRE": 0x202A, "RLE": 0x202B, "PDF": 0x202C, "LRO": 0x202D, "RLO": 0x202E, "NNBSP": 0x202F, "WJ": 0x2060},
+        **{"LRI": 0x2066, "RLI": 0x2067, "FSI": 0x2068, "PDI": 0x2069, "IDSP": 0x3000, "BOM": 0xFEFF},
+    }.items()
+}
+"""What cannot be seen, by a control picture or by its Unicode abbreviation."""
+_WRITTEN = "[\u0300-\u034e\u0350-\u1fff\u2190-\u2bff\u2e80-\u2fff\u3001-\U000dffff]"
+_DRAWN = re.compile(f"(?<={_WRITTEN})[\u200c\u200d](?={_WRITTEN})|\U0001f3f4[\U000e0030-\U000e007a]{{2,6}}\U000e007f")
+"""Joiners that make one emoji or one ligature out of several characters, and flags of regions."""
 
 
 def visible(text: str) -> str:
-    """A token's text with its control characters made visible, so that one token stays on one line."""
-    shown = text.replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
-    return "".join(c if c.isprintable() or c in _ZERO_WIDTH else "�" for c in shown)
+    """A token's text with what cannot be seen made visible, so that one token stays on one line."""
+    drawn = {i for found in _DRAWN.finditer(text) for i in range(*found.span())}
+    return "".join(c if i in drawn else _mark(c) for i, c in enumerate(text))
+
+
+def _mark(c: str) -> str:
+    """A character, or what stands for it where it cannot be seen."""
+    if c in _MARKS:
+        return _MARKS[c]
+    return c if c.isprintable() else f"‹U+{ord(c):04X}›"
 
 
 def literal(text: str) -> str:
@@ -52,8 +83,13 @@ def read_text(attribution: Attribution) -> str:
 
 def predicted(attribution: Attribution, k: int) -> list[tuple[str, float, bool]]:
     """The ``k`` most probable next tokens, their probabilities, and which is explained: added if it is not among them."""
-    rows = [(text, p) for text, p in attribution.top_predictions[:k]]
     target, own = attribution.target_str, attribution.details.get("target_probability")
-    if rows and target is not None and isinstance(own, float) and target not in [text for text, _ in rows]:
-        rows.append((target, own))
-    return [(visible(text), p, text == target) for text, p in rows]
+    ids: Sequence[object] = attribution.top_tokens or [text for text, _ in attribution.top_predictions]
+    wanted = attribution.target if attribution.top_tokens else target
+    rows = [
+        (text, p, target is not None and i == wanted)
+        for i, (text, p) in zip(ids, attribution.top_predictions[:k], strict=False)
+    ]
+    if rows and target is not None and isinstance(own, float) and not any(explained for *_, explained in rows):
+        rows.append((target, own, True))
+    return [(visible(text), p, explained) for text, p, explained in rows]

@@ -16,6 +16,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_scopes.results.words import characters
 from tl_scopes.views.canvas.colours import FULL, RED, RGB, Scale, ScaleKind, blend, css, quantised
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.wording import literal, number, visible
@@ -173,8 +174,9 @@ def _flat(one: HeatMap) -> bool:
 
 def _short(text: str) -> str:
     """A name on matplotlib axes, cut where it would take the picture's room."""
-    shown = visible(text)
-    return literal(shown if len(shown) <= LONGEST_LABEL else shown[: LONGEST_LABEL - 1] + "…")
+    shown = visible(text) if text.strip(" ") else "␣" * len(text)
+    read = characters(shown)
+    return literal(shown if len(read) <= LONGEST_LABEL else "".join(read[: LONGEST_LABEL - 1]) + "…")
 
 
 # -- HTML --------------------------------------------------------------------------------------------------

@@ -34,6 +34,11 @@ def table(frame: pd.DataFrame, digits: int = 3) -> str:
     return f"<details><summary>All {len(frame)} rows as numbers</summary>{whole}</details>"
 
 
+def seen(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its texts as a terminal may show them."""
+    return frame.apply(lambda column: column.map(lambda value: visible(value) if isinstance(value, str) else value))
+
+
 def _class(text: bool) -> str:
     return ' class="tls-text"' if text else ""
 
