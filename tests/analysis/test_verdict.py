@@ -20,7 +20,7 @@ import tl_scopes as tls
 from tl_scopes.demo.corpora import examples, token_positions
 
 PROMPT = families.PROMPT
-GERMAN = "German: ich hoffe, dass der Hund die Katze sieht. English: I hope that the dog"
+GERMAN = "German: ich hoffe, dass der Hund die schwarze Katze sieht. English: I hope that the dog"
 
 
 def removed(pair: families.Pair, tokens: torch.Tensor, positions: Any, target: int) -> float:
@@ -128,7 +128,7 @@ def test_the_seed_draws(demo_model: Any) -> None:
     [
         ({"k": 0}, ValueError, r"verdict\(k=0\)"),
         ({"k": 2.0}, TypeError, r"verdict\(k=2.0\)"),
-        ({"k": 40}, ValueError, "k must be below 19"),
+        ({"k": 40}, ValueError, "k must be below 20"),
         ({"n_random": 0}, ValueError, r"n_random=0"),
         ({"unit": "letter"}, ValueError, r"unit='letter'"),
         ({"ablation": "noise"}, ValueError, r"ablation='noise'"),

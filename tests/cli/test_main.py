@@ -217,7 +217,7 @@ def test_what_is_printed_is_what_print_shows(
     for name, result in shown.items():
         assert answer(name, text, *given) == f"{result}\n" == f"{result.view().plain()}\n"
     single = tls.semantic_scope(demo_model, text).without("special")
-    assert answer("trace", text, "--method", "semantic") == f"{single}\n"
+    assert answer("trace", text, "--method", "semantic", "--no-verdict") == f"{single}\n"
 
 
 @pytest.mark.parametrize("name", ["trace", "matrix", "layers", "spectrum"])

@@ -65,6 +65,19 @@ def test_methods_are_one_several_or_the_three(run) -> None:
     assert run("trace", PROMPT, "--scope", "fisher") == run("trace", PROMPT, "--method", "fisher"), "the older word"
 
 
+def test_it_ends_with_the_verdict_on_each_method_unless_told_not_to(run, demo_model) -> None:
+    attrs = [a.without("special") for a in tls.scopes(demo_model, PROMPT).values()]
+    judged = tls.verdict(demo_model, attrs)
+    _, out, _ = run("trace", PROMPT)
+    said = "\n\n".join(f"{v.attribution.method}: {v.sentence}" for v in judged)
+    assert out.endswith(f"\n\n{said}\n")
+    assert run("trace", PROMPT, "--no-verdict")[1] + f"\n{said}\n" == out
+    data = json.loads(run("trace", PROMPT, "--json", "-")[1])
+    assert [d["verdict"]["sentence"] for d in data.values()] == [v.sentence for v in judged]
+    assert tls.Attribution.from_dict(data["fisher"]).scores.equal(attrs[1].scores)
+    assert "verdict" not in json.loads(run("trace", PROMPT, "--no-verdict", "--json", "-")[1])["fisher"]
+
+
 def test_the_table_has_a_row_per_method_and_token(run, demo_model, tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     code, _, _ = run("trace", PROMPT, "--target", " dog", "--csv", str(file))
@@ -145,9 +158,10 @@ def test_html_holds_a_button_for_each_scope_and_works_alone(run, demo_model, tmp
     assert "Semantic Scope" in out
     found = {name: a.without("special") for name, a in tls.scopes(demo_model, PROMPT).items()}
     page = file.read_text(encoding="utf-8")
-    assert page == views.compare(found).html()
+    judged = tls.verdict(demo_model, list(found.values()))
+    assert page == views.stack(views.compare(found), *map(views.view, judged)).html()
     assert page.count('<input type="radio"') == 3
-    run("trace", PROMPT, "--method", "fisher", "--html", str(file))
+    run("trace", PROMPT, "--method", "fisher", "--no-verdict", "--html", str(file))
     assert file.read_text(encoding="utf-8") == found["fisher"].html()
 
 

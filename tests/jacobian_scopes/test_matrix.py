@@ -226,7 +226,7 @@ def test_rows_carry_the_predictions_of_their_position(demo_model) -> None:
 
 def test_predictions_must_fit_the_rows(demo_model) -> None:
     matrix = tls.attribution_matrix(demo_model, "German: der Hund", method="temperature")
-    with pytest.raises(ValueError, match="top_predictions for"):
+    with pytest.raises(ValueError, match="top_predictions: "):
         dataclasses.replace(matrix, top_predictions=matrix.top_predictions[1:])
 
 

@@ -146,4 +146,4 @@ def test_aopc_by_fisher_rank_is_paired_with_the_lowest_rank() -> None:
     assert ends == pytest.approx((2 * frame["sem"]).tolist())
     assert paired.containers[0].lines[0].get_ydata().tolist() == frame.difference.tolist()
     with pytest.raises(ValueError, match="no 'fisher' or 'fisher@<rank>'"):
-        table({"random": shared}).by_rank()
+        table({"random": np.repeat(shared, 2, axis=1)}).by_rank()

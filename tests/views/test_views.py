@@ -296,11 +296,11 @@ def test_matrix_rows_are_attributions_with_their_own_details() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"positions": (0, 1, 2)}, "do not fit 3 positions"),
-        ({"positions": (0, 1, 2, 9)}, "must be different and in 0..3"),
-        ({"targets": (1,)}, "1 targets and 4 target_strs"),
+        ({"positions": (0, 1, 2)}, "positions: 3 entries for 4"),
+        ({"positions": (0, 1, 2, 9)}, "positions: 9 outside 0..3"),
+        ({"targets": (1,)}, "targets: 1 entries for 4"),
         ({"scores": torch.full((4, 4), float("nan"))}, "NaN or infinity"),
-        ({"hidden": frozenset({8})}, "special and hidden"),
+        ({"hidden": frozenset({8})}, "hidden: 8 outside 0..3"),
     ],
 )
 def test_inconsistent_matrices_cannot_be_made(change: dict[str, object], message: str) -> None:

@@ -104,7 +104,7 @@ def verdict(
 
     Cost: one forward of about ``n_random + 32`` rows, without gradients.
 
-    >>> german = "German: ich hoffe, dass der Hund die Katze sieht. English: I hope that the dog"
+    >>> german = "German: ich hoffe, dass der Hund die schwarze Katze sieht. English: I hope that the dog"
     >>> found = verdict(model, semantic_scope(model, german, target=" sees"))
     >>> found.better, found.effect < found.random.low
     (True, True)

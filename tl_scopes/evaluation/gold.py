@@ -99,7 +99,8 @@ def gold_alignment(
     names = list(CORPORA) if corpora is None else list(corpora)
     unknown = [c for c in names if c not in CORPORA]
     if unknown or not names or len(set(names)) != len(names):
-        raise ValueError(f"(corpora={names}): expected different names; the corpora are {list(CORPORA)}")
+        wrong = f"unknown {unknown}" if unknown else "expected different names, at least one"
+        raise ValueError(f"(corpora={names}): {wrong}; the corpora are {list(CORPORA)}")
     integer("n", n, least=1)
     check_batch_size(batch_size)
     records: list[GoldRecord] = []

@@ -71,7 +71,8 @@ def tensors_beside(path: Path, raw: Mapping[str, Any]) -> dict[str, Tensor]:
     try:
         with safe_open(beside, "pt") as file:
             owner = (file.metadata() or {}).get(_OWNER)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # copied: memory of its own, aligned as a new tensor is, so that products come out bit for bit
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"gradient_file: {name}: {error}") from error
     if owner != raw.get("gradient_owner"):
