@@ -109,6 +109,8 @@ def test_a_changed_field_is_refused_by_name_or_a_result(name: str, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")  # as a user runs it
+@pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_value_changed_anywhere_is_refused_or_shown_and_drawn(name: str, tmp_path: Path) -> None:
     assert mistakes(name, tmp_path, 2, shown=6) == []
