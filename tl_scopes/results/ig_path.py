@@ -56,6 +56,10 @@ class IGPath(Displayable, Serializable):
     sink_tokens: int = 1
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(bool((self.alphas.diff() > 0).all()), "alphas", "must increase")
+
     @property
     def residual(self) -> Float[Tensor, " alpha"]:
         """``[alpha]``: trapezoid integral of the slopes from the first α, less the change of the logit; 0 if exact."""
