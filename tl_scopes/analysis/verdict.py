@@ -114,6 +114,8 @@ def verdict(
     integer("k", k, least=1)
     integer("n_random", n_random, least=1)
     several = [attribution] if isinstance(attribution, Attribution) else list(attribution)
+    if not several:
+        raise ValueError("(attribution=[]): expected an attribution, or at least one in a list")
     removal = Removal(k, n_random, unit, ablation, seed)
     found = judge(model, several, removal, batch_size)
     return found[0] if isinstance(attribution, Attribution) else found

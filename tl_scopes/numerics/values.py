@@ -98,7 +98,15 @@ def dense(argument: str, value: Tensor) -> Tensor:
     Raises:
         TypeError: a sparse, nested, quantised or meta tensor.
     """
-    kind = "meta" if value.is_meta else "nested" if value.is_nested else "quantised" if value.is_quantized else ""
+    kind = (
+        "meta"
+        if value.device.type == "meta"
+        else "nested"
+        if value.is_nested
+        else "quantised"
+        if value.is_quantized
+        else ""
+    )
     if not kind and value.layout != torch.strided:
         kind = "sparse"
     if kind:
@@ -131,7 +139,9 @@ def vector(argument: str, value: Any) -> Float[np.ndarray, " n"]:
 
 def shown(value: Any) -> str:
     """A value as errors quote it: short, and of arrays the shape."""
-    if isinstance(value, Tensor | np.ndarray) and (value.ndim > 0 or (isinstance(value, Tensor) and value.is_meta)):
+    if isinstance(value, Tensor | np.ndarray) and (
+        value.ndim > 0 or (isinstance(value, Tensor) and value.device.type == "meta")
+    ):
         kind = "tensor" if isinstance(value, Tensor) else "array"
         return f"{kind} of shape {list(value.shape)} and {str(value.dtype).removeprefix('torch.')}"
     text = repr(value)
@@ -141,7 +151,12 @@ def shown(value: Any) -> str:
 def _is_scalar(value: Any) -> bool:
     """Is it one thing, with a value, and no truth value?"""
     if isinstance(value, Tensor):
-        return value.ndim == 0 and value.dtype != torch.bool and not value.is_meta and value.layout == torch.strided
+        return (
+            value.ndim == 0
+            and value.dtype != torch.bool
+            and value.device.type != "meta"
+            and value.layout == torch.strided
+        )
     if isinstance(value, bool | np.bool_) or getattr(value, "dtype", None) == np.bool_:
         return False
     return getattr(value, "ndim", 0) == 0
