@@ -20,6 +20,9 @@ from tl_scopes.numerics.precision import to_float64
 LONGEST = 80
 """Characters of a value that an error quotes."""
 
+META = torch.device("meta")
+"""Where tensors have no numbers."""
+
 
 def integer(argument: str, value: Any, *, least: int | None = None, most: int | None = None) -> int:
     """The whole number, of whatever type, a tensor of no dimension included; a bool or a float is none.
@@ -99,13 +102,7 @@ def dense(argument: str, value: Tensor) -> Tensor:
         TypeError: a sparse, nested, quantised or meta tensor.
     """
     kind = (
-        "meta"
-        if value.device.type == "meta"
-        else "nested"
-        if value.is_nested
-        else "quantised"
-        if value.is_quantized
-        else ""
+        "meta" if value.device == META else "nested" if value.is_nested else "quantised" if value.is_quantized else ""
     )
     if not kind and value.layout != torch.strided:
         kind = "sparse"
@@ -140,7 +137,7 @@ def vector(argument: str, value: Any) -> Float[np.ndarray, " n"]:
 def shown(value: Any) -> str:
     """A value as errors quote it: short, and of arrays the shape."""
     if isinstance(value, Tensor | np.ndarray) and (
-        value.ndim > 0 or (isinstance(value, Tensor) and value.device.type == "meta")
+        value.ndim > 0 or (isinstance(value, Tensor) and value.device == META)
     ):
         kind = "tensor" if isinstance(value, Tensor) else "array"
         return f"{kind} of shape {list(value.shape)} and {str(value.dtype).removeprefix('torch.')}"
@@ -151,12 +148,7 @@ def shown(value: Any) -> str:
 def _is_scalar(value: Any) -> bool:
     """Is it one thing, with a value, and no truth value?"""
     if isinstance(value, Tensor):
-        return (
-            value.ndim == 0
-            and value.dtype != torch.bool
-            and value.device.type != "meta"
-            and value.layout == torch.strided
-        )
+        return value.ndim == 0 and value.dtype != torch.bool and value.device != META and value.layout == torch.strided
     if isinstance(value, bool | np.bool_) or getattr(value, "dtype", None) == np.bool_:
         return False
     return getattr(value, "ndim", 0) == 0
