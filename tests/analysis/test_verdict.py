@@ -38,12 +38,13 @@ def test_effects_are_those_of_plain_hugging_face_runs(pair: families.Pair) -> No
     found = tls.verdict(pair.model, attr, k=2, n_random=6)
     top = [t.pos for t in attr.without("special").top(2)]
     assert found.strongest == tuple((p,) for p in top)
-    assert found.effect == pytest.approx(removed(pair, attr.tokens, top, 5), rel=1e-6)
+    close = 10 * families.rtol(pair)  # of differences of log p
+    assert found.effect == pytest.approx(removed(pair, attr.tokens, top, 5), rel=close)
     for positions, effect in zip(found.singles, found.single_effects.tolist(), strict=True):
-        assert effect == pytest.approx(removed(pair, attr.tokens, positions, 5), rel=1e-6, abs=1e-9)
+        assert effect == pytest.approx(removed(pair, attr.tokens, positions, 5), rel=close, abs=close)
     assert found.single_scores.tolist() == [float(attr.scores[p]) for (p,) in found.singles]
     pairs = [removed(pair, attr.tokens, s, 5) for s in combinations(range(len(attr)), 2)]
-    assert all(min(abs(e - p) for p in pairs) < 1e-6 for e in found.drawn.tolist()), "each is of two tokens"
+    assert all(min(abs(e - p) for p in pairs) < close for e in found.drawn.tolist()), "each is of two tokens"
 
 
 @pytest.mark.families("gpt2")

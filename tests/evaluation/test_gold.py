@@ -83,7 +83,7 @@ def test_only_prompts_answered_right_count(demo_model) -> None:
         ({"methods": ["nonsense"]}, "expected different names among"),
         ({"methods": "semantic"}, "expected a list of strings or a mapping"),
         ({"methods": []}, "expected different names among"),
-        ({"corpora": ["poems"]}, r"corpora=\['poems'\]\): expected different names; the corpora are"),
+        ({"corpora": ["poems"]}, r"corpora=\['poems'\]\): unknown \['poems'\]; the corpora are"),
         ({"n": 0}, "expected a positive integer"),
     ],
 )
