@@ -43,6 +43,7 @@ def verification_view(result: Verification) -> View:
     if result.verdict is None:
         return linear
     reading = f'<p class="tls-small">How far the model is linear here: {escape(result.linearity.reading)}.</p>'
+    reading = f'<div class="tls">{reading}</div>'
     return View(linear.title, view(result.verdict).body + reading + linear.body, linear.plain)
 
 
