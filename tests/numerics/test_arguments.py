@@ -13,7 +13,8 @@ import pytest
 import tl_scopes as tls
 from tl_scopes import timeseries
 from tl_scopes.numerics import arguments
-from tl_scopes.numerics.arguments import call_name, choice, integer, public_call
+from tl_scopes.numerics.arguments import call_name, integer, public_call
+from tl_scopes.numerics.values import choice
 
 pytestmark = pytest.mark.one_lens
 

@@ -117,7 +117,7 @@ def verdict(
     if not several:
         raise ValueError("(attribution=[]): expected an attribution, or at least one in a list")
     removal = Removal(k, n_random, unit, ablation, seed)
-    found = judge(model, several, removal, batch_size)
+    found = judge(model, several, [plan_of(a, removal) for a in several], batch_size)
     return found[0] if isinstance(attribution, Attribution) else found
 
 
@@ -133,10 +133,11 @@ class Removal:
 
 
 @dataclass(frozen=True, eq=False)
-class _Plan:
+class Plan:
     """What is removed for one attribution.
 
     Attributes:
+        removal: how it is judged.
         units: positions of each unit that may be removed.
         strongest: numbers of the strongest, strongest first.
         drawn: numbers in each random set.
@@ -145,6 +146,7 @@ class _Plan:
         scores: of all units.
     """
 
+    removal: Removal
     units: list[Positions]
     strongest: tuple[int, ...]
     drawn: list[tuple[int, ...]]
@@ -167,7 +169,7 @@ class _Plan:
 def judge(
     model: LensModel,
     attributions: Sequence[Attribution],
-    removal: Removal,
+    plans: Sequence[Plan],
     batch_size: int | None = None,
     base: tuple[Reading, Question] | None = None,
 ) -> list[Verdict]:
@@ -175,9 +177,7 @@ def judge(
     model = require_lens_model(model)
     refuse_unusable(model)
     for attribution in attributions:
-        prompt_of(attribution)
         require_vocabulary(model, attribution)
-    plans = [_plan(attribution, removal) for attribution in attributions]
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, attribution in enumerate(attributions):
         at, hook = attribution.details.get("at", "hook_embed"), target_hook_of(attribution)
@@ -187,19 +187,20 @@ def judge(
     found: dict[int, Verdict] = {}
     for members in groups.values():
         chosen = [(attributions[i], plans[i]) for i in members]
-        found.update(zip(members, _together(model, chosen, removal, batch_size, base), strict=True))
+        found.update(zip(members, _together(model, chosen, batch_size, base), strict=True))
     return [found[i] for i in range(len(attributions))]
 
 
-def _plan(attribution: Attribution, removal: Removal) -> _Plan:
-    """Which units are removed, by the scores and the seed."""
+def plan_of(attribution: Attribution, removal: Removal) -> Plan:
+    """Which units are removed, by the scores and the seed; refuses what cannot be, before any run."""
+    prompt_of(attribution)
     of = attribution.by_word() if removal.unit == "word" else attribution
     candidates = [p for p in of.shown if p not in of.special]
     grouped = of.details["words"] if removal.unit == "word" else [[p] for p in range(len(of))]
     units = [tuple(t for t in grouped[p] if t <= attribution.pos) for p in candidates]
     scores, n, k = of.scores[candidates], len(units), removal.k
     if n < LEAST_CANDIDATES:
-        return _Plan(units, (), [], False, [], scores)
+        return Plan(removal, units, (), [], False, [], scores)
     if k >= n:
         raise ValueError(f"(k={k}): k must be below {n}, the number of {removal.unit}s that may be removed")
     ranked = most_influential(scores.tolist(), range(n), n)
@@ -212,18 +213,18 @@ def _plan(attribution: Attribution, removal: Removal) -> _Plan:
         drawn = [tuple(torch.randperm(n, generator=generator)[:k].tolist()) for _ in range(removal.n_random)]
     half = MOST_SINGLE // 2 if n > MOST_SINGLE else n
     others = [ranked[half + i] for i in torch.randperm(n - half, generator=generator).tolist()]
-    return _Plan(units, strongest, drawn, exhaustive, ranked[:half] + others[: MOST_SINGLE - half], scores)
+    return Plan(removal, units, strongest, drawn, exhaustive, ranked[:half] + others[: MOST_SINGLE - half], scores)
 
 
 def _together(
     model: LensModel,
-    chosen: Sequence[tuple[Attribution, _Plan]],
-    removal: Removal,
+    chosen: Sequence[tuple[Attribution, Plan]],
     batch_size: int | None,
     base: tuple[Reading, Question] | None,
 ) -> Iterator[Verdict]:
     """Verdicts on attributions of one prompt: each set is removed once, and the unchanged prompt is a row like any other."""
     first, plan = chosen[0]
+    removal = plan.removal
     prompt, at = prompt_of(first), str(first.details.get("at", "hook_embed"))
     sets = list(dict.fromkeys(s for _, p in chosen for s in p.sets))
     removable = sorted(p for unit in plan.units for p in unit)
@@ -252,7 +253,7 @@ def _together(
         at_sets = [numbers[s] for s in plan.sets]
         of_sets = torch.cat(effect)[at_sets] if sets else torch.zeros(0)
         measured = torch.cat(scalar)[at_sets].to(of_sets) if scalar and plan.sets else None
-        yield _verdict(model, attribution, plan, question, removal, of_sets, measured)
+        yield _verdict(model, attribution, plan, question, of_sets, measured)
 
 
 def _explains_something_else(attribution: Attribution) -> bool:
@@ -264,14 +265,13 @@ def _explains_something_else(attribution: Attribution) -> bool:
 def _verdict(
     model: LensModel,
     attribution: Attribution,
-    plan: _Plan,
+    plan: Plan,
     question: Question,
-    removal: Removal,
     effects: Tensor,
     scalars: Tensor | None,
 ) -> Verdict:
-    """From what was measured, in the order of :attr:`_Plan.sets`."""
-    judged, n = bool(plan.strongest), len(plan.drawn)
+    """From what was measured, in the order of :attr:`Plan.sets`."""
+    removal, judged, n = plan.removal, bool(plan.strongest), len(plan.drawn)
     return Verdict(
         attribution=attribution,
         k=removal.k,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tl_scopes.analysis.explained_scalar import base_run
-from tl_scopes.analysis.verdict import Removal, judge
+from tl_scopes.analysis.verdict import Removal, judge, plan_of
 from tl_scopes.kernel.ablation import Ablation, run_ablated, substitutes
 from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.kernel.read_out import target_string
@@ -95,6 +95,7 @@ def verify(
     candidates = [p for p in attribution.shown if p not in attribution.special]
     if not candidates:
         raise ValueError("(attribution=...): every token is special or hidden, so there is none to remove")
+    plan = plan_of(attribution, Removal(k, n_random, "token", ablation, seed))
     base = base_run(model, attribution)
     ranked = most_influential(attribution.scores.tolist(), candidates, len(candidates))
     singles = [(p,) for p in ranked[:top]]
@@ -113,8 +114,7 @@ def verify(
     dtype, scalar = base.reading.logits.dtype, base.question.scalar
     measured = torch.cat([base.measured(run) for run in runs])
     delta_logit, delta_log_prob = map(torch.cat, zip(*map(base.target_changes, runs), strict=True))
-    removal = Removal(min(k, len(candidates) - 1), n_random, "token", ablation, seed)
-    (judged,) = judge(model, [attribution], removal, batch_size, (base.reading, base.question))
+    (judged,) = judge(model, [attribution], [plan], batch_size, (base.reading, base.question))
     noise, signed = base.noise_floor(model), scalar.measure == "signed"
     return Verification(
         attribution=attribution,

@@ -80,7 +80,7 @@ def run_ablated(
     for row, positions in enumerate(sets):
         removed[row, [p for p in positions if p < length]] = True
     parts = torch.split(removed, batch_size) if sets else ()
-    for part in tqdm(parts, desc=call_name(), unit="batch", disable=None if len(parts) > 4 else True, leave=False):
+    for part in tqdm(parts, desc=call_name(), unit="batch", disable=None if len(parts) > 1 else True, leave=False):
 
         def change(x: Tensor, part: Tensor = part) -> Tensor:
             return torch.where(part.to(x.device)[..., None], values(x[0]), x)

@@ -192,4 +192,4 @@ def _options(hint: Any, plural: bool = False) -> list[str]:
         return ["True", "False"]
     if hint in _WORDS:
         return [_WORDS[hint][plural]]
-    return [f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"]
+    return [f"{hint.__name__} objects" if plural else f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"]

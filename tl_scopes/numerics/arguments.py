@@ -17,7 +17,6 @@ from typing import Any, ParamSpec, TypeVar
 
 from tl_scopes.numerics.annotations import Seed as Seed
 from tl_scopes.numerics.annotations import argument_types, as_annotated
-from tl_scopes.numerics.values import choice as choice
 from tl_scopes.numerics.values import flag as flag
 from tl_scopes.numerics.values import integer as integer
 from tl_scopes.numerics.values import number as number

@@ -105,13 +105,18 @@ class Serializable(Checked):
         activation cache is not written. The files are replaced when all is on the disk, not before; what is there and
         is no result, or not its tensors, is never replaced: ``ValueError``.
         """
-        path, archive = Path(path), Archive()
-        require_json_target(path)
         try:
-            payload = self._written(archive)
-            text = _json(payload)
+            return self._save(Path(path))
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__}.save{'' if str(error)[0] == '(' else ': '}{error}") from error
         except RecursionError as error:
             raise ValueError(f"{type(self).__name__}.save: nested too deep for JSON") from error
+
+    def _save(self, path: Path) -> Path:
+        archive = Archive()
+        require_json_target(path)
+        payload = self._written(archive)
+        text = _json(payload)
         files: dict[Path, str | bytes] = {}
         if archive.beside and (path.is_file() or not path.exists()):
             beside = beside_file(path)

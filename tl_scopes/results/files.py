@@ -7,6 +7,7 @@ replaced. Permissions are those that ``open`` would give, or those of the file t
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -42,7 +43,10 @@ def write_files(contents: Mapping[Path, str | bytes]) -> None:
                 real = Path(os.path.realpath(path))
                 beside = real.with_name(f".tl_scopes-{secrets.token_hex(8)}.tmp")
                 written.append((beside, real))
-                _write_new(beside, content, real)
+                try:
+                    _write_new(beside, content, real)
+                except OSError as error:  # of the file that was asked for: nobody knows the other
+                    raise type(error)(error.errno, error.strerror, str(path)) from error
         for beside, real in written:
             os.replace(beside, real)
     finally:
@@ -96,7 +100,7 @@ def _write_new(beside: Path, content: bytes, real: Path) -> None:
     """The new file, on the disk, with the permissions of the one that it is for."""
     old = real.stat() if real.exists() else None
     if old is not None and not os.access(real, os.W_OK):
-        raise PermissionError(f"{real} is write-protected")
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     with open(descriptor, "wb") as file:
         file.write(content)

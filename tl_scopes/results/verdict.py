@@ -128,10 +128,13 @@ class Verdict(Displayable, Serializable):
         what = f"the strongest {self.unit}" if self.k == 1 else f"the {self.k} strongest {self.unit}s"
         sets = _SETS.get(self.k, f"sets of {self.k} {{}}s").format(self.unit)
         count = f"all {len(self.drawn)} other" if self.exhaustive else f"{len(self.drawn)} random"
-        effect, median, low, high = _numbers(abs(self.effect), *(-v for v in _reversed(self.random)))
+        raised = self.random.median > 0
+        ends = self.random if raised else _reversed(self.random)
+        effect, median, low, high = _numbers(abs(self.effect), *(v if raised else -v for v in ends))
+        lowers, lower = "lowers" if self.effect <= 0 else "raises", "raise" if raised else "lower"
         parts = [
-            f"{self._opening}: removing {what}{names} {'lowers' if self.effect <= 0 else 'raises'} log p of "
-            f"{self.target_str!r} by {effect} nats; {count} {sets} lower it by {median} ({low} to {high}), p = {self.p:.2g}."
+            f"{self._opening}: removing {what}{names} {lowers} log p of {self.target_str!r} by {effect} nats; {count} {sets} "
+            f"{lower} it by {median} ({low} to {high}), p = {self.p:.2g}."
         ]
         if not self.better and self._overlap > 0.5:
             parts.append(
