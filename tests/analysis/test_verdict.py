@@ -6,9 +6,11 @@ Oracles: plain Hugging Face runs with edited `inputs_embeds`, and counting.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+import every_result
 import families
 import numpy as np
 import oracles
@@ -58,6 +60,15 @@ def test_few_sets_are_all_there_are_and_p_is_the_rank_among_them(pair: families.
     assert found.p == sum(e <= found.effect + 1e-12 for e in effects) / len(candidates)
     assert not found.better
     assert found.sentence.startswith("Too few sets to tell"), "p cannot fall to 0.05 among 12"
+
+
+def test_p_counts_the_random_sets_that_are_at_least_as_harmful() -> None:
+    drawn = torch.tensor([-3.0, -2.0, -1.0, 0.0, 1.0])
+    for effect, p in ((-4.0, 1 / 6), (-3.0, 2 / 6), (-1.5, 3 / 6), (2.0, 1.0)):
+        assert replace(every_result.judged(), effect=effect, drawn=drawn, scalar_drawn=drawn).p == pytest.approx(p)
+    for scalar, p in ((-4.0, 1 / 6), (3.0, 2 / 6), (-1.5, 3 / 6), (0.0, 1.0)):
+        own = replace(every_result.judged(), scalar_effect=scalar, drawn=drawn, scalar_drawn=drawn)
+        assert own.scalar_p == pytest.approx(p), "by the size of its change"
 
 
 @pytest.mark.families("gpt2")

@@ -246,6 +246,14 @@ def test_layers_and_heads_are_the_packages(what, own, client, demo_model) -> Non
     assert f"SmoothGrad has no {what}" in refused.json()["error"]
 
 
+def test_the_verdict_is_the_packages_on_the_answer(client, demo_model) -> None:
+    asked = question(method="temperature_scope")
+    answer = client.post("/api/verdict?specials=0", json=asked).json()
+    wanted = tls.verdict(demo_model, tls.temperature_scope(demo_model, PROMPT))
+    assert client.get(f"/download/{answer['id']}.html").text == wanted.html()
+    assert client.get(f"/download/{answer['id']}.json").status_code == 400
+
+
 def test_examples_are_the_demos(client) -> None:
     options = client.get("/api/options").json()
     assert [e["prompt"] for e in options["examples"]] == [d.prompt for d in DEMO_PROMPTS.values()]

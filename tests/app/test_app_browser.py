@@ -226,6 +226,18 @@ def test_layers_and_heads_are_maps_that_name_the_hovered_cell(app) -> None:
     assert page.get_attribute("#tab-tokens", "aria-selected") == "true"
 
 
+def test_the_verdict_is_made_on_request_for_baselines_too(app, demo_model) -> None:
+    page = app()
+    explain(page, PROMPT, target=" dog")
+    for method, function in (("semantic_scope", tls.semantic_scope), ("leave_one_out", tls.leave_one_out)):
+        page.click("#tab-tokens")
+        explain(page, PROMPT, method, target=" dog")
+        page.click("#tab-verdict")
+        wanted = tls.verdict(demo_model, function(demo_model, PROMPT, target=" dog"))
+        page.wait_for_selector(f"#panel :text({json.dumps(wanted.sentence[:60])})")
+        assert page.locator("#panel svg, #panel img").count() >= 1
+
+
 def test_files_are_shared(app, demo_model, tmp_path: Path) -> None:
     page = app()
     explain(page, PROMPT, target=" dog")

@@ -65,6 +65,12 @@ def test_methods_are_one_several_or_the_three(run) -> None:
     assert run("trace", PROMPT, "--scope", "fisher") == run("trace", PROMPT, "--method", "fisher"), "the older word"
 
 
+def test_a_verdict_that_takes_long_says_how_to_do_without(run, monkeypatch) -> None:
+    for seconds, said in ((0, True), (1000, False)):
+        monkeypatch.setattr("tl_scopes.cli.trace.LONG", seconds)
+        assert ("--no-verdict leaves it out" in run("trace", PROMPT, "--method", "semantic")[2]) == said
+
+
 def test_it_ends_with_the_verdict_on_each_method_unless_told_not_to(run, demo_model) -> None:
     attrs = [a.without("special") for a in tls.scopes(demo_model, PROMPT).values()]
     judged = tls.verdict(demo_model, attrs)

@@ -48,6 +48,15 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"x.json": old}
 
 
+def test_who_has_the_old_file_open_reads_it_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_file(path, b"old and whole")
+    with path.open("rb") as reader:
+        write_file(path, b"new")
+        assert reader.read() == b"old and whole"
+    assert path.read_bytes() == b"new"
+
+
 def test_files_that_belong_together_are_replaced_after_all_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,7 +76,7 @@ function explain() {
   fetchTab();
 }
 
-const WORKING = { tokens: "Explaining …", matrix: "Explaining every token …", layers: "Looking at every layer …", heads: "Looking at every head …" };
+const WORKING = { tokens: "Explaining …", matrix: "Explaining every token …", layers: "Looking at every layer …", heads: "Looking at every head …", verdict: "Removing tokens …" };
 
 function fetchTab() {
   if (!state.question) return;

@@ -5,6 +5,7 @@ GET   ``/``                    the page; ``/app.css``, ``/app.js``, ``/views.css
 GET   ``/api/options``         models, methods, examples
 POST  ``/api/explain``         a question to an answer: id, tokens, predictions, picture
 POST  ``/api/matrix``          the same for all targets of the text; ``/api/layers``, ``/api/heads`` inside the model
+POST  ``/api/verdict``         whether the answer's strongest tokens matter, measured by removing them
 POST  ``/api/open``            a saved attribution to an answer
 GET   ``/api/view/{id}``       the same answer shown otherwise: ``?words=1&specials=0&scale=log``
 GET   ``/download/{id}.html``  the standalone page; ``.json`` is what ``Attribution.save`` writes
@@ -66,6 +67,7 @@ def create_app(workbench: Workbench, host: str = "127.0.0.1") -> Guard:
                 "matrix": workbench.matrix,
                 "layers": workbench.layers,
                 "heads": workbench.heads,
+                "verdict": workbench.verdict,
             }.items()
         ),
         Route("/api/open", api.open, methods=["POST"]),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import tl_scopes as tls
 from tl_scopes.app.menu import Entry, menu
@@ -25,10 +25,9 @@ from tl_scopes.numerics.stopping import require_wanted, while_wanted
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 from tl_scopes.results.matrix import AttributionMatrix
-from tl_scopes.views.attribution import tokens
+from tl_scopes.results.verdict import Verdict
+from tl_scopes.views import tokens, view
 from tl_scopes.views.canvas.page import View
-from tl_scopes.views.influence import influence
-from tl_scopes.views.matrix import matrix
 
 KEPT = 64
 """Results that are kept; the oldest is forgotten first."""
@@ -36,7 +35,7 @@ MOST_CHARACTERS = 200_000
 """Longest text that is handed to a tokenizer at all; what fits is for the model's context to say."""
 Scale = Literal["auto", "linear", "log"]
 Wanted = Callable[[], bool]
-Result = Attribution | AttributionMatrix | LayerInfluence | HeadInfluence
+Result = Attribution | AttributionMatrix | LayerInfluence | HeadInfluence | Verdict
 
 
 @dataclass(frozen=True)
@@ -157,6 +156,15 @@ class Workbench:
         """Influence through every attention head; its id."""
         return self._inside("heads", question, wanted, tls.head_influence)
 
+    def verdict(self, question: Question, wanted: Wanted = always) -> str:
+        """Do the strongest tokens of the answer matter, more than random ones? Its id."""
+        explained = self.explain(question, wanted)
+
+        def compute(model: LensModel) -> Verdict:
+            return tls.verdict(model, cast(Attribution, self.result(explained)))
+
+        return self._computed("verdict", question, compute, wanted)
+
     def _inside(self, what: str, question: Question, wanted: Wanted, function: Any, **own: Any) -> str:
         entry = menu()[question.method]
         method = self._scope(what, entry)
@@ -233,7 +241,7 @@ class Workbench:
             result = self._results.get(key)
         if result is None:
             raise Forgotten("This result is not kept any more. Explain the text again")
-        if not specials:
+        if not specials and not isinstance(result, Verdict):
             result = result.without("special")
         return result.by_word() if words and isinstance(result, Attribution) else result
 
@@ -242,7 +250,8 @@ class Workbench:
         result = self.result(key, words=words, specials=specials)
         if isinstance(result, Attribution):
             return tokens(result, scale=scale)
-        return matrix(result) if isinstance(result, AttributionMatrix) else influence(result)
+        drawn: View = view(result)
+        return drawn
 
     def saved(self, key: str, *, specials: bool = True) -> bytes:
         """What ``Attribution.save`` writes: one score per token, without loss."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from tl_scopes.results.attribution import Attribution
     from tl_scopes.results.verdict import Verdict
+
+LONG = 5
+"""Seconds of a verdict from which on the command says so."""
 
 
 def trace(
@@ -45,7 +49,16 @@ def trace(
     lens = load_model(model, kind, device)
     found = tls.scopes(lens, text, methods=methods, target=target, foil=foil, rank=rank, pos=pos)
     shown = [a if bos else a.without("special") for a in found.values()]
-    files.answer(_Together(shown, tls.verdict(lens, shown) if verdict else None))
+    files.answer(_Together(shown, _judged(tls, lens, shown) if verdict else None))
+
+
+def _judged(tls: Any, lens: Any, shown: list[Attribution]) -> list[Verdict]:
+    """The verdicts; where they took long, standard error says how to do without."""
+    start = time.monotonic()
+    found: list[Verdict] = tls.verdict(lens, shown)
+    if (seconds := time.monotonic() - start) > LONG:
+        print(f"tl-scopes trace: the verdict took {seconds:.0f} s; --no-verdict leaves it out", file=sys.stderr)
+    return found
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ class _Together:
     def __str__(self) -> str:
         from tl_scopes.views.terminal import as_text, view
 
-        said = [f"{v.attribution.method}: {v.sentence}" for v in self.verdicts or ()]
+        said = [f"{v.method}: {v.sentence}" for v in self.verdicts or ()]
         return "\n\n".join([as_text(view(self.attributions)), *said])
 
     def html(self) -> str:

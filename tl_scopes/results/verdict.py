@@ -85,6 +85,11 @@ class Verdict(Displayable, Serializable):
     target_str: str
 
     @property
+    def method(self) -> str:
+        """Of the attribution that was judged."""
+        return self.attribution.method
+
+    @property
     def random(self) -> Spread:
         """Change of log p without random sets, nats: median, 5 % and 95 % quantile."""
         return _spread(self.drawn)

@@ -11,6 +11,7 @@ from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.canvas.table import table
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.wording import literal, number, visible
+from tl_scopes.views.wording import title as title_of
 
 MOST_NAMED = 8
 """Single removals that carry their text: those with the largest effect."""
@@ -26,7 +27,7 @@ def verdict_text(result: Verdict) -> str:
 @view.register(Verdict)
 def verdict_view(result: Verdict) -> View:
     """The sentence, the figure, the table."""
-    title = f"Does the ranking of {result.attribution.method} hold?"
+    title = f"{title_of(result.attribution)}: does it hold?"
     body = f'<p class="tls-small">{escape(visible(result.sentence))}</p>'
     if result.effect is not None:
         rows = result.to_frame().assign(tokens=lambda f: f.tokens.map(visible))
