@@ -133,6 +133,41 @@ def test_paste_choose_a_scope_and_explain(app, demo_model) -> None:
     picture_shows(page, tls.fisher_scope(demo_model, PROMPT, rank=3).without("special"))
 
 
+def test_an_answer_follows_its_settings_and_greys_where_it_cannot(app, demo_model) -> None:
+    page = app()
+    explain(page, PROMPT)
+    page.select_option("#method", "temperature_scope")
+    page.wait_for_selector("#panel :text('Temperature Scope')")
+    drawn(page)
+    assert not page.locator("#panel.old").count()
+    page.select_option("#method", "contrast_scope")
+    assert page.locator("#panel.old").count() == 1
+    assert "foil" in page.text_content("#status")
+    page.expects_refusal = True
+    page.fill("#foil", "two tokens, no foil")
+    page.press("#foil", "Tab")
+    page.wait_for_selector("#error:not([hidden])")
+    assert page.locator("#panel.old").count() == 1, "the answer to another question is grey"
+
+
+def test_another_text_forgets_the_token_that_was_clicked_in_the_old_one(app, demo_model) -> None:
+    page = app()
+    explain(page, PROMPT)
+    page.click(f'{LIVE} bdi[data-pos="5"]')
+    drawn(page)
+    assert page.input_value("#target") != "" and page.input_value("#pos") == "4"
+    page.fill("#prompt", "The dog sees the")
+    assert (page.input_value("#target"), page.input_value("#pos")) == ("", "-1")
+    assert page.locator("#panel.old").count() == 1
+    page.click("#explain")
+    drawn(page)
+    wanted = tls.semantic_scope(demo_model, "The dog sees the")
+    assert page.locator("#panel .tls-target bdi").first.text_content() == visible(wanted.target_str)
+    page.fill("#target", " dog")
+    page.fill("#prompt", "The dog sees a")
+    assert page.input_value("#target") == " dog", "what was typed stays"
+
+
 def test_hovering_a_token_shows_its_score(app, demo_model) -> None:
     page = app()
     explain(page, PROMPT, target=" dog")

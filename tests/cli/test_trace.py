@@ -19,11 +19,13 @@ from tl_scopes.views import terminal
 PROMPT = "German: der Hund sieht die Katze. English: the"
 
 
-def test_without_a_prompt_it_shows_three_scopes_of_a_real_prediction(run) -> None:
+def test_without_a_prompt_it_says_what_causes_a_real_prediction_in_twelve_lines(run, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     code, out, _ = run("trace")
     assert code == 0
-    for title in ("Semantic Scope", "Fisher Scope", "Temperature Scope"):
-        assert title in out
+    for said in ("Semantic Scope", "logit per unit of embedding", "These tokens matter"):
+        assert said in out
+    assert sum(-(-len(line) // 95) for line in out.splitlines()) <= 12, "long lines are folded by the terminal"
     shown = DEMO_PROMPTS[DEFAULT_PROMPT]
     for word in (*shown.causes, shown.target.strip()):
         assert word in out
@@ -59,7 +61,9 @@ def test_a_target_is_left_out_with_a_word_where_the_scope_has_none(run, prompt: 
 
 
 def test_methods_are_one_several_or_the_three(run) -> None:
-    assert run("trace", PROMPT, "--method", "all") == run("trace", PROMPT)
+    assert run("trace", PROMPT, "--method", "semantic")[1] == run("trace", PROMPT)[1]
+    every = json.loads(run("trace", PROMPT, "--method", "all", "--json", "-")[1])
+    assert list(every) == ["semantic", "fisher", "temperature"]
     code, out, _ = run("trace", PROMPT, "--method", "temperature", "--method", "semantic", "--json", "-")
     assert (code, list(json.loads(out))) == (0, ["temperature", "semantic"])
     assert run("trace", PROMPT, "--scope", "fisher") == run("trace", PROMPT, "--method", "fisher"), "the older word"
@@ -74,31 +78,34 @@ def test_a_verdict_that_takes_long_says_how_to_do_without(run, monkeypatch) -> N
 def test_it_ends_with_the_verdict_on_each_method_unless_told_not_to(run, demo_model) -> None:
     attrs = [a.without("special") for a in tls.scopes(demo_model, PROMPT).values()]
     judged = tls.verdict(demo_model, attrs)
-    _, out, _ = run("trace", PROMPT)
-    said = "\n\n".join(f"{v.attribution.method}: {v.sentence}" for v in judged)
+    every = ("trace", PROMPT, "--method", "all")
+    _, out, _ = run(*every)
+    said = "\n\n".join(f"{v.method}: {v.sentence}" for v in judged)
     assert out.endswith(f"\n\n{said}\n")
-    assert run("trace", PROMPT, "--no-verdict")[1] + f"\n{said}\n" == out
-    data = json.loads(run("trace", PROMPT, "--json", "-")[1])
+    assert run(*every, "--no-verdict")[1] + f"\n{said}\n" == out
+    assert run("trace", PROMPT)[1].endswith(f"\n{judged[0].sentence}\n")
+    data = json.loads(run(*every, "--json", "-")[1])
     assert [d["verdict"]["sentence"] for d in data.values()] == [v.sentence for v in judged]
     assert tls.Attribution.from_dict(data["fisher"]).scores.equal(attrs[1].scores)
-    assert "verdict" not in json.loads(run("trace", PROMPT, "--no-verdict", "--json", "-")[1])["fisher"]
+    assert "verdict" not in json.loads(run(*every, "--no-verdict", "--json", "-")[1])["fisher"]
 
 
 def test_the_table_has_a_row_per_method_and_token(run, demo_model, tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
-    code, _, _ = run("trace", PROMPT, "--target", " dog", "--csv", str(file))
+    every = ("trace", PROMPT, "--method", "all", "--target", " dog", "--csv")
+    code, _, _ = run(*every, str(file))
     assert code == 0
     found = tls.scopes(demo_model, PROMPT, target=" dog")
     head, *rows = file.read_text(encoding="utf-8").splitlines()
     assert head == ",".join(["method", *found["fisher"].to_frame().columns])
     assert [row.split(",")[0] for row in rows] == [name for name, attr in found.items() for _ in range(len(attr))]
-    assert run("trace", PROMPT, "--target", " dog", "--csv", "-")[1] == file.read_text(encoding="utf-8")
+    assert run(*every, "-")[1] == file.read_text(encoding="utf-8")
 
 
 def test_contrast_takes_a_foil(run) -> None:
     code, out, _ = run("trace", PROMPT, "--method", "contrast", "--target", " dog", "--foil", " cat")
     assert code == 0
-    assert "to the foil" in out
+    assert "prefer ' dog' to ' cat'" in out
 
 
 @pytest.mark.parametrize(
@@ -159,7 +166,7 @@ def test_hostile_token_text_is_shown_as_text(text: str, demo_model) -> None:
 
 def test_html_holds_a_button_for_each_scope_and_works_alone(run, demo_model, tmp_path: Path) -> None:
     file = tmp_path / "out.html"
-    code, out, _ = run("trace", PROMPT, "--html", str(file))
+    code, out, _ = run("trace", PROMPT, "--method", "all", "--html", str(file))
     assert code == 0
     assert "Semantic Scope" in out
     found = {name: a.without("special") for name, a in tls.scopes(demo_model, PROMPT).items()}

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tl_scopes import Attribution
-from tl_scopes.views.canvas.colours import Scale, blend, css, quantised
+from tl_scopes.views.canvas.colours import blend, css, quantised
+from tl_scopes.views.coloured import scale_of
 from tl_scopes.views.wording import visible
 
 FLAGS = [
@@ -97,7 +98,7 @@ def picture_shows(page: Any, attr: Attribution, *, index: int = 0, kind: str = "
     assert [cell["text"] for cell in cells] == [visible(text) for text in attr.str_tokens]
     assert all(cell["width"] > 0 for cell in cells if cell["text"])
     assert all(cell["direction"] == "isolate" for cell in cells)
-    scale = Scale.of((float(attr.scores[p]) for p in attr.shown), kind)  # type: ignore[arg-type]
+    scale = scale_of(attr, kind)  # type: ignore[arg-type]
     wanted = [
         css(blend(quantised(scale.share(float(score))) if p in attr.shown else 0.0))
         for p, score in enumerate(attr.scores)

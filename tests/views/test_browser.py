@@ -18,6 +18,7 @@ import torch
 from chromium import WAIT, picture_shows, unavailable
 from samples import HOSTILE, attribution, matrix
 
+import tl_scopes as tls
 from tl_scopes import views
 from tl_scopes.views.canvas.colours import blend, inverted
 from tl_scopes.views.wording import visible
@@ -71,10 +72,24 @@ def test_dark_mode_shows_the_colours_that_are_tested_for_contrast(look) -> None:
 
 @pytest.mark.parametrize("kind", ["linear", "log"])
 def test_real_scores_on_both_scales(look, demo_model, kind: str) -> None:
-    import tl_scopes as tls
 
     attr = tls.semantic_scope(demo_model, "German: der Hund sieht die Katze. English: the", target=" dog")
     picture_shows(look(attr.html(scale=kind)), attr, kind=kind)  # type: ignore[arg-type]
+
+
+def test_colours_start_at_the_lowest_score_or_at_zero_or_stand_over_a_baseline(look) -> None:
+    attr = attribution(scores=torch.tensor([9.0, 5.0, 6.0, 10.0, 8.0, 0.0])).without("special")
+    share = attr.scores[:5] / attr.scores[:5].sum()
+    baseline = tls.PositionalBaseline(share.flip(0), 0 * share, attr.method, 8)
+    page = look(views.tokens(attr, baseline=baseline).html())
+    picture_shows(page, attr, index=0)
+    assert page.locator(".tls-pane:visible").count() == 1
+    page.get_by_label("colours from 0").check()
+    picture_shows(page, attr, index=1, kind="linear")
+    page.get_by_label("on 8 unrelated prompts").check()
+    assert page.locator(".tls-pane:visible").count() == 1
+    picture_shows(page, attr.over(baseline), index=2)
+    assert "times the mean share of its position" in page.locator(".tls-pane:visible").text_content()
 
 
 def test_words(look) -> None:

@@ -3,7 +3,11 @@
 // Whatever this file writes itself, it writes as text.
 "use strict";
 const $ = (id) => document.getElementById(id);
-const state = { asking: null, options: null, shown: null, question: null, tab: "tokens", asked: 0, ids: { target: null, foil: null } };
+const state = {
+  asking: null, options: null, shown: null, question: null, tab: "tokens", asked: 0,
+  ids: { target: null, foil: null }, // of tokens that were chosen by a click and not typed
+  chosen: { target: false, foil: false }, // are they of a click, an example, a file? Those go with their text
+};
 
 // -- talking to the server -----------------------------------------------------------------------------------
 
@@ -26,18 +30,16 @@ async function answered(what, request, use) {
   state.asking?.abort();
   state.asking = new AbortController();
   $("results").setAttribute("aria-busy", "true");
-  $("explain").disabled = true;
   const late = setTimeout(() => mine === state.asked && say(what), 300);
   try {
     const data = await request();
-    if (mine === state.asked) (say(""), fail(""), use(data));
+    if (mine === state.asked) (say(""), fail(""), old(false), use(data));
   } catch (error) {
-    if (mine === state.asked) (say(""), fail(error.message));
+    if (mine === state.asked) (say(""), fail(error.message), old(true));
   } finally {
     clearTimeout(late);
     if (mine === state.asked) {
       $("results").removeAttribute("aria-busy");
-      $("explain").disabled = false;
     }
   }
 }
@@ -46,6 +48,11 @@ const say = (text) => ($("status").textContent = text);
 function fail(text) {
   $("error").textContent = text;
   $("error").hidden = !text;
+}
+
+// The picture is of an earlier question than the one that the page shows.
+function old(yes) {
+  $("panel").classList.toggle("old", yes && state.shown !== null);
 }
 
 // -- the question --------------------------------------------------------------------------------------------
@@ -70,7 +77,7 @@ function explain() {
   try {
     asked = question();
   } catch (error) {
-    return fail(error.message);
+    return fail(error.message), old(true);
   }
   state.question = JSON.stringify(asked);
   fetchTab();
@@ -88,6 +95,23 @@ function fetchTab() {
 function setToken(name, text, id) {
   $(name).value = text;
   state.ids[name] = id ?? null;
+  state.chosen[name] = true;
+}
+
+// Another text: what was chosen in the old one has no place in it.
+function newText() {
+  $("pos").value = -1;
+  for (const name of ["target", "foil"]) if (state.chosen[name]) setToken(name, "");
+  old(true);
+}
+
+// Another model, scope or option: the answer follows, unless something must be given first.
+function changed() {
+  showOptions();
+  old(true);
+  if (!state.question || $("prompt").value === "") return;
+  if (entry().options.includes("foil") && $("foil").value === "") return fail(""), say("Give a foil, the other token.");
+  explain();
 }
 
 function showOptions() {
@@ -232,9 +256,10 @@ function start() {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) (event.preventDefault(), explain());
   });
-  $("method").addEventListener("change", showOptions);
-  $("prompt").addEventListener("input", () => ($("pos").value = -1));
-  for (const name of ["target", "foil"]) $(name).addEventListener("input", () => (state.ids[name] = null));
+  for (const id of ["model", "method", "target", "foil", "rank", "moment", "pos"]) $(id).addEventListener("change", changed);
+  $("prompt").addEventListener("input", newText);
+  for (const name of ["target", "foil"])
+    $(name).addEventListener("input", () => ((state.ids[name] = null), (state.chosen[name] = false), old(true)));
   for (const id of ["words", "specials", "scale"])
     $(id).addEventListener("change", () => {
       if (state.shown) answered("Drawing …", () => ask(`api/view/${state.shown.id}?${how()}`), show);
@@ -276,16 +301,18 @@ function act(element) {
 
 // One token of the text is in the order of Tab; arrow keys walk to the others.
 function reachable() {
-  const tokens = $("panel").querySelectorAll(".tls-tokens bdi[data-pos]");
-  if (!tokens.length || $("panel").querySelector(".tls-tokens bdi[tabindex]")) return;
-  for (const token of tokens) token.tabIndex = -1;
-  tokens[tokens.length - 1].tabIndex = 0;
+  for (const text of $("panel").querySelectorAll(".tls-tokens")) {
+    const tokens = text.querySelectorAll("bdi[data-pos]");
+    if (!tokens.length || text.querySelector("bdi[tabindex]")) continue;
+    for (const token of tokens) token.tabIndex = -1;
+    tokens[tokens.length - 1].tabIndex = 0;
+  }
 }
 
 function walk(event) {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (!step || !event.target.matches("bdi[data-pos]")) return;
-  const next = $("panel").querySelector(`.tls-tokens bdi[data-pos="${+event.target.dataset.pos + step}"]`);
+  const next = event.target.closest(".tls-tokens").querySelector(`bdi[data-pos="${+event.target.dataset.pos + step}"]`);
   if (!next) return;
   event.preventDefault();
   event.target.tabIndex = -1;

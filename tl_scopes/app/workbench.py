@@ -33,7 +33,7 @@ KEPT = 64
 """Results that are kept; the oldest is forgotten first."""
 MOST_CHARACTERS = 200_000
 """Longest text that is handed to a tokenizer at all; what fits is for the model's context to say."""
-Scale = Literal["auto", "linear", "log"]
+Scale = Literal["auto", "linear", "minmax", "log"]
 Wanted = Callable[[], bool]
 Result = Attribution | AttributionMatrix | LayerInfluence | HeadInfluence | Verdict
 

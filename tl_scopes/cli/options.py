@@ -85,6 +85,10 @@ Methods = Annotated[
     list[str] | None,
     typer.Option("--method", help=f"Scope, e.g. fisher; {_SEVERAL}. Default: the paper's three."),
 ]
+TraceMethods = Annotated[
+    list[str] | None,
+    typer.Option("--method", help=f"Scope, e.g. fisher; {_SEVERAL}, or all for the paper's three. Default: semantic."),
+]
 ForecastMethods = Annotated[
     list[str] | None,
     typer.Option("--method", help=f"Scope of the forecast, e.g. fisher; {_SEVERAL}. Default: temperature."),

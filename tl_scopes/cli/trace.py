@@ -23,7 +23,7 @@ LONG = 5
 
 def trace(
     prompt: options.Prompt = None,
-    method: options.Methods = None,
+    method: options.TraceMethods = None,
     target: options.Target = None,
     foil: options.Foil = None,
     rank: options.Rank = None,
@@ -40,7 +40,7 @@ def trace(
     """Show which tokens of PROMPT caused the prediction that follows it."""
     files = Files(html=html, csv=csv, json=json)
     tls = library()
-    methods = default_methods(tls.scopes) if not method or method == ["all"] else tuple(method)
+    methods = default_methods(tls.scopes) if method == ["all"] else tuple(method or ["semantic"])
     aimed = aimed_at_a_token(methods, foil=foil, rank=rank)
     if target is not None and not aimed:
         print(f"tl-scopes trace: {', '.join(methods)} has no target; --target is left out", file=sys.stderr)
@@ -71,8 +71,9 @@ class _Together:
     def __str__(self) -> str:
         from tl_scopes.views.terminal import as_text, view
 
-        said = [f"{v.method}: {v.sentence}" for v in self.verdicts or ()]
-        return "\n\n".join([as_text(view(self.attributions)), *said])
+        several = len(self.attributions) > 1
+        said = [f"{v.method}: {v.sentence}" if several else v.sentence for v in self.verdicts or ()]
+        return ("\n\n" if several else "\n").join([as_text(view(self.attributions)), *said])
 
     def html(self) -> str:
         """One scope's tokens, or a button for each scope."""

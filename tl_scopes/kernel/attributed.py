@@ -47,6 +47,9 @@ def attributed(
     details = dict(answer.details)
     if answer.target is not None:
         details["target_probability"] = float(log_probs[answer.target].exp())
+        details["target_rank"] = int((log_probs > log_probs[answer.target]).sum()) + 1
+    if "foil" in details:
+        details["foil_str"] = target_string(model, int(details["foil"]))
     return Attribution(
         scores=_padded(answer.scores, n).to(dtype),
         stderr=None if answer.stderr is None else _padded(answer.stderr, n).to(dtype),

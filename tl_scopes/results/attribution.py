@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformer_lens import ActivationCache
 
+    from tl_scopes.results.sinks import PositionalBaseline
+
 _GLUED = (
     "The tokens of this prompt carry no white space, and there are no character offsets: words may be glued together."
 )
@@ -147,6 +149,17 @@ class Attribution(Displayable, Serializable):
             details={**self.details, "normalized_by": total},
         )
 
+    def over(self, baseline: PositionalBaseline) -> Attribution:
+        """The same attribution with each token's share of the scores over the share that its position gets anyway.
+
+        ``ratio_t = (score_t / Σ_s score_s) / share_t`` with ``share`` of :func:`tl_scopes.positional_baseline`: above 1, the
+        token has more influence than its place explains. Raises ``ValueError`` for a baseline of another method or position.
+        """
+        ratio = self.scores.new_zeros(len(self))
+        ratio[: self.pos + 1] = baseline.ratio(self).to(ratio)
+        details = {**self.details, "over_baseline": baseline.n_prompts}
+        return replace(self, scores=ratio, stderr=None, gradient=None, cache=None, details=details)
+
     @public_call
     def without(self, tokens: Literal["special", "sinks"] | Iterable[int]) -> Attribution:
         """The same attribution with some positions left out of views and statistics.
@@ -240,17 +253,18 @@ class Attribution(Displayable, Serializable):
             offsets=None,
         )
 
-    def view(self, *, scale: Literal["auto", "linear", "log"] = "auto") -> Picture:
+    def view(self, *, scale: Literal["auto", "linear", "minmax", "log"] = "auto") -> Picture:
         """Coloured tokens, the scale, the predictions.
 
         Args:
-            scale: how colours follow scores; ``"auto"`` is linear, or log where the highest score is more than 50
-                times the median. The picture says which.
+            scale: how colours follow scores: ``"linear"`` from 0, ``"minmax"`` from the lowest shown score, ``"log"``.
+                ``"auto"`` is log where the highest score is more than 50 times the median, minmax where the lowest is
+                above a fifth of the highest (with a box to tick for 0), else linear. The picture says which.
         """
         found: Picture = views().view(self, scale=scale)
         return found
 
-    def html(self, *, scale: Literal["auto", "linear", "log"] = "auto") -> str:
+    def html(self, *, scale: Literal["auto", "linear", "minmax", "log"] = "auto") -> str:
         """The view as a page of its own that works offline."""
         return self.view(scale=scale).html()
 

@@ -15,7 +15,7 @@ class Legend:
     """Of one method.
 
     Attributes:
-        title: heads a picture of its scores; ``{target}`` and ``{method}`` are filled in.
+        title: heads a picture of its scores; ``{target}``, ``{foil}`` and ``{method}`` are filled in.
         unit: of a score; ``{at}`` is filled in.
         additive: do scores of several tokens add? Otherwise their squares do.
     """

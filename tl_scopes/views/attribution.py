@@ -11,32 +11,32 @@ from html import escape
 from typing import Any
 
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.views.canvas.colours import FULL, RED, Scale, ScaleKind, blend, css, ink_attributes, quantised
+from tl_scopes.results.sinks import PositionalBaseline
+from tl_scopes.views.canvas.colours import FULL, RED, ScaleKind
 from tl_scopes.views.canvas.heatmap import MOST_LABELS, name_columns
-from tl_scopes.views.canvas.page import READ_TOKENS, View, heading, host
+from tl_scopes.views.canvas.page import READ_TOKENS, View, heading
+from tl_scopes.views.coloured import coloured, scale_legend, scale_of
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.terminal import as_text, attribution_text
 from tl_scopes.views.terminal import view as terminal_view
 from tl_scopes.views.wording import literal, number, percent, predicted, read_text, title, unit, visible
 
-_DIM = "#6b6b6b"
-"""Ink of tokens without colour: 5.3:1 on white."""
-_LONG = 300
-"""From this many tokens on, the predictions stay in sight while the text scrolls."""
-
 text.register(Attribution, attribution_text)
 
 
 @view.register(Attribution)
-def tokens(attribution: Attribution, *, scale: ScaleKind = "auto") -> View:
+def tokens(attribution: Attribution, *, scale: ScaleKind = "auto", baseline: PositionalBaseline | None = None) -> View:
     """One attribution: coloured tokens, true scale, target, strongest tokens and predictions.
 
     Args:
-        attribution: what to show; hidden tokens and those after ``pos`` are dim and without colour.
-        scale: how colours follow scores; ``"auto"`` is linear, or log where the highest score is more than 50 times
-            the median. The legend says which.
+        attribution: what to show; hidden tokens and those after ``pos`` are hatched and without colour.
+        scale: how colours follow scores: ``"linear"`` from 0, ``"minmax"`` from the lowest shown score, ``"log"``.
+            ``"auto"`` is log where the highest score is more than 50 times the median, minmax where the lowest is above a
+            fifth of the highest (with a box to tick for 0), else linear. The legend says which.
+        baseline: of :func:`tl_scopes.positional_baseline`; a box to tick shows each token's share over the one that its
+            position gets on unrelated prompts.
     """
-    body = _row(heading(title(attribution)) + _panel(attribution, scale), attribution)
+    body = _row(heading(title(attribution)) + _panel(attribution, scale, baseline), attribution)
     return View(title(attribution), f'<div class="tls">{body}</div>', lambda: attribution_text(attribution))
 
 
@@ -88,7 +88,8 @@ def figure(attributions: Attribution | Sequence[Attribution], *, k: int = 7, sca
         raise ValueError("figure([]): give at least one attribution")
     if k < 1:
         raise ValueError(f"figure(k={k}): k must be 1 or more")
-    body = "".join(_row(_coloured(a, s) + _legend(a, s), a, k) for a, s in ((a, _scale(a, scale)) for a in rows))
+    names = [f'<p class="tls-small"><b>{escape(title(a))}</b></p>' if len(rows) > 1 else "" for a in rows]
+    body = "".join(_row(name + _tokens(a, scale, ""), a, k) for name, a in zip(names, rows, strict=True))
     return View(
         title(rows[0]), f'<div class="tls tls-figure">{body}</div>', lambda: "\n\n".join(map(attribution_text, rows))
     )
@@ -99,7 +100,7 @@ def attribution_figure(attribution: Attribution, *, scale: ScaleKind = "auto") -
     """A bar per token, and beside them the most probable next tokens; the explained one is red."""
     from tl_scopes.views.canvas.figures import Figure
 
-    n, kind = len(attribution), _scale(attribution, scale)
+    n, kind = len(attribution), scale_of(attribution, scale)
     words = predicted(attribution, 7)[::-1]
     labels = 0.065 * max(map(len, name_columns(attribution.str_tokens))) if n <= MOST_LABELS else 0.0
     wide = max(3.2, min(12.0, 0.6 + 0.21 * n))
@@ -142,95 +143,31 @@ def _row(left: str, attribution: Attribution, k: int = 7) -> str:
     return f'<div class="tls-row"><div class="tls-left">{left}</div>{right}</div>'
 
 
-def _panel(attribution: Attribution, kind: ScaleKind) -> str:
+def _panel(attribution: Attribution, kind: ScaleKind, baseline: PositionalBaseline | None = None) -> str:
     """Everything about one attribution but its title and the predictions."""
-    scale = _scale(attribution, kind)
     notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in attribution.notes)
-    parts = (_legend(attribution, scale), _coloured(attribution, scale), READ_TOKENS, _strongest(attribution))
-    return "".join(parts) + notes + _more(attribution)
+    return _choice(attribution, kind, baseline) + _strongest(attribution) + notes + _more(attribution)
 
 
-def _scale(attribution: Attribution, kind: ScaleKind) -> Scale:
-    return Scale.of((float(attribution.scores[p]) for p in attribution.shown), kind)
+def _choice(attribution: Attribution, kind: ScaleKind, baseline: PositionalBaseline | None) -> str:
+    """The tokens; boxes to tick for colours from 0, where they start higher, and for scores over the baseline."""
+    panes = [("", _tokens(attribution, kind))]
+    if kind == "auto" and scale_of(attribution).kind == "minmax":
+        panes.append(("colours from 0", _tokens(attribution, "linear")))
+    if baseline is not None:
+        label = f"over the mean share of each position on {baseline.n_prompts} unrelated prompts"
+        panes.append((label, _tokens(attribution.over(baseline), kind)))
+    if len(panes) == 1:
+        return panes[0][1]
+    boxes = "".join(f'<label><input type="checkbox"> {escape(label)}</label>' for label, _ in panes[1:])
+    shown = "".join(f'<div class="tls-pane">{pane}</div>' for _, pane in panes)
+    return f'<div class="tls-choice"><p class="tls-small">{boxes}</p>{shown}</div>'
 
 
-def _coloured(attribution: Attribution, scale: Scale) -> str:
-    """The tokens and, after the position that is read, the target."""
-    shown = attribution.shown
-    rank = {p: i + 1 for i, p in enumerate(sorted(shown, key=lambda p: (-float(attribution.scores[p]), p)))}
-    scores = attribution.scores.tolist()
-    measure = unit(attribution)
-    static: list[str] = []
-    inner: list[str] = []
-    texts: list[str] = []
-    values: list[float] = []
-    tips: list[str] = []
-    breaks: list[int] = []
-
-    def add(text: str, html: str, share: float, tip: str, newline: bool) -> None:
-        static.append(
-            f'<span style="background-color:{css(blend(share))}" title="{escape(text)}&#10;{escape(tip)}">{html}</span>'
-            + ("<br>" if newline else "")
-        )
-        if newline:
-            breaks.append(len(inner))
-        inner.append(html)
-        texts.append(text)
-        values.append(share)
-        tips.append(tip)
-
-    for p, token in enumerate(attribution.str_tokens):
-        share = quantised(scale.share(scores[p])) if p in rank else 0.0
-        text = visible(token)
-        if p in rank:
-            colour = ink_attributes(blend(share))
-            error = "" if attribution.stderr is None else f" ± {number(float(attribution.stderr[p]))}"
-            tip = f"{number(scores[p])}{error} {measure} · rank {rank[p]} of {len(shown)} · position {p}"
-        else:
-            colour = f'style="color:{_DIM}"'
-            why = "left out" if p in attribution.hidden else "after the position that is read"
-            tip = f"{why} · score {number(scores[p])} · position {p}"
-        mark = "" if p not in attribution.special else ' class="tls-special"' if p in rank else ' class="tls-out"'
-        add(text, f'<bdi data-pos="{p}"{mark} {colour}>{escape(text)}</bdi>', share, tip, "\n" in token)
-        if p == attribution.pos:
-            name, tip = _target(attribution)
-            add(name, f'<b class="tls-target" style="color:{RED}">→<bdi>{escape(name)}</bdi></b>', 0.0, tip, False)
-    long = " tls-long" if len(inner) > _LONG else ""
-    data = {"html": inner, "texts": texts, "values": values, "tips": tips, "breaks": breaks, "colour": FULL}
-    return host("ColoredTokens", data, "".join(static), css=f"tls-tokens tls-ink{long}")
-
-
-def _target(attribution: Attribution) -> tuple[str, str]:
-    """Name and tooltip of the mark behind the position that is read."""
-    if attribution.target_str is None:
-        return " next token", "the prediction that is explained: not one token, the whole distribution"
-    tip = "the predicted token that is explained"
-    probability = attribution.details.get("target_probability")
-    return visible(attribution.target_str), tip + (
-        f" · probability {percent(probability)}" if isinstance(probability, float) else ""
-    )
-
-
-def _legend(attribution: Attribution, scale: Scale) -> str:
-    """Colours beside the scores that they stand for."""
-    if scale.high <= 0:
-        return '<p class="tls-legend">all shown scores are 0</p>'
-
-    def ramp(shares: Sequence[float]) -> str:
-        cells = "".join(f'<span style="background-color:{css(blend(s))}">&nbsp;</span>' for s in shares)
-        return f'<span class="tls-ramp tls-ink" aria-hidden="true">{cells}</span>'
-
-    start = scale.share(scale.low) if scale.log else 0.0
-    at = [start + (1 - start) * i / 10 for i in range(11)]
-    ticks = [number(scale.score(at[i])) for i in (0, 5, 10)]
-    kind = "log scale, cells without colour are 0" if scale.log else "linear scale"
-    if scale.log and any(0 < float(attribution.scores[p]) < scale.low for p in attribution.shown):
-        ticks[0] = "≤ " + ticks[0]
-    dim = "; grey: left out" if attribution.hidden else ""
-    return (
-        f'<p class="tls-legend">{ticks[0]} {ramp(at[:5])} {ticks[1]} {ramp(at[6:])} {ticks[2]} '
-        f"<span>{escape(unit(attribution))} ({kind}{dim})</span></p>"
-    )
+def _tokens(attribution: Attribution, kind: ScaleKind, line: str = READ_TOKENS) -> str:
+    """Legend, tokens, and the line that reads them out."""
+    scale = scale_of(attribution, kind)
+    return scale_legend(attribution, scale) + coloured(attribution, scale) + line
 
 
 def _strongest(attribution: Attribution, k: int = 5) -> str:
@@ -245,7 +182,8 @@ def _strongest(attribution: Attribution, k: int = 5) -> str:
 def _predictions(attribution: Attribution, k: int) -> str:
     """The most probable next tokens; the explained one is red, and is added when it is not among them."""
     items = []
-    for word, probability, explained in predicted(attribution, k):
+    for found, probability, explained in predicted(attribution, k):
+        word = found if found.strip() else repr(found)
         name = f"<b><bdi>{escape(word)}</bdi></b>" if explained else f"<span><bdi>{escape(word)}</bdi></span>"
         bar = f'<span class="tls-track"><span class="tls-bar" style="width:{100 * probability:.1f}%"></span></span>'
         items.append(f"<li>{name} {bar} <span>{percent(probability)}</span></li>")

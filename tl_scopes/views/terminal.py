@@ -1,7 +1,7 @@
 """Attributions in a terminal: tokens on a background whose depth is the score.
 
-The colour of a token is its score as a share of the highest score shown, linear, from the terminal's own background
-to full blue. The predicted token is red. Special tokens and hidden tokens are dim and without colour unless shown.
+The colour of a token is its score on the scale of the other pictures, from light to full blue. The predicted token is
+red. Special tokens and hidden tokens are dim and without colour unless shown.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from tl_scopes.directions.by_name import scope_of
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.views.wording import predicted, title, visible
+from tl_scopes.views.coloured import scale_of
+from tl_scopes.views.wording import odds, percent, predicted, title, unit, visible
 
 LIGHT, DARK = (222, 235, 247), (8, 69, 148)
 """Ends of a single-hue blue ramp (ColorBrewer Blues), legible with any colour vision."""
@@ -25,17 +27,13 @@ _BAR = "rgb(66,146,198)"
 
 
 def token_styles(attribution: Attribution) -> list[Style]:
-    """Background of each token by its share of the highest shown score."""
-    shown = set(attribution.shown)
-    highest = max((float(attribution.scores[p]) for p in shown), default=0.0)
+    """Background of each token by its score, on the scale of the other pictures."""
+    shown, scale = set(attribution.shown), scale_of(attribution)
     styles = []
     for p, score in enumerate(attribution.scores.tolist()):
-        if p not in shown or highest <= 0:
-            styles.append(Style(dim=True))
-            continue
-        share = score / highest
+        share = scale.share(score) if p in shown else 0.0
         if share < 0.02:
-            styles.append(Style(dim=p in attribution.special))
+            styles.append(Style(dim=p not in shown or p in attribution.special))
             continue
         r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(LIGHT, DARK, strict=True))
         ink = "#ffffff" if share > 0.45 else "#000000"
@@ -72,37 +70,35 @@ def strongest(attribution: Attribution, k: int = 5) -> Table:
     return table
 
 
-def predictions(attribution: Attribution, k: int = 5) -> Table:
-    """The model's most probable next tokens."""
-    table = Table.grid(padding=(0, 1))
-    for text, probability, explained in predicted(attribution, k)[:k]:
-        style = "bold red" if explained else ""
-        bar = "█" * max(1, round(probability * 20)) if probability >= 0.025 else "▏"
-        table.add_row(Text(text, style), Text(bar, "red dim"), Text(f"{probability:6.1%}", "dim"))
-    return table
+def predictions(attribution: Attribution, k: int = 5) -> Text:
+    """The model's most probable next tokens; the explained one is red."""
+    read = visible(attribution.str_tokens[attribution.pos])
+    line = Text(f"Next token after {read!r} (position {attribution.pos}):", "bold")
+    for i, (text, probability, explained) in enumerate(predicted(attribution, k)):
+        line.append(" · " if i else " ", Style(dim=True, bold=False))
+        line.append(visible(text).strip() or repr(text), Style(color="red") if explained else Style(bold=False))
+        line.append(f" {percent(probability)}", Style(dim=True, bold=False))
+    return line
 
 
-def view(attributions: Sequence[Attribution]) -> RenderableType:
-    """Several methods on one prompt: predictions once, then each method's coloured tokens and strongest tokens."""
-    first = attributions[0]
-    read = first.str_tokens[first.pos]
-    parts: list[RenderableType] = [
-        Text(f"Next token after {visible(read)!r} (position {first.pos})", "bold"),
-        Padding(predictions(first), (0, 2)),
-    ]
-    for attribution in attributions:
-        parts += [
-            Text(),
-            Text(title(attribution), "bold"),
-            Padding(coloured_tokens(attribution), (0, 2)),
-            Padding(strongest(attribution), (0, 2)),
-        ]
+def view(attributions: Sequence[Attribution], k: int = 3) -> RenderableType:
+    """Several methods on one prompt: predictions once, then each method's coloured tokens, its ``k`` strongest, its unit."""
+    parts: list[RenderableType] = [predictions(attributions[0], k)]
+    for i, attribution in enumerate(attributions):
+        heading = Text(title(attribution), "bold")
+        if said := odds(attribution):
+            heading.append(f" ({said})")
+        shown = [coloured_tokens(attribution), strongest(attribution, k), Text(_meaning(attribution), "dim")]
+        parts += [*([Text()] if i else []), heading, *(Padding(part, (0, 2)) for part in shown)]
         parts += [Padding(Text(note, "yellow"), (0, 2)) for note in attribution.notes]
-    hidden = sorted(first.hidden)
-    if hidden:
-        names = ", ".join(visible(first.str_tokens[p]) for p in hidden)
-        parts.append(Text(f"Left out of colours and ranking: {names}", "dim"))
     return Group(*parts)
+
+
+def _meaning(attribution: Attribution) -> str:
+    """What a score is, and which tokens have none."""
+    effect = "largest first-order effect, " if scope_of(attribution.method) else ""
+    hidden = ", ".join(visible(attribution.str_tokens[p]) for p in sorted(attribution.hidden))
+    return f"Score: {effect}{unit(attribution)}." + (f" Left out: {hidden}." if hidden else "")
 
 
 def attribution_text(attribution: Attribution) -> str:

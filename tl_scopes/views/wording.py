@@ -54,11 +54,14 @@ def literal(text: str) -> str:
 def title(attribution: Attribution) -> str:
     """One line: which scope, and what it explains."""
     method = attribution.method.replace("_", " ").capitalize()
-    return legend(attribution.method).title.format(target=repr(attribution.target_str), method=method)
+    foil = repr(attribution.details["foil_str"]) if "foil_str" in attribution.details else "the foil"
+    return legend(attribution.method).title.format(target=repr(attribution.target_str), foil=foil, method=method)
 
 
 def unit(attribution: Attribution) -> str:
     """What one unit of the score is."""
+    if "over_baseline" in attribution.details:
+        return "times the mean share of its position"
     if "normalized_by" in attribution.details:
         return "share of the shown tokens' sum"
     at = str(attribution.details.get("at", "hook_embed"))
@@ -74,6 +77,18 @@ def number(value: float) -> str:
 def percent(probability: float) -> str:
     """``99.1%``; small ones with one significant digit."""
     return f"{probability:.1%}" if probability >= 0.001 else f"{100 * probability:.1g}%"
+
+
+def ordinal(n: int) -> str:
+    """``1st``, ``22nd``, ``113th``."""
+    return f"{n:,}" + ("th" if 10 < n % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th"))
+
+
+def odds(attribution: Attribution) -> str:
+    """Probability and rank of the explained token among all, as far as they are known: ``3.5%, 3rd``."""
+    probability, rank = (attribution.details.get(f"target_{name}") for name in ("probability", "rank"))
+    said = [percent(probability)] if isinstance(probability, float) else []
+    return ", ".join([*said, ordinal(rank)] if isinstance(rank, int) else said)
 
 
 def read_text(attribution: Attribution) -> str:

@@ -10,10 +10,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 RGB = tuple[int, int, int]
-ScaleKind = Literal["auto", "linear", "log"]
+ScaleKind = Literal["auto", "linear", "minmax", "log"]
 FULL = "#08519c"
 """The colour of the highest score: one dark blue (ColorBrewer Blues), so only lightness carries the score."""
 RED = "#b2182b"
@@ -24,8 +24,8 @@ _STEPS = 1000
 _LOG_FROM = 50.0
 """Above this ratio of the highest to the median score a linear scale would leave most tokens white."""
 _LOG_RANGE = 1e4
-_LOG_FOOT = 0.06
-"""Share of the lowest score on a log scale: it is small, but it is not zero."""
+_FOOT = 0.06
+"""Share of the lowest score where colours start there: it is small, but it is not zero."""
 _MIDDLE = 0.179
 """Luminance on which black and white text have the same contrast."""
 _TURN = ((-0.574, 1.43, 0.144), (0.426, 0.43, 0.144), (0.426, 1.43, -0.856))
@@ -39,9 +39,12 @@ _EPSILON, _KAPPA = 216 / 24389, 24389 / 27
 class Scale:
     """Maps a score to a share of the full colour.
 
+    The share is the place between ``low`` and ``high``, in log score where ``log``.
+
     Attributes:
-        log: the share is the place between ``low`` and ``high`` in log score; otherwise, the part of the highest score.
-        low: the score below which a log scale no longer distinguishes; 0 on a linear one.
+        log: is it in log score?
+        low: the score at which colours start: 0 on a ``"linear"`` scale, the lowest score on a ``"minmax"`` one, and on a
+            ``"log"`` one that below which nothing is told apart any more.
         high: the score that gets the full colour.
     """
 
@@ -51,10 +54,11 @@ class Scale:
 
     @classmethod
     def of(cls, scores: Iterable[float], kind: ScaleKind = "auto") -> Scale:
-        """The scale for some scores: linear, or log where the highest is far above the median."""
-        if kind not in ("auto", "linear", "log"):
-            raise ValueError(f"scale={kind!r}: expected 'auto', 'linear' or 'log'")
-        positive = sorted(s for s in scores if s > 0)
+        """The scale for some scores: linear from 0, or log where the highest is far above the median."""
+        if kind not in get_args(ScaleKind):
+            raise ValueError(f"scale={kind!r}: expected {', '.join(map(repr, get_args(ScaleKind)))}")
+        every = sorted(scores)
+        positive = [s for s in every if s > 0]
         if not positive:
             return cls(False, 0.0, 0.0)
         high = positive[-1]
@@ -63,23 +67,36 @@ class Scale:
             low = max(positive[0], high / _LOG_RANGE)
             if low < high:
                 return cls(True, low, high)
+        if kind == "minmax" and 0 < every[0] < high:
+            return cls(False, every[0], high)
         return cls(False, 0.0, high)
+
+    @property
+    def kind(self) -> ScaleKind:
+        """Its name."""
+        return "log" if self.log else "minmax" if self.low > 0 else "linear"
 
     def share(self, score: float) -> float:
         """Between 0 (white) and 1 (full colour); never decreasing in the score."""
         if score <= 0 or self.high <= 0:
             return 0.0
-        if not self.log:
+        if self.low == 0:
             return min(score / self.high, 1.0)
-        place = (math.log(max(score, self.low)) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
-        return _LOG_FOOT + (1 - _LOG_FOOT) * min(place, 1.0)
+        low, here, high = (
+            map(math.log, (self.low, max(score, self.low), self.high))
+            if self.log
+            else (self.low, max(score, self.low), self.high)
+        )
+        return _FOOT + (1 - _FOOT) * min((here - low) / (high - low), 1.0)
 
     def score(self, share: float) -> float:
         """The score that has this share, for the legend."""
-        if not self.log:
+        if self.low == 0:
             return share * self.high
-        place = max(share - _LOG_FOOT, 0.0) / (1 - _LOG_FOOT)
-        return float(math.exp(math.log(self.low) + place * (math.log(self.high) - math.log(self.low))))
+        place = max(share - _FOOT, 0.0) / (1 - _FOOT)
+        if self.log:
+            return float(math.exp(math.log(self.low) + place * (math.log(self.high) - math.log(self.low))))
+        return self.low + place * (self.high - self.low)
 
 
 def blend(share: float, full: str = FULL) -> RGB:
