@@ -46,7 +46,7 @@ def calls(model: Any, folder: str) -> dict[str, Callable[[], Any]]:
         return lambda: getattr(tls, name)(model, PARAGRAPH, **options)
 
     direction = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0))
-    series = timeseries.logistic_map(40).values
+    series = timeseries.logistic_map(40)
     eye, where = torch.eye(model.cfg.d_model), SimpleNamespace(hook_name="blocks.8.hook_resid_post")
     sae = SimpleNamespace(W_enc=eye, W_dec=eye, cfg=SimpleNamespace(metadata=where))
     passages = [PARAGRAPH, OTHER]

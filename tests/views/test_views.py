@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from html import escape
+from html import escape, unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -29,7 +29,8 @@ from tl_scopes.views.canvas.colours import (
     luminance,
 )
 from tl_scopes.views.canvas.table import seen
-from tl_scopes.views.wording import predicted, visible
+from tl_scopes.views.coloured import scale_of
+from tl_scopes.views.wording import odds, ordinal, predicted, visible
 
 BUNDLE = "window.CircuitsVis = window.CircuitsVis ||"
 AA = 4.5
@@ -183,6 +184,49 @@ def test_the_scale_is_log_where_one_score_dwarfs_the_rest_and_the_legend_says_so
     assert wide.score(wide.share(30.0)) == pytest.approx(30)
     assert "linear scale" in views.tokens(attribution()).body
     assert "log scale" in views.tokens(attribution(scores=torch.tensor([4000.0, 1, 1, 2, 3, 0]))).body
+
+
+def test_colours_start_at_the_lowest_score_where_it_is_far_above_zero() -> None:
+    high = attribution(scores=torch.tensor([9.0, 5.0, 6.0, 10.0, 8.0, 0.0]))
+    scale = scale_of(high)
+    assert (scale.kind, scale.low, scale.high) == ("minmax", 5.0, 10.0), (
+        "what comes after the explained position is no score"
+    )
+    assert 0 < scale.share(5.0) < scale.share(6.0) < scale.share(10.0) == 1
+    assert scale.score(scale.share(7.0)) == pytest.approx(7.0)
+    assert scale_of(high.without([1, 2])).low == 8.0
+    assert scale_of(attribution()).kind == scale_of(high, "linear").kind == "linear"
+    body = views.tokens(high).body
+    assert "linear scale from the lowest score" in body and "colours from 0" in body
+    assert "colours from 0" not in views.tokens(high, scale="minmax").body + views.tokens(attribution()).body
+
+
+def test_the_target_says_its_probability_and_rank_as_far_as_they_are_known() -> None:
+    for details, said in (
+        ({"target_probability": 0.035, "target_rank": 3}, "3.5%, 3rd"),
+        ({"target_probability": 0.5}, "50.0%"),
+        ({"target_probability": 1e-9, "target_rank": 1113}, "1e-07%, 1,113th"),
+        ({}, ""),
+    ):
+        attr = attribution(details=details)
+        assert odds(attr) == said
+        assert (f">{said}</small>" in views.tokens(attr).body) == bool(said)
+        assert (f"({said})" in str(attr)) == bool(said)
+    assert [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 111, 122)] == [
+        *("1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "111th", "122nd")
+    ]
+
+
+def test_rows_of_a_figure_name_their_scopes() -> None:
+    rows = [
+        attribution(),
+        attribution(method="contrast", details={"foil_str": " cat"}),
+        attribution(method="temperature"),
+    ]
+    body = unescape(views.figure(rows).body)
+    for name in ("Semantic Scope: ", "Contrast Scope: which tokens prefer ' dog' to ' cat'", "Temperature Scope: "):
+        assert name in body
+    assert "Semantic Scope" not in views.figure(rows[0]).body
 
 
 def test_an_unknown_scale_is_refused(unchecked) -> None:

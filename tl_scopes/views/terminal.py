@@ -88,7 +88,11 @@ def view(attributions: Sequence[Attribution], k: int = 3) -> RenderableType:
         heading = Text(title(attribution), "bold")
         if said := odds(attribution):
             heading.append(f" ({said})")
-        shown: list[str | Text | Table] = [coloured_tokens(attribution), strongest(attribution, k), Text(_meaning(attribution), "dim")]
+        shown: list[str | Text | Table] = [
+            coloured_tokens(attribution),
+            strongest(attribution, k),
+            Text(_meaning(attribution), "dim"),
+        ]
         parts += [*([Text()] if i else []), heading, *(Padding(part, (0, 2)) for part in shown)]
         parts += [Padding(Text(note, "yellow"), (0, 2)) for note in attribution.notes]
     return Group(*parts)
