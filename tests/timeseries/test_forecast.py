@@ -276,7 +276,7 @@ def test_moments_over_two_digits_are_those_of_plain_autograd(pair: families.Pair
     a, b = -gradients["beta"][of_numbers].flatten(), gradients["moment_variance"][of_numbers].flatten()
     assert check.beta == pytest.approx(float(first.y[-1].norm().detach()), rel=1e-5)
     assert check.cosine == pytest.approx(float(a @ b / (a.norm() * b.norm())), abs=1e-4)
-    assert check.norm_ratio == pytest.approx(float(a.norm() / check.beta / (b.norm() / variance)), rel=1e-4)
+    assert check.norm_ratio == pytest.approx(float((a.norm() / check.beta / (b.norm() / variance)).detach()), rel=1e-4)
     assert check.variance == pytest.approx(float(variance.detach()), rel=1e-5)
 
 
@@ -310,7 +310,7 @@ def test_rolling_over_digits_is_the_forecast_of_each_history(kind: str) -> None:
 def test_a_truth_that_the_scale_does_not_reach_is_reported_and_the_forecast_goes_on(kind: str, tmp_path: Path) -> None:
     model = families.build("gpt2", kind).model
     plain = ts.forecast_scope(model, SERIES, methods=METHODS)
-    for truth, place, mark in ((9.0, 282, "^"), (-3.0, -118, "v")):
+    for truth, place in ((9.0, 282), (-3.0, -118)):
         result = ts.forecast_scope(model, SERIES, truth=truth, methods=METHODS)
         assert (result.truth, result.truth_number) == (truth, None)
         for method in METHODS:
@@ -319,9 +319,6 @@ def test_a_truth_that_the_scale_does_not_reach_is_reported_and_the_forecast_goes
         assert f"it would be {place}, and 10 … 99" in note
         assert "Semantic Scope explains the top prediction" in note
         assert f"Truth: {truth:.4g}, which would be {place}: outside 10 … 99." in str(result)
-        assert f"the true next number: {place}, off the scale" in result.html()
-        marks = [line.get_marker() for line in result.plot().axes[0].lines]
-        assert mark in marks
         again = ts.Forecast.load(result.save(tmp_path / "f.json"))
         assert str(again) == str(result)
     both = ts.forecast_scope(model, [SERIES, SERIES], truth=[9.0, 2.0])
