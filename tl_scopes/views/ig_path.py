@@ -33,7 +33,8 @@ def path_figure(path: IGPath, *, notes: bool = True) -> Any:
 
     norms, alphas = path.grad_norms[:, : path.pos + 1], path.alphas.tolist()
     width = min(14.0, 4.5 + 0.22 * norms.shape[1])
-    figure = Figure(figsize=(width, 4.2), dpi=150, layout="constrained")
+    lines = [line for note in path.notes for line in textwrap.wrap(literal(note), round(15 * width))] if notes else []
+    figure = Figure(figsize=(width, 4.2 + 0.14 * len(lines)), dpi=150, layout="constrained")
     grid = figure.add_gridspec(1, 4, width_ratios=[max(4.0, 0.16 * norms.shape[1]), 1, 1, 1])
     main = figure.add_subplot(grid[0])
     blues = ListedColormap([tuple(c / 255 for c in blend(i / 255)) for i in range(256)])
@@ -45,7 +46,7 @@ def path_figure(path: IGPath, *, notes: bool = True) -> Any:
     picture = main.pcolormesh(
         range(norms.shape[1]), alphas, logs, cmap=blues, shading="nearest", rasterized=True, vmin=low, vmax=high
     )
-    label = "log10 gradient norm" + ("" if extend == "neither" else ", clipped at the arrows")
+    label = "log10 gradient norm" + ("" if extend == "neither" else " (clipped)")
     figure.colorbar(picture, ax=main, label=label, location="left", extend=extend)
     if norms.shape[1] <= MOST_LABELS:
         main.set_xticks(range(norms.shape[1]), name_columns(path.str_tokens[: path.pos + 1]), rotation=90, fontsize=7)
@@ -66,7 +67,6 @@ def path_figure(path: IGPath, *, notes: bool = True) -> Any:
     figure.suptitle(
         f"completeness residual {path.completeness_residual:.2g} logits (trapezoid on the grid)", fontsize=8
     )
-    lines = [line for note in path.notes for line in textwrap.wrap(literal(note), round(18 * width))] if notes else []
     if lines:
         figure.supxlabel("\n".join(lines), fontsize=7, color="#a04000", x=0.01, ha="left")
     return figure
