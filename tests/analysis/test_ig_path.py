@@ -71,6 +71,44 @@ def test_scaled_positions_start_from_nothing(pair: Pair) -> None:
     assert float(logits[0][1]) != pytest.approx(float(logits[1][1]), rel=1e-3)
 
 
+@pytest.mark.families("llama", "gemma2", "gemma3")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_where_zero_is_a_limit_the_row_stands_beside_it_and_says_so(pair: Pair, dtype: torch.dtype) -> None:
+    """Norms without mean: the gradient at 0 itself is 1/√eps to the power of the depth, or overflows."""
+    tokens, model = families.prompt_tokens(), families.build(pair.family, pair.kind, dtype=dtype).model
+    path = ig_path(model, tokens, TARGET)
+    x = oracles.embeddings(pair.hf, tokens)
+    alpha = float(path.alphas[0])
+    assert alpha == pytest.approx((pair.model.cfg.eps / float(x.square().mean(-1).median())) ** 0.5, rel=1e-3)
+    gradient = oracles.gradient_at(pair.hf, alpha * x, 11, lambda z, y: z[TARGET]).norm(dim=-1)
+    assert relative_error(path.grad_norms[0], gradient) < (1e-3 if dtype == torch.float64 else 0.05)
+    assert abs(path.completeness_residual) < 10, "not 1e9"
+    (note,) = path.notes
+    assert f"α = {alpha:.2g}" in note
+    assert note in str(path)
+    assert note.split(":")[0] in path.html()
+    other = ig_path(model, tokens, TARGET, baseline="mean")
+    assert (other.alphas[0], other.notes) == (0.0, ())
+    assert abs(other.completeness_residual) < 0.01
+
+
+@pytest.mark.families("gpt2", "llama")
+@pytest.mark.parametrize("baseline", ["mean", "prompt"])
+def test_a_path_from_the_data_is_autograd_at_its_points(pair: Pair, baseline: str) -> None:
+    tokens, other, grid = families.prompt_tokens(), families.prompt_tokens(seed=4), (0.0, 0.5, 1.0)
+    given: Any = other if baseline == "prompt" else baseline
+    path = ig_path(pair.model, tokens, TARGET, alphas=grid, baseline=given)
+    x = oracles.embeddings(pair.hf, tokens)
+    mean = torch.cat([x[:1], x[1:].mean(0).expand_as(x[1:])])
+    start = oracles.embeddings(pair.hf, other) if baseline == "prompt" else mean
+    for row, alpha in enumerate(grid):
+        gradient = oracles.gradient_at(pair.hf, start + alpha * (x - start), 11, lambda z, y: z[TARGET])
+        assert relative_error(path.grad_norms[row], gradient.norm(dim=-1)) < 1e-4
+        assert float(path.slopes[row]) == pytest.approx(float(((x - start) * gradient).sum()), rel=1e-4, abs=1e-4)
+    assert path.baseline == baseline
+    assert path.start in str(path)
+
+
 def test_default_grid_and_target(demo_model: Any) -> None:
     path = ig_path(demo_model, PROMPT)
     assert len(path.alphas) == 51
@@ -107,6 +145,7 @@ def test_views_are_made_from_the_result(demo_model: Any) -> None:
         ({"alphas": (0.5, math.nan)}, "expected a finite number"),
         ({"sink_tokens": 0}, "positive integer"),
         ({"batch_size": 0}, "positive integer"),
+        ({"scale_positions": True, "baseline": "mean"}, "use it with baseline='zero'"),
     ],
 )
 def test_a_wrong_argument_is_refused(unchecked: None, demo_model: Any, kwargs: dict[str, Any], match: str) -> None:

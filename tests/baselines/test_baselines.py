@@ -66,15 +66,23 @@ def test_gradient_norm_of_the_logit_is_the_semantic_scope(demo_model: Any) -> No
 
 
 @pytest.mark.families("gpt2", "gemma2", slow=("llama", "granite"))
-@pytest.mark.parametrize("baseline", ["zero", "mean", "pad", "given"])
+@pytest.mark.parametrize("baseline", ["zero", "mean", "pad", "token", "prompt", "given"])
 def test_integrated_gradients_are_the_dense_sum(pair: Pair, baseline: str) -> None:
-    """The same nodes, one Hugging Face backward each."""
-    tokens = families.prompt_tokens()
+    """The same nodes, one Hugging Face backward each; BOS stays where a baseline is made of one row."""
+    tokens, other = families.prompt_tokens(), families.prompt_tokens(13, seed=5)
     x = oracles.embeddings(pair.hf, tokens)
+
+    def all_but_bos(token: int) -> torch.Tensor:
+        return oracles.embeddings(
+            pair.hf, torch.full_like(tokens, token).index_fill(0, torch.tensor([0]), int(tokens[0]))
+        )
+
     start = {
         "zero": torch.zeros_like(x),
-        "mean": x[1:].mean(dim=0).expand_as(x),
-        "pad": oracles.embeddings(pair.hf, torch.full_like(tokens, families.PAD_ID)),
+        "mean": torch.cat([x[:1], x[1:].mean(dim=0).expand_as(x[1:])]),
+        "pad": all_but_bos(families.PAD_ID),
+        "token": all_but_bos(0),
+        "prompt": oracles.embeddings(pair.hf, other[:12]),
         "given": 0.1 * x.flip(0),
     }[baseline]
     nodes, weights, _ = quadrature.split_rule(8)
@@ -83,7 +91,7 @@ def test_integrated_gradients_are_the_dense_sum(pair: Pair, baseline: str) -> No
         for a, w in zip(nodes, weights, strict=True)
     )
     expected = (x - start) * gradient
-    given: Any = start if baseline == "given" else baseline
+    given: Any = {"given": start, "prompt": other[None], "token": 0}.get(baseline, baseline)
     attr = integrated_gradients(pair.model, tokens, n_steps=8, baseline=given, target=TARGET)
     assert relative_error(attr.scores, expected.norm(dim=-1)) < 20 * BATCHED_RTOL
     with torch.no_grad():
@@ -113,6 +121,26 @@ def test_a_large_gap_is_said(demo_model: Any) -> None:
     fine = integrated_gradients(demo_model, prompt, target=" dog")
     assert any("completeness gap" in note for note in coarse.notes)
     assert not any("completeness gap" in note for note in fine.notes)
+
+
+@pytest.mark.families("llama", "gemma2", "gemma3")
+def test_a_jump_at_the_baseline_is_not_answered_with_more_steps(pair: Pair) -> None:
+    """Without a mean in the norms, zero is a limit: no number of steps reaches what lies below the first of them."""
+    tokens = families.prompt_tokens()
+    for n_steps in (20, 400):
+        path = integrated_gradients(pair.model, tokens, n_steps=n_steps, target=TARGET)
+        gap, change, near = (path.details[k] for k in ("completeness_gap", "change", "near_zero"))
+        x = oracles.embeddings(pair.hf, tokens)
+        z = [float(oracles.run(pair.hf, a * x).logits[11, TARGET].detach()) for a in (0.0, 1e-4)]
+        assert near["jump"] == pytest.approx(z[1] - z[0], rel=1e-4, abs=1e-5)
+        said = " ".join(path.notes)
+        assert ("completeness gap" in said) == (abs(gap) > 0.05 * abs(change))
+        if "completeness gap" in said and abs(near["gap"]) > 0.5 * abs(gap):
+            assert "another baseline is needed, baseline='mean'" in said
+            assert "Raise n_steps" not in said
+    other = integrated_gradients(pair.model, tokens, baseline="mean", target=TARGET)
+    assert abs(other.details["completeness_gap"]) < 1e-6 * abs(other.details["change"]), "completeness, in float64"
+    assert other.notes == ()
 
 
 @pytest.mark.parametrize("n_steps", [2, 5, 20])
@@ -271,7 +299,10 @@ def test_baselines_work_without_grad_mode_and_in_inference_mode(demo_model: Any,
         ("leave_one_out", {"of": "loss"}, "expected 'logit' or 'log_prob'"),
         ("leave_one_out", {"ablation": "noise"}, "expected 'zero', 'mean' or 'resample'"),
         ("integrated_gradients", {"n_steps": 1}, "at least 2"),
-        ("integrated_gradients", {"baseline": "ones"}, "expected 'zero', 'mean', 'pad' or a tensor"),
+        ("integrated_gradients", {"baseline": "ones"}, "expected 'zero', 'mean', 'pad', an integer or a tensor"),
+        ("integrated_gradients", {"baseline": 10**6}, "token id 1000000 is outside the vocabulary"),
+        ("integrated_gradients", {"baseline": torch.zeros(2, dtype=torch.int64)}, "one id for each of at least"),
+        ("integrated_gradients", {"baseline": torch.full((64,), float("nan"))}, "NaN or infinity"),
         ("integrated_gradients", {"baseline": torch.zeros(3)}, r"expected \[d_model\] or \[pos, d_model\]"),
         ("smoothgrad", {"n_samples": 0}, "positive integer"),
         ("smoothgrad", {"sigma": -1.0}, "at least 0"),

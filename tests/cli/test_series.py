@@ -68,6 +68,13 @@ def test_the_table_is_written_and_written_again(answer: Callable[..., str], demo
         assert answer(*command, "--csv", "-") == file.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("seed", ["1", "6"])
+def test_a_truth_outside_the_scale_is_an_answer(answer: Callable[..., str], seed: str) -> None:
+    out = answer("series", "--system", "geometric-brownian", "--length", "20", "--seed", seed)
+    assert "outside 10 … 99" in out
+    assert "Forecast: " in out
+
+
 def test_a_series_is_never_written_over(refused: Callable[..., str], tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_text("a\n1\n2\n3\n4\n", encoding="utf-8")

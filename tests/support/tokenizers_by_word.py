@@ -31,11 +31,11 @@ def word_tokenizer(pieces: list[str], split: str) -> PreTrainedTokenizerFast:
     )
 
 
-def with_tokenizer(kind: str, tokenizer: PreTrainedTokenizerFast) -> Any:
-    model = families.build("gpt2", kind, fresh=True).model
+def with_tokenizer(kind: str, tokenizer: PreTrainedTokenizerFast, family: str = "gpt2") -> Any:
+    model = families.build(family, kind, fresh=True).model
     model.tokenizer = tokenizer
     return model
 
 
-def digit_model(kind: str) -> Any:
-    return with_tokenizer(kind, word_tokenizer([*"0123456789", ","], r"."))
+def digit_model(kind: str, family: str = "gpt2") -> Any:
+    return with_tokenizer(kind, word_tokenizer([*"0123456789", ","], r"."), family)

@@ -19,7 +19,7 @@ from tokenizers_by_word import digit_model, with_tokenizer, word_tokenizer
 
 from tl_scopes import timeseries as ts
 from tl_scopes.model.prompts import encode_prompts
-from tl_scopes.timeseries.encoding import NUMBERS, by_number, digit_ids, number_ids, token_places
+from tl_scopes.timeseries.encoding import NUMBERS, by_number, number_ids, number_pieces, token_places
 
 VALUES = st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=30).filter(lambda v: max(v) - min(v) > 1e-3)
 
@@ -131,7 +131,7 @@ def test_digits_are_grouped_into_their_number(kind: str) -> None:
     assert places.delimiters == (3, 6, 9)
     assert places.rest == (0,)
     assert number_ids(model) is None
-    assert [model.tokenizer.decode(list(pair)) for pair in digit_ids(model)] == [str(n) for n in NUMBERS]
+    assert [model.tokenizer.decode(list(pair)) for pair in number_pieces(model)] == [str(n) for n in NUMBERS]
     scores = torch.arange(10.0, dtype=torch.float64)
     expected = torch.tensor([5.0**0.5, 41.0**0.5, 113.0**0.5], dtype=torch.float64)
     assert torch.allclose(by_number(scores, places.numbers), expected)

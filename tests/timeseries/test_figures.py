@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 from itertools import pairwise
 from typing import Any
 
+import every_result
 import numpy as np
 import pytest
 
@@ -47,6 +49,18 @@ def test_the_figures_have_a_row_per_scope_and_a_bar_per_number(forecast: Any) ->
     assert np.allclose(widths, forecast.prediction.probabilities)
     red = [i for i, bar in enumerate(figure.axes[2].patches[:90]) if bar.get_facecolor()[0] > 0.6]
     assert red == [forecast.truth_number - 10]
+
+
+@pytest.mark.parametrize(("truth", "end", "mark"), [(9.0, 99, "^"), (-9.0, 10, "v")])
+def test_a_truth_off_the_scale_is_an_arrow_at_its_end(truth: float, end: int, mark: str) -> None:
+    shown = replace(every_result.forecast(), truth=truth, truth_number=None)
+    (drawn,) = (line for line in shown.plot().axes[0].lines if line.get_marker() == mark)
+    assert float(np.ravel(drawn.get_ydata())[0]) == end
+    said = f"{shown.encoded.would_be(truth):.0f}, off the scale"
+    html = shown.html()
+    assert f"the true next number: {said}" in html
+    assert f"truth {said}" in html
+    assert "(the true next number)" not in html, "no bar is the truth's"
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -16,7 +16,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from tokenizers_by_word import digit_model
+from tokenizers_by_word import digit_model, with_tokenizer, word_tokenizer
 
 import tl_scopes as tls
 from tl_scopes import timeseries as ts
@@ -236,16 +236,94 @@ def test_digits_multiply_to_the_numbers_probability(kind: str) -> None:
         for n in (10, 47, 99)
     ]
     assert result.prediction.probabilities[[0, 37, 89]] == pytest.approx(expected, rel=1e-6)
-    assert result.gaussian is None
-    assert any("one token per digit" in note for note in result.notes)
-    assert any("cannot be checked where a number takes several tokens" in note for note in result.notes)
+    assert any("one per digit" in note for note in result.notes)
     assert result.attributions["semantic"].target == digits[str(result.truth_number)[0]]
     scores = result.attributions["temperature"].scores
     assert float(result.influence[1]) == pytest.approx(float(scores[[4, 5]].norm()))
-    with pytest.raises(ValueError, match="numeric moments need one token per number"):
-        ts.forecast_scope(model, SERIES, methods="moment_mean")
-    with pytest.raises(ValueError, match="rolling forecasts need one"):
-        ts.rolling_forecast(model, ts.encode(SERIES), first=3)
+
+
+@pytest.mark.families("gpt2", "llama", "gemma2")
+def test_moments_over_two_digits_are_those_of_plain_autograd(pair: families.Pair) -> None:
+    """Each first digit appended in turn to the same embeddings, and one gradient through all of it."""
+    model = digit_model(pair.kind, pair.family)
+    result = ts.forecast_scope(model, SERIES, methods=("moment_mean", "moment_variance"))
+    tokens = result.attributions["moment_mean"].tokens
+    digits = [model.tokenizer.convert_tokens_to_ids(str(d)) for d in range(10)]
+    x = oracles.embeddings(pair.hf, tokens).requires_grad_(True)
+    first = oracles.run(pair.hf, x)
+    logs = []
+    for d in range(1, 10):
+        after = oracles.embeddings(pair.hf, torch.tensor([digits[d]]))
+        z = oracles.run(pair.hf, torch.cat([x, after])).logits[-1].double()
+        logs.append(first.logits[-1].double().log_softmax(-1)[digits[d]] + z.log_softmax(-1)[digits])
+    log_p, n = torch.cat(logs), torch.tensor(NUMBERS, dtype=torch.float64)
+    q = log_p.softmax(0)
+    mean = q @ n
+    variance = q @ (n - mean) ** 2
+    assert np.allclose(result.prediction.probabilities, log_p.detach().exp().numpy(), rtol=1e-5)
+    gradients = {
+        name: torch.autograd.grad(scalar, x, retain_graph=True)[0]
+        for name, scalar in (("moment_mean", mean), ("moment_variance", variance), ("beta", first.y[-1].norm()))
+    }
+    for name in ("moment_mean", "moment_variance"):
+        expected = gradients[name].norm(dim=-1)
+        assert oracles.relative_error(result.attributions[name].scores, expected) < 2e-5
+        wanted = torch.stack([expected[list(p)].norm() for p in result.places.numbers])
+        assert oracles.relative_error(result.influence_by(name), wanted) < 2e-5
+        assert result.attributions[name].details["variance"] == pytest.approx(float(variance.detach()), rel=1e-5)
+    check, of_numbers = result.gaussian, [p for number in result.places.numbers for p in number]
+    assert check is not None
+    a, b = -gradients["beta"][of_numbers].flatten(), gradients["moment_variance"][of_numbers].flatten()
+    assert check.beta == pytest.approx(float(first.y[-1].norm().detach()), rel=1e-5)
+    assert check.cosine == pytest.approx(float(a @ b / (a.norm() * b.norm())), abs=1e-4)
+    assert check.norm_ratio == pytest.approx(float((a.norm() / check.beta / (b.norm() / variance)).detach()), rel=1e-4)
+    assert check.variance == pytest.approx(float(variance.detach()), rel=1e-5)
+
+
+def test_numbers_of_one_token_and_of_two_stand_in_one_distribution(kind: str) -> None:
+    pieces, split = [*"0123456789", ",", "42", "11"], r"42|11|."
+    model = with_tokenizer(kind, word_tokenizer(pieces, split))
+    result = ts.forecast_scope(model, SERIES, methods=("temperature", "moment_mean"), batch_size=3)
+    tokens = result.attributions["temperature"].tokens
+    with torch.no_grad():
+        p = model(tokens[None])[0, -1].double().softmax(-1)
+    for whole in (42, 11):
+        expected = float(p[model.tokenizer.convert_tokens_to_ids(str(whole))])
+        assert result.prediction.probabilities[whole - 10] == pytest.approx(expected, rel=1e-6)
+    again = ts.forecast_scope(model, SERIES, methods=("temperature", "moment_mean"))
+    assert torch.allclose(again.influence_by("moment_mean"), result.influence_by("moment_mean"), rtol=1e-6)
+    assert again.gaussian == pytest.approx(result.gaussian) or again.gaussian.b == pytest.approx(result.gaussian.b)
+
+
+def test_rolling_over_digits_is_the_forecast_of_each_history(kind: str) -> None:
+    model = digit_model(kind, "llama")
+    whole = ts.encode(SERIES)
+    rolling = ts.rolling_forecast(model, whole, first=6)
+    limits = tuple(whole.decode([15, 85]))
+    for i, n in enumerate((6, 7, 8)):
+        alone = ts.forecast_scope(model, ts.encode(SERIES[:n], limits=limits))
+        assert torch.allclose(rolling.influence[i, :n], alone.influence, rtol=1e-6)
+        assert np.allclose(rolling.predictions[i].probabilities, alone.prediction.probabilities, rtol=1e-6)
+    assert not rolling.influence[0, 6:].any()
+
+
+def test_a_truth_that_the_scale_does_not_reach_is_reported_and_the_forecast_goes_on(kind: str, tmp_path: Path) -> None:
+    model = families.build("gpt2", kind).model
+    plain = ts.forecast_scope(model, SERIES, methods=METHODS)
+    for truth, place in ((9.0, 282), (-3.0, -118)):
+        result = ts.forecast_scope(model, SERIES, truth=truth, methods=METHODS)
+        assert (result.truth, result.truth_number) == (truth, None)
+        for method in METHODS:
+            assert torch.equal(result.influence_by(method), plain.influence_by(method)), "as without a truth"
+        (note,) = (n for n in result.notes if "outside the scale" in n)
+        assert f"it would be {place}, and 10 … 99" in note
+        assert "Semantic Scope explains the top prediction" in note
+        assert f"Truth: {truth:.4g}, which would be {place}: outside 10 … 99." in str(result)
+        again = ts.Forecast.load(result.save(tmp_path / "f.json"))
+        assert str(again) == str(result)
+    both = ts.forecast_scope(model, [SERIES, SERIES], truth=[9.0, 2.0])
+    assert both[0].truth_number is None
+    assert both[1].truth_number == ts.encode(SERIES).number(2.0)
 
 
 def test_a_constant_norm_leaves_the_other_scopes(kind: str) -> None:
@@ -324,7 +402,6 @@ def test_the_scale_of_a_rolling_forecast_does_not_know_the_future(kind: str) -> 
         ({"methods": ("semantic", "semantic")}, "different names"),
         ({"methods": ()}, "expected one or several"),
         ({"level": 1.0}, "level=1.0"),
-        ({"truth": 9.0}, "outside 10 … 99"),
         ({"truth": [1.0, 2.0]}, "expected the one value that came next"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 import every_result
 import pytest
+import torch
 from samples import HOSTILE
 
 from tl_scopes import views
@@ -76,6 +77,35 @@ def test_slider_and_figure_by_mouse(look: Any) -> None:
     shows(page, shown, 0)
     page.mouse.move(*middle[2])
     assert page.locator("output").text_content() == "0.000", "no button is held"
+
+
+@pytest.mark.parametrize(
+    ("decades", "clipped"), [((0.0, 3.5), "neither"), ((-20.0, 0.0, 1.0), "min"), ((0.0, 1.0, 9.0), "max")]
+)
+def test_colours_span_four_decades_and_an_arrow_marks_what_lies_outside(
+    decades: tuple[float, ...], clipped: str
+) -> None:
+    shown = every_result.path()
+    norms = torch.ones_like(shown.grad_norms)
+    for row, decade in enumerate(decades):
+        norms[row] = 10**decade
+    bar = replace(shown, grad_norms=norms).plot().axes[0].collections[0].colorbar
+    assert bar.extend == clipped
+    assert bar.vmax - bar.vmin <= 4
+    assert bar.vmin <= 0 <= bar.vmax, "where most of the values are"
+    assert ("clipped" in bar.ax.get_ylabel()) == (clipped != "neither")
+
+
+def test_a_path_from_elsewhere_says_whence_and_what_was_done(look: Any) -> None:
+    shown = replace(
+        every_result.path(), baseline="mean", notes=("a note <b>",), alphas=torch.tensor([1e-5, 0.1, 0.3, 0.6, 1])
+    )
+    page = look(shown.html())
+    assert "move from the mean of its embeddings" in page.locator(".tls-path").text_content()
+    assert page.locator(".tls-note").text_content() == "a note <b>"
+    page.locator("input").press("Home")
+    assert page.locator("output").text_content() == "1e-05"
+    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
 
 
 def test_two_paths_on_one_page_move_alone(look: Any) -> None:

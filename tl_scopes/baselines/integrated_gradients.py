@@ -11,7 +11,6 @@ Completeness: ``∫₀¹ ⟨x − x', g(α)⟩ dα = s(x) − s(x')``. What a ru
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from einops import einsum, reduce
@@ -20,9 +19,9 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from tl_scopes.baselines.gradients import explained_scalar
+from tl_scopes.baselines.path_starts import OTHER_STARTS, StartName, jumps, path_start, start_name
 from tl_scopes.directions.base import target_note
 from tl_scopes.directions.logits import Of
-from tl_scopes.kernel.ablation import substitutes
 from tl_scopes.kernel.attributed import Answer, attributed
 from tl_scopes.kernel.batching import repeated, rows_per_forward
 from tl_scopes.kernel.calls import encode, prompt_call
@@ -35,6 +34,9 @@ from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.quadrature import NEAR_ZERO, split_rule
 from tl_scopes.results.attribution import Attribution
 
+FIRST_REACH = 1e-4
+"""α of what a path begins with: a change below it is a jump at the baseline, which no rule's nodes see."""
+
 
 @prompt_call
 def integrated_gradients(
@@ -42,7 +44,7 @@ def integrated_gradients(
     prompt: Prompt,
     *,
     n_steps: int = 50,
-    baseline: Literal["zero", "mean", "pad"] | Tensor = "zero",
+    baseline: StartName | int | Tensor = "zero",
     target: Target = None,
     of: Of = "logit",
     **options: Unpack[SourceKeywords],
@@ -59,18 +61,21 @@ def integrated_gradients(
         model, prompt, target, options: as in :func:`semantic_scope`; ``batch_size`` counts points of the path.
         n_steps: gradients in all, at least 2; three fifths of them on α > 0.05.
         baseline: x': ``"zero"``; ``"mean"``, the mean row of the prompt's tokens up to ``pos`` that are not special;
-            ``"pad"``, the padding token's rows; or a tensor that broadcasts to ``[pos, d_model]``.
+            ``"pad"``, the padding token's rows; a token's id, for its rows; a tensor of ids, for the rows of another prompt
+            (``model.to_tokens(...)``); or embeddings that broadcast to ``[pos, d_model]``. Where the norms take no mean
+            (RMSNorm), zero is a limit and not a point: take another.
         of: the explained scalar.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list. ``details``: ``signed``; ``change``, which is
         ``s(x) − s(x')``; ``completeness_gap``, the signed sum − change; and of the part [0, 0.05] alone ``near_zero``:
-        its ``signed_sum``, ``change`` and ``gap``. A note is added when the gap is above 5 % of the change.
+        its ``signed_sum``, ``change``, ``gap``, and ``jump``, the change below α = 1e-4, which no step reaches. A note
+        is added when the gap is above 5 % of the change; it recommends another baseline where the jump is the cause.
 
     Raises:
         ValueError: as :func:`semantic_scope`; fewer than 2 steps; a baseline that does not fit; no padding token.
 
-    Cost: ``n_steps`` forwards and backwards in batches over α, and three forwards for the ends.
+    Cost: ``n_steps`` forwards and backwards in batches over α, and four forwards for the ends.
 
     >>> attr = integrated_gradients(model, "German: der Hund sieht die Katze. English: the", target=" dog")
     >>> abs(sum(attr.details["signed"]) - attr.details["change"] - attr.details["completeness_gap"]) < 1e-9
@@ -83,30 +88,26 @@ def integrated_gradients(
     model, prompts = encode(model, prompt, chosen)
     if integer("n_steps", n_steps) < 2:
         raise ValueError(f"(n_steps={n_steps!r}): expected an integer of at least 2, one for each part of the path")
-    if isinstance(baseline, Tensor):
-        if not baseline.is_floating_point():
-            raise TypeError(f"(baseline=...): expected a floating-point tensor, got {baseline.dtype}")
-        if not bool(torch.isfinite(baseline).all()):
-            raise ValueError("(baseline=...): holds NaN or infinity")
     at, results = chosen.at, []
     targets = encode_targets(model, target, len(prompts))
     size = rows_per_forward(model, prompts, chosen.batch_size, at=at)
     for given, wanted in zip(prompts, targets, strict=True):
-        start = path_baseline(model, given, baseline, at)
+        start = path_start(model, given, baseline, at)
         path = integrate_path(model, given, start, of, wanted, n_steps=n_steps, at=at, batch_size=size)
         gap = path.signed_sum - path.change
-        near = {"signed_sum": path.near_sum, "change": path.near_change, "gap": path.near_sum - path.near_change}
-        notes = path.notes
-        if abs(gap) > 0.05 * abs(path.change):
-            notes += (
-                f"The completeness gap is {gap:.2g} where {path.change:.2g} had to be explained; {near['gap']:.2g} "
-                f"of it arises on α < {NEAR_ZERO}, next to the baseline. Raise n_steps or choose another baseline.",
-            )
+        near = {
+            "signed_sum": path.near_sum,
+            "change": path.near_change,
+            "gap": path.near_sum - path.near_change,
+            "jump": path.jump,
+        }
+        name = start_name(baseline)
+        notes = (*path.notes, *_about_the_gap(path, name))
         details = {
             "of": of,
             "at": at,
             "n_steps": n_steps,
-            "baseline": baseline if isinstance(baseline, str) else "given",
+            "baseline": name,
             "signed": reduce(path.product, "pos d_model -> pos", "sum").tolist(),
             "change": path.change,
             "completeness_gap": gap,
@@ -115,6 +116,27 @@ def integrated_gradients(
         answer = Answer(row_norms(path.product), path.target, details, notes)
         results.append(attributed(model, given, path.log_probs, "integrated_gradients", answer))
     return results
+
+
+def _about_the_gap(path: PathIntegral, baseline: str) -> tuple[str, ...]:
+    """The sentence for a completeness gap above 5 % of the change, with what helps against it."""
+    gap, near_gap = path.signed_sum - path.change, path.near_sum - path.near_change
+    if abs(gap) <= 0.05 * abs(path.change):
+        return ()
+    says = f"The completeness gap is {gap:.2g} where {path.change:.2g} had to be explained"
+    if abs(near_gap) < 0.5 * abs(gap):
+        return (f"{says}; {near_gap:.2g} of it arises on α < {NEAR_ZERO}. Raise n_steps.",)
+    if not path.limit:
+        return (
+            f"{says}; {near_gap:.2g} of it arises on α < {NEAR_ZERO}, next to the baseline. Raise n_steps or choose another "
+            f"baseline: {OTHER_STARTS}.",
+        )
+    why = "; zero is a limit, not a point, where norms take no mean (RMSNorm)" if baseline == "zero" else ""
+    return (
+        f"{says}: the model jumps at the baseline {baseline!r}, by {path.jump:.2g} below α = {FIRST_REACH:g}{why}. More "
+        f"steps cannot help: another baseline is needed, {OTHER_STARTS}. From α = {FIRST_REACH:g} on, the scores add up "
+        f"to the change of {path.change - path.jump:.2g} to within {gap + path.jump:.2g}.",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +149,8 @@ class PathIntegral:
         change: ``s(x) − s(x')``.
         near_sum: the part of ``signed_sum`` from α ≤ NEAR_ZERO.
         near_change: ``s(x(NEAR_ZERO)) − s(x')``.
+        jump: ``s(x(FIRST_REACH)) − s(x')``.
+        limit: is the final hidden state another there, so that x' is a limit of the path and no point of it?
         log_probs: of the unchanged prompt.
         target: the explained token.
         notes: of the direction.
@@ -137,42 +161,11 @@ class PathIntegral:
     change: float
     near_sum: float
     near_change: float
+    jump: float
+    limit: bool
     log_probs: Float[Tensor, " d_vocab"]
     target: int
     notes: tuple[str, ...]
-
-
-def path_baseline(
-    model: LensModel, prompt: EncodedPrompt, baseline: Literal["zero", "mean", "pad"] | Tensor, at: str
-) -> Change:
-    """x' as a function of the activation ``[batch, pos, d_model]``."""
-    if isinstance(baseline, Tensor):
-        shape = (prompt.pos + 1, model.cfg.d_model)
-        try:
-            given = (
-                baseline.detach()[..., : shape[0], :] if baseline.ndim == 2 and len(baseline) > 1 else baseline.detach()
-            )
-            rows = given.expand(shape)
-        except (RuntimeError, IndexError):
-            raise ValueError(
-                f"(baseline=tensor of shape {list(baseline.shape)}): expected [d_model] or [pos, d_model] with "
-                f"d_model={shape[1]} and at least {shape[0]} positions"
-            ) from None
-        return lambda x: rows.to(x).expand_as(x)
-    if baseline == "pad":
-        pad = getattr(model.tokenizer, "pad_token_id", None)
-        if pad is None:
-            raise ValueError("(baseline='pad'): this model's tokenizer has no padding token; use 'zero' or 'mean'")
-        tokens, read = repeated(prompt, 1)
-        rows = run_changed(model, torch.full_like(tokens, pad), read, at=at).x[0]
-        return lambda x: rows.to(x).expand_as(x)
-    if baseline == "zero":
-        return torch.zeros_like
-    if baseline == "mean":
-        kept = [p for p in range(prompt.pos + 1) if p not in prompt.special] or list(range(prompt.pos + 1))
-        values = substitutes("mean", kept, prompt.tokens, 0)
-        return lambda x: values(x[0]).expand_as(x)
-    raise ValueError(f"(baseline={baseline!r}): expected 'zero', 'mean', 'pad' or a tensor")
 
 
 def integrate_path(
@@ -187,12 +180,13 @@ def integrate_path(
     batch_size: int,
 ) -> PathIntegral:
     """Integrated gradients of one prompt, in batches over α."""
-    ends = run_changed(model, *repeated(prompt, 3), changes=[(at, along([0.0, NEAR_ZERO, 1.0], baseline))], at=at)
-    chosen = int(ends.logits[2].argmax()) if target is None else target
+    alphas = [0.0, FIRST_REACH, NEAR_ZERO, 1.0]
+    ends = run_changed(model, *repeated(prompt, len(alphas)), changes=[(at, along(alphas, baseline))], at=at)
+    chosen = int(ends.logits[-1].argmax()) if target is None else target
     explained = explained_scalar(of, [chosen])
     table = ends.logits if of == "logit" else ends.log_probs
-    start, near, end = table[:, chosen].tolist()
-    x = ends.x[2:]
+    start, first_reached, near, end = table[:, chosen].tolist()
+    x = ends.x[-1:]
     difference = (x - baseline(x))[0].cpu().double()
     nodes, weights, n_near = split_rule(n_steps)
     parts = [torch.zeros_like(difference), torch.zeros_like(difference)]
@@ -219,7 +213,9 @@ def integrate_path(
         change=end - start,
         near_sum=near_sum,
         near_change=near - start,
-        log_probs=ends.log_probs[2],
+        jump=first_reached - start,
+        limit=jumps(ends.hidden[0], ends.hidden[1]),
+        log_probs=ends.log_probs[-1],
         target=chosen,
         notes=notes,
     )

@@ -12,6 +12,7 @@ def ig_path(
     target: options.Target = None,
     pos: options.Pos = -1,
     points: options.Points = 51,
+    baseline: options.Baseline = options.Start.zero,
     scale_positions: options.ScalePositions = False,
     sink_tokens: options.SinkTokens = 1,
     model: options.Model = "demo",
@@ -22,7 +23,7 @@ def ig_path(
     csv: options.Csv = None,
     json: options.Json = None,
 ) -> None:
-    """Gradients on the way from the zero input to PROMPT, which integrated gradients average."""
+    """Gradients on the way from a baseline, the zero input, to PROMPT, which integrated gradients average."""
     files = Files(html=html, plot=plot, csv=csv, json=json)
     text, target = prompt_or_demo(prompt, model, target, demo="translation")
     tls = library()
@@ -32,6 +33,7 @@ def ig_path(
         text,
         target,
         alphas=[i / (points - 1) for i in range(points)],
+        baseline=baseline.value,
         scale_positions=scale_positions,
         sink_tokens=sink_tokens,
         pos=pos,

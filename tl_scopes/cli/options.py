@@ -34,6 +34,14 @@ class System(str, Enum):
     periodic = "periodic"
 
 
+class Start(str, Enum):
+    """Where a path to the prompt begins."""
+
+    zero = "zero"
+    mean = "mean"
+    pad = "pad"
+
+
 class Preset(str, Enum):
     """Published protocols."""
 
@@ -170,6 +178,9 @@ Beside = Annotated[list[Measure] | None, typer.Option("--beside", help=f"Measure
 MinWords = Annotated[int | None, typer.Option("--min-words", min=0, help="Fewest words of a passage.")]
 
 Points = Annotated[int, typer.Option("--points", min=2, help="Points on the path from 0 to 1.")]
+Baseline = Annotated[
+    Start, typer.Option("--baseline", help="Where the path begins: nothing, the prompt's mean embedding, or padding.")
+]
 ScalePositions = Annotated[
     bool, typer.Option("--scale-positions/--no-scale-positions", help="Scale additive position embeddings too.")
 ]

@@ -43,6 +43,15 @@ def number_tokens(model: LensModel) -> dict[int, float]:
     return _NUMBERS[tokenizer]
 
 
+def mass_notes(mass: float) -> tuple[str, ...]:
+    """The sentence for a prediction that is hardly a number."""
+    if mass >= LEAST_MASS:
+        return ()
+    return (
+        f"Only {mass:.1%} of the probability is on number tokens: the moments describe a small part of the prediction.",
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Moment:
     """``v = Aᵀ ∂m/∂z`` or ``Aᵀ ∂s²/∂z``."""
@@ -85,17 +94,11 @@ class Moment:
         columns = to_float64(read.W_U[:, ids.to(read.W_U.device)])
         v = (columns @ slope.to(columns)).to(read.y)
         mass = float(log_p.exp().sum())
-        notes: tuple[str, ...] = ()
-        if mass < LEAST_MASS:
-            notes = (
-                f"Only {mass:.1%} of the probability is on number tokens: the moments describe a small part of the "
-                "prediction.",
-            )
         details: dict[str, Any] = {"mean": float(mean), "variance": float(variance), "probability_on_numbers": mass}
         if self.own_values:
             details["values"] = {str(i): float(v) for i, v in self.values.items()}
         V, ones = one_row(v)
-        return Rows(V, ones, None, details, notes)
+        return Rows(V, ones, None, details, mass_notes(mass))
 
     def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
         """The moment over the number tokens."""

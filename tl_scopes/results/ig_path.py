@@ -15,18 +15,26 @@ from tl_scopes.results.base import Displayable, Serializable
 if TYPE_CHECKING:
     import pandas as pd
 
+_STARTS = {
+    "zero": "the zero input",
+    "mean": "the mean of its embeddings",
+    "pad": "padding",
+    "prompt": "another prompt",
+    "given": "the given embeddings",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class IGPath(Displayable, Serializable):
-    """Gradients of one prompt on the way from the zero input to itself; result of :func:`ig_path`.
+    """Gradients of one prompt on the way from a baseline, the zero input, to itself; result of :func:`ig_path`.
 
     Attributes:
-        alphas: ``[alpha]``, the grid.
-        grad_norms: ``[alpha, pos]``, ``‖∂z_target/∂x_t‖₂`` at ``α x``; 0 after ``pos``.
+        alphas: ``[alpha]``, the grid; where the model jumps at 0, a small number in its place (``notes``).
+        grad_norms: ``[alpha, pos]``, ``‖∂z_target/∂x_t‖₂`` at ``x' + α (x − x')``; 0 after ``pos``.
         logits: ``[alpha]``, the target's logit.
         entropy: ``[alpha]``, nats of the whole prediction.
         sink_share: ``[alpha]``, share of the gradient norms on the first ``sink_tokens`` positions.
-        slopes: ``[alpha]``, ``dz_target/dα = Σ_t ⟨x_t, g_t⟩`` (positions included where they are scaled).
+        slopes: ``[alpha]``, ``dz_target/dα = Σ_t ⟨x_t − x'_t, g_t⟩`` (positions included where they are scaled).
         tokens: ``[pos]`` ids.
         str_tokens: their texts.
         pos: explained position.
@@ -35,8 +43,11 @@ class IGPath(Displayable, Serializable):
         scale_positions: were additive position embeddings scaled too?
         sink_tokens: how many first positions count as sink.
         provenance: of the model.
+        baseline: x': ``"zero"``, ``"mean"``, ``"pad"``, ``"token 5"``, ``"prompt"`` (another one) or ``"given"``.
+        notes: sentences a reader must know.
     """
 
+    _later: ClassVar = ("baseline", "notes")
     _along: ClassVar = {"str_tokens": "pos"}
     _within: ClassVar = {"pos": "pos"}
     _at_least: ClassVar = {"grad_norms": 0, "sink_tokens": 0}
@@ -55,10 +66,17 @@ class IGPath(Displayable, Serializable):
     scale_positions: bool = False
     sink_tokens: int = 1
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    baseline: str = "zero"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(bool((self.alphas.diff() > 0).all()), "alphas", "must increase")
+
+    @property
+    def start(self) -> str:
+        """Where the path begins, in words."""
+        return _STARTS.get(self.baseline, self.baseline)
 
     @property
     def residual(self) -> Float[Tensor, " alpha"]:

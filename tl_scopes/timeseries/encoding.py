@@ -89,13 +89,17 @@ class EncodedSeries(Checked):
         """The number that stands for a further value; ``ValueError`` where it has none."""
         if not np.isfinite(value):
             raise ValueError(f"EncodedSeries.number({value}): not a finite number")
-        number = float(np.rint(_scaled(np.array([float(value)]), self.scale, self.low))[0])
+        number = self.would_be(value)
         if not FIRST <= number <= LAST:
             raise ValueError(
                 f"EncodedSeries.number({value:g}): it would be {number:.0f}, outside {FIRST} … {LAST}: the value is too far "
                 "from the history that the scale was fitted on. Give encode(limits=...) that leave room for it"
             )
         return int(number)
+
+    def would_be(self, value: float) -> float:
+        """The number that stands for a further value, also where it is outside 10 … 99 and cannot be written."""
+        return float(np.rint(_scaled(np.array([float(value)]), self.scale, self.low))[0])
 
     def decode(self, numbers: Any) -> Float[ndarray, " m"]:
         """Values that numbers stand for, ``low + (number − 15) / scale``.
@@ -155,7 +159,7 @@ def encode(series: Any, *, n_fit: int | None = None, limits: tuple[float, float]
         i = int(outside[0])
         raise ValueError(
             f"(series=...): value {i} ({values[i]:g}) would be {numbers[i]:.0f}, outside {FIRST} … {LAST}. Fit on "
-            "more of the series (n_fit), or give limits=(low, high) that leave room"
+            "more of the series, encode(series, n_fit=...), or leave room, encode(series, limits=(low, high))"
         )
     return EncodedSeries(values, numbers.astype(np.int64), scale, offset, 0 if limits is not None else n, low)
 
@@ -261,26 +265,34 @@ def _spans_by_text(prompt: EncodedPrompt, text: str) -> list[tuple[int, int]]:
     return spans
 
 
-_NUMBER_IDS: weakref.WeakKeyDictionary[Any, tuple[int, ...] | None] = weakref.WeakKeyDictionary()
+_PIECES: weakref.WeakKeyDictionary[Any, tuple[tuple[int, ...], ...]] = weakref.WeakKeyDictionary()
 
 
 def number_ids(model: LensModel) -> tuple[int, ...] | None:
-    """Token id of each of 10 … 99 as it stands after a comma; None where a number takes several tokens.
+    """Token id of each of 10 … 99 as it stands after a comma; None where one of them takes several tokens.
+
+    Raises:
+        ValueError: as :func:`number_pieces`.
+    """
+    pieces = number_pieces(model)
+    return tuple(p[0] for p in pieces) if all(len(p) == 1 for p in pieces) else None
+
+
+def number_pieces(model: LensModel) -> tuple[tuple[int, ...], ...]:
+    """Token ids of each of 10 … 99 as it stands between commas, looked up once per tokenizer.
 
     Raises:
         ValueError: no tokenizer, or one that does not separate numbers from commas or does not know digits.
     """
     if model.tokenizer is None:
         raise ValueError("this model has no tokenizer to write numbers with")
-    if model.tokenizer not in _NUMBER_IDS:
-        pieces = _number_pieces(model)
-        single = all(len(p) == 1 for p in pieces)
-        _NUMBER_IDS[model.tokenizer] = tuple(p[0] for p in pieces) if single else None
-    return _NUMBER_IDS[model.tokenizer]
+    if model.tokenizer not in _PIECES:
+        _PIECES[model.tokenizer] = _written_numbers(model)
+    return _PIECES[model.tokenizer]
 
 
-def _number_pieces(model: LensModel) -> list[tuple[int, ...]]:
-    """Token ids of each of 10 … 99 as it stands between commas."""
+def _written_numbers(model: LensModel) -> tuple[tuple[int, ...], ...]:
+    """What the tokenizer makes of all numbers, each between commas."""
     text = f"{FIRST}," + "".join(f"{number}," for number in NUMBERS)
     tokens: Tensor = model.to_tokens(text, prepend_bos=False, truncate=False)[0].cpu()
     strings = token_strings(model, tokens)
@@ -288,24 +300,15 @@ def _number_pieces(model: LensModel) -> list[tuple[int, ...]]:
     marked = frozenset(i for i, token in enumerate(tokens.tolist()) if token in special)
     prompt = EncodedPrompt(tokens, strings, len(tokens) - 1, marked)
     places = token_places(prompt, text)
-    pieces = [tuple(int(tokens[p]) for p in number) for number in places.numbers[1:]]
+    pieces = tuple(tuple(int(tokens[p]) for p in number) for number in places.numbers[1:])
     if len(set(pieces)) != len(pieces):
         raise ValueError("the tokenizer of this model writes different numbers with the same tokens")
     return pieces
 
 
-def digit_ids(model: LensModel) -> tuple[tuple[int, int], ...]:
-    """Token ids of the two digits of each of 10 … 99, where a number takes two tokens; refused where it takes others."""
-    pieces = _number_pieces(model)
-    if any(len(p) != 2 for p in pieces):
-        lengths = sorted({len(p) for p in pieces})
-        raise ValueError(
-            f"numbers take {lengths} tokens with this tokenizer; their probabilities are known here for one token "
-            "per number or one per digit"
-        )
-    return tuple((p[0], p[1]) for p in pieces)
-
-
-def by_number(scores: Float[Tensor, " pos"], places: Sequence[Sequence[int]]) -> Float[Tensor, " number"]:
-    """One score per number: ``sqrt(Σ_{t of the number} score_t²)``, the joint ball of appendix A.7."""
-    return torch.stack([scores[list(p)].norm() for p in places])
+def by_number(
+    scores: Float[Tensor, "*rows pos"], places: Sequence[Sequence[int]], *, additive: bool = False
+) -> Float[Tensor, "*rows number"]:
+    """One score per number: ``sqrt(Σ_{t of the number} score_t²)``, the joint ball of appendix A.7; a sum if scores add."""
+    parts = [scores[..., list(p)] for p in places]
+    return torch.stack([part.sum(-1) if additive else part.norm(dim=-1) for part in parts], dim=-1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tl_scopes.timeseries.encoding import FIRST, LAST
 from tl_scopes.timeseries.result import Forecast
 from tl_scopes.timeseries.rolling import RollingForecast
 from tl_scopes.views.canvas.colours import COLOURS, FULL, RED
@@ -53,8 +54,9 @@ def _series(axes: Any, bars: Any, forecast: Forecast, method: str) -> None:
         edgecolors="#444444", zorder=2,
     )  # fmt: skip
     step = _step(frame)
-    if forecast.truth_number is not None:
-        axes.plot(frame.pos.iloc[-1] + step, forecast.truth_number, "o", mfc="none", mec=RED, markersize=6)
+    truth = _truth(forecast)
+    if truth is not None:
+        axes.plot(frame.pos.iloc[-1] + step, truth[0], truth[1], mfc="none", mec=RED, markersize=6)
     axes.set_ylabel("number")
     shares = forecast.shares(method)
     axes.set_title(
@@ -71,6 +73,16 @@ def _series(axes: Any, bars: Any, forecast: Forecast, method: str) -> None:
         each.spines[["top", "right"]].set_visible(False)
 
 
+def _truth(forecast: Forecast) -> tuple[int, str, str] | None:
+    """Where the true next number is drawn, its mark, and its words; beyond the scale an arrow at the scale's end."""
+    if forecast.truth is None:
+        return None
+    if forecast.truth_number is not None:
+        return forecast.truth_number, "o", f"{forecast.truth_number}"
+    place = forecast.encoded.would_be(forecast.truth)
+    return (LAST, "^", f"{place:.0f}, off the scale") if place > LAST else (FIRST, "v", f"{place:.0f}, off the scale")
+
+
 def _step(frame: Any) -> float:
     """Tokens from one number to the next."""
     return float((frame.pos.iloc[-1] - frame.pos.iloc[0]) / max(len(frame) - 1, 1)) or 2.0
@@ -80,7 +92,7 @@ def _read_out(figure: Any, forecast: Forecast, method: str, panels: tuple[Any, A
     """What a page says of each number, of the truth, and of each bar of the distribution."""
     series, bars, distribution = panels
     frame, influence = forecast.to_frame(), forecast.influence_by(method).tolist()
-    total, half, truth = sum(influence) or 1.0, _step(frame) / 2, forecast.truth_number
+    total, half, truth = sum(influence) or 1.0, _step(frame) / 2, _truth(forecast)
     for row, score in zip(frame.itertuples(), influence, strict=True):
         says = (
             f"number {row.index} (token {row.pos}): {row.number}, value {row.value:.4g}; influence {number(score)}, "
@@ -88,9 +100,9 @@ def _read_out(figure: Any, forecast: Forecast, method: str, panels: tuple[Any, A
         )
         figure.say(series, says, (row.pos - half, row.pos + half), None, to=bars)
     if truth is not None:
-        figure.say(series, f"the true next number: {truth}", float(frame.pos.iloc[-1] + 2 * half), float(truth))
+        figure.say(series, f"the true next number: {truth[2]}", float(frame.pos.iloc[-1] + 2 * half), float(truth[0]))
     for row in forecast.distribution_frame().itertuples():
-        known = " (the true next number)" if row.number == truth else ""
+        known = " (the true next number)" if row.number == forecast.truth_number else ""
         says = f"{row.number}: probability {row.probability:.2%}{known}"
         figure.say(distribution, says, None, (row.number - 0.5, row.number + 0.5))
 
@@ -113,9 +125,10 @@ def _distribution(axes: Any, forecast: Forecast, *, legend: bool) -> None:
         zorder=0,
         label=f"{prediction.level:.0%} interval",
     )
-    if forecast.truth_number is not None:
-        axes.plot([], [], "s", color=RED, label=f"truth {forecast.truth_number}")
-        axes.annotate("◂", (axes.get_xlim()[1], forecast.truth_number), color=RED, va="center", fontsize=9)
+    truth = _truth(forecast)
+    if truth is not None:
+        axes.plot([], [], "s" if truth[1] == "o" else truth[1], color=RED, label=f"truth {truth[2]}")
+        axes.annotate("◂", (axes.get_xlim()[1], truth[0]), color=RED, va="center", fontsize=9)
     axes.tick_params(labelleft=False, labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     if legend:

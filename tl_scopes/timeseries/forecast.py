@@ -10,6 +10,7 @@ on the forecast's spread.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -24,30 +25,32 @@ from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.options import run_options
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.lock import model_call
-from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.model.state import ModelState, model_state
 from tl_scopes.numerics.arguments import number
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.timeseries.encoding import (
     FIRST,
+    LAST,
     NUMBERS,
     EncodedSeries,
     TokenPlaces,
-    digit_ids,
     encode,
     number_ids,
+    number_pieces,
     token_places,
 )
 from tl_scopes.timeseries.gaussian import GaussianCheck, compared_gradients, fitted
-from tl_scopes.timeseries.prediction import NumberDistribution, digit_probabilities
+from tl_scopes.timeseries.prediction import NumberDistribution
 from tl_scopes.timeseries.result import Forecast
+from tl_scopes.timeseries.spelled import MomentName, spelled
 
 ForecastMethod = Literal["temperature", "semantic", "fisher", "moment_mean", "moment_variance"]
 METHODS = ("temperature", "semantic", "fisher", "moment_mean", "moment_variance")
-MOMENTS = ("moment_mean", "moment_variance")
-_DIGITS = (
-    "This tokenizer writes a number with one token per digit: scopes explain the prediction of the first digit, and the "
-    "influence of a number is that of its digits together."
+MOMENTS: tuple[MomentName, ...] = ("moment_mean", "moment_variance")
+_SPELLED = (
+    "This tokenizer writes a number with several tokens, such as one per digit. The distribution, its moments and the check "
+    "of Proposition 1 are those of whole numbers, by teacher forcing; the other scopes, and β with them, are of the "
+    "prediction of the first token. The influence of a number is that of its tokens together."
 )
 
 
@@ -86,7 +89,8 @@ def forecast_scope(
         model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
         series: what the model sees: one-dimensional numbers, or the result of :func:`encode` where the scale is to be
             fitted differently; a list of such series gives a list of results.
-        truth: the value that came next, never shown to the model; a list of them for a list of series.
+        truth: the value that came next, never shown to the model; a list of them for a list of series. One that the scale
+            does not reach is reported as such, with no number.
         methods: one scope or several, in one forward: ``"temperature"`` explains confidence and is the paper's choice
             for forecasts; ``"semantic"`` the logit of the true number (of the top prediction without a truth);
             ``"fisher"`` the whole distribution; ``"moment_mean"`` and ``"moment_variance"`` the forecast's value and spread.
@@ -99,12 +103,13 @@ def forecast_scope(
         One :class:`Forecast`, or a list; ``notes`` says where the Temperature reading is not warranted.
 
     Raises:
-        ValueError: a series or truth that cannot be encoded; a tokenizer that joins numbers and commas; a prompt longer
-            than the context; numeric moments where a number takes several tokens; as the scopes themselves.
+        ValueError: a series that cannot be encoded; a tokenizer that joins numbers and commas; a prompt longer than the
+            context; as the scopes themselves.
         TypeError: not a TransformerLens model.
 
     Cost: one forward per batch and one vector-Jacobian product per scope, with one more each for ``"temperature"`` and
-        ``"moment_variance"`` if they are not among ``methods``: the check of Proposition 1 compares their gradients.
+        ``"moment_variance"`` if they are not among ``methods``: the check of Proposition 1 compares their gradients. Where a
+        number takes two tokens, one forward on ten continuations of each series, and one more with a backward per moment.
 
     >>> result = forecast_scope(model, timeseries.periodic(40, period=5), methods=("temperature", "semantic"))
     >>> len(result.influence), result.methods, result.prediction.mass > 0.5
@@ -122,15 +127,17 @@ def forecast_scope(
     model, prompts = encode_prompts(model, [e.text for e in encoded], options, "series")
     ids = number_ids(model)
     places = [token_places(p, e.text) for p, e in zip(prompts, encoded, strict=True)]
-    numbers = [None if t is None else e.number(t) for e, t in zip(encoded, truths, strict=True)]
-    if ids is None and set(asked) & set(MOMENTS):
-        raise ValueError(f"(methods={methods!r}): numeric moments need one token per number; this model has several")
+    numbers = [_written(e, t) for e, t in zip(encoded, truths, strict=True)]
     directions = _directions(model, asked, ids, numbers)
-    results = explain(model, prompts, list(directions.values()), options)
+    results = explain(model, prompts, list(directions.values()), options) if directions else [[] for _ in prompts]
     out = []
     for i, found in enumerate(results):
         attributions = dict(zip(directions, found, strict=True))
-        kept, check, prediction, notes = _read(model, prompts[i], places[i], attributions, asked, level)
+        if ids is None:
+            whole = spelled(model, prompts[i], at=at, batch_size=batch_size)
+            attributions |= {m: whole.moment(m) for m in MOMENTS if m in asked or m == "moment_variance"}
+        kept, check, prediction, notes = _read(places[i], attributions, asked, level)
+        notes = (*((_SPELLED,) if ids is None else ()), *_about_the_truth(encoded[i], truths[i], asked), *notes)
         out.append(Forecast(encoded[i], kept, places[i], prediction, truths[i], numbers[i], check, notes))
     return out if several else out[0]
 
@@ -153,17 +160,38 @@ def _given(series: Any, truth: Any) -> tuple[bool, list[EncodedSeries], list[flo
     return several, encoded, [None if t is None else number("truth", t) for t in truths]
 
 
+def _written(encoded: EncodedSeries, truth: float | None) -> int | None:
+    """The number of a true value; None where there is none, or the scale does not reach it."""
+    place = math.nan if truth is None else encoded.would_be(truth)
+    return int(place) if FIRST <= place <= LAST else None
+
+
+def _about_the_truth(encoded: EncodedSeries, truth: float | None, asked: Sequence[str]) -> tuple[str, ...]:
+    """The sentence for a true value that two digits cannot write on this scale."""
+    if truth is None or _written(encoded, truth) is not None:
+        return ()
+    aim = " The Semantic Scope explains the top prediction in its place." if "semantic" in asked else ""
+    return (
+        f"The true next value {truth:.4g} lies outside the scale, which was fitted on the history: it would be "
+        f"{encoded.would_be(truth):.0f}, and {FIRST} … {LAST} can be written. The forecast cannot be scored by it.{aim}",
+    )
+
+
 def _directions(
     model: LensModel, asked: Sequence[str], ids: tuple[int, ...] | None, numbers: Sequence[int | None]
 ) -> dict[str, Direction]:
     """What is pulled back: the scopes asked for, and what the distribution and the check of Proposition 1 need."""
-    firsts = ids if ids is not None else tuple(p[0] for p in digit_ids(model))
-    wanted, made = list(asked), dict[str, Direction]()
-    if ids is not None:
+    firsts = [p[0] for p in number_pieces(model)]
+    made: dict[str, Direction] = {}
+    extra = ["moment_variance"] if model_state(model).constant_norm else ["temperature", "moment_variance"]
+    wanted = list(dict.fromkeys([*asked, *extra]))
+    if ids is None:
+        wanted = [
+            name for name in wanted if name not in MOMENTS
+        ]  # over all tokens of a number, and not by one direction
+    else:
         values = dict(zip(ids, map(float, NUMBERS), strict=True))
         made |= {"moment_mean": Moment("mean", values), "moment_variance": Spread("variance", values)}
-        extra = ["moment_variance"] if model_state(model).constant_norm else ["temperature", "moment_variance"]
-        wanted += [name for name in extra if name not in asked]
     if scopes := [name for name in wanted if name not in MOMENTS]:
         targets = [None if n is None else firsts[n - FIRST] for n in numbers]
         own = {"target": targets} if "semantic" in scopes else {}
@@ -172,8 +200,6 @@ def _directions(
 
 
 def _read(
-    model: LensModel,
-    prompt: EncodedPrompt,
     places: TokenPlaces,
     found: dict[str, Attribution],
     asked: Sequence[str],
@@ -181,26 +207,18 @@ def _read(
 ) -> tuple[dict[str, Attribution], GaussianCheck | None, NumberDistribution, tuple[str, ...]]:
     """From the attributions of one prompt: those asked for, the check of Proposition 1, the distribution, the notes."""
     notes = [note for method in asked for note in found[method].notes]
-    check = None
-    if "moment_variance" in found:
-        variance = found["moment_variance"]
-        probabilities = np.exp(np.array(variance.details["number_log_probs"]))
-        if "temperature" in found:
-            check = _check(found["temperature"], variance, places)
-        else:
-            notes.append("‖y‖ is constant in this model, so Proposition 1 does not apply and was not checked.")
+    check, variance = None, found["moment_variance"]
+    probabilities = np.exp(np.array(variance.details["number_log_probs"]))
+    if "temperature" in found:
+        check = _check(found["temperature"], variance, places)
     else:
-        probabilities = digit_probabilities(model, prompt)
-        notes.append(_DIGITS)
+        notes.append("‖y‖ is constant in this model, so Proposition 1 does not apply and was not checked.")
     prediction = NumberDistribution(probabilities, level)
     if prediction.mass < LEAST_MASS and not any("of the probability is on number tokens" in n for n in notes):
         notes.append(f"Only {prediction.mass:.1%} of the probability is on numbers: this is hardly a forecast.")
-    if "temperature" in asked:
-        reasons = ("it cannot be checked where a number takes several tokens",) if check is None else check.warnings
-        if reasons:
-            notes.append(
-                f"The Temperature Scope is not to be read as influence on this forecast's spread: {'; '.join(reasons)}."
-            )
+    if "temperature" in asked and check is not None and check.warnings:
+        reasons = "; ".join(check.warnings)
+        notes.append(f"The Temperature Scope is not to be read as influence on this forecast's spread: {reasons}.")
     kept = {method: replace(found[method], gradient=None, details=_plain(found[method])) for method in asked}
     return kept, check, prediction, tuple(dict.fromkeys(notes))
 

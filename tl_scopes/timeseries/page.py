@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from html import escape
 
+from tl_scopes.timeseries.encoding import FIRST, LAST
 from tl_scopes.timeseries.figures import forecast_figure, rolling_figure
 from tl_scopes.timeseries.result import Forecast
 from tl_scopes.timeseries.rolling import RollingForecast
@@ -58,6 +59,9 @@ def _lines(result: Forecast) -> list[str]:
     if result.truth is not None and result.truth_number is not None:
         score = prediction.log_score(result.truth_number)
         lines.append(f"Truth: {result.truth_number} ({result.truth:.4g}), log-probability {score:.2f} nats.")
+    elif result.truth is not None:
+        place = result.encoded.would_be(result.truth)
+        lines.append(f"Truth: {result.truth:.4g}, which would be {place:.0f}: outside {FIRST} … {LAST}.")
     check = result.gaussian
     if check is not None:
         words = (

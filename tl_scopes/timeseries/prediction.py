@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from tl_scopes.kernel.interventions import run_changed
-from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.results.checked import Checked
-from tl_scopes.timeseries.encoding import FIRST, NUMBERS, EncodedSeries, digit_ids
+from tl_scopes.timeseries.encoding import FIRST, NUMBERS, EncodedSeries
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,18 +80,3 @@ class NumberDistribution(Checked):
         """Mean, spread and interval in the units of the series."""
         mean, low, high = encoded.decode([self.mean, *self.interval]).tolist()
         return {"mean": mean, "spread": self.spread / encoded.scale, "low": low, "high": high}
-
-
-def digit_probabilities(model: LensModel, prompt: EncodedPrompt) -> Float[ndarray, " 90"]:
-    """Probabilities of 10 … 99 where each digit is a token: ``P(first digit)·P(second | first)``.
-
-    Cost: two forwards without a graph, the second on one row per first digit.
-    """
-    pieces = digit_ids(model)
-    prefix = prompt.tokens[: prompt.pos + 1]
-    first = run_changed(model, prefix[None], torch.tensor([prompt.pos])).log_probs[0].double().cpu()
-    heads = sorted({p[0] for p in pieces})
-    extended = torch.stack([torch.cat([prefix, torch.tensor([head])]) for head in heads])
-    places = torch.full((len(heads),), len(prefix))
-    second = run_changed(model, extended, places).log_probs.double().cpu()
-    return np.array([float((first[a] + second[heads.index(a), b]).exp()) for a, b in pieces])

@@ -33,7 +33,7 @@ class Forecast(Displayable, Serializable):
         places: which tokens stand for which number.
         prediction: the distribution over the next number.
         truth: the true next value, where it was given.
-        truth_number: the number that stands for it.
+        truth_number: the number that stands for it; None also where the scale does not reach it (``notes`` says so).
         gaussian: check of Proposition 1; None where it cannot be made (``notes`` says why).
         notes: sentences a reader must know before trusting the scores.
     """

@@ -7,7 +7,7 @@ Row i of the matrix explains the forecast of number ``first + i`` from the numbe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -23,8 +23,10 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.lock import model_call
 from tl_scopes.results.base import Displayable, Serializable
 from tl_scopes.results.matrix import AttributionMatrix
-from tl_scopes.timeseries.encoding import EncodedSeries, encode, number_ids, token_places
+from tl_scopes.results.methods import legend
+from tl_scopes.timeseries.encoding import EncodedSeries, by_number, encode, number_ids, token_places
 from tl_scopes.timeseries.prediction import NumberDistribution
+from tl_scopes.timeseries.spelled import spelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +116,8 @@ def rolling_forecast(
     ``influence[i, j] = ‖vᵀ ∂y/∂x_j‖₂`` with v the scope's direction at the comma before number ``first + i``.
 
     Args:
-        model: a ``TransformerBridge`` or ``HookedTransformer`` whose tokenizer has one token per number.
+        model: a ``TransformerBridge`` or ``HookedTransformer``; where a number takes several tokens, a row explains the
+            prediction of the first, and a column is the number's tokens together.
         series: one-dimensional numbers; the scale is fitted on the first ``first`` of them, so that no forecast has seen
             its own value, and refused where later ones leave no room. Or the result of :func:`encode`.
         first: index of the first number that is forecast, at least 2.
@@ -127,9 +130,10 @@ def rolling_forecast(
         :class:`RollingForecast`; row i is :func:`forecast_scope` on the first ``first + i`` numbers.
 
     Raises:
-        ValueError: as :func:`forecast_scope`; ``first`` out of range; a number takes several tokens.
+        ValueError: as :func:`forecast_scope`; ``first`` out of range.
 
-    Cost: that of :func:`tl_scopes.attribution_matrix` for one row per forecast; no forward besides.
+    Cost: that of :func:`tl_scopes.attribution_matrix` for one row per forecast, and no forward besides. Where a number
+        takes two tokens, one more for each prediction, on ten continuations of its history.
 
     >>> rolling = rolling_forecast(model, encode(timeseries.periodic(24, period=5)), first=12)
     >>> rolling.influence.shape, len(rolling.predictions)
@@ -151,20 +155,23 @@ def rolling_forecast(
     options = RunOptions(prepend_bos=prepend_bos, at=at)
     model, prompts = encode_prompts(model, encoded.text, options, "series")
     ids = number_ids(model)
-    if ids is None:
-        raise ValueError("a number takes several tokens in this model; rolling forecasts need one")
     places = token_places(prompts[0], encoded.text)
     commas = list(places.delimiters[first - 1 :])
     probabilities: dict[int, Float[ndarray, " 90"]] = {}
 
     def read_numbers(row: int, read: ReadOut) -> None:
+        if ids is None:
+            return
         probabilities[row] = read.logits.double().log_softmax(-1).cpu()[list(ids)].exp().numpy()
 
     matrix = matrix_of(model, prompts[0], method, commas, {}, options, read_numbers)
+    if ids is None:
+        for row, comma in enumerate(commas):
+            probabilities[row] = spelled(model, replace(prompts[0], pos=comma), at=at).probabilities
     return RollingForecast(
         encoded=encoded,
         first=first,
-        influence=matrix.scores[:, [p[0] for p in places.numbers]],
+        influence=by_number(matrix.scores, places.numbers, additive=legend(matrix.method).additive),
         predictions=tuple(NumberDistribution(probabilities[i], level) for i in range(len(commas))),
         matrix=matrix,
     )

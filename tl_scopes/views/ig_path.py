@@ -1,11 +1,15 @@
-"""The path from the zero input to the prompt: a figure, and a page on which a slider moves along it."""
+"""The path from a baseline to the prompt: a figure, and a page on which a slider moves along it."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 from typing import Any
+
+import numpy as np
+import torch
 
 from tl_scopes.results.ig_path import IGPath
 from tl_scopes.views.canvas.colours import COLOURS, RED, blend, css, ink, ink_attributes, ink_before_inversion
@@ -16,10 +20,12 @@ from tl_scopes.views.wording import literal, number, visible
 
 _STEPS = 100
 """Colours between white and the highest score."""
+_DECADES = 4.0
+"""Most that one scale of colours spans; what lies outside has the colour of its end, and the scale an arrow there."""
 
 
 @plot.register(IGPath)
-def path_figure(path: IGPath) -> Any:
+def path_figure(path: IGPath, *, notes: bool = True) -> Any:
     """The α × token map of gradient norms, with the target's logit, entropy and sink share beside it."""
     from matplotlib.colors import ListedColormap
 
@@ -27,19 +33,26 @@ def path_figure(path: IGPath) -> Any:
 
     norms, alphas = path.grad_norms[:, : path.pos + 1], path.alphas.tolist()
     width = min(14.0, 4.5 + 0.22 * norms.shape[1])
-    figure = Figure(figsize=(width, 4.2), dpi=150, layout="constrained")
+    lines = [line for note in path.notes for line in textwrap.wrap(literal(note), round(15 * width))] if notes else []
+    figure = Figure(figsize=(width, 4.2 + 0.14 * len(lines)), dpi=150, layout="constrained")
     grid = figure.add_gridspec(1, 4, width_ratios=[max(4.0, 0.16 * norms.shape[1]), 1, 1, 1])
     main = figure.add_subplot(grid[0])
     blues = ListedColormap([tuple(c / 255 for c in blend(i / 255)) for i in range(256)])
+    logs = norms.double().clamp_min(torch.finfo(torch.float64).tiny).log10().numpy()
+    low, high = _window(logs[norms.numpy() > 0])
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[
+        bool((logs < low).any()), bool((logs > high).any())
+    ]
     picture = main.pcolormesh(
-        range(norms.shape[1]), alphas, norms.clamp_min(1e-12).log10().numpy(), cmap=blues, shading="nearest",
-        rasterized=True,
-    )  # fmt: skip
-    figure.colorbar(picture, ax=main, label="log10 gradient norm", location="left")
+        range(norms.shape[1]), alphas, logs, cmap=blues, shading="nearest", rasterized=True, vmin=low, vmax=high
+    )
+    label = "log10 gradient norm" + ("" if extend == "neither" else " (clipped)")
+    figure.colorbar(picture, ax=main, label=label, location="left", extend=extend)
     if norms.shape[1] <= MOST_LABELS:
         main.set_xticks(range(norms.shape[1]), name_columns(path.str_tokens[: path.pos + 1]), rotation=90, fontsize=7)
     main.set_ylabel("α")
-    main.set_title(f"gradient of the logit of {literal(visible(path.target_str))!r} on the path α·x", fontsize=9)
+    way = "on the path α·x" if path.baseline == "zero" else f"from {literal(visible(path.start))} to the prompt"
+    main.set_title(f"gradient of the logit of {literal(visible(path.target_str))!r} {way}", fontsize=9)
     axes = main
     for i, (name, curve) in enumerate(
         (("logit", path.logits), ("entropy (nats)", path.entropy), ("sink share", path.sink_share))
@@ -54,7 +67,26 @@ def path_figure(path: IGPath) -> Any:
     figure.suptitle(
         f"completeness residual {path.completeness_residual:.2g} logits (trapezoid on the grid)", fontsize=8
     )
+    if lines:
+        figure.supxlabel("\n".join(lines), fontsize=7, color="#a04000", x=0.01, ha="left")
     return figure
+
+
+def _window(logs: Any) -> tuple[float, float]:
+    """The decades that colours stand for: all of them, or those that hold the most values."""
+    if not logs.size:
+        return 0.0, 1.0
+    values = np.sort(logs.ravel())
+    if values[-1] - values[0] <= _DECADES:
+        return float(values[0]), float(values[-1])
+    held = np.searchsorted(values, values + _DECADES, side="right") - np.arange(len(values))
+    low = float(values[held.argmax()])
+    return low, low + _DECADES
+
+
+def _alpha(alpha: float) -> str:
+    """α to three places, or to two digits where that would be nothing."""
+    return f"{alpha:.3f}" if alpha == 0 or abs(alpha) >= 5e-4 else f"{alpha:.1g}"
 
 
 def _spans(alphas: Sequence[float]) -> list[tuple[float, float]]:
@@ -68,7 +100,7 @@ def _says(path: IGPath) -> list[str]:
     columns = (path.alphas, path.logits, path.entropy, path.sink_share)
     of = "the first token" if path.sink_tokens == 1 else f"the first {path.sink_tokens} tokens"
     return [
-        f"α = {a:.3f}: logit of the target {z:.2f}, entropy {h:.2f} nats, {s:.0%} of the gradient on {of}"
+        f"α = {_alpha(a)}: logit of the target {z:.2f}, entropy {h:.2f} nats, {s:.0%} of the gradient on {of}"
         for a, z, h, s in zip(*(c.tolist() for c in columns), strict=True)
     ]
 
@@ -82,24 +114,28 @@ def path_view(path: IGPath) -> View:
     steps = [[round(_STEPS * v) for v in row] for row in shares.tolist()]
     norms = [[number(v) for v in row] for row in rows.tolist()]
     data = {
-        "alphas": [f"{a:.3f}" for a in path.alphas.tolist()],
+        "alphas": [_alpha(a) for a in path.alphas.tolist()],
         "says": _says(path),
         "steps": steps,
         "norms": norms,
         "ramp": [_colour(s / _STEPS) for s in range(_STEPS + 1)],
     }
-    title = f"From nothing to the prompt: what moves the logit of {visible(path.target_str)!r}"
+    start = "nothing" if path.baseline == "zero" else visible(path.start)
+    title = f"From {start} to the prompt: what moves the logit of {visible(path.target_str)!r}"
+    way = "are scaled by α, from the zero input" if path.baseline == "zero" else f"move from {escape(start)}"
+    notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in path.notes)
     body = (
         f'<div class="tls tls-path">{heading(title)}'
-        '<p class="tls-small">The embeddings are scaled by α, from the zero input (α = 0) to the prompt (α = 1). Colour: the '
+        f'<p class="tls-small">The embeddings {way} (α = 0) to the prompt (α = 1). Colour: the '
         "token's gradient norm, as a share of the largest at this α. Integrated gradients average over all of it; at α = 1 "
         "it is the Semantic Scope.</p>"
         f'<div class="tls-tokens tls-ink"><div class="tls-static">{_tokens(path.str_tokens[:end], steps[last], norms[last])}'
         f'<span style="background-color:#fff"><b class="tls-target" style="color:{RED}">→<bdi>'
         f"{escape(visible(path.target_str))}</bdi></b></span></div></div>"
-        f"{_slider(path, last)}{path_figure(path).chart(title)}"
+        f"{_slider(path, last)}{path_figure(path, notes=False).chart(title)}"
         f'<p class="tls-small">Completeness residual of the trapezoid rule on this grid: {path.completeness_residual:.2g} '
-        f"logits, of a change of {float(path.logits[-1] - path.logits[0]):.3g}.</p>{data_script(data, 'tls-path-data')}</div>"
+        f"logits, of a change of {float(path.logits[-1] - path.logits[0]):.3g}.</p>{notes}"
+        f"{data_script(data, 'tls-path-data')}</div>"
     )
     return View(title, body, lambda: str(path))
 
@@ -120,7 +156,7 @@ def _tokens(texts: Sequence[str], steps: Sequence[int], norms: Sequence[str]) ->
 
 def _slider(path: IGPath, last: int) -> str:
     """α, to be moved; what it stands on is said below the figure."""
-    shown = f"{float(path.alphas[last]):.3f}"
+    shown = _alpha(float(path.alphas[last]))
     return (
         f'<p class="tls-slider"><label>α = <output>{shown}</output> <input type="range" min="0" max="{last}" step="1" '
         f'value="{last}" aria-valuetext="α = {shown}" disabled></label></p>'
@@ -132,11 +168,11 @@ def path_text(path: IGPath) -> str:
     """Eleven of the path's points, and what the grid misses."""
     frame, last = path.to_frame(), len(path.alphas) - 1
     strongest = path.grad_norms[:, : path.pos + 1].argmax(dim=1).tolist()
-    lines = [f"Logit of {visible(path.target_str)!r} on the path from the zero input to the prompt"]
-    lines.append(f"{'alpha':>6}{'logit':>9}{'entropy':>9}{'sink':>7}  largest gradient")
+    lines = [f"Logit of {visible(path.target_str)!r} on the path from {visible(path.start)} to the prompt"]
+    lines.append(f"{'alpha':>7}{'logit':>9}{'entropy':>9}{'sink':>7}  largest gradient")
     for i in sorted({round(j * last / 10) for j in range(11)}):
         row, t = frame.iloc[i], strongest[i]
-        figures = f"{row.alpha:>6.2f}{row.logit:>9.2f}{row.entropy:>9.2f}{row.sink_share:>7.0%}"
+        figures = f"{_alpha(row.alpha):>7}{row.logit:>9.2f}{row.entropy:>9.2f}{row.sink_share:>7.0%}"
         lines.append(f"{figures}  {t} {visible(path.str_tokens[t])!r}")
     lines.append(f"Completeness residual of the trapezoid rule on this grid: {path.completeness_residual:.2g} logits.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"Note: {note}" for note in path.notes)])
