@@ -233,8 +233,7 @@ class Workbench:
             result = self._results.get(key)
         if result is None:
             raise Forgotten("This result is not kept any more. Explain the text again")
-        if not specials:
-            result = result.without("special")
+        result = result.without("nothing" if specials else "special")
         return result.by_word() if words and isinstance(result, Attribution) else result
 
     def view(self, key: str, *, words: bool = False, specials: bool = True, scale: Scale = "auto") -> View:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.views.canvas.colours import FULL, RED, Scale, ScaleKind, blend, css, ink_attributes, quantised
-from tl_scopes.views.canvas.heatmap import MOST_LABELS, name_columns
+from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, name_columns
 from tl_scopes.views.canvas.page import READ_TOKENS, View, heading, host
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.terminal import as_text, attribution_text

@@ -10,7 +10,8 @@ from typing import Any
 from tl_scopes.results.sinks import AttentionSinks, PositionalBaseline
 from tl_scopes.views.attribution import compare
 from tl_scopes.views.canvas.colours import COLOURS, RED
-from tl_scopes.views.canvas.heatmap import MOST_LABELS, HeatMap, draw_heatmap, heatmap, name_columns
+from tl_scopes.views.canvas.heatmap import HeatMap, heatmap
+from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, draw_heatmap, name_columns
 from tl_scopes.views.canvas.page import View, heading, stack
 from tl_scopes.views.canvas.table import seen, table
 from tl_scopes.views.rendering import plot, text, view
