@@ -145,7 +145,7 @@ class Workbench:
 
         def compute(model: LensModel) -> AttributionMatrix:
             chosen = {name: getattr(question, name) for name in entry.options if name != "target"}
-            return tls.attribution_matrix(model, question.prompt, method=method, **chosen)
+            return tls.attribution_matrix(model, question.prompt, method=method, **chosen).without("nothing")
 
         return self._computed("matrix", question, compute, wanted)
 
@@ -163,8 +163,9 @@ class Workbench:
 
         def compute(model: LensModel) -> Result:
             chosen = {name: getattr(question, name) for name in entry.options}
-            result: Result = function(model, question.prompt, method=method, pos=question.pos, **chosen, **own)
-            return result
+            result = function(model, question.prompt, method=method, pos=question.pos, **chosen, **own)
+            shown: Result = result.without("nothing")  # the page has a switch for them
+            return shown
 
         return self._computed(what, question, compute, wanted)
 
@@ -233,7 +234,8 @@ class Workbench:
             result = self._results.get(key)
         if result is None:
             raise Forgotten("This result is not kept any more. Explain the text again")
-        result = result.without("nothing" if specials else "special")
+        if not specials:
+            result = result.without("special")
         return result.by_word() if words and isinstance(result, Attribution) else result
 
     def view(self, key: str, *, words: bool = False, specials: bool = True, scale: Scale = "auto") -> View:

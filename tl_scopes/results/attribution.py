@@ -32,6 +32,9 @@ _GLUED = (
 )
 
 
+_CORRECTED = "Sink-corrected view"
+
+
 class TokenScore(NamedTuple):
     """One input token and its score."""
 
@@ -183,7 +186,7 @@ class Attribution(Displayable, Serializable):
         """Special tokens, the token at 0 and the sinks hidden, and a note that names them, with their share."""
         first = frozenset({0, *(p for p in self.special if p <= self.pos)})
         others = (self.sinks or frozenset()) - first
-        said = "Sink-corrected view, scores unchanged. Left out: " + self._part(first, shares)
+        said = f"{_CORRECTED}, scores unchanged. Left out: {self._part(first, shares)}"
         if self.sinks is None:
             said += ". Secondary sinks: not looked for."
         elif not others:
@@ -255,7 +258,9 @@ class Attribution(Displayable, Serializable):
         )
 
     def _partly_hidden(self, words: Iterable[Word]) -> list[str]:
-        """A note where a token that was left out is part of a word that is not."""
+        """A note where a sink that was left out is part of a word that is not: a note says that it is left out."""
+        if not any(note.startswith(_CORRECTED) for note in self.notes):
+            return []
         kept = [w for w in words if self.hidden.intersection(w.positions) and not self.hidden.issuperset(w.positions)]
         named = ", ".join(self._named(p) + f" of {w.text!r}" for w in kept for p in w.positions if p in self.hidden)
         return [f"Left out as tokens, but their words are shown and count them: {named}."] if kept else []

@@ -28,7 +28,7 @@ from tl_scopes.views.wording import number, percent, predicted, read_text, unit,
 
 MAX_TOKENS = 256
 """Above this many tokens hovering becomes slow in CircuitsVis; the list of sources is shown alone."""
-_RAMP = 100
+_RAMP = 200
 """Steps between white and the colour of the highest score."""
 _SOURCES = 5
 _PREDICTED = 7

@@ -59,6 +59,7 @@ def sink_maps(result: AttentionSinks) -> list[HeatMap]:
             columns=tokens,
             title="Norm of the residual stream (red: sinks)",
             unit="‖r‖",
+            per_row=True,
             row_name="layer",
             column_name="token",
             marked=result.positions,

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.views.canvas.colours import FULL, RGB, Scale, ScaleKind, blend, css, quantised
+from tl_scopes.views.canvas.colours import FULL, LOG_FROM, RGB, Scale, ScaleKind, blend, css, quantised
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.wording import number, percent, visible
 
@@ -30,6 +30,8 @@ MOST_CELLS = 12_000
 LONGEST_ROW_NAME = 16
 """Characters of a row's name that a page shows beside the map."""
 _LEGEND = 11
+_REACH = {False: 1e4, True: 1e2}
+"""How far down log scales go: on signed maps two colours of noise would hide what is there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class HeatMap:
         positions: number of each column for the reader (token positions); None counts from 0.
         signed: values of both signs: orange below 0, blue above.
         scale: how colours follow the sizes of values; ``"auto"`` is linear, or log where the largest is far above the
-            median.
+            median, of all or of a row.
         per_row: colour each row by its own largest size; otherwise one scale for the whole map.
         hidden: columns that are left out of the colours and the scale.
         marked: columns whose name is red, e.g. sinks; they are never folded away before others.
@@ -102,8 +104,13 @@ class HeatMap:
 
     @cached_property
     def colour_scale(self) -> Scale:
-        """From a size to a share of the full colour."""
-        return Scale.of(self.sizes[:, self.shown].flatten().tolist(), self.scale)
+        """From a size to a share of the full colour; ``"auto"`` is log where linear would leave a whole row white."""
+        table = self.sizes[:, self.shown].tolist()
+        rows = [sorted(size for size in row if size > 0) for row in table]
+        every = [size for row in rows for size in row]
+        medians = [row[len(row) // 2] for row in rows if len(row) > 3]
+        wide = self.scale == "auto" and any(max(every) > LOG_FROM * low for low in medians)
+        return Scale.of(every, "log" if wide else self.scale, _REACH[self.signed])
 
     @cached_property
     def shares(self) -> list[list[float]]:
@@ -171,14 +178,15 @@ def map_table(one: HeatMap) -> str:
         f"<bdi>{escape(visible(one.columns[c]))}</bdi></th>"
         for c in columns
     )
-    widest = min(max(map(len, (*one.rows, one.row_name, one.column_name))), LONGEST_ROW_NAME)
+    corner = f"{one.row_name} · {one.column_name}"
+    widest = min(max(map(len, (*map(visible, one.rows), *corner.split()))), LONGEST_ROW_NAME)
     flat = " tls-flat" if is_flat(one) else ""
     dense = " tls-dense" if max(len(one.drawn), len(one.rows)) > MOST_COLUMNS else ""
     table = (
         f'<div class="tls-scroll"><table class="tls-map tls-ink{flat}{dense}" data-unit="{escape(one.unit)}" tabindex="0" '
         f'style="--label:{widest + 1}ch;--drawn:{len(one.drawn)};--all:{len(columns)}" '
         f'aria-label="{escape(one.title)}; arrow keys walk the cells">'
-        f"<tbody>{''.join(rows)}</tbody><tfoot><tr><th>{escape(one.row_name)} · {escape(one.column_name)}</th>{heads}"
+        f"<tbody>{''.join(rows)}</tbody><tfoot><tr><th>{escape(corner)}</th>{heads}"
         '</tr></tfoot></table></div><p class="tls-small tls-read" aria-live="polite">&nbsp;</p>'
     )
     notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in one.notes)
@@ -240,7 +248,7 @@ def _legend(one: HeatMap) -> str:
         ends = (number(scale.low) if scale.log else "0", number(scale.high))
     kind = "log scale, cells without colour are 0" if scale.log else "linear scale"
     if scale.log and one.signed:
-        kind = f"log scale from {number(scale.low)} in size, cells without colour are 0"
+        kind = f"log scale from {number(scale.low)} in size, smaller ones alike, cells without colour are 0"
     grey = "; grey: left out" if one.hidden.intersection(one.drawn) else ""
     return (
         f'<p class="tls-legend">{ends[0]} {ramp(colours)} {ends[1]} <span>{escape(scaled_unit(one))} '
