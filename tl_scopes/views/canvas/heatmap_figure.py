@@ -87,7 +87,8 @@ def _ticks(one: HeatMap) -> tuple[list[float], list[str]]:
         decades = range(ceil(log10(scale.low)), ceil(log10(scale.high)) + 1)
         values = [10.0**k for k in decades if scale.low <= 10.0**k <= scale.high] or [scale.low, scale.high]
     else:
-        values = [v for v in MaxNLocator(5).tick_values(0.0, scale.high).tolist() if 0 < v <= scale.high * (1 + 1e-9)]
+        ticks = map(float, MaxNLocator(5).tick_values(0.0, scale.high))
+        values = [v for v in ticks if 0 < v <= scale.high * (1 + 1e-9)]
     at = [(scale.share(v), v) for v in values]
     both = [(-s, -v) for s, v in reversed(at)] + [(0.0, 0.0), *at] if one.signed else [(0.0, 0.0), *at]
     return [s for s, _ in both], [number(v).replace("-", "−") for _, v in both]
