@@ -14,6 +14,7 @@ import pytest
 import torch
 from families import Pair
 from oracles import relative_error
+from samples import attribution, matrix
 from torch import Tensor
 
 import tl_scopes as tls
@@ -178,6 +179,27 @@ def test_without_sinks_is_a_mask_that_says_so(demo_model: Any, tmp_path: Path) -
     assert 0 in matrix.hidden and "not looked for" in matrix.notes[-1]
     words = corrected.by_word()
     assert 0 in words.hidden and words.sinks is not None
+
+
+def test_the_corrected_view_names_what_it_leaves_out_and_how_much_was_there() -> None:
+    scores = torch.tensor([4.0, 0.5, 0.5, 10.0, 5.0, 0.0])
+    (note,) = attribution(scores=scores, notes=(), sinks=frozenset({0, 2})).without("sinks").notes
+    assert "Left out: '<bos>' (0) with 20.0% of the influence (an even share is 20.0%)" in note
+    assert "secondary sinks, found by norm or attention and not by influence: ':' (2) with 2.5% of" in note
+    assert "'German'" not in note, "the first word is not what is left out"
+    (note,) = attribution(scores=scores, notes=(), special=frozenset(), sinks=frozenset()).without("sinks").notes
+    assert note.endswith("Secondary sinks: none found.")
+    (note,) = matrix().without("sinks").notes
+    assert "'<bos>' (0). Secondary sinks: not looked for." in note and "%" not in note
+
+
+def test_a_sink_that_is_left_out_inside_a_word_that_is_shown_is_said() -> None:
+    tokens = ["un", "believ", "able", " story", " is", "."]
+    words = attribution(tokens, special=frozenset(), sinks=frozenset({2})).without("sinks").by_word()
+    assert words.hidden == frozenset()
+    assert "their words are shown and count them: 'un' (0) of 'unbelievable', 'able' (2) of" in words.notes[-1]
+    whole = attribution(tokens, special=frozenset(), sinks=frozenset({3})).without("sinks").by_word()
+    assert whole.hidden == {1} and "'un' (0) of 'unbelievable'." in whole.notes[-1]
 
 
 def test_sinks_count_positions_up_to_the_explained_one(kind: str) -> None:

@@ -226,7 +226,7 @@ def test_old_results_are_forgotten_and_the_page_is_told(client, monkeypatch) -> 
 
 def test_matrix_is_the_packages(client, demo_model) -> None:
     answer = client.post("/api/matrix", json=question(method="fisher_scope", rank=2)).json()
-    wanted = tls.attribution_matrix(demo_model, PROMPT, method="fisher", rank=2)
+    wanted = tls.attribution_matrix(demo_model, PROMPT, method="fisher", rank=2).without("nothing")
     assert client.get(f"/download/{answer['id']}.html").text == wanted.html()
     hidden = client.get(f"/api/view/{answer['id']}?specials=0").json()["html"]
     assert "Left out as sources" in hidden
@@ -240,7 +240,8 @@ def test_layers_and_heads_are_the_packages(what, own, client, demo_model) -> Non
     function = {"layers": tls.layer_influence, "heads": tls.head_influence}[what]
     wanted = function(demo_model, PROMPT, method="contrast", target=" dog", foil=" cat", pos=-2, **own)
     key = answer.json()["id"]
-    assert client.get(f"/download/{key}.html?specials=0").text == wanted.without("special").html()
+    assert client.get(f"/download/{key}.html?specials=0").text == wanted.html()
+    assert client.get(f"/download/{key}.html").text == wanted.without("nothing").html()
     assert client.get(f"/download/{key}.json").status_code == 400
     refused = client.post(f"/api/{what}", json=question(method="smoothgrad"))
     assert f"SmoothGrad has no {what}" in refused.json()["error"]

@@ -41,6 +41,26 @@ def test_tokens_without_influence_are_not_among_the_strongest(answer: Callable[.
     assert len(last.split()) == 3, "only the position that is read"
 
 
+def test_special_tokens_are_left_out_unless_asked_for(answer: Callable[..., str], tmp_path: Path) -> None:
+    for option, hidden in (("--no-bos", {0}), ("--bos", set())):
+        file = tmp_path / "l.json"
+        answer("layers", PROMPT, option, "--json", str(file))
+        assert LayerInfluence.load(file).attribution.hidden == hidden
+
+
+def test_pictures_have_one_scale_per_row_on_request(answer: Callable[..., str], tmp_path: Path) -> None:
+    pages = {}
+    for option in ("--per-row", "--no-per-row"):
+        files = {name: tmp_path / f"l.{name}" for name in ("html", "png", "json", "csv")}
+        given = [s for name, f in files.items() for s in ("--plot" if name == "png" else f"--{name}", str(f))]
+        answer("layers", PROMPT, option, *given)
+        pages[option] = files["html"].read_text(encoding="utf-8")
+        saved = LayerInfluence.load(files["json"])
+        assert pages[option] == saved.html(per_row=option == "--per-row")
+        assert files["csv"].read_text(encoding="utf-8") == saved.to_frame().to_csv(index=False)
+    assert "rows cannot be compared" in pages["--per-row"] and pages["--per-row"] != pages["--no-per-row"]
+
+
 def test_heads_signed_and_as_sensitivity(answer: Callable[..., str], demo_model: Any, tmp_path: Path) -> None:
     file = tmp_path / "h.json"
     assert "by head" in answer("layers", "--heads", "--json", str(file))

@@ -31,8 +31,16 @@ def test_it_shows_every_target_and_writes_what_was_asked_for(
 
 def test_json_on_standard_output_is_alone_there(answer: Callable[..., str], demo_model: Any, tmp_path: Path) -> None:
     out = answer("matrix", PROMPT, "--method", "fisher", "--rank", "2", "--bos", "--json", "-")
-    wanted = tls.attribution_matrix(demo_model, PROMPT, method="fisher", rank=2)
+    wanted = tls.attribution_matrix(demo_model, PROMPT, method="fisher", rank=2).without("nothing")
     assert out == wanted.save(tmp_path / "w.json").read_text(encoding="utf-8")
+
+
+def test_rows_and_columns_by_word(answer: Callable[..., str], demo_model: Any, tmp_path: Path) -> None:
+    saved = tmp_path / "w.json"
+    out = answer("matrix", PROMPT, "--words", "--json", str(saved), "--plot", str(tmp_path / "w.png"))
+    wanted = tls.attribution_matrix(demo_model, PROMPT).by_word()
+    assert tls.AttributionMatrix.load(saved).to_dict() == wanted.to_dict()
+    assert f"sources of {len(wanted)} targets" in out
 
 
 @pytest.mark.parametrize(

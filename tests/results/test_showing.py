@@ -115,7 +115,7 @@ def test_figures_show_the_scores(name: str) -> None:
         grey = [i for i, bar in enumerate(axes.patches) if len(set(bar.get_facecolor()[:3])) == 1]
         assert grey == [p for p in range(len(result)) if p not in result.shown]
     else:
-        drawn = torch.as_tensor(axes.images[0].get_array().filled(-1.0))
+        drawn = torch.as_tensor(axes.images[0].get_array().filled(0.0))  # no cell after the position that is read
         shown = [p for p in range(len(result.tokens)) if p not in result.hidden]
         scores = result.scores[:, shown].double()
         wanted = scores / scores.amax(dim=1, keepdim=True).clamp_min(1e-30)

@@ -5,6 +5,7 @@ Without a browser the cells are read from the HTML and from matplotlib's image; 
 
 from __future__ import annotations
 
+import itertools
 import re
 from html import unescape
 
@@ -18,15 +19,8 @@ from samples import HOSTILE, attribution, matrix, some_map
 from tl_scopes import views
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 from tl_scopes.views.canvas.colours import FULL, blend
-from tl_scopes.views.canvas.heatmap import (
-    BELOW_ZERO,
-    LONGEST_LABEL,
-    HeatMap,
-    draw_heatmap,
-    heatmap,
-    heatmap_figure,
-    name_columns,
-)
+from tl_scopes.views.canvas.heatmap import BELOW_ZERO, MOST_CELLS, MOST_COLUMNS, HeatMap, heatmap
+from tl_scopes.views.canvas.heatmap_figure import LONGEST_LABEL, draw_heatmap, heatmap_figure, name_columns
 from tl_scopes.views.wording import visible
 
 pytestmark = pytest.mark.one_lens
@@ -108,6 +102,73 @@ def test_nothing_of_a_small_map_with_a_long_unit_is_cut() -> None:
         assert (edge == 255).all(), "text runs over the edge of the picture"
 
 
+def long_map(n: int = 100, rows: int = 2, **changes: object) -> HeatMap:
+    """The value of column c is c + 1 in the last row, and a tenth of it in the others; BOS has the largest by far."""
+    values = torch.arange(1.0, n + 1).repeat(rows, 1)
+    values[:, 0] = 1e4
+    values[:-1] /= 10
+    names = tuple(f" t{c}" for c in range(n))
+    return some_map(
+        **{"values": values, "rows": tuple(map(str, range(rows))), "columns": names, "hidden": frozenset({0})} | changes
+    )
+
+
+def test_of_a_long_prompt_the_strongest_columns_are_drawn_and_the_others_are_folded_and_said() -> None:
+    one = long_map(explained=7, marked=frozenset({3}))
+    assert one.drawn == [3, 7, *range(42, 100)], "the red ones, and the 58 largest that are not left out"
+    assert "The 60 strongest of 100 tokens are drawn; none of the 39 others is above 42 nats." in heatmap(one).body
+    assert len(long_map(most=None).drawn) == 100 and not long_map(most=None).folded
+    assert not long_map(MOST_COLUMNS).folded
+    by_row = long_map(per_row=True)
+    assert "above 40.0% of its row's largest" in by_row.folded
+
+
+def test_folded_columns_are_on_the_page_unless_it_grows_too_large() -> None:
+    assert heatmap(long_map()).body.count("tls-fold") > 0
+    large = heatmap(long_map(rows=MOST_CELLS // 100 + 1)).body
+    assert "tls-unfold" not in large and large.count("<td") == 60 * (MOST_CELLS // 100 + 1)
+
+
+def test_each_row_has_its_own_scale_on_request() -> None:
+    values = torch.tensor([[0.0, 1.0, 2.0], [400.0, 50.0, 25.0]])
+    one = some_map(values=values, per_row=True, hidden=frozenset({0}))
+    assert [c[0] for c in cells(one)] == ["", hexed(0.5), hexed(1), "", hexed(1), hexed(0.5)]
+    assert unescape(cells(one)[5][2]).endswith(": 25"), "the number is the value"
+    assert "rows cannot be compared" in heatmap(one).body
+
+
+def test_signed_values_of_a_wide_range_keep_their_colour() -> None:
+    wide = some_map(values=torch.tensor([[-100.0, 1.0, -1.0], [-1.5, 0.0, 0.001]]), signed=True)
+    assert wide.colour_scale.log and wide.colour_scale.low == 1.0
+    share = wide.shares
+    assert share[0][0] == -1 and share[0][1] == -share[0][2] == share[1][2] > 0 == share[1][1]
+    assert "−100" in heatmap(wide).body and "log scale from 1 in size" in heatmap(wide).body
+
+
+def test_a_place_without_a_value_has_no_cell() -> None:
+    gap = some_map(values=torch.tensor([[1.0, torch.nan, 2.0], [4.0, 1.0, 1.0]]))
+    assert heatmap(gap).body.count("<td></td>") == 1 and gap.colour_scale.high == 4
+    assert "nan" not in gap.name(1) + heatmap(gap).plain()
+    axes = heatmap_figure(gap).axes[0]
+    assert axes.images[0].get_array().mask.tolist() == [[False, True, False], [False] * 3]
+
+
+@pytest.mark.slow
+def test_every_row_and_column_of_a_figure_has_its_name() -> None:
+    for one, columns in ((long_map(), 60), (long_map(106, 106, most=None), 106)):
+        figure = heatmap_figure(one)
+        figure.canvas.draw()
+        axes = figure.axes[0]
+        assert [t.get_text() for t in axes.get_xticklabels()] == name_columns([one.columns[c] for c in one.drawn])
+        assert [t.get_text() for t in axes.get_yticklabels()] == list(one.rows)
+        assert len(one.drawn) == columns
+        for labels, along in ((axes.get_xticklabels(), "x0"), (axes.get_yticklabels(), "y0")):
+            at = sorted(getattr(t.get_window_extent(), along) for t in labels)
+            size = 0.7 * labels[0].get_fontsize() * figure.dpi / 72
+            assert min(b - a for a, b in itertools.pairwise(at)) > size, "names stand on each other"
+    assert "the 60 strongest of 100" in heatmap_figure(long_map()).axes[0].get_xlabel()
+
+
 def test_a_map_of_zeros_is_white_and_says_so() -> None:
     zeros = some_map(values=torch.zeros(2, 3))
     assert "all shown values are 0" in heatmap(zeros).html()
@@ -182,6 +243,34 @@ def test_sinks_page_opens_and_switches_to_the_corrected_view(look) -> None:
     assert page.locator("img").count() == 0
     assert "residual norm 9.0 times the median" in page.locator("body").inner_text()
     sinks.plot().canvas.draw()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_explained_column_and_the_names_are_in_sight_however_far_it_is_scrolled(look, width: int) -> None:
+    page = look(heatmap([long_map(explained=99), some_map()]).html())
+    page.set_viewport_size({"width": width, "height": 900})
+    fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    inside = """end => { const e = [...document.querySelectorAll(end)].filter(e => e.offsetParent), box = e[0].closest(
+        '.tls-scroll').getBoundingClientRect(); return e.every(e => { const r = e.getBoundingClientRect();
+        return r.width > 5 && r.left >= box.left - 1 && r.right <= box.right + 1; }); }"""
+    for unfolded in (False, True):
+        page.locator(".tls-unfold").set_checked(unfolded)
+        assert page.locator(".tls-map >> nth=0 >> tbody tr >> nth=0 >> td:visible").count() == (100 if unfolded else 60)
+        for left in (0, 10_000):
+            page.evaluate(f"document.querySelector('.tls-scroll').scrollLeft = {left}")
+            assert page.evaluate(fits), "the page itself is not scrolled"
+            assert page.evaluate(inside, ".tls-map .tls-end") and page.evaluate(inside, ".tls-scroll th:first-child")
+    if width == 1280:
+        page.locator(".tls-unfold").uncheck()
+        assert page.evaluate("(e => e.scrollWidth <= e.clientWidth)(document.querySelector('.tls-scroll'))"), "it fits"
+
+
+def test_the_keyboard_walks_over_what_is_folded_away(look) -> None:
+    page = look(heatmap(long_map(most=2, explained=99)).html())
+    page.locator(".tls-map").focus()
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    assert "' t99' (99)" in page.locator(".tls-read").text_content()
 
 
 def test_labels_of_matplotlib_show_spaces_and_are_never_cut_inside_a_character() -> None:

@@ -124,7 +124,7 @@ def layer_influence(
                 residual_norms=sizes,
                 read_out_norm=float(measured[-1][attribution.pos]) if target_hook == Y_HOOK else None,
                 relative=relative,
-                attribution=attribution,
+                attribution=attribution.without("special"),
             )
         )
     return results
@@ -173,7 +173,9 @@ def head_influence(
         for name in block_hooks(model, "attn.hook_z")
     ]
     return [
-        HeadInfluence(scores=torch.stack([m.T for m in measured]), kind=kind, attribution=attribution)
+        HeadInfluence(
+            scores=torch.stack([m.T for m in measured]), kind=kind, attribution=attribution.without("special")
+        )
         for ((attribution, measured),) in explain_inside(model, prompts, [direction], probes, options)
     ]
 

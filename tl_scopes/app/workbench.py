@@ -144,7 +144,7 @@ class Workbench:
 
         def compute(model: LensModel) -> AttributionMatrix:
             chosen = {name: getattr(question, name) for name in entry.options if name != "target"}
-            return tls.attribution_matrix(model, question.prompt, method=method, **chosen)
+            return tls.attribution_matrix(model, question.prompt, method=method, **chosen).without("nothing")
 
         return self._computed("matrix", question, compute, wanted)
 
@@ -171,8 +171,9 @@ class Workbench:
 
         def compute(model: LensModel) -> Result:
             chosen = {name: getattr(question, name) for name in entry.options}
-            result: Result = function(model, question.prompt, method=method, pos=question.pos, **chosen, **own)
-            return result
+            result = function(model, question.prompt, method=method, pos=question.pos, **chosen, **own)
+            shown: Result = result.without("nothing")  # the page has a switch for them
+            return shown
 
         return self._computed(what, question, compute, wanted)
 

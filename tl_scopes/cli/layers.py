@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
 from tl_scopes.cli import options
 from tl_scopes.cli.output import Files
 from tl_scopes.cli.support import aimed_at_a_token, library, load_model, prompt_or_demo
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 
 
 def layers(
@@ -16,6 +24,7 @@ def layers(
     pos: options.Pos = -1,
     raw: options.Raw = False,
     heads: options.Heads = False,
+    per_row: options.PerRow = False,
     sensitivity: options.Sensitivity = False,
     bos: options.Bos = False,
     model: options.Model = "demo",
@@ -42,4 +51,27 @@ def layers(
         result = tls.head_influence(lens, text, kind="sensitivity" if sensitivity else "signed", **asked)
     else:
         result = tls.layer_influence(lens, text, relative=not raw, **asked)
-    files.answer(result if bos else result.without("special"))
+    result = result.without("nothing") if bos else result
+    files.answer(_ByRow(result) if per_row else result)
+
+
+@dataclass(frozen=True)
+class _ByRow:
+    """A result whose pictures have one scale for each row."""
+
+    result: LayerInfluence | HeadInfluence
+
+    def __str__(self) -> str:
+        return str(self.result)
+
+    def html(self) -> str:
+        return self.result.html(per_row=True)
+
+    def plot(self) -> Any:
+        return self.result.plot(per_row=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.result.to_dict()
+
+    def to_frame(self) -> pd.DataFrame:
+        return self.result.to_frame()

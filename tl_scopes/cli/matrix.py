@@ -12,6 +12,7 @@ def matrix(
     method: options.Method = "semantic",
     foil: options.Foil = None,
     rank: options.Rank = None,
+    words: options.Words = False,
     bos: options.Bos = False,
     model: options.Model = "demo",
     kind: options.Kind = "auto",
@@ -28,4 +29,5 @@ def matrix(
     text, answer = prompt_or_demo(prompt, model)
     lens = load_model(model, kind, device)
     result = tls.attribution_matrix(lens, text + (answer or ""), method=method, foil=foil, rank=rank)
-    files.answer(result if bos else result.without("special"))
+    result = result.without("nothing") if bos else result
+    files.answer(result.by_word() if words else result)

@@ -186,6 +186,10 @@ ScalePositions = Annotated[
 ]
 SinkTokens = Annotated[int, typer.Option("--sink-tokens", min=1, help="First tokens that count as attention sink.")]
 
+PerRow = Annotated[
+    bool, typer.Option("--per-row/--no-per-row", help="In pictures, one colour scale for each layer or head.")
+]
+Words = Annotated[bool, typer.Option("--words/--no-words", help="Rows and columns by word, not by token.")]
 Raw = Annotated[
     bool, typer.Option("--raw/--no-raw", help="Per unit of the residual stream, not per relative change of it.")
 ]

@@ -77,7 +77,8 @@ def attribution_matrix(
             pulled back at once shrink until they fit; the numbers do not depend on it.
 
     Returns:
-        An :class:`AttributionMatrix`; the same numbers as one call of the scope per position. Fisher rows are each
+        An :class:`AttributionMatrix` that leaves special tokens out of views and rankings
+        (``.without("nothing")`` shows them); the same numbers as one call of the scope per position. Fisher rows are each
         divided by their own ``λ_1``, kept in ``details["first_eigenvalue"]``: compare scores within a row.
 
     Raises:
@@ -99,7 +100,7 @@ def attribution_matrix(
     own, given = split_keywords(keywords)
     options = run_options(**given)
     model, (text,) = encode(model, prompt, options)
-    return matrix_of(model, text, method, positions, own, options)
+    return matrix_of(model, text, method, positions, own, options).without("special")
 
 
 def matrix_of(
@@ -259,5 +260,7 @@ def _result(
         notes=tuple(dict.fromkeys((*text.notes, *(note for row in rows for note in row.rows.notes)))),
         provenance=model_state(model).provenance(),
         special=text.special,
+        text=text.text,
+        offsets=text.offsets,
         top_predictions=tuple(row.predictions for row in rows),
     )

@@ -15,14 +15,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.base import Displayable, Picture, Serializable, views
 from tl_scopes.results.methods import is_known, legend
-from tl_scopes.results.words import group_words
+from tl_scopes.results.words import Word, group_words, joined
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
 _GLUED = (
     "The tokens of this prompt carry no white space, and there are no character offsets: words may be glued together."
 )
+
+
+_CORRECTED = "Sink-corrected view"
 
 
 class TokenScore(NamedTuple):
@@ -161,24 +163,27 @@ class Attribution(Displayable, Serializable):
         return replace(self, scores=ratio, stderr=None, gradient=None, cache=None, details=details)
 
     @public_call
-    def without(self, tokens: Literal["special", "sinks"] | Iterable[int]) -> Attribution:
+    def without(self, tokens: Literal["special", "sinks", "nothing"] | Iterable[int]) -> Attribution:
         """The same attribution with some positions left out of views and statistics.
 
-        Scores stay one per token; only :attr:`hidden` grows, so nothing is renormalised behind the
+        Scores stay one per token; only :attr:`hidden` changes, so nothing is renormalised behind the
         reader's back.
 
         Args:
-            tokens: ``"special"`` for BOS, EOS and padding; ``"sinks"`` for those, the first token, and the secondary
-                sinks of :attr:`sinks` (a correction, which the result's notes state); or positions (negative counts from
-                the end).
+            tokens: ``"special"`` for BOS, EOS and padding; ``"sinks"`` for those, the token at position 0, and the
+                sinks of :attr:`sinks` (a correction: the result's notes name them and say how much of the influence was
+                on them); or positions (negative counts from the end). They join what is left out already;
+                ``"nothing"`` shows every token again.
         """
         if isinstance(tokens, str):
-            if tokens not in ("special", "sinks"):
+            if tokens not in ("special", "sinks", "nothing"):
                 raise ValueError(
-                    f"Attribution.without({tokens!r}): expected 'special', 'sinks' or an iterable of positions"
+                    f"Attribution.without({tokens!r}): expected 'special', 'sinks', 'nothing' or an iterable of positions"
                 )
             if tokens == "sinks":
                 return self._without_sinks()
+            if tokens == "nothing":
+                return replace(self, hidden=frozenset())
             chosen = set(self.special)
         else:
             positions = list(tokens)
@@ -190,21 +195,36 @@ class Attribution(Displayable, Serializable):
             chosen = {p % len(self) for p in positions}
         return replace(self, hidden=self.hidden | chosen)
 
-    def _without_sinks(self) -> Attribution:
-        """Special tokens, the first token and the secondary sinks hidden, and a note that says so."""
-        secondary = sorted(self.sinks or ())
-        named = ", ".join(f"{self.str_tokens[p]!r} ({p})" for p in secondary) or "none found"
+    def _without_sinks(self, shares: bool = True) -> Attribution:
+        """Special tokens, the token at 0 and the sinks hidden, and a note that names them, with their share."""
+        first = frozenset({0, *(p for p in self.special if p <= self.pos)})
+        others = (self.sinks or frozenset()) - first
+        said = f"{_CORRECTED}, scores unchanged. Left out: {self._part(first, shares)}"
         if self.sinks is None:
-            named = "not looked for"
-        note = (
-            "Sink-corrected view: special tokens, the first token and secondary sinks are left out; scores are "
-            f"unchanged. Secondary sinks: {named}."
-        )
+            said += ". Secondary sinks: not looked for."
+        elif not others:
+            said += ". Secondary sinks: none found."
+        else:
+            said += f"; secondary sinks, found by norm or attention and not by influence: {self._part(others, shares)}."
         return replace(
             self,
-            hidden=self.hidden | self.special | {0} | frozenset(secondary),
-            notes=self.notes if note in self.notes else (*self.notes, note),
+            hidden=self.hidden | self.special | first | others,
+            notes=self.notes if said in self.notes else (*self.notes, said),
         )
+
+    def _part(self, positions: frozenset[int], shares: bool) -> str:
+        """Tokens by name, with their share of the influence beside an even one."""
+        named = ", ".join(self._named(p) for p in sorted(positions))
+        scores = self.scores[: self.pos + 1].double()
+        total = float(scores.sum())
+        if not shares or total <= 0:
+            return named
+        of = float(scores[sorted(positions)].sum()) / total
+        return f"{named} with {of:.1%} of the influence (an even share is {len(positions) / len(scores):.1%})"
+
+    def _named(self, p: int) -> str:
+        """One token for the reader."""
+        return f"{self.str_tokens[p]!r} ({p})"
 
     def by_word(self) -> Attribution:
         """The same attribution with one entry per word, for views, ranking and statistics over words.
@@ -226,12 +246,9 @@ class Attribution(Displayable, Serializable):
         additive = legend(self.method).additive
         longest = max(len(w.positions) for w in words)
         unclear = self.offsets is None and longest > 2 and not any(c.isspace() for t in self.str_tokens for c in t)
-        scores = [
-            self.scores[list(w.positions)].sum() if additive else self.scores[list(w.positions)].norm() for w in words
-        ]
         return replace(
             self,
-            scores=torch.stack(scores),
+            scores=joined(self.scores, [w.positions for w in words], additive),
             tokens=self.tokens[[w.positions[0] for w in words]],
             str_tokens=[w.text for w in words],
             pos=next(i for i, w in enumerate(words) if self.pos in w.positions),
@@ -243,7 +260,7 @@ class Attribution(Displayable, Serializable):
                 "words": [list(w.positions) for w in words],
                 "word_score": "sum" if additive else "root of the sum of squares",
             },
-            notes=(*self.notes, _GLUED) if unclear else self.notes,
+            notes=(*self.notes, *self._partly_hidden(words), *([_GLUED] if unclear else [])),
             special=frozenset(i for i, w in enumerate(words) if self.special.issuperset(w.positions)),
             hidden=frozenset(i for i, w in enumerate(words) if self.hidden.issuperset(w.positions)),
             sinks=None
@@ -252,6 +269,14 @@ class Attribution(Displayable, Serializable):
             text=None,
             offsets=None,
         )
+
+    def _partly_hidden(self, words: Iterable[Word]) -> list[str]:
+        """A note where a sink that was left out is part of a word that is not: a note says that it is left out."""
+        if not any(note.startswith(_CORRECTED) for note in self.notes):
+            return []
+        kept = [w for w in words if self.hidden.intersection(w.positions) and not self.hidden.issuperset(w.positions)]
+        named = ", ".join(self._named(p) + f" of {w.text!r}" for w in kept for p in w.positions if p in self.hidden)
+        return [f"Left out as tokens, but their words are shown and count them: {named}."] if kept else []
 
     def view(self, *, scale: Literal["auto", "linear", "minmax", "log"] = "auto") -> Picture:
         """Coloured tokens, the scale, the predictions.

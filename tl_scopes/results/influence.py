@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.base import Displayable, Serializable
+from tl_scopes.results.base import Displayable, Picture, Serializable, views
 from tl_scopes.results.lossless import Archive, naming
 from tl_scopes.results.methods import legend
 
@@ -101,9 +101,30 @@ class _Inside(Displayable, Serializable):
         """Positions that views and statistics use."""
         return self.attribution.shown
 
-    def without(self: R, tokens: Literal["special", "sinks"] | Iterable[int]) -> R:
-        """The same with some positions left out of views and statistics; as :meth:`Attribution.without`."""
+    def without(self: R, tokens: Literal["special", "sinks", "nothing"] | Iterable[int]) -> R:
+        """The same with some positions left out of views and statistics; as :meth:`Attribution.without`.
+
+        Special tokens (BOS) are left out from the start; ``.without("nothing")`` shows them.
+        """
         return replace(self, attribution=self.attribution.without(tokens))
+
+    def view(self, *, per_row: bool = False) -> Picture:
+        """The maps, and the scope's own coloured tokens.
+
+        Args:
+            per_row: colour each row by its own largest value, so that weak layers can be read; otherwise one scale for
+                the whole map. The picture says which.
+        """
+        found: Picture = views().view(self, per_row=per_row)
+        return found
+
+    def html(self, *, per_row: bool = False) -> str:
+        """The view as a page of its own that works offline."""
+        return self.view(per_row=per_row).html()
+
+    def plot(self, *, per_row: bool = False) -> Any:
+        """The maps as a matplotlib figure."""
+        return views().plot(self, per_row=per_row)
 
     @classmethod
     def _restored(cls: type[R], archive: Archive, raw: dict[str, Any]) -> R:

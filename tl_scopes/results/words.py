@@ -15,6 +15,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import regex
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 _INSIDE_WORDS = "_\ufffd\u00ad\u200c\u200d"
 """Taken as letters: the underscore, a piece of a character, the soft hyphen and the joiners of Persian and Indic words."""
@@ -61,6 +64,15 @@ def group_words(
         last = max(last, end)
         words.append(Word(text[start:end] if end > start else str_tokens[group[0]], tuple(group)))
     return words
+
+
+def joined(
+    scores: Float[Tensor, "*row pos"], groups: Sequence[Sequence[int]], additive: bool
+) -> Float[Tensor, "*row group"]:
+    """One score per group of entries: ``sqrt(Σ score²)``, or ``Σ score`` where scores add."""
+    if additive:
+        return torch.stack([scores[..., list(group)].sum(-1) for group in groups], dim=-1)
+    return torch.stack([torch.linalg.vector_norm(scores[..., list(g)], dim=-1) for g in groups], dim=-1)
 
 
 def characters(text: str) -> list[str]:

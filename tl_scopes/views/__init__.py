@@ -32,7 +32,8 @@ from tl_scopes.views import (  # noqa: F401  # for what they register
 )
 from tl_scopes.views.aopc import rank_figure
 from tl_scopes.views.attribution import compare, figure, tokens
-from tl_scopes.views.canvas.heatmap import HeatMap, heatmap, heatmap_figure
+from tl_scopes.views.canvas.heatmap import HeatMap, heatmap
+from tl_scopes.views.canvas.heatmap_figure import heatmap_figure
 from tl_scopes.views.canvas.page import View, stack
 from tl_scopes.views.influence import influence, influence_figure, influence_maps
 from tl_scopes.views.matrix import matrix

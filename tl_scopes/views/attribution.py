@@ -13,7 +13,7 @@ from typing import Any
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.sinks import PositionalBaseline
 from tl_scopes.views.canvas.colours import FULL, RED, ScaleKind
-from tl_scopes.views.canvas.heatmap import MOST_LABELS, name_columns
+from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, name_columns
 from tl_scopes.views.canvas.page import READ_TOKENS, View, heading
 from tl_scopes.views.coloured import coloured, scale_legend, scale_of
 from tl_scopes.views.rendering import plot, text, view

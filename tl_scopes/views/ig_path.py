@@ -13,7 +13,7 @@ import torch
 
 from tl_scopes.results.ig_path import IGPath
 from tl_scopes.views.canvas.colours import COLOURS, RED, blend, css, ink, ink_attributes, ink_before_inversion
-from tl_scopes.views.canvas.heatmap import MOST_LABELS, name_columns
+from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, name_columns
 from tl_scopes.views.canvas.page import View, data_script, heading
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.wording import literal, number, visible

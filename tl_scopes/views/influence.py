@@ -14,7 +14,8 @@ from rich.text import Text
 
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 from tl_scopes.views.attribution import tokens
-from tl_scopes.views.canvas.heatmap import HeatMap, heatmap, heatmap_figure
+from tl_scopes.views.canvas.heatmap import HeatMap, heatmap
+from tl_scopes.views.canvas.heatmap_figure import heatmap_figure
 from tl_scopes.views.canvas.page import View, stack
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.terminal import DARK, LIGHT, as_text
@@ -26,9 +27,9 @@ MOST_HEADS = 12
 
 @view.register(LayerInfluence)
 @view.register(HeadInfluence)
-def influence(result: LayerInfluence | HeadInfluence) -> View:
+def influence(result: LayerInfluence | HeadInfluence, *, per_row: bool = False) -> View:
     """The maps, and the scope's own coloured tokens."""
-    pages = stack(heatmap(influence_maps(result)), tokens(result.attribution))
+    pages = stack(heatmap(influence_maps(result, per_row)), tokens(result.attribution))
     return replace(pages, plain=lambda: str(result))
 
 
@@ -41,16 +42,15 @@ def influence_text(result: LayerInfluence | HeadInfluence) -> str:
 
 @plot.register(LayerInfluence)
 @plot.register(HeadInfluence)
-def influence_figure(result: LayerInfluence | HeadInfluence) -> Any:
+def influence_figure(result: LayerInfluence | HeadInfluence, *, per_row: bool = False) -> Any:
     """The maps as a matplotlib figure."""
-    return heatmap_figure(influence_maps(result))
+    return heatmap_figure(influence_maps(result, per_row))
 
 
-def influence_maps(result: LayerInfluence | HeadInfluence) -> list[HeatMap]:
+def influence_maps(result: LayerInfluence | HeadInfluence, per_row: bool = False) -> list[HeatMap]:
     """Layer × token; or layer × head, and head × token of the strongest heads. The last layer is on top."""
-    if isinstance(result, LayerInfluence):
-        return [_layers(result)]
-    return [_heads(result), _heads_by_token(result)]
+    maps = [_layers(result)] if isinstance(result, LayerInfluence) else [_heads(result), _heads_by_token(result)]
+    return [replace(one, per_row=per_row) for one in maps]
 
 
 def _layers(result: LayerInfluence) -> HeatMap:
@@ -65,7 +65,7 @@ def _layers(result: LayerInfluence) -> HeatMap:
         row_name="layer",
         column_name="token",
         hidden=frozenset(p for p in columns if p in result.attribution.hidden),
-        marked=frozenset({result.pos}),
+        explained=result.pos,
         notes=() if result.relative else ("Raw rows are not comparable across depth; relative=True makes them so.",),
     )
 
@@ -82,6 +82,7 @@ def _heads(result: HeadInfluence) -> HeatMap:
         row_name="layer",
         column_name="head",
         signed=signed,
+        most=None,
     )
 
 
@@ -99,7 +100,7 @@ def _heads_by_token(result: HeadInfluence) -> HeatMap:
         column_name="query token",
         signed=result.signed,
         hidden=frozenset(p for p in columns if p in result.attribution.hidden),
-        marked=frozenset({result.pos}),
+        explained=result.pos,
     )
 
 
@@ -122,14 +123,13 @@ def _head_unit(result: HeadInfluence) -> str:
 def influence_lines(result: LayerInfluence | HeadInfluence, k: int = 6) -> RenderableType:
     """One line per layer, last layer first: its strongest tokens, or its heads."""
     one = influence_maps(result)[0]
-    highest = one.colour_scale.high or 1.0
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column(one.row_name, no_wrap=True)
     table.add_column(f"strongest {one.column_name}s: {one.unit}")
-    for name, values in zip(one.rows, one.values.tolist(), strict=True):
+    for name, values, shares in zip(one.rows, one.values.tolist(), one.shares, strict=True):
         line = Text()
         for c in sorted((c for c in one.shown if values[c]), key=lambda c: (-abs(values[c]), c))[:k]:
-            share = abs(values[c]) / highest
+            share = abs(shares[c])
             r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(LIGHT, DARK, strict=True))
             if one.signed and values[c] < 0:
                 r, g, b = b, g, r

@@ -1,7 +1,8 @@
 """All targets of a text at once, by CircuitsVis' attention view: hover a target, its sources light up.
 
 CircuitsVis reads its matrix as [destination, source]. The destination is the token whose prediction is explained,
-one to the right of the position that is read; the prediction after the last token stands behind the text.
+one to the right of the position that is read; the prediction after the last token stands behind the text. Below it is
+the map, a row per target and a column per source, which is also the figure, and the strongest sources as text.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from rich.text import Text
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.matrix import AttributionMatrix
 from tl_scopes.views.canvas.colours import Scale, blend, css, ink_attributes, quantised
-from tl_scopes.views.canvas.heatmap import HeatMap, heatmap_figure
+from tl_scopes.views.canvas.heatmap import HeatMap, map_table
+from tl_scopes.views.canvas.heatmap_figure import heatmap_figure
 from tl_scopes.views.canvas.page import View, heading, host
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.terminal import DARK, LIGHT, as_text
@@ -26,6 +28,8 @@ from tl_scopes.views.wording import number, percent, predicted, read_text, unit,
 
 MAX_TOKENS = 256
 """Above this many tokens hovering becomes slow in CircuitsVis; the list of sources is shown alone."""
+_RAMP = 200
+"""Steps between white and the colour of the highest score."""
 _SOURCES = 5
 _PREDICTED = 7
 
@@ -35,20 +39,22 @@ def matrix(attributions: AttributionMatrix) -> View:
     """Targets and their sources. Each row is divided by its highest shown score, and the view says so."""
     rows = [attributions.row(i) for i in range(len(attributions))]
     name = _title(attributions)
+    table = map_table(matrix_map(attributions)) if rows and len(attributions.tokens) <= MAX_TOKENS else ""
     static = (
-        '<p class="tls-small">Strongest sources of each target</p>'
+        f'{table}<p class="tls-small">Strongest sources of each target</p>'
         f'<div class="tls-targets">{"".join(_sources(row) for row in rows)}</div>'
     )
     flagged = " The last target is the model's top prediction." if attributions.top_target_flagged else ""
     if not rows or len(attributions.tokens) > MAX_TOKENS:
         content = f'<div class="tls-static">{static}</div>'
         hint = ""
-        flagged = f" The hover view is drawn for up to {MAX_TOKENS} tokens." + flagged
+        flagged = f" The map and the hover view are drawn for up to {MAX_TOKENS} tokens." + flagged
     else:
-        content = host("AttentionPatterns", _pattern(attributions, rows), static, css="tls-pattern-host", keep=True)
+        content = host("AttentionPatterns", _pattern(attributions, rows), "", css="tls-pattern-host", keep=True)
         beside = '<div class="tls-right tls-beside" aria-live="polite"></div>' if attributions.top_predictions else ""
         content = f'<div class="tls-row"><div class="tls-left">{content}</div>{beside}</div>'
-        hint = "Hover a token: what its prediction came from lights up; click to keep it. The map has a row per target."
+        content += f'<div class="tls-map-box">{static}</div>'
+        hint = "Hover a token: what its prediction came from lights up; click to keep it."
     measure = f" ({unit(rows[0])})" if rows else ""
     scale = (
         f"Colours: each row divided by its highest shown score{measure}; cells without colour are 0. "
@@ -67,22 +73,28 @@ def matrix(attributions: AttributionMatrix) -> View:
 
 @plot.register(AttributionMatrix)
 def matrix_figure(attributions: AttributionMatrix) -> Any:
-    """Targets down, sources across, each row divided by its highest shown score."""
+    """:func:`matrix_map` with matplotlib."""
+    return heatmap_figure(matrix_map(attributions))
+
+
+def matrix_map(attributions: AttributionMatrix) -> HeatMap:
+    """Targets down, sources across, each row by its highest shown score; no cell after the position that is read."""
     rows = [attributions.row(i) for i in range(len(attributions))]
-    shown = [p for p in range(len(attributions.tokens)) if p not in attributions.hidden]
-    highest = attributions.scores[:, shown].amax(dim=1, keepdim=True) if shown else attributions.scores[:, :1]
-    return heatmap_figure(
-        HeatMap(
-            values=attributions.scores / highest.clamp_min(torch.finfo(highest.dtype).tiny),
-            rows=tuple(map(_target, rows)),
-            columns=tuple(attributions.str_tokens),
-            title=_title(attributions),
-            unit="share of the row's highest score",
-            row_name="target",
-            column_name="source token",
-            scale="linear",
-            hidden=attributions.hidden,
-        )
+    columns = torch.arange(len(attributions.tokens))
+    later = columns[None, :] > torch.tensor(attributions.positions, dtype=torch.long)[:, None]
+    words = "words" in attributions.details
+    return HeatMap(
+        values=attributions.scores.masked_fill(later, torch.nan),
+        rows=tuple(map(_target, rows)),
+        columns=tuple(attributions.str_tokens),
+        title=_title(attributions),
+        unit=unit(rows[0]) if rows else "",
+        row_name="target word" if words else "target",
+        column_name="source word" if words else "source token",
+        scale="linear",
+        per_row=True,
+        hidden=attributions.hidden,
+        most=None,
     )
 
 
@@ -116,7 +128,8 @@ def _pattern(attributions: AttributionMatrix, rows: list[Attribution]) -> dict[s
         for p in row.shown:
             values[row.pos + 1][p] = quantised(scale.share(float(row.scores[p])))
     beside = {str(row.pos + 1): _beside(row) for row in rows} if attributions.top_predictions else {}
-    return {"html": html, "attention": [values], "focus": rows[-1].pos + 1, "beside": beside}
+    ramp = [css(blend(step / _RAMP)) for step in range(_RAMP + 1)]
+    return {"html": html, "attention": [values], "focus": rows[-1].pos + 1, "beside": beside, "ramp": ramp}
 
 
 def _beside(row: Attribution) -> dict[str, object]:

@@ -6,13 +6,14 @@ from typing import Any
 
 from tl_scopes.results.patching import PatchTop, whole_percent
 from tl_scopes.views.canvas.colours import COLOURS
-from tl_scopes.views.canvas.heatmap import HeatMap, draw_heatmap, heatmap
+from tl_scopes.views.canvas.heatmap import HeatMap, heatmap
+from tl_scopes.views.canvas.heatmap_figure import draw_heatmap
 from tl_scopes.views.canvas.page import View
 from tl_scopes.views.rendering import plot, text, view
 
 
 def cells_map(result: PatchTop) -> HeatMap:
-    """Recovered by every cell, tokens in the order of the prompt."""
+    """Recovered by every cell, tokens in the order of the prompt, the last layer on top."""
     order = sorted(range(len(result.positions)), key=lambda i: result.positions[i])
     table = result.by_layer()
     by_layer = "; ".join(
@@ -21,8 +22,8 @@ def cells_map(result: PatchTop) -> HeatMap:
         for row in table.itertuples()
     )
     return HeatMap(
-        values=result.recovered(result.cells)[:, order],
-        rows=tuple(str(layer) for layer in result.layers),
+        values=result.recovered(result.cells)[:, order].flip(0),
+        rows=tuple(str(layer) for layer in reversed(result.layers)),
         columns=tuple(result.attribution.str_tokens[result.positions[i]] for i in order),
         title=f"Recovered change of {result.scalar} by patching {result.component}, token by token",
         unit="share of clean − corrupt",
@@ -30,6 +31,7 @@ def cells_map(result: PatchTop) -> HeatMap:
         column_name="token",
         positions=tuple(result.positions[i] for i in order),
         signed=True,
+        scale="linear",
         notes=(result.summary, f"All tokens together, by layer: {by_layer}."),
     )
 

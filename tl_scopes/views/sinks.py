@@ -10,7 +10,8 @@ from typing import Any
 from tl_scopes.results.sinks import AttentionSinks, PositionalBaseline
 from tl_scopes.views.attribution import compare
 from tl_scopes.views.canvas.colours import COLOURS, RED
-from tl_scopes.views.canvas.heatmap import MOST_LABELS, HeatMap, draw_heatmap, heatmap, name_columns
+from tl_scopes.views.canvas.heatmap import HeatMap, heatmap
+from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, draw_heatmap, name_columns
 from tl_scopes.views.canvas.page import View, heading, stack
 from tl_scopes.views.canvas.table import seen, table
 from tl_scopes.views.rendering import plot, text, view
@@ -58,6 +59,7 @@ def sink_maps(result: AttentionSinks) -> list[HeatMap]:
             columns=tokens,
             title="Norm of the residual stream (red: sinks)",
             unit="‖r‖",
+            per_row=True,
             row_name="layer",
             column_name="token",
             marked=result.positions,

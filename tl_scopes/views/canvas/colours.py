@@ -21,7 +21,7 @@ RED = "#b2182b"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 """Of lines: Okabe and Ito's palette, told apart with any colour vision."""
 _STEPS = 1000
-_LOG_FROM = 50.0
+LOG_FROM = 50.0
 """Above this ratio of the highest to the median score a linear scale would leave most tokens white."""
 _LOG_RANGE = 1e4
 _FOOT = 0.06
@@ -53,8 +53,9 @@ class Scale:
     high: float
 
     @classmethod
-    def of(cls, scores: Iterable[float], kind: ScaleKind = "auto") -> Scale:
-        """The scale for some scores: linear from 0, or log where the highest is far above the median."""
+    def of(cls, scores: Iterable[float], kind: ScaleKind = "auto", reach: float = _LOG_RANGE) -> Scale:
+        """The scale for some scores: linear from 0, or log where the highest is far above the median; down to the
+        highest over ``reach`` in log."""
         if kind not in get_args(ScaleKind):
             raise ValueError(f"scale={kind!r}: expected {', '.join(map(repr, get_args(ScaleKind)))}")
         every = sorted(scores)
@@ -62,9 +63,9 @@ class Scale:
         if not positive:
             return cls(False, 0.0, 0.0)
         high = positive[-1]
-        wide = len(positive) > 3 and high > _LOG_FROM * positive[len(positive) // 2]
+        wide = len(positive) > 3 and high > LOG_FROM * positive[len(positive) // 2]
         if kind == "log" or (kind == "auto" and wide):
-            low = max(positive[0], high / _LOG_RANGE)
+            low = max(positive[0], high / reach)
             if low < high:
                 return cls(True, low, high)
         if kind == "minmax" and 0 < every[0] < high:

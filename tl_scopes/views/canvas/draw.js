@@ -17,9 +17,15 @@ window.tlScopesDraw = window.tlScopesDraw || (function () {
     };
   }
 
-  // Black or white by the luma of the background, which turning the hue keeps and inverting mirrors.
-  function ink(button) {
-    const [r, g, b] = button.style.backgroundColor.match(/\d+/g).map(Number);
+  // CircuitsVis colours a share of attention by a red of lightness 1 - 0.75 · share; here it is the blue of every map, with
+  // black or white on it by its luma, which inverting mirrors.
+  function ink(button, ramp) {
+    let [r, g, b] = button.style.backgroundColor.match(/\d+/g).map(Number);
+    if (r > b) {
+      const share = (1 - (Math.max(r, g, b) + Math.min(r, g, b)) / 510) / 0.75;
+      button.style.backgroundColor = ramp[Math.min(Math.round(share * (ramp.length - 1)), ramp.length - 1)];
+      [r, g, b] = button.style.backgroundColor.match(/\d+/g).map(Number);
+    }
     button.firstElementChild.style.color = 0.213 * r + 0.715 * g + 0.072 * b > 120 ? "#000" : "#fff";
   }
 
@@ -85,8 +91,8 @@ window.tlScopesDraw = window.tlScopesDraw || (function () {
       cells: ".tokens button",
       ready: (live, data) => {
         const buttons = [...live.querySelectorAll(".tokens button")];
-        buttons.forEach(ink);
-        new MutationObserver((changes) => changes.forEach((c) => c.target.tagName === "BUTTON" && ink(c.target))).observe(
+        buttons.forEach((button) => ink(button, data.ramp));
+        new MutationObserver((changes) => changes.forEach((c) => c.target.tagName === "BUTTON" && ink(c.target, data.ramp))).observe(
           live, { attributes: true, attributeFilter: ["style"], subtree: true }
         );
         keyboard(buttons);

@@ -2,34 +2,36 @@
 
 A :class:`HeatMap` says what is drawn; :func:`heatmap` draws it as HTML (hover a cell: its numbers appear), and
 :func:`heatmap_figure` with matplotlib. Non-negative maps go from white to blue, signed ones from orange over white to
-blue; both pictures share scale and colours.
+blue; both pictures share scale and colours, and the columns that are drawn: of a long prompt the strongest, the others
+are folded away.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
-from textwrap import fill
-from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.results.words import characters
-from tl_scopes.views.canvas.colours import FULL, RED, RGB, Scale, ScaleKind, blend, css, quantised
+from tl_scopes.views.canvas.colours import FULL, LOG_FROM, RGB, Scale, ScaleKind, blend, css, quantised
 from tl_scopes.views.canvas.page import View, heading
-from tl_scopes.views.wording import literal, number, visible
+from tl_scopes.views.wording import number, percent, visible
 
 BELOW_ZERO = "#a63603"
 """The colour of the lowest value of a signed map (ColorBrewer Oranges): told from the blue with any colour vision."""
-MOST_LABELS = 80
-"""Columns, and rows, up to which a matplotlib map names each of them."""
-LONGEST_LABEL = 18
-"""Characters of a name that a matplotlib map shows."""
-_UNIT_LETTERS = 8
-"""Letters of the unit that fit beside a map without rows; each row brings room for four more."""
+MOST_COLUMNS = 60
+"""Columns that a map of tokens draws; of more, the strongest."""
+MOST_CELLS = 12_000
+"""Cells of a page up to which what is folded away can be unfolded; above, it is in the result's table."""
+LONGEST_ROW_NAME = 16
+"""Characters of a row's name that a page shows beside the map."""
 _LEGEND = 11
+_REACH = {False: 1e4, True: 1e2}
+"""How far down log scales go: on signed maps two colours of noise would hide what is there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,7 @@ class HeatMap:
     """A table of numbers to draw.
 
     Attributes:
-        values: ``[row, column]``, finite; the first row is drawn on top.
+        values: ``[row, column]``; the first row is drawn on top. NaN is a place that has no cell.
         rows: name of each row.
         columns: name of each column, e.g. token texts; control characters are made visible by the views.
         title: one line.
@@ -46,10 +48,13 @@ class HeatMap:
         column_name: what a column is (``"token"``).
         positions: number of each column for the reader (token positions); None counts from 0.
         signed: values of both signs: orange below 0, blue above.
-        scale: how colours follow values; ``"auto"`` is linear, or log where the highest is far above the median. Signed
-            maps are linear.
+        scale: how colours follow the sizes of values; ``"auto"`` is linear, or log where the largest is far above the
+            median, of all or of a row.
+        per_row: colour each row by its own largest size; otherwise one scale for the whole map.
         hidden: columns that are left out of the colours and the scale.
-        marked: columns whose name is red, e.g. the explained position.
+        marked: columns whose name is red, e.g. sinks; they are never folded away before others.
+        explained: the column of the explained position: red, and in sight however far a page is scrolled.
+        most: columns that are drawn at most, the strongest; None draws all.
         notes: sentences below the title.
     """
 
@@ -63,8 +68,11 @@ class HeatMap:
     positions: tuple[int, ...] | None = None
     signed: bool = False
     scale: ScaleKind = "auto"
+    per_row: bool = False
     hidden: frozenset[int] = frozenset()
     marked: frozenset[int] = frozenset()
+    explained: int | None = None
+    most: int | None = MOST_COLUMNS
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -82,10 +90,63 @@ class HeatMap:
         return [c for c in range(len(self.columns)) if c not in self.hidden]
 
     @property
+    def red(self) -> frozenset[int]:
+        """Columns whose name is red."""
+        return self.marked if self.explained is None else self.marked | {self.explained}
+
+    @cached_property
+    def sizes(self) -> Float[Tensor, "row column"]:
+        """What colours follow: the size of each value, or its share of the row's largest; 0 where there is no cell."""
+        sizes = self.values.double().abs().nan_to_num(0.0)
+        if not self.per_row or not self.shown:
+            return sizes
+        return sizes / sizes[:, self.shown].amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.double).tiny)
+
+    @cached_property
     def colour_scale(self) -> Scale:
-        """From the size of a value to a share of the full colour."""
-        sizes = (abs(v) for row in self.values[:, self.shown].tolist() for v in row)
-        return Scale.of(sizes, "linear" if self.signed else self.scale)
+        """From a size to a share of the full colour; ``"auto"`` is log where linear would leave a whole row white."""
+        table = self.sizes[:, self.shown].tolist()
+        rows = [sorted(size for size in row if size > 0) for row in table]
+        every = [size for row in rows for size in row]
+        medians = [row[len(row) // 2] for row in rows if len(row) > 3]
+        wide = self.scale == "auto" and any(max(every) > LOG_FROM * low for low in medians)
+        return Scale.of(every, "log" if wide else self.scale, _REACH[self.signed])
+
+    @cached_property
+    def shares(self) -> list[list[float]]:
+        """The share of the full colour of each cell, with the sign of its value; NaN where there is no cell."""
+        scale = self.colour_scale
+        return [
+            [
+                value if value != value else (-1 if value < 0 else 1) * scale.share(size)
+                for value, size in zip(*of, strict=True)
+            ]
+            for of in zip(self.values.tolist(), self.sizes.tolist(), strict=True)
+        ]
+
+    @cached_property
+    def drawn(self) -> list[int]:
+        """Columns that are drawn, in their order: all, or the ``most`` with the largest sizes."""
+        every = range(len(self.columns))
+        if self.most is None or len(every) <= self.most:
+            return list(every)
+        largest = self.sizes.amax(dim=0).tolist() if self.rows else [0.0] * len(every)
+        by_size = sorted(every, key=lambda c: (c not in self.red, c in self.hidden, -largest[c], c))
+        return sorted(by_size[: self.most])
+
+    @property
+    def folded(self) -> str:
+        """What is not drawn, in words; empty where all is."""
+        drawn = set(self.drawn)
+        rest = [c for c in self.shown if c not in drawn]
+        if len(drawn) == len(self.columns):
+            return ""
+        said = f"The {len(drawn)} strongest of {len(self.columns)} {self.column_name}s are drawn"
+        if not rest:
+            return f"{said}; the others are left out."
+        largest = float(self.sizes[:, rest].max())
+        size = f"{percent(largest)} of its row's largest" if self.per_row else f"{number(largest)} {self.unit}".strip()
+        return f"{said}; none of the {len(rest)} others is above {size}."
 
     def name(self, column: int) -> str:
         """A column for the reader: its name and number, or the number alone where that is its name."""
@@ -99,128 +160,77 @@ def heatmap(maps: HeatMap | Sequence[HeatMap]) -> View:
     drawn = [maps] if isinstance(maps, HeatMap) else list(maps)
     if not drawn:
         raise ValueError("heatmap([]): give at least one map")
-    body = "".join(f'<div class="tls">{_table(m)}</div>' for m in drawn)
+    body = "".join(f'<div class="tls">{heading(m.title)}{map_table(m)}</div>' for m in drawn)
     return View(drawn[0].title, body, lambda: "\n\n".join(_plain(m) for m in drawn))
 
 
-def heatmap_figure(maps: HeatMap | Sequence[HeatMap]) -> Any:
-    """The same as a matplotlib figure, maps below each other."""
-    from tl_scopes.views.canvas.figures import Figure
-
-    drawn = [maps] if isinstance(maps, HeatMap) else list(maps)
-    width = max(min(16.0, 2.6 + 0.21 * len(m.columns)) for m in drawn)
-    heights = [1.0 + min(0.17 * len(m.rows), 16.0) + _label_height(m) for m in drawn]
-    figure = Figure(figsize=(max(width, 5.0), sum(heights)), dpi=150, layout="constrained")
-    all_axes = figure.subplots(len(drawn), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for one, axes in zip(drawn, all_axes, strict=True):
-        draw_heatmap(one, axes)
-    return figure
-
-
-def draw_heatmap(one: HeatMap, axes: Any) -> None:
-    """One map on matplotlib axes, with its colour bar."""
-    import numpy as np
-    from matplotlib.colors import ListedColormap, LogNorm, Normalize
-
-    scale = one.colour_scale
-    values = one.values.double().numpy().copy()
-    values[:, sorted(one.hidden)] = np.nan
-    high = scale.high or 1.0
-    if one.signed:
-        colours = [blend(i / 128, BELOW_ZERO) for i in range(128, 0, -1)] + [blend(i / 128) for i in range(129)]
-        norm: Any = Normalize(-high, high)
-    elif scale.log:
-        colours = [blend(scale.share(scale.low) * (1 - i / 255) + i / 255) for i in range(256)]
-        norm = LogNorm(scale.low, high)
-        values = np.where(values > 0, np.maximum(values, scale.low), np.nan)
-    else:
-        colours, norm = [blend(i / 255) for i in range(256)], Normalize(0, high)
-    cmap = ListedColormap([tuple(c / 255 for c in colour) for colour in colours]).with_extremes(bad="white")
-    picture = axes.imshow(values, cmap=cmap, norm=norm, aspect="auto", interpolation="nearest")
-    for column in one.hidden:
-        axes.axvspan(column - 0.5, column + 0.5, color="#dddddd", linewidth=0)
-    if len(one.rows) <= MOST_LABELS:
-        axes.set_yticks(range(len(one.rows)), name_columns(one.rows), fontsize=7)
-    axes.set_ylabel(one.row_name, fontsize=8)
-    if len(one.columns) <= MOST_LABELS:
-        axes.set_xticks(
-            range(len(one.columns)), name_columns(one.columns), rotation=0 if _flat(one) else 90, fontsize=7
-        )
-        for column in one.marked:
-            axes.get_xticklabels()[column].set_color(RED)
-    axes.set_xlabel(one.column_name + (f"; grey: left out ({len(one.hidden)})" if one.hidden else ""), fontsize=8)
-    axes.set_title(literal(one.title), fontsize=9)
-    bar = axes.figure.colorbar(picture, ax=axes, pad=0.01)
-    bar.set_label(literal(fill(one.unit, _UNIT_LETTERS + 4 * len(one.rows), break_long_words=False)), fontsize=7)
-    bar.ax.tick_params(labelsize=7)
+def map_table(one: HeatMap) -> str:
+    """Legend, the map as a table, a line that says what the mouse is on, and the notes; what is folded can be unfolded."""
+    columns = list(range(len(one.columns))) if len(one.rows) * len(one.columns) <= MOST_CELLS else one.drawn
+    away = set(columns) - set(one.drawn)
+    classes = {c: _classes(one, c, away) for c in columns}
+    rows = []
+    for r, (name, values) in enumerate(zip(one.rows, one.values.tolist(), strict=True)):
+        cells = "".join(_cell(one, r, c, values[c], classes[c]) for c in columns)
+        rows.append(f'<tr><th title="{escape(visible(name))}">{escape(visible(name))}</th>{cells}</tr>')
+    heads = "".join(
+        f"<th{_attribute([*classes[c], *(['tls-mark'] if c in one.red else [])])}>"
+        f"<bdi>{escape(visible(one.columns[c]))}</bdi></th>"
+        for c in columns
+    )
+    corner = f"{one.row_name} · {one.column_name}"
+    widest = min(max(map(len, (*map(visible, one.rows), *corner.split()))), LONGEST_ROW_NAME)
+    flat = " tls-flat" if is_flat(one) else ""
+    dense = " tls-dense" if max(len(one.drawn), len(one.rows)) > MOST_COLUMNS else ""
+    table = (
+        f'<div class="tls-scroll"><table class="tls-map tls-ink{flat}{dense}" data-unit="{escape(one.unit)}" tabindex="0" '
+        f'style="--label:{widest + 1}ch;--drawn:{len(one.drawn)};--all:{len(columns)}" '
+        f'aria-label="{escape(one.title)}; arrow keys walk the cells">'
+        f"<tbody>{''.join(rows)}</tbody><tfoot><tr><th>{escape(corner)}</th>{heads}"
+        '</tr></tfoot></table></div><p class="tls-small tls-read" aria-live="polite">&nbsp;</p>'
+    )
+    notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in one.notes)
+    return _legend(one) + _unfold(one, bool(away)) + table + notes
 
 
-def _label_height(one: HeatMap) -> float:
-    """Inches that the columns' names take when they stand upright."""
-    if len(one.columns) > MOST_LABELS:
-        return 0.3
-    return 0.3 if _flat(one) else 0.2 + 0.065 * max(len(_short(c)) for c in one.columns)
-
-
-def name_columns(texts: Sequence[str]) -> list[str]:
-    """Names of columns on matplotlib axes, as :func:`draw_heatmap` writes them."""
-    return [_short(text) for text in texts]
-
-
-def _flat(one: HeatMap) -> bool:
+def is_flat(one: HeatMap) -> bool:
     """Are the columns' names so short that they need not stand upright?"""
     return max((len(visible(c)) for c in one.columns), default=0) <= 2
 
 
-def _short(text: str) -> str:
-    """A name on matplotlib axes, cut where it would take the picture's room."""
-    shown = visible(text) if text.strip(" ") else "␣" * len(text)
-    read = characters(shown)
-    return literal(shown if len(read) <= LONGEST_LABEL else "".join(read[: LONGEST_LABEL - 1]) + "…")
+def _unfold(one: HeatMap, can: bool) -> str:
+    """What is folded away, and the box that unfolds it."""
+    if not one.folded:
+        return ""
+    box = f' <label><input type="checkbox" class="tls-unfold"> draw all {len(one.columns)}</label>' if can else ""
+    return f'<p class="tls-small">{escape(one.folded)}{box}</p>'
 
 
-# -- HTML --------------------------------------------------------------------------------------------------
+def _classes(one: HeatMap, column: int, away: set[int]) -> list[str]:
+    """Of every cell of a column."""
+    return ["tls-fold"] * (column in away) + ["tls-end"] * (column == one.explained)
 
 
-def _table(one: HeatMap) -> str:
-    """Title, notes, legend, and the map as a table with a line that says what the mouse is on."""
-    scale = one.colour_scale
-    rows = []
-    for name, values in zip(one.rows, one.values.tolist(), strict=True):
-        cells = [_cell(one, scale, name, c, value) for c, value in enumerate(values)]
-        rows.append(f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>")
-    heads = "".join(
-        f"<th{' class=tls-mark' if c in one.marked else ''}><bdi>{escape(visible(text))}</bdi></th>"
-        for c, text in enumerate(one.columns)
-    )
-    flat = " tls-flat" if _flat(one) else ""
-    table = (
-        f'<div class="tls-scroll"><table class="tls-map tls-ink{flat}" data-unit="{escape(one.unit)}" tabindex="0" '
-        f'aria-label="{escape(one.title)}; arrow keys walk the cells">'
-        f"<tbody>{''.join(rows)}</tbody><tfoot><tr><th>{escape(one.row_name)} · {escape(one.column_name)}</th>{heads}"
-        '</tr></tfoot></table></div><p class="tls-small tls-read" aria-live="polite">&nbsp;</p>'
-    )
-    notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in one.notes)
-    return heading(one.title) + _legend(one, scale) + table + notes
+def _attribute(classes: Sequence[str]) -> str:
+    return f' class="{" ".join(classes)}"' if classes else ""
 
 
-def _cell(one: HeatMap, scale: Scale, row: str, column: int, value: float) -> str:
-    tip = escape(
-        f"{one.row_name} {row} · {one.name(column)}: {number(value)}" + (" · left out" if column in one.hidden else "")
-    )
-    if column in one.hidden:
-        return f'<td class="tls-hid" title="{tip}"></td>'
-    return f'<td style="background:{_colour(one, scale, value)}" title="{tip}"></td>'
+def _cell(one: HeatMap, row: int, column: int, value: float, classes: Sequence[str]) -> str:
+    if value != value:
+        return f"<td{_attribute(classes)}></td>"
+    out = column in one.hidden
+    name = f"{one.row_name} {visible(one.rows[row])} · {one.name(column)}"
+    tip = escape(f"{name}: {number(value)}{' · left out' if out else ''}")
+    if out:
+        return f'<td{_attribute(["tls-hid", *classes])} title="{tip}"></td>'
+    share = one.shares[row][column]
+    r, g, b = blend(quantised(abs(share)), BELOW_ZERO if share < 0 else FULL)
+    return f'<td style="background:#{r:02x}{g:02x}{b:02x}" title="{tip}"{_attribute(classes)}></td>'
 
 
-def _colour(one: HeatMap, scale: Scale, value: float) -> str:
-    share = quantised(scale.share(abs(value)))
-    r, g, b = blend(share, BELOW_ZERO if one.signed and value < 0 else FULL)
-    return f"#{r:02x}{g:02x}{b:02x}"
-
-
-def _legend(one: HeatMap, scale: Scale) -> str:
+def _legend(one: HeatMap) -> str:
     """Colours beside the values that they stand for."""
+    scale = one.colour_scale
     if scale.high <= 0:
         return '<p class="tls-legend">all shown values are 0</p>'
 
@@ -228,25 +238,35 @@ def _legend(one: HeatMap, scale: Scale) -> str:
         cells = "".join(f'<span style="background-color:{css(c)}">&nbsp;</span>' for c in colours)
         return f'<span class="tls-ramp tls-ink" aria-hidden="true">{cells}</span>'
 
+    foot = scale.share(scale.low) if scale.log else 0.0
     if one.signed:
-        steps = [i / (_LEGEND // 2) for i in range(_LEGEND // 2, 0, -1)]
+        steps = [foot + (1 - foot) * i / (_LEGEND // 2) for i in range(_LEGEND // 2, 0, -1)]
         colours = [blend(s, BELOW_ZERO) for s in steps] + [blend(0.0)] + [blend(s) for s in reversed(steps)]
-        ends, kind = (f"−{number(scale.high)}", number(scale.high)), "linear scale"
+        ends = (f"−{number(scale.high)}", number(scale.high))
     else:
-        start = scale.share(scale.low) if scale.log else 0.0
-        colours = [blend(start + (1 - start) * i / (_LEGEND - 1)) for i in range(_LEGEND)]
-        low = number(scale.low) if scale.log else "0"
-        ends, kind = (low, number(scale.high)), "log scale, cells without colour are 0" if scale.log else "linear scale"
-    grey = "; grey: left out" if one.hidden else ""
+        colours = [blend(foot + (1 - foot) * i / (_LEGEND - 1)) for i in range(_LEGEND)]
+        ends = (number(scale.low) if scale.log else "0", number(scale.high))
+    kind = "log scale, cells without colour are 0" if scale.log else "linear scale"
+    if scale.log and one.signed:
+        kind = f"log scale from {number(scale.low)} in size, smaller ones alike, cells without colour are 0"
+    grey = "; grey: left out" if one.hidden.intersection(one.drawn) else ""
     return (
-        f'<p class="tls-legend">{ends[0]} {ramp(colours)} {ends[1]} <span>{escape(one.unit)} ({kind}{grey})</span></p>'
+        f'<p class="tls-legend">{ends[0]} {ramp(colours)} {ends[1]} <span>{escape(scaled_unit(one))} '
+        f"({kind}{grey})</span></p>"
     )
+
+
+def scaled_unit(one: HeatMap) -> str:
+    """What the colours stand for."""
+    if not one.per_row:
+        return one.unit
+    return f"share of the {one.row_name}'s own largest{' size' if one.signed else ''}: rows cannot be compared"
 
 
 def _plain(one: HeatMap, k: int = 5) -> str:
     """The largest values as text."""
     table = one.values.tolist()
-    cells = [(abs(table[r][c]), r, c) for r in range(len(one.rows)) for c in one.shown]
+    cells = [(abs(row[c]), r, c) for r, row in enumerate(table) for c in one.shown if row[c] == row[c]]
     best = sorted(cells, key=lambda cell: (-cell[0], cell[1], cell[2]))[:k]
     lines = [f"  {one.row_name} {one.rows[r]} · {one.name(c)}: {number(table[r][c])}" for _, r, c in best]
     return "\n".join([f"{one.title} ({one.unit})" if one.unit else one.title, *lines])

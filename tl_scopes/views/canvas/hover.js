@@ -12,11 +12,11 @@ window.tlScopesHover = window.tlScopesHover || (function () {
     mark.classList.add("tls-at");
     if (!line || !line.matches(".tls-read")) return;
     const own = mark.querySelector("title");
-    line.textContent = own ? own.textContent : mark.title.replace("\n", ": ") + (chart.dataset.unit ? " " + chart.dataset.unit : "");
+    line.textContent = own ? own.textContent : mark.title && mark.title.replace("\n", ": ") + (chart.dataset.unit ? " " + chart.dataset.unit : "");
   }
 
   function next(chart, key) {
-    const rows = chart.tBodies ? [...chart.tBodies[0].rows].map((row) => [...row.querySelectorAll("td")])
+    const rows = chart.tBodies ? [...chart.tBodies[0].rows].map((row) => [...row.querySelectorAll("td")].filter((cell) => cell.offsetParent))
       : [[...chart.querySelectorAll(chart.matches(".tls-chart") ? ".tls-mark" : ":scope > span")]];
     const at = chart.querySelector(".tls-at");
     let r = Math.max(0, rows.findIndex((row) => row.includes(at))), c = rows[r].indexOf(at);
