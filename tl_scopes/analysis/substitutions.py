@@ -87,20 +87,20 @@ def substitutions(
     best = predicted.abs().topk(k).indices
     swapped = prompt.tokens.repeat(k, 1)
     swapped[:, t] = ids[best]
-    runs = [
-        run_changed(model, part, torch.full((len(part),), prompt.pos), target_hook=base.question.target_hook)
-        for part in torch.split(swapped, size)
-    ]
-    changed = Reading(torch.cat([r.logits for r in runs]), torch.cat([r.hidden for r in runs]))
-    delta_logit, delta_log_prob = base.target_changes(changed)
+    changes = []
+    for part in torch.split(swapped, size):
+        run = run_changed(model, part, torch.full((len(part),), prompt.pos), target_hook=base.question.target_hook)
+        changed = Reading(run.logits, run.hidden)
+        changes.append((base.measured(changed), *base.target_changes(changed)))
+    measured, delta_logit, delta_log_prob = map(torch.cat, zip(*changes, strict=True))
     return Substitutions(
         attribution=attribution,
         pos=t,
         token=attribution.str_tokens[t],
         tokens=ids[best],
         str_tokens=tuple(token_strings(model, ids[best])),
-        predicted=predicted[best].to(changed.logits.dtype),
-        measured=base.measured(changed).to(changed.logits.dtype),
+        predicted=predicted[best].to(base.reading.logits.dtype),
+        measured=measured.to(base.reading.logits.dtype),
         delta_logit=delta_logit,
         delta_log_prob=delta_log_prob,
         scalar=scalar.name,
