@@ -85,9 +85,9 @@ def attribution_matrix(
         TypeError: a list of prompts.
 
     Cost: for n positions about √n/2 forwards on prefixes of the prompt (more under a tight budget) and one vector-Jacobian
-        product per row of V, the part after the last attention shared by a block's positions; the largest tensors are the graph
-        of one prefix and the gradients of up to 16 rows. On large vocabularies Fisher searches of up to 8 positions share each
-        pass over the unembedding.
+        product per row of V, the part after the last attention shared by a block's positions; the largest tensors are the
+        graph of one prefix and the gradients of up to 16 rows. On large vocabularies Fisher searches of up to 8 positions
+        share each pass over the unembedding.
 
     >>> matrix = attribution_matrix(model, "German: der Hund sieht die Katze. English: the dog")
     >>> matrix.scores.shape == (len(matrix.tokens), len(matrix.tokens))
