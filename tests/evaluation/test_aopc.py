@@ -160,7 +160,7 @@ def test_a_bos_that_is_left_out_is_said_with_what_it_costs(demo_model: Any, kwar
     assert note in str(table)
     assert "leaves out the BOS" in table.html()
     frame = table.to_frame().iloc[0]
-    assert (frame.true_log_prob, frame.true_log_prob_with) == pytest.approx((without, within), abs=1e-5)
+    assert (frame.true_log_prob, frame.true_log_prob_with_bos) == pytest.approx((without, within), abs=1e-5)
 
 
 def test_a_bos_that_is_kept_or_a_callers_own_ids_are_not_remarked_on(demo_model: Any) -> None:

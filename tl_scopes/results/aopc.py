@@ -346,7 +346,8 @@ class AOPCTable(Displayable, Serializable):
                 row |= {"difference": c.difference, "low": c.low, "high": c.high}
                 row["indistinguishable_from_best"] = c.indistinguishable
             if bos := self._without_bos:
-                row |= {f"true_{name}": float(np.mean([r[name] for r in bos])) for name in BOS[:2]}
+                names = {"true_log_prob": "log_prob", "true_log_prob_with_bos": "log_prob_with"}
+                row |= {column: float(np.mean([r[name] for r in bos])) for column, name in names.items()}
             row["comprehensiveness"] = -float(measured.deltas.mean()) if len(measured) else math.nan
             for name in BESIDE:
                 found = [r[name][method] for r in self.records if name in r]

@@ -92,7 +92,7 @@ class Scatter:
 
         line = [Point(v, v, "", "") for v in (left + i * (right - left) / _STEPS for i in range(_STEPS + 1))]
         taken = [_box(*at(p), 0.012, _LINE / 2, "center", "center") for p in (*self.points, *line)]
-        kept = []
+        kept: list[tuple[Point, tuple[float, float, str, str]]] = []
         for p in sorted(self.points, key=lambda p: (p.mark == "joint", -p.size)):
             for side in _SIDES if len(kept) < MOST_NAMED else ():
                 (x, y), width = at(p), _LETTER * len(short(p.label))
