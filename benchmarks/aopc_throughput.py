@@ -4,7 +4,8 @@ Both measure one passage with six methods and three fractions under the released
 The loop is what the released scripts do, on bare Hugging Face: each method its own passes, all logits of every
 position, Fisher from the dense matrix by a full decomposition, then one forward of batch 1 per method and fraction. The
 subject is ``aopc(..., preset="paper")`` on ``TransformerBridge``. One process, interleaved pair by pair; the figure is
-the median of the pairs' ratios, in processor time of one thread. Both must agree on every Δ.
+the median of the pairs' ratios, in processor time of one thread, or wall time of several. Both must agree on every Δ.
+With ``--model FOLDER`` the weights are a trained model's, and the passages consecutive pieces of a text.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from shapes import as_bridge, gpt2_small, llama_medium, llama_wide
+from shapes import as_bridge, describe, gpt2_small, llama_medium, llama_wide, prose, real
 
 from tl_scopes.evaluation.aopc import aopc
 from tl_scopes.evaluation.protocol import AOPC_METHODS
@@ -27,14 +28,14 @@ SHAPES = {"m1": gpt2_small, "m2": llama_medium, "m3": llama_wide}
 
 
 def authors_loop(
-    hf: Any, ids: torch.Tensor, random: list[list[int]]
+    hf: Any, ids: torch.Tensor, random: list[list[int]], clock: Callable[[], float]
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Δ by method, and the seconds of scoring and of ablating."""
     n = len(ids)
     read, truth = n - 2, int(ids[-1])
     E = hf.get_input_embeddings()(ids).detach()
     W = hf.get_output_embeddings().weight.detach()
-    start = time.process_time()
+    start = clock()
 
     def run(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         out = hf(inputs_embeds=x[None], use_cache=False, output_hidden_states=True)
@@ -61,7 +62,7 @@ def authors_loop(
     scores["input_x_gradient"] = (E * grad(ce, E)).norm(dim=-1)
     path = sum(a * grad(ce, a * E) for a in (0.2, 0.4, 0.6, 0.8, 1.0))
     scores["integrated_gradients"] = (E * path / 5).norm(dim=-1)
-    scored = time.process_time()
+    scored = clock()
     clean = logits[read].log_softmax(-1)
     top = int(clean.argmax())
     deltas: dict[str, list[float]] = {}
@@ -78,7 +79,7 @@ def authors_loop(
             with torch.no_grad():
                 z = hf(inputs_embeds=x[None], use_cache=False).logits[0]
             deltas[method].append(float(z[read].log_softmax(-1)[top] - clean[top]))
-    return deltas, {"scoring": scored - start, "ablating": time.process_time() - scored}
+    return deltas, {"scoring": scored - start, "ablating": clock() - scored}
 
 
 def main() -> None:
@@ -87,30 +88,37 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--length", type=int, default=80)
     parser.add_argument("--shape", choices=tuple(SHAPES), default="m1", help="see shapes.py")
+    parser.add_argument("--model", metavar="FOLDER", help="a trained model instead of a shape")
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    make = SHAPES[args.shape]
+    torch.set_num_threads(args.threads)
+    clock = time.process_time if args.threads == 1 else time.perf_counter
+    make = real(args.model) if args.model else SHAPES[args.shape]
     hf = make()
     bridge = as_bridge(make())
+    text = prose(args.model) if args.model else torch.empty(0)
     generator = torch.Generator().manual_seed(1)
     times: tuple[list[float], list[float]] = ([], [])
     parts: dict[str, list[float]] = {"scoring": [], "ablating": []}
     worst = 0.0
     for i in range(args.pairs + 1):
-        ids = torch.randint(hf.config.vocab_size - 1, (args.length,), generator=generator)
+        if args.model:
+            ids = text[i * args.length : (i + 1) * args.length]
+        else:
+            ids = torch.randint(hf.config.vocab_size - 1, (args.length,), generator=generator)
         random = [
             torch.randperm(args.length, generator=generator)[: max(1, int(k * args.length))].tolist() for k in FRACTIONS
         ]
         gc.collect()
         for which in (0, 1) if i % 2 else (1, 0):
-            start = time.process_time()
+            start = clock()
             if which == 0:
                 table = aopc(bridge, [ids], AOPC_METHODS, preset="paper", random_positions=[random])
                 assert not table.failures, table.failures
             else:
-                deltas, spent = authors_loop(hf, ids, random)
+                deltas, spent = authors_loop(hf, ids, random, clock)
             if i > 0:
-                times[which].append(time.process_time() - start)
+                times[which].append(clock() - start)
         if i > 0:
             for name, seconds in spent.items():
                 parts[name].append(seconds)
@@ -118,7 +126,8 @@ def main() -> None:
             found = table.records[0]["deltas"][method]
             worst = max(worst, *(abs(a - b) for a, b in zip(found, deltas[method], strict=True)))
     ratios = sorted(b / a for a, b in zip(*times, strict=True))
-    print(f"torch {torch.__version__}, 1 thread, shape {args.shape.upper()}, T={args.length}, float32")
+    name = f"{args.threads} thread(s), {describe(hf) if args.model else args.shape.upper()}"
+    print(f"torch {torch.__version__}, {name}, T={args.length}, float32")
     print(f"largest difference of any delta: {worst:.1e} nats")
     print(
         f"AOPC, six methods, three fractions: {statistics.median(ratios):.2f} x faster than the authors' loop "

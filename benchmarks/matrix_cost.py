@@ -5,7 +5,7 @@
 ratio per target is that of the interleaved pairs' times, divided by the number of targets; beside it a plain algorithm on
 bare Hugging Face, which tells the package's share from the machine's. Memory is the bytes alive beside the weights, counted
 operation by operation, without a budget and within stated ones. The Fisher matrix, whose directions need the unembedding too,
-is compared with the semantic one.
+is compared with the semantic one and with *lean*. ``--model FOLDER`` takes a trained model and a piece of a text instead.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from scope_cost import lean
-from shapes import as_bridge, gpt2_small
+from shapes import as_bridge, describe, gpt2_small, prose, real
 from timing import paired, report
 
 import tl_scopes as tls
@@ -40,18 +40,43 @@ def bare_matrix(hf: Any, tokens: torch.Tensor, blocks: int = 8) -> torch.Tensor:
     return scores
 
 
+def per_target(method: str, bridge: Any, hf: Any, tokens: torch.Tensor, pairs: int) -> None:
+    """Print one target of the matrix against one lean scope: both sides of a pair see the same machine."""
+    mine, floor = paired(
+        lambda: tls.attribution_matrix(bridge, tokens, method=method),
+        lambda: [lean(hf, tokens, 1234) for _ in range(10)],
+        pairs,
+        warm_up=1,
+    )
+    ratios = sorted((a / len(tokens)) / (b / 10) for a, b in zip(mine, floor, strict=True))
+    quarter = len(ratios) // 4
+    print(
+        f"attribution_matrix, {method}: {statistics.median(ratios):.3f} x lean per target (middle half "
+        f"{ratios[quarter]:.3f} to {ratios[-quarter - 1]:.3f}; {statistics.median(mine):.2f} s for {len(tokens)} targets "
+        f"over {100 * statistics.median(floor):.0f} ms, {pairs} pairs)",
+        flush=True,
+    )
+
+
 def main() -> None:
     """Print the ratio and the memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", metavar="FOLDER", help="a trained model instead of the shape")
     parser.add_argument("--budgets", type=float, nargs="*", default=[60, 30], help="MiB")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    hf, bridge = gpt2_small(peak=9.0), as_bridge(gpt2_small(peak=9.0))  # peaked as a language model's predictions are
-    tokens = torch.randint(50257, (args.length,), generator=torch.Generator().manual_seed(1))
-    print(f"torch {torch.__version__}, {args.threads} thread(s), GPT-2 small shape, T={args.length}, float32")
+    # peaked as a language model's predictions are
+    make = real(args.model) if args.model else lambda: gpt2_small(peak=9.0)
+    hf, bridge = make(), as_bridge(make())
+    if args.model:
+        tokens = prose(args.model)[: args.length]
+    else:
+        tokens = torch.randint(50257, (args.length,), generator=torch.Generator().manual_seed(1))
+    name = describe(hf) if args.model else "GPT-2 small shape"
+    print(f"torch {torch.__version__}, {args.threads} thread(s), {name}, T={args.length}, float32")
     matrix = tls.attribution_matrix(bridge, tokens).scores
     worst = 0.0
     for s in (0, args.length // 3, args.length - 2):
@@ -59,21 +84,8 @@ def main() -> None:
         worst = max(worst, float((matrix[s] - alone).abs().max() / alone.max()))
     print(f"rows agree with single calls to {worst:.1e} of the largest score", flush=True)
     assert worst < 1e-5
-    # One target of the matrix against one lean scope, so that both sides of a pair see the same machine.
-    mine, floor = paired(
-        lambda: tls.attribution_matrix(bridge, tokens),
-        lambda: [lean(hf, tokens, 1234) for _ in range(10)],
-        args.pairs,
-        warm_up=1,
-    )
-    ratios = sorted((a / args.length) / (b / 10) for a, b in zip(mine, floor, strict=True))
-    quarter = len(ratios) // 4
-    print(
-        f"attribution_matrix: {statistics.median(ratios):.3f} x lean per target (middle half {ratios[quarter]:.3f} to "
-        f"{ratios[-quarter - 1]:.3f}; {statistics.median(mine):.2f} s for {args.length} targets over "
-        f"{100 * statistics.median(floor):.0f} ms, {args.pairs} pairs)",
-        flush=True,
-    )
+    for method in ("semantic", "fisher"):
+        per_target(method, bridge, hf, tokens, args.pairs)
     bare = bare_matrix(hf, tokens)
     worst = float((matrix[:-1] - bare[:-1]).abs().max() / matrix.max())
     print(f"bare Hugging Face gives the same scores to {worst:.1e} of the largest")

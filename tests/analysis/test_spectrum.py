@@ -62,3 +62,16 @@ def test_impossible_numbers_of_eigenvalues_are_refused(k: int) -> None:
 def test_processed_weights_are_refused(kind: str) -> None:
     with pytest.raises(ValueError, match="final norm is folded"):
         tls.fisher_spectrum(families.processed("gpt2", kind).model, TOKENS)
+
+
+def test_tokens_of_one_prompt_are_not_shown_as_those_of_all(demo_model) -> None:
+    texts = ["German: der Hund sieht die Katze. English: the", "Anna lives in Rome. Tom lives in"]
+    many, one = (tls.fisher_spectrum(demo_model, given, k=2) for given in (texts, texts[0]))
+    for shown in (str(many), many.html()):
+        assert "of the first of 2 prompts alone" in shown
+    assert "alone" not in str(one)
+    means, _, tokens = str(many).partition("Tokens that each direction moves")
+    moved = many.moved[0][0][0][0]
+    assert repr(moved) in tokens
+    assert "'" not in means, "no token stands beside a mean"
+    assert texts[0].split(".")[0] in tokens

@@ -5,6 +5,8 @@ Oracles: plain Hugging Face autograd through ``inputs_embeds`` and a Hugging Fac
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import families
 import pytest
 import torch
@@ -97,3 +99,18 @@ def test_pictures_show_every_swap_and_no_markup_of_a_token(demo_model) -> None:
     assert "<img onerror" not in page
     assert page.count("<tr>") == 4
     assert len(result.plot().axes) == 1
+
+
+def test_a_swap_is_marked_by_sign_and_by_a_factor_of_two(demo_model) -> None:
+    predicted = torch.tensor([1.29, 1.0, 1.0, 1.0, -1.0, -1.0])
+    measured = torch.tensor([-9.57, 2.01, 1.99, 0.51, -0.49, 1.0])
+    attribution = tls.semantic_scope(demo_model, "German: der Hund sieht die Katze. English: the", target=" dog")
+    found = replace(tls.substitutions(demo_model, attribution, k=6), predicted=predicted, measured=measured)
+    flags = ["sign", "size", "", "", "size", "sign"]
+    assert found.to_frame().flag.tolist() == flags
+    shown = str(found)
+    assert "2 of 6 swaps as predicted (same sign, within a factor of 2), size off 2, wrong sign 2" in shown
+    assert [line.split()[-1] for line in shown.splitlines()[2:8]][:2] == ["sign", "size"]
+    labels = [t.get_text() for t in found.plot().legends[0].get_texts()]
+    assert labels == ["measured = predicted", "as predicted", "size off", "wrong sign"]
+    assert "(wrong sign)" in found.html()

@@ -193,9 +193,9 @@ def test_linearity_by_hand() -> None:
     ],
 )
 def test_flags_by_hand(predicted: float, measured: float, signed: bool, flag: str) -> None:
-    from tl_scopes.analysis.verification import _flag
+    from tl_scopes.results.verification import flag as flag_of
 
-    assert _flag(predicted, measured, 1e-6, 0.5, signed) == flag
+    assert flag_of(predicted, measured, noise=1e-6, bound=0.5, signed=signed) == flag
 
 
 def test_a_loaded_attribution_is_verified_alike(kind: str, tmp_path) -> None:

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,57 @@ def test_paper_preset_in_float32_gives_the_same_deltas(float64_demo: tuple[Any, 
             for i in range(len(FRACTIONS)):
                 if a["removed"][method][i] == b["removed"][method][i]:
                     assert a["deltas"][method][i] == pytest.approx(b["deltas"][method][i], abs=1e-4)
+
+
+@pytest.mark.parametrize("kwargs", [{"preset": "paper"}, {"prepend_bos": False}], ids=["paper", "prepend_bos"])
+def test_a_bos_that_is_left_out_is_said_with_what_it_costs(demo_model: Any, kwargs: dict[str, Any]) -> None:
+    text = passages(1)[0]
+    table = aopc(demo_model, [text], ["random"], **kwargs)
+    tokens = demo_model.to_tokens(text)[0]
+    expected = []
+    for ids in (tokens[1:], tokens):
+        log_p = demo_model(ids[None])[0, -2].log_softmax(-1).detach()
+        expected += [float(log_p[tokens[-1]]), bool(log_p.argmax() == tokens[-1])]
+    without, right, within, right_with = expected
+    (note,) = [n for n in table.notes if "BOS" in n]
+    assert f"{without:.2f} on average, with it {within:.2f}" in note
+    assert f"right on {right:d} of 1 prompts, with it on {right_with:d}" in note
+    assert f"{next(iter(kwargs))}=" in note
+    assert note in str(table)
+    assert "leaves out the BOS" in table.html()
+    frame = table.to_frame().iloc[0]
+    assert (frame.true_log_prob, frame.true_log_prob_with_bos) == pytest.approx((without, within), abs=1e-5)
+
+
+def test_a_bos_that_is_kept_or_a_callers_own_ids_are_not_remarked_on(demo_model: Any) -> None:
+    text = passages(1)[0]
+    for passage, kwargs in ((text, {}), (demo_model.to_tokens(text)[0, 1:], {"preset": "paper"})):
+        table = aopc(demo_model, [passage], ["random"], **kwargs)  # type: ignore[arg-type]
+        assert "BOS" not in str(table)
+        assert "true_log_prob" not in table.to_frame()
+
+
+def test_no_table_of_all_removals_by_the_whole_vocabulary_is_kept(
+    demo_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tl_scopes.directions.base import Reading
+    from tl_scopes.kernel import ablation
+
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+    real = ablation.run_ablated
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        nonlocal most
+        for run in real(*args, **kwargs):
+            alive.append(weakref.ref(run.logits))
+            most = max(most, sum(r() is not None for r in alive))
+            yield Reading(run.logits, run.hidden)
+
+    monkeypatch.setattr(ablation, "run_ablated", watched)
+    aopc(demo_model, passages(1)[:1], ["semantic", "random"], beside=("leave_one_out",), batch_size=2)
+    assert len(alive) > 5
+    assert most <= 2, "the batch at hand, and the one before it at most"
 
 
 # -- the default protocol --------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ import torch
 import tl_scopes as tls
 from tl_scopes.demo.corpora import examples
 from tl_scopes.demo.corpora.passages import token_positions
+from tl_scopes.evaluation import gold
 from tl_scopes.evaluation.gold import _best_rank, gold_alignment
 from tl_scopes.results.gold import BOOTSTRAPS, GoldAlignment, GoldRecord, _figures
 
@@ -70,6 +72,23 @@ def test_numbers_do_not_depend_on_the_batch_or_the_global_seed(demo_model) -> No
     many = gold_alignment(demo_model, ["fisher"], corpora=["instruction"], n=10, batch_size=7)
     random.setstate(before)
     assert one.records == many.records
+
+
+def test_progress_counts_every_method_of_every_corpus(demo_model, monkeypatch) -> None:
+    shown, real = io.StringIO(), gold.tqdm
+    monkeypatch.setattr(gold, "tqdm", lambda **given: real(**{**given, "disable": False, "file": shown}))
+    gold_alignment(demo_model, ["random", "attention_rollout"], corpora=["bias", "translation"], n=2)
+    assert "gold_alignment" in shown.getvalue()
+    assert "4/4" in shown.getvalue()
+
+
+def test_too_few_prompts_are_said_to_be_too_few() -> None:
+    records = [GoldRecord("bias", i, "semantic", 1, 1, 0.2, 0.2) for i in range(7)]
+    records += [GoldRecord("mystery", i, "semantic", 1, 1, 0.2, 0.2) for i in range(20)]
+    found = GoldAlignment(tuple(records), {"bias": 1.0, "mystery": 1.0}, 20, 0)
+    for shown in (str(found), found.html()):
+        assert "too few to compare methods by (below 20): bias 7;" in shown
+    assert "too few" not in str(replace(found, records=tuple(records[7:])))
 
 
 def test_only_prompts_answered_right_count(demo_model) -> None:

@@ -84,7 +84,7 @@ def test_the_last_row_explains_the_top_prediction_and_says_so() -> None:
 def test_blocks_do_not_change_the_numbers(monkeypatch) -> None:
     model = families.build("gpt2", "bridge").model
     several = tls.attribution_matrix(model, TOKENS).scores
-    monkeypatch.setattr(every_target, "BLOCKS", 1)
+    monkeypatch.setattr(every_target, "blocks", lambda n: 1)
     assert oracles.relative_error(tls.attribution_matrix(model, TOKENS).scores, several) < 1e-9
 
 
@@ -102,7 +102,7 @@ def test_directions_of_all_positions_go_back_together_to_the_last_attention(kind
 
     monkeypatch.setattr(every_target, "pull_back", watched)
     monkeypatch.setattr(shared_backward, "pull_back", watched)
-    monkeypatch.setattr(every_target, "BLOCKS", 2)
+    monkeypatch.setattr(every_target, "blocks", lambda n: 2)
     tls.attribution_matrix(model, TOKENS, method="fisher", rank=2)
     # Two blocks of six positions with two rows each: of both rows a cotangent for the last position and one for the others,
     # then all rows.
@@ -158,7 +158,7 @@ def test_positions_mixed_after_the_last_attention_go_back_by_themselves(kind: st
     """By a user's hook, or by the model's own last MLP, which no family here does: as hooks that the check does not see."""
     model = families.build("gpt2", kind).model
     plain = tls.attribution_matrix(model, TOKENS).scores
-    monkeypatch.setattr(every_target, "BLOCKS", 2)
+    monkeypatch.setattr(every_target, "blocks", lambda n: 2)
     block = f"blocks.{model.cfg.n_layers - 1}"
     point = model.hook_dict[f"{block}.hook_mlp_out"]
     first_to_third = lambda x: torch.cat([x[:, :2], x[:, 2:3] + x[:, :1], x[:, 3:]], 1)  # noqa: E731

@@ -7,13 +7,15 @@ Simulated AOPC per prompt: a passage effect that all methods share, and noise of
 from __future__ import annotations
 
 import math
+import re
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from tl_scopes.numerics.statistics import paired_bootstrap, spearman, standard_error
+from tl_scopes.numerics.statistics import LEAST_PROMPTS, paired_bootstrap, spearman, standard_error
 from tl_scopes.results.aopc import AOPCTable
 
 pytestmark = pytest.mark.one_lens
@@ -29,7 +31,8 @@ def flagged(effect: float, n: int, heavy: bool = False) -> float:
         passage = rng.exponential(2.0, n)
         noise = rng.standard_t(5, (2, n)) / math.sqrt(5 / 3) if heavy else rng.standard_normal((2, n))
         first, second = passage + noise / math.sqrt(2)
-        found += not paired_bootstrap(first + effect, second, seed=run, draws=1000).indistinguishable
+        comparison = paired_bootstrap(first + effect, second, seed=run, draws=1000)
+        found += comparison.low > 0 or comparison.high < 0
     return found / RUNS
 
 
@@ -39,7 +42,7 @@ def test_null_pairs_are_flagged_at_most_7_percent_of_the_time(n: int, heavy: boo
     assert flagged(0.0, n, heavy) <= 0.07
 
 
-@pytest.mark.parametrize(("effect", "n"), [(0.45, 50), (0.22, 200)])
+@pytest.mark.parametrize(("effect", "n"), [(0.7, 20), (0.45, 50), (0.22, 200)])
 def test_planted_differences_are_found_with_80_percent_power(effect: float, n: int) -> None:
     assert flagged(effect, n) >= 0.8
 
@@ -63,9 +66,16 @@ def test_interval_is_the_t_interval_for_normal_differences() -> None:
     assert comparison.difference == pytest.approx(d.mean())
 
 
-def test_too_few_or_identical_prompts_cannot_be_told_apart() -> None:
-    assert paired_bootstrap([1.0], [2.0]).indistinguishable
-    assert paired_bootstrap([1.0, 2.0], [1.0, 2.0]).indistinguishable
+@pytest.mark.parametrize("n", [1, 2, 7, LEAST_PROMPTS - 1])
+def test_of_too_few_prompts_nothing_is_said(n: int) -> None:
+    first = np.arange(float(n))
+    for second in (first, first + 5, first + np.random.default_rng(0).standard_normal(n)):
+        assert paired_bootstrap(first, second).indistinguishable is None
+
+
+def test_identical_prompts_cannot_be_told_apart() -> None:
+    same = [1.0] * LEAST_PROMPTS
+    assert paired_bootstrap(same, same).indistinguishable is True
     assert math.isnan(standard_error([1.0]))
 
 
@@ -120,6 +130,29 @@ def test_table_marks_what_cannot_be_told_from_the_best() -> None:
     assert len(result.where(top_is_truth=True).records) == 40
     assert "cannot be told" in str(result)
     assert result.plot() is not None
+
+
+def seven_prompts() -> AOPCTable:
+    rng = np.random.default_rng(0)
+    return table({"semantic": rng.standard_normal((7, 2)) - 1, "random": rng.standard_normal((7, 2)) - 0.8})
+
+
+@pytest.mark.parametrize("words", [str, AOPCTable.html], ids=["text", "page"])
+def test_a_table_of_seven_prompts_shows_intervals_and_no_verdict(words: Any) -> None:
+    shown = words(seven_prompts())
+    assert "cannot be told from the best" not in shown
+    assert not re.search(r"(semantic|random) =|<bdi>=</bdi>|\] +=$", shown, re.MULTILINE)
+    assert "7 prompts are too few to say which methods can be told apart (from 20 on)" in shown
+    frame = seven_prompts().to_frame().set_index("method")
+    row = frame.loc["random"]
+    assert f"{row.difference:.3f} [{row.low:.3f}, {row.high:.3f}]" in shown
+    assert row.low < row.difference < row.high
+
+
+def test_the_frames_of_seven_prompts_leave_the_verdict_out() -> None:
+    frame = seven_prompts().to_frame()
+    assert frame.indistinguishable_from_best.isna().all()
+    assert seven_prompts().comparisons().indistinguishable.isna().all()
 
 
 def test_aopc_by_fisher_rank_is_paired_with_the_lowest_rank() -> None:

@@ -95,8 +95,8 @@ class BaseRun:
     def target_changes(self, changed: Reading) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
         """Changes of the target's logit and of its log-probability in other runs, on the CPU."""
         target = self.question.target
-        tables = ((r.logits[:, target], r.logits.log_softmax(-1)[:, target]) for r in (self.reading, changed))
-        (z, log_p), (changed_z, changed_log_p) = tables
+        runs = ((r.logits[:, target], r.log_prob(target)) for r in (self.reading, changed))
+        (z, log_p), (changed_z, changed_log_p) = runs
         return (changed_z - z).cpu(), (changed_log_p - log_p).cpu()
 
     def noise_floor(self, model: LensModel) -> float:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from tl_scopes.analysis.explained_scalar import base_run, prompt_of
 from tl_scopes.directions.base import Reading
@@ -24,6 +25,7 @@ from tl_scopes.model.forward import embedded
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import Token, encode_targets, token_strings
+from tl_scopes.numerics.arguments import call_name
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.substitutions import Substitutions
@@ -87,20 +89,20 @@ def substitutions(
     best = predicted.abs().topk(k).indices
     swapped = prompt.tokens.repeat(k, 1)
     swapped[:, t] = ids[best]
-    runs = [
-        run_changed(model, part, torch.full((len(part),), prompt.pos), target_hook=base.question.target_hook)
-        for part in torch.split(swapped, size)
-    ]
-    changed = Reading(torch.cat([r.logits for r in runs]), torch.cat([r.hidden for r in runs]))
-    delta_logit, delta_log_prob = base.target_changes(changed)
+    changes, parts = [], torch.split(swapped, size)
+    for part in tqdm(parts, desc=call_name(), unit="batch", disable=None if len(parts) > 1 else True, leave=False):
+        run = run_changed(model, part, torch.full((len(part),), prompt.pos), target_hook=base.question.target_hook)
+        changed = Reading(run.logits, run.hidden)
+        changes.append((base.measured(changed), *base.target_changes(changed)))
+    measured, delta_logit, delta_log_prob = map(torch.cat, zip(*changes, strict=True))
     return Substitutions(
         attribution=attribution,
         pos=t,
         token=attribution.str_tokens[t],
         tokens=ids[best],
         str_tokens=tuple(token_strings(model, ids[best])),
-        predicted=predicted[best].to(changed.logits.dtype),
-        measured=base.measured(changed).to(changed.logits.dtype),
+        predicted=predicted[best].to(base.reading.logits.dtype),
+        measured=measured.to(base.reading.logits.dtype),
         delta_logit=delta_logit,
         delta_log_prob=delta_log_prob,
         scalar=scalar.name,

@@ -243,9 +243,8 @@ def _together(
             unchanged = Reading(reading.logits[:1], reading.hidden[:1])
             questions = [question_of(model, a, unchanged.logits[0]) for a, _ in chosen]
             changed = Reading(reading.logits[1:], reading.hidden[1:])
-        log_p, plain = changed.logits.log_softmax(-1), unchanged.logits.log_softmax(-1)
         for i, ((attribution, _), question) in enumerate(zip(chosen, questions, strict=True)):
-            effects[i].append((log_p[:, question.target] - plain[0, question.target]).cpu())
+            effects[i].append((changed.log_prob(question.target) - unchanged.log_prob(question.target)).cpu())
             if _explains_something_else(attribution):
                 own[i].append(question.scalar.change(unchanged, changed))
     numbers = {s: n for n, s in enumerate(sets)}

@@ -28,7 +28,7 @@ from tl_scopes.model.lock import model_call
 from tl_scopes.numerics.arguments import Seed, integer
 from tl_scopes.numerics.ranking import most_influential, number_removed
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.verification import Verification
+from tl_scopes.results.verification import BOUND, Verification, flag
 
 MOST_SINGLE = 20
 """Tokens that are removed one by one where the caller names no number."""
@@ -43,7 +43,7 @@ def verify(
     ablation: Ablation = "zero",
     top: int = MOST_SINGLE,
     step: float = 1.0,
-    bound: float = 0.5,
+    bound: float = BOUND,
     k: int = 3,
     n_random: int = 20,
     seed: Seed = 0,
@@ -110,10 +110,10 @@ def verify(
     at = str(attribution.details.get("at", "hook_embed"))
     size = rows_per_forward(model, [base.prompt], batch_size, at=at)
     hook = base.question.target_hook
-    runs = list(run_ablated(model, base.prompt, removals, moved, batch_size=size, at=at, target_hook=hook))
     dtype, scalar = base.reading.logits.dtype, base.question.scalar
-    measured = torch.cat([base.measured(run) for run in runs])
-    delta_logit, delta_log_prob = map(torch.cat, zip(*map(base.target_changes, runs), strict=True))
+    runs = run_ablated(model, base.prompt, removals, moved, batch_size=size, at=at, target_hook=hook)
+    changes = [(base.measured(run), *base.target_changes(run)) for run in runs]
+    measured, delta_logit, delta_log_prob = map(torch.cat, zip(*changes, strict=True))
     (judged,) = judge(model, [attribution], [plan], batch_size, (base.reading, base.question))
     noise, signed = base.noise_floor(model), scalar.measure == "signed"
     return Verification(
@@ -125,7 +125,8 @@ def verify(
         delta_logit=delta_logit,
         delta_log_prob=delta_log_prob,
         flags=tuple(
-            _flag(p, m, noise, bound, signed) for p, m in zip(predicted.tolist(), measured.tolist(), strict=True)
+            flag(p, m, noise=noise, bound=bound, signed=signed)
+            for p, m in zip(predicted.tolist(), measured.tolist(), strict=True)
         ),
         scalar=scalar.name,
         unit=scalar.unit,
@@ -137,15 +138,6 @@ def verify(
         target_str=str(target_string(model, base.question.target)),
         verdict=judged,
     )
-
-
-def _flag(predicted: float, measured: float, noise: float, bound: float, signed: bool) -> str:
-    largest = max(abs(predicted), abs(measured))
-    if abs(measured - predicted) <= noise or largest <= noise:
-        return ""
-    if signed and predicted * measured < 0 and abs(measured) > noise:
-        return "sign"
-    return "size" if abs(measured - predicted) > bound * largest else ""
 
 
 def _checked(fractions: Sequence[float], top: int, step: float, bound: float) -> tuple[float, ...]:

@@ -21,7 +21,7 @@ from typing_extensions import Unpack
 
 from tl_scopes.directions.base import target_note
 from tl_scopes.directions.logits import Of
-from tl_scopes.kernel.ablation import Ablation, ablated_log_probs, prompt_generator, substitutes
+from tl_scopes.kernel.ablation import Ablation, ablated, prompt_generator, substitutes
 from tl_scopes.kernel.attributed import Answer, attributed
 from tl_scopes.kernel.batching import batches, padded, rows_per_forward
 from tl_scopes.kernel.calls import encode, prompt_call
@@ -82,15 +82,14 @@ def leave_one_out(
         candidates = [p for p in range(given.pos + 1) if p not in given.special]
         values = substitutes(ablation, candidates or range(given.pos + 1), given.tokens, seed)
         sets: list[list[int]] = [[], *([p] for p in range(given.pos + 1))]
-        logits, log_probs = ablated_log_probs(model, given, sets, values, batch_size=size, at=at)
-        token = int(logits[0].argmax()) if wanted is None else wanted
+        found = ablated(model, given, sets, values, wanted, batch_size=size, at=at)
         changes = {
-            name: (table[1:, token] - table[0, token]).cpu().double()
-            for name, table in (("delta_logit", logits), ("delta_log_prob", log_probs))
+            name: (values_of[1:] - values_of[0]).cpu().double()
+            for name, values_of in (("delta_logit", found.logit), ("delta_log_prob", found.log_prob))
         }
         details = {"of": of, "at": at, "ablation": ablation, **{k: v.tolist() for k, v in changes.items()}}
-        answer = Answer(changes[f"delta_{of}"].abs(), token, details, target_note(wanted))
-        results.append(attributed(model, given, log_probs[0], "leave_one_out", answer))
+        answer = Answer(changes[f"delta_{of}"].abs(), found.token, details, target_note(wanted))
+        results.append(attributed(model, given, found.first, "leave_one_out", answer))
     return results
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tl_scopes.cli import options
 from tl_scopes.cli.output import Files, require_folder, show
-from tl_scopes.cli.support import default_methods, library, load_model, require_models, require_names, working
+from tl_scopes.cli.support import default_methods, library, load_model, require_models, require_names
 
 
 def aopc(
@@ -79,15 +79,14 @@ def aopc(
     unmeasured = []
     for name in names:
         lens = load_model(name, kind, device or _own_gpu())
-        with working(f"removing tokens of {len(passages)} passages"):
-            table = tls.aopc(
-                lens,
-                passages,
-                methods,
-                batch_size=batch_size,
-                out=out / name.replace("/", "--") if out is not None and several else out,
-                **asked,
-            )
+        table = tls.aopc(
+            lens,
+            passages,
+            methods,
+            batch_size=batch_size,
+            out=out / name.replace("/", "--") if out is not None and several else out,
+            **asked,
+        )
         del lens
         if not table.complete:
             continue  # another process is still at work; the last one prints

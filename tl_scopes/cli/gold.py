@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tl_scopes.cli import options
 from tl_scopes.cli.output import Files
-from tl_scopes.cli.support import default_methods, library, load_model, require_names, working
+from tl_scopes.cli.support import default_methods, library, load_model, require_names
 
 
 def gold(
@@ -33,6 +33,5 @@ def gold(
     require_names(methods, known_methods())
     require_names(corpus or (), CORPORA, "corpus")
     lens = load_model(model, kind, device)
-    with working("explaining"):
-        result = tls.gold_alignment(lens, methods, corpora=corpus or None, n=n, seed=seed)
+    result = tls.gold_alignment(lens, methods, corpora=corpus or None, n=n, seed=seed)
     files.answer(result)

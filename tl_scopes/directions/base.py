@@ -36,6 +36,8 @@ from tl_scopes.numerics.norms import root_of_squares
 from tl_scopes.numerics.precision import to_float64
 
 Measure = Literal["signed", "norm", "divergence"]
+BLOCK = 2**20
+"""Logits that are normalised at once: 8 MiB in float64, or one row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +124,15 @@ class Reading:
     logits: Float[Tensor, "runs d_vocab"]
     hidden: Float[Tensor, "runs ..."]
 
+    def each(self, of: Callable[[Tensor], Tensor]) -> Tensor:
+        """``of`` a few rows of the logits at a time, ``[runs, ...]``: no second table of runs by vocabulary is made."""
+        rows = max(1, BLOCK // self.logits.shape[1])
+        return torch.cat([of(part) for part in torch.split(self.logits, rows)])
+
+    def log_prob(self, token: int) -> Float[Tensor, " runs"]:
+        """Log-probability of a token in every run."""
+        return self.each(lambda logits: logits.log_softmax(-1)[:, token])
+
 
 @dataclass(frozen=True, eq=False)
 class Scalar:
@@ -142,8 +153,8 @@ class Scalar:
     def change(self, base: Reading, changed: Reading) -> Float[Tensor, " runs"]:
         """Change of every run against the first run of ``base``, float64 on the CPU."""
         if self.measure == "divergence":
-            log_p, log_q = (to_float64(r.logits).log_softmax(-1) for r in (base, changed))
-            return (log_p[:1].exp() * (log_p[:1] - log_q)).sum(-1).cpu()
+            log_p = to_float64(base.logits[:1]).log_softmax(-1)
+            return changed.each(lambda z: (log_p.exp() * (log_p - to_float64(z).log_softmax(-1))).sum(-1)).cpu()
         change = (self.read(changed) - self.read(base)[:1]).cpu()
         return torch.linalg.vector_norm(change, dim=-1) if self.measure == "norm" else change
 

@@ -116,7 +116,7 @@ class LogProb:
         """The target's log-probability."""
 
         def read(run: Reading) -> Tensor:
-            return to_float64(run.logits).log_softmax(-1)[:, target]
+            return run.each(lambda logits: to_float64(logits).log_softmax(-1)[:, target])
 
         return Scalar(f"log p of {text(target)!r}", "nats", read)
 

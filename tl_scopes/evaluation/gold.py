@@ -13,10 +13,11 @@ a random ranking: causes over candidates. Intervals are 95 % percentile bootstra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from tl_scopes.baselines import gradient_free as controls
 from tl_scopes.baselines import gradients as baselines
@@ -28,7 +29,7 @@ from tl_scopes.jacobian_scopes.jacobian import scopes
 from tl_scopes.kernel.options import check_batch_size
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
-from tl_scopes.numerics.arguments import Seed, integer
+from tl_scopes.numerics.arguments import Seed, call_name, integer
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.gold import GoldAlignment, GoldRecord
 
@@ -105,17 +106,16 @@ def gold_alignment(
     check_batch_size(batch_size)
     records: list[GoldRecord] = []
     accuracy: dict[str, float] = {}
-    for corpus in names:
-        found = _determined(corpus, n, seed)
-        prompts, answers = [e.prompt for e in found], [e.answer for e in found]
-        results = _attributions(model, methods, prompts, answers, batch_size)
-        first = next(iter(results.values()))
-        right = [a.top_predictions[0][0] == e.answer for a, e in zip(first, found, strict=True)]
-        accuracy[corpus] = float(np.mean(right))
-        for name, attributions in results.items():
-            for i, (attribution, example) in enumerate(zip(attributions, found, strict=True)):
-                if right[i]:
-                    records.append(_record(model, name, i, attribution, example))
+    with tqdm(total=len(names) * len(methods), desc=call_name(), unit="method", disable=None) as bar:
+        for corpus in names:
+            found = _determined(corpus, n, seed)
+            right: list[bool] = []
+            for name, attributions in _attributions(model, methods, found, batch_size):
+                right = right or [a.top_predictions[0][0] == e.answer for a, e in zip(attributions, found, strict=True)]
+                of_each = enumerate(zip(right, attributions, found, strict=True))
+                records += [_record(model, name, i, a, example) for i, (answered, a, example) in of_each if answered]
+                bar.update()
+            accuracy[corpus] = float(np.mean(right))
     if not records:
         raise ValueError(
             "the model answers none of the prompts right, so there is nothing to align; use the demo model "
@@ -137,27 +137,29 @@ def _determined(corpus: str, n: int, seed: int) -> list[Example]:
 def _attributions(
     model: LensModel,
     methods: Sequence[str] | Mapping[str, Method],
-    prompts: list[str],
-    targets: list[str],
+    found: Sequence[Example],
     batch_size: int,
-) -> dict[str, list[Attribution]]:
-    """Every method on every prompt; the package's own scopes share one forward."""
+) -> Iterator[tuple[str, list[Attribution]]]:
+    """Every method in turn on all examples; the package's own scopes share one forward."""
+    prompts, targets = [e.prompt for e in found], [e.answer for e in found]
     if isinstance(methods, Mapping):
-        found = {name: method(model, prompts, targets) for name, method in methods.items()}
-        for name, given in found.items():
+        for name, method in methods.items():
+            given = method(model, prompts, targets)
             fits = isinstance(given, list | tuple) and len(given) == len(prompts)
             if not fits or not all(isinstance(a, Attribution) for a in given):
                 raise TypeError(
                     f"(methods=...): {name!r} must return one Attribution for each of {len(prompts)} prompts"
                 )
-        return found
+            yield name, list(given)
+        return
     own = [m for m in methods if m in SCOPES]
     aimed = targets if reads("target", own) else None
     shared = scopes(model, prompts, methods=own, target=aimed, batch_size=batch_size) if own else []
-    return {
-        m: [s[m] for s in shared] if m in own else BASELINES[m](model, prompts, target=targets, batch_size=batch_size)
-        for m in methods
-    }
+    for m in methods:
+        if m in own:
+            yield m, [s[m] for s in shared]
+        else:
+            yield m, BASELINES[m](model, prompts, target=targets, batch_size=batch_size)
 
 
 def _record(model: LensModel, method: str, index: int, attribution: Attribution, example: Example) -> GoldRecord:

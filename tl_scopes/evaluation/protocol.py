@@ -17,7 +17,7 @@ from tl_scopes.baselines.integrated_gradients import integrated_gradients
 from tl_scopes.directions.base import Direction
 from tl_scopes.directions.by_name import DEFAULT_METHODS, named_directions, reads, ready_scopes
 from tl_scopes.directions.logits import LogProb, Semantic
-from tl_scopes.kernel.ablation import Ablation, ablated_log_probs, substitutes
+from tl_scopes.kernel.ablation import Ablation, ablated, substitutes
 from tl_scopes.kernel.batching import repeated, rows_per_forward
 from tl_scopes.kernel.explain import explain_inside
 from tl_scopes.kernel.interventions import along, run_changed
@@ -209,10 +209,10 @@ def measure_passage(
         wanted += [frozenset((p,)) for p in candidates]
     distinct = list(dict.fromkeys(map(frozenset, wanted)))
     size = rows_per_forward(model, [given], batch_size, most=DEFAULT_ROWS)
-    _, log_probs = ablated_log_probs(model, given, [sorted(s) for s in distinct], values, batch_size=size)
-    top = int(log_probs[0].argmax())
-    token = truth if protocol.scored == "truth" else top
-    log_p = to_float64(log_probs[:, token])
+    scored = truth if protocol.scored == "truth" else None
+    found = ablated(model, given, [sorted(s) for s in distinct], values, scored, batch_size=size)
+    top = int(found.first.argmax())
+    log_p = to_float64(found.log_prob)
     change = (log_p - log_p[0]).tolist()
     delta = dict(zip(distinct, change, strict=True))
     record: dict[str, Any] = {
@@ -220,16 +220,32 @@ def measure_passage(
         "truth": truth,
         "top": top,
         "target": explained,
-        "scored": token,
-        "log_prob": float(log_probs[0, token]),
+        "scored": found.token,
+        "log_prob": float(found.log_prob[0]),
         "deltas": {label: [delta[frozenset(s)] for s in sets] for label, sets in removed.items()},
         "removed": removed,
     }
+    if (kept_bos := _with_bos(model, passage, whole)) is not None:
+        with_it = run_changed(model, *repeated(kept_bos, 1)).log_probs[0]
+        record["without_bos"] = {
+            "log_prob": float(found.first[truth]),
+            "log_prob_with": float(with_it[truth]),
+            "right": top == truth,
+            "right_with": int(with_it.argmax()) == truth,
+        }
     if "sufficiency" in protocol.beside:
         record["sufficiency"] = {label: [-delta[s] for s in sets] for label, sets in kept.items()}
     if "leave_one_out" in protocol.beside:
         record |= _agreement(scores, [abs(delta[frozenset((p,))]) for p in candidates], candidates, removed)
     return record
+
+
+def _with_bos(model: LensModel, passage: str | Tensor, whole: EncodedPrompt) -> EncodedPrompt | None:
+    """The passage with the BOS that the model's own default puts in front, where the protocol left it out."""
+    if not isinstance(passage, str) or len(whole.tokens) >= model.cfg.n_ctx:
+        return None
+    own = encode_prompts(model, passage, pos=-1, prepend_bos=None)[0]
+    return None if len(own.tokens) <= len(whole.tokens) else replace(own, pos=len(own.tokens) - 2)
 
 
 def _agreement(

@@ -12,6 +12,7 @@ back together, each at its own place in one cotangent; only from there on does e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,9 +44,7 @@ from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.results.matrix import AttributionMatrix
 
-BLOCKS = 6
-"""Blocks of positions: more shorten the backwards further but cost one forward each."""
-ROWS = 12
+ROWS = 16
 """Rows of V pulled back at once where memory allows: those of one block of a short text together."""
 OnRead = Callable[[int, ReadOut], None]
 """Called with the number of a row and what the model held at its position."""
@@ -86,10 +85,10 @@ def attribution_matrix(
             positions outside the prompt; no way to run fits the memory.
         TypeError: a list of prompts.
 
-    Cost: 6 forwards on prefixes of the prompt (more under a tight budget) and one vector-Jacobian product per row of V, the
-        part after the last attention shared by a block's positions; the largest tensors are the graph of one prefix and the
-        gradients of up to 12 rows. On large vocabularies Fisher searches of up to 8 positions share each pass over the
-        unembedding.
+    Cost: for n positions about √n/2 forwards on prefixes of the prompt (more under a tight budget) and one vector-Jacobian
+        product per row of V, the part after the last attention shared by a block's positions; the largest tensors are the
+        graph of one prefix and the gradients of up to 16 rows. On large vocabularies Fisher searches of up to 8 positions
+        share each pass over the unembedding.
 
     >>> matrix = attribution_matrix(model, "German: der Hund sieht die Katze. English: the dog")
     >>> matrix.scores.shape == (len(matrix.tokens), len(matrix.tokens))
@@ -219,10 +218,18 @@ class _Matrix:
         return torch.cat(parts)
 
 
+def blocks(n: int) -> int:
+    """Blocks of n positions: more shorten the backwards further, but cost a forward and a pass over the unembedding each.
+
+    B blocks cost ``B f + (n/2)(1 + 1/B) v``, least at ``√(n v / 2f)``; a row's backward v is about half a forward f.
+    """
+    return max(1, round(math.sqrt(n) / 2))
+
+
 def _plan(memory: Memory, length: int, n: int) -> Run:
-    """How many positions share a forward: at least :data:`BLOCKS` blocks, more until the longest fits."""
+    """How many positions share a forward: at least :func:`blocks` blocks, more until the longest fits."""
     sizes: list[int] = []
-    size = -(-n // BLOCKS)
+    size = -(-n // blocks(n))
     while not sizes or sizes[-1] > 1:
         sizes.append(size)
         size = -(-size // 2)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -89,15 +90,44 @@ def run_ablated(
         yield Reading(run.logits, run.hidden)
 
 
-def ablated_log_probs(
+@dataclass(frozen=True, eq=False)
+class Ablated:
+    """What is kept of the runs with sets of positions replaced.
+
+    Attributes:
+        token: whose logit and log-probability are read.
+        logit: ``[sets]``.
+        log_prob: ``[sets]``.
+        first: log-probabilities of all tokens with the first set replaced.
+    """
+
+    token: int
+    logit: Float[Tensor, " sets"]
+    log_prob: Float[Tensor, " sets"]
+    first: Float[Tensor, " d_vocab"]
+
+
+def ablated(
     model: LensModel,
     prompt: EncodedPrompt,
     sets: Sequence[Sequence[int]],
     values: Callable[[Tensor], Tensor],
+    token: int | None,
     *,
     batch_size: int,
     at: str = "hook_embed",
-) -> tuple[Float[Tensor, "sets d_vocab"], Float[Tensor, "sets d_vocab"]]:
-    """Logits and log-probabilities at the explained position with each set of positions replaced."""
-    logits = torch.cat([r.logits for r in run_ablated(model, prompt, sets, values, batch_size=batch_size, at=at)])
-    return logits, logits.log_softmax(-1)
+) -> Ablated:
+    """One token's logit and log-probability with each set replaced; None is the top prediction with the first.
+
+    Logits of all tokens exist for one batch at a time.
+    """
+    logit, log_prob, first = [], [], None
+    for run in run_ablated(model, prompt, sets, values, batch_size=batch_size, at=at):
+        if first is None:
+            first = run.logits[0].log_softmax(-1)
+        token = int(run.logits[0].argmax()) if token is None else token
+        logit.append(run.logits[:, token].clone())  # a view would keep them all
+        log_prob.append(run.log_prob(token))
+    assert first is not None
+    assert token is not None
+    return Ablated(token, torch.cat(logit), torch.cat(log_prob), first)

@@ -75,7 +75,8 @@ def explain_inside(
         explanation = _Explanation(model, state, directions, probes, options, memory)
         results: dict[int, list[Measured]] = {}
         batches = _batches(prompts, options, memory)
-        for batch, run in tqdm(batches, desc=call_name(), unit="batch", disable=None if len(batches) > 1 else True):
+        many = None if len(batches) > 1 else True
+        for batch, run in tqdm(batches, desc=call_name(), unit="batch", disable=many, leave=None):
             results.update(zip(batch, explanation.of([prompts[i] for i in batch], batch, run), strict=True))
     return [results[i] for i in range(len(prompts))]
 

@@ -5,7 +5,9 @@ for each of them, a third of all that a GPT-2 forward keeps, and every row of V 
 each number by itself, ``y_i = f(x_i)``, so its derivative is one tensor, ``f'(x)``: taken once in the forward, by autograd
 itself, and then each backward is one multiplication. The values are the very same; gradients differ by rounding.
 
-Activations that are one operation already (``silu``, ``gelu``) are left alone, and so is one that mixes units (``solu``).
+Gemma's ``GELUTanh`` is one operation, but in its backward PyTorch takes the rows of V one by one, with a tanh for each.
+
+Other activations of one operation (``silu``, ``gelu``) are left alone, and so is one that mixes units (``solu``).
 """
 
 from __future__ import annotations
@@ -26,11 +28,13 @@ WRITTEN_OUT = frozenset(
         "QuickGELUActivation",
         "AccurateGELUActivation",
         "LaplaceActivation",
+        "GELUTanh",
         "gelu_new",
         "gelu_fast",
     }
 )
-"""Names of elementwise activations that are several operations: Hugging Face's modules, TransformerLens' functions."""
+"""Names of elementwise activations whose backward is several operations: Hugging Face's modules, TransformerLens'
+functions."""
 
 
 class _BySlope(torch.autograd.Function):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from tl_scopes.numerics.arguments import Seed, number, public_call
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
-from tl_scopes.numerics.statistics import Comparison, paired_bootstrap, standard_error
+from tl_scopes.numerics.statistics import LEAST_PROMPTS, Comparison, paired_bootstrap, standard_error
 from tl_scopes.numerics.values import shown
 from tl_scopes.results.base import Displayable, Serializable, views
 
@@ -32,6 +32,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Values = NDArray[np.float64]
+NEEDED = 0.5
+"""Nats of the true token's log p from which a model is said to need its BOS."""
+
+
+def few_prompts(n: int) -> str:
+    """The sentence in the place of a verdict."""
+    prompts = "1 prompt is" if n == 1 else f"{n} prompts are"
+    return f"{prompts} too few to say which methods can be told apart (from {LEAST_PROMPTS} on): read the intervals."
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +128,8 @@ def aopc_from_deltas(deltas: Any, fractions: Sequence[float] = PAPER_FRACTIONS) 
 
 BESIDE = ("sufficiency", "loo_spearman", "loo_top5_hit")
 """What a record may hold beside its deltas, by method."""
+BOS = ("log_prob", "log_prob_with", "right", "right_with")
+"""What a record holds where the protocol left out the BOS: of the true token and of the top prediction, without and with."""
 
 
 def require_record(record: Mapping[str, Any], methods: Sequence[str], fractions: Sequence[float]) -> None:
@@ -144,6 +154,11 @@ def require_record(record: Mapping[str, Any], methods: Sequence[str], fractions:
                 raise ValueError(
                     f"{key}.{method}: expected numbers, one for each of fractions, got {str(value)[:40]!r}"
                 )
+    bos = record.get("without_bos")
+    if bos is not None and not (
+        isinstance(bos, Mapping) and all(isinstance(bos.get(k), bool | int | float) for k in BOS)
+    ):
+        raise ValueError(f"without_bos: expected {', '.join(BOS)}, got {str(bos)[:40]!r}")
 
 
 def _is_number(value: Any) -> bool:
@@ -207,6 +222,31 @@ class AOPCTable(Displayable, Serializable):
         return {m: self[m].per_prompt for m in self.methods}
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures must know: too few prompts for a verdict, a BOS that was left out."""
+        found = [few_prompts(len(self.records))] if 0 < len(self.records) < LEAST_PROMPTS else []
+        if bos := self._without_bos:
+            without, within = (np.array([r[name] for r in bos]) for name in ("log_prob", "log_prob_with"))
+            right, kept = (sum(r[name] for r in bos) for name in ("right", "right_with"))
+            why = "preset='paper'" if self.settings.get("preset") == "paper" else "prepend_bos=False"
+            found.append(
+                f"{why} leaves out the BOS that this model's tokenizer puts in front: log p of the true token "
+                f"{without.mean():.2f} on average, with it {within.mean():.2f}; the top prediction is right on {right} of "
+                f"{len(bos)} prompts, with it on {kept}."
+                + (
+                    " The model needs it: keep it with preset='text'."
+                    if within.mean() - without.mean() > NEEDED
+                    else ""
+                )
+            )
+        return tuple(found)
+
+    @property
+    def _without_bos(self) -> list[Mapping[str, Any]]:
+        """Of the prompts whose BOS was left out."""
+        return [r["without_bos"] for r in self.records if r.get("without_bos") is not None]
+
+    @property
     def best(self) -> str:
         """The method with the most negative mean; says nothing about whether it is distinguishable."""
         mean = self.mean
@@ -225,7 +265,10 @@ class AOPCTable(Displayable, Serializable):
 
     @public_call
     def comparisons(self, *, level: float = 0.95, seed: Seed = 0) -> pd.DataFrame:
-        """Every pair of methods: difference, interval, p, ``indistinguishable``; each pair at the level by itself."""
+        """Every pair of methods: difference, interval, p, ``indistinguishable``; each pair at the level by itself.
+
+        ``indistinguishable`` is None below 20 prompts.
+        """
         import pandas as pd
 
         rows = []
@@ -287,17 +330,24 @@ class AOPCTable(Displayable, Serializable):
         return pd.DataFrame(rows)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per method: AOPC with its error, whether it can be told from the best, and what was asked beside."""
+        """One row per method: AOPC with its error, what it is less the best one's, and what was asked beside.
+
+        ``difference`` is the mean paired difference from the best, from ``low`` to ``high`` (95 %);
+        ``indistinguishable_from_best`` says whether that holds 0, and is None below 20 prompts.
+        """
         import pandas as pd
 
         best, rows = self.best, []
         for method in self.methods:
             measured = self[method]
             row: dict[str, Any] = {"method": method, "n": len(measured), "aopc": measured.mean, "sem": measured.sem}
-            if method == best:
-                row["indistinguishable_from_best"] = True
-            elif len(measured):
-                row["indistinguishable_from_best"] = self.compare(method, best).indistinguishable
+            if len(measured):
+                c = self.compare(method, best)
+                row |= {"difference": c.difference, "low": c.low, "high": c.high}
+                row["indistinguishable_from_best"] = c.indistinguishable
+            if bos := self._without_bos:
+                names = {"true_log_prob": "log_prob", "true_log_prob_with_bos": "log_prob_with"}
+                row |= {column: float(np.mean([r[name] for r in bos])) for column, name in names.items()}
             row["comprehensiveness"] = -float(measured.deltas.mean()) if len(measured) else math.nan
             for name in BESIDE:
                 found = [r[name][method] for r in self.records if name in r]

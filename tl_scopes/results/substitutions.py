@@ -11,6 +11,7 @@ from torch import Tensor
 from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, Serializable
+from tl_scopes.results.verification import flag
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,8 +56,26 @@ class Substitutions(Displayable, Serializable):
         """Rank correlation of predicted and measured."""
         return spearman(self.predicted.tolist(), self.measured.tolist())
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Of each swap ``"sign"`` or ``"size"`` where it was not as predicted, by the rule of :func:`verify`, else ``""``.
+
+        As predicted is what has the predicted sign, and neither of the two more than twice the other.
+        """
+        return tuple(flag(p, m) for p, m in zip(self.predicted.tolist(), self.measured.tolist(), strict=True))
+
+    @property
+    def reading(self) -> str:
+        """How many swaps were as predicted, in plain words."""
+        flags = self.flags
+        parts = [f"{flags.count('')} of {len(flags)} swaps as predicted (same sign, within a factor of 2)"]
+        parts += [
+            f"{words} {flags.count(f)}" for f, words in (("size", "size off"), ("sign", "wrong sign")) if f in flags
+        ]
+        return ", ".join(parts)
+
     def to_frame(self) -> pd.DataFrame:
-        """One row per swap: ``id``, ``token``, ``predicted``, ``measured``, ``delta_logit``, ``delta_log_prob``."""
+        """One row per swap: ``id``, ``token``, ``predicted``, ``measured``, ``delta_logit``, ``delta_log_prob``, ``flag``."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -67,6 +86,7 @@ class Substitutions(Displayable, Serializable):
                 "measured": self.measured.tolist(),
                 "delta_logit": self.delta_logit.tolist(),
                 "delta_log_prob": self.delta_log_prob.tolist(),
+                "flag": list(self.flags),
             }
         )
 

@@ -21,6 +21,21 @@ HOLDS = 0.8
 """R² from which the prediction describes the removals."""
 ORDERS = 0.5
 """Rank correlation from which it orders them."""
+BOUND = 0.5
+"""Difference of predicted and measured, relative to the larger, up to which a change counts as predicted."""
+
+
+def flag(predicted: float, measured: float, *, noise: float = 0.0, bound: float = BOUND, signed: bool = True) -> str:
+    """``"sign"`` where the two differ in it, ``"size"`` where they differ by more than ``bound`` times the larger, or ``""``.
+
+    With the default bound neither of two that agree is more than twice the other. What is below ``noise`` is not flagged.
+    """
+    largest = max(abs(predicted), abs(measured))
+    if abs(measured - predicted) <= noise or largest <= noise:
+        return ""
+    if signed and predicted * measured < 0 and abs(measured) > noise:
+        return "sign"
+    return "size" if abs(measured - predicted) > bound * largest else ""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tl_scopes.numerics.statistics import standard_error
+from tl_scopes.numerics.statistics import LEAST_PROMPTS, standard_error
 from tl_scopes.results.aopc import AOPC, AOPCTable
 from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.page import View, heading
@@ -23,6 +23,15 @@ _COLUMNS = {
     "loo_top5_hit": "LOO hit",
 }
 """What may be asked for beside AOPC."""
+_LESS = "less the best [95 %]"
+
+
+def _less_the_best(row: Any) -> str:
+    """The paired difference from the best method with its interval; nothing for the best itself."""
+    if row.difference == row.low == row.high == 0:
+        return ""
+    interval = "" if np.isnan(row.low) else f" [{row.low:.3f}, {row.high:.3f}]"
+    return f"{row.difference:.3f}{interval}"
 
 
 @view.register(AOPCTable)
@@ -32,10 +41,10 @@ def aopc_view(table: AOPCTable) -> View:
     if not table.records:
         return View(title, f'<div class="tls">{heading(title)}<p>{escape(str(table))}</p></div>', lambda: str(table))
     frame = table.to_frame().sort_values("aopc", kind="stable")
-    same = ["=" if mark else "" for mark in frame.get("indistinguishable_from_best", [])]
+    frame = frame.assign(**{_LESS: [_less_the_best(row) for _, row in frame.iterrows()]})
     named = frame.rename(columns={"aopc": "AOPC", "sem": "± SEM", **_COLUMNS})[
-        ["method", "n", "AOPC", "± SEM", *(label for name, label in _COLUMNS.items() if name in frame)]
-    ].assign(**{"": same})
+        ["method", "n", "AOPC", "± SEM", _LESS, *(label for name, label in _COLUMNS.items() if name in frame)]
+    ].assign(**{"": ["=" if mark else "" for mark in frame.indistinguishable_from_best]})
     says = "".join(
         f'<p class="tls-small">{escape(line)}</p>' for line in str(table).splitlines()[len(table.methods) + 1 :]
     )
@@ -63,12 +72,14 @@ def aopc_figure(table: AOPCTable) -> Any:
         color=[colour[m] for m in frame.method],
         error_kw={"elinewidth": 0.9},
     )
-    marks = frame.get("indistinguishable_from_best", [False] * len(frame))
+    marks = [bool(m) for m in frame.get("indistinguishable_from_best", [False] * len(frame))]
     right.set_yticks(range(len(frame)), [f"{m} =" if same else m for m, same in zip(frame.method, marks, strict=True)])
-    right.set_xlabel("AOPC (nats; = cannot be told from the best)")
+    right.set_xlabel(f"AOPC (nats{'; = cannot be told from the best' * any(marks)})")
     right.spines[["top", "right"]].set_visible(False)
     left.legend(frameon=False, fontsize=7)
-    figure.suptitle(f"n = {len(table.records)} prompts, mean ± SEM over prompts", fontsize=9)
+    few = ", too few to tell methods apart" * (0 < len(table.records) < LEAST_PROMPTS)
+    bos = ", BOS left out" * any("without_bos" in r for r in table.records)
+    figure.suptitle(f"n = {len(table.records)} prompts{few}{bos}, mean ± SEM over prompts", fontsize=9)
     return figure
 
 
@@ -99,18 +110,20 @@ def aopc_text(table: AOPCTable) -> str:
     frame = table.to_frame()
     beside = [(name, label) for name, label in _COLUMNS.items() if name in frame]
     width = max(8, *(len(m) for m in table.methods)) + 2
-    lines = [f"{'method':<{width}}{'AOPC':>9}{'± SEM':>10}  {'':<2}" + "".join(f"{label:>9}" for _, label in beside)]
+    head = f"{'method':<{width}}{'AOPC':>9}{'± SEM':>10}  {_LESS:<24}  "
+    lines = [head + "".join(f"{label:>9}" for _, label in beside)]
     for _, row in frame.sort_values("aopc", kind="stable").iterrows():
         mark = "=" if row.indistinguishable_from_best else ""
         lines.append(
-            f"{row.method:<{width}}{row.aopc:>9.4f}{'± ' + format(row['sem'], '.4f'):>10}  {mark:<2}"
+            f"{row.method:<{width}}{row.aopc:>9.4f}{'± ' + format(row['sem'], '.4f'):>10}  {_less_the_best(row):<24}{mark:<2}"
             + "".join(f"{row[name]:>9.3f}" for name, _ in beside)
         )
     top = np.mean([r["top"] == r["truth"] for r in table.records])
-    lines.append(
-        f"{len(table.records)} prompts; nats, more negative is more faithful; SEM over prompts; '=' cannot be told "
-        "from the best (paired bootstrap, 95 %)."
-    )
+    n = f"{len(table.records)} prompt{'s' * (len(table.records) > 1)}"
+    lines.append(f"{n}; nats, more negative is more faithful; SEM over prompts; differences by paired bootstrap.")
+    if frame.indistinguishable_from_best.any():
+        lines.append("'=' cannot be told from the best.")
+    lines += table.notes
     lines.append(f"The top prediction is the true token on {top:.0%} of them.")
     if table.failures:
         lines.append(f"Left out: {len(table.failures)} prompts, e.g. {next(iter(table.failures.values()))}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from html import escape
 from typing import Any
 
+from tl_scopes.numerics.statistics import LEAST_PROMPTS
 from tl_scopes.results.gold import GoldAlignment
 from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.page import View, heading
@@ -73,7 +75,13 @@ def gold_text(result: GoldAlignment) -> str:
 
 def _candidates(result: GoldAlignment) -> str:
     right = ", ".join(f"{c} {a:.0%}" for c, a in result.accuracy.items())
-    return f"Candidates: all tokens up to the explained one except special tokens. Answered right: {right}."
+    counted = Counter(corpus for corpus, _ in {(r.corpus, r.index) for r in result.records})
+    few = ", ".join(f"{c} {n}" for c, n in sorted(counted.items()) if n < LEAST_PROMPTS)
+    return (
+        f"Candidates: all tokens up to the explained one except special tokens. Answered right: {right}."
+        + f" Prompts too few to compare methods by (below {LEAST_PROMPTS}): {few}; their intervals are too narrow."
+        * bool(few)
+    )
 
 
 def _interval(row: Any, name: str) -> str:

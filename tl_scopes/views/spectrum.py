@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,12 @@ from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.canvas.table import table
 from tl_scopes.views.rendering import plot, text, view
+from tl_scopes.views.wording import visible
 
 RANKS = (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Ranks that have a line."""
+_LETTERS = 80
+"""Of a prompt that is named."""
 
 
 @plot.register(FisherSpectrum)
@@ -47,24 +51,41 @@ def spectrum_figure(result: FisherSpectrum) -> Any:
 
 @view.register(FisherSpectrum)
 def spectrum_view(result: FisherSpectrum) -> View:
-    """The figure, and a row per rank: eigenvalue, share, and what the direction moves for the first prompt."""
-    title = f"Spectrum of the Fisher information: {len(result.prompts)} prompts"
-    ranks = _ranks(result)
-    frame = result.to_frame().iloc[[r - 1 for r in ranks]]
-    rows = frame.assign(**{"moves (first prompt)": [_moves(result, r) for r in ranks]})
-    body = f'<div class="tls">{heading(title)}{spectrum_figure(result).chart(title)}{table(rows)}</div>'
+    """The figure, a row per rank: eigenvalue and share; and what each direction moves in one prompt, which is named."""
+    n, ranks = len(result.prompts), _ranks(result)
+    title = f"Spectrum of the Fisher information: {n} prompt{'s' * (n != 1)}"
+    rows = table(result.to_frame().iloc[[r - 1 for r in ranks]])
+    moves = [(r, m) for r in ranks if (m := _moves(result, r))]
+    if moves:
+        rows += heading(_whose(result)) + table(_frame(moves))
+    body = f'<div class="tls">{heading(title)}{spectrum_figure(result).chart(title)}{rows}</div>'
     return View(title, body, lambda: str(result))
 
 
 @text.register(FisherSpectrum)
 def spectrum_text(result: FisherSpectrum) -> str:
-    """A line per rank."""
-    lines = [repr(result), f"{'rank':>5}  {'eigenvalue':>11}  {'cumulative share':>16}  moves (first prompt)"]
+    """A line per rank, over all prompts; then the tokens of one, which is named."""
+    lines = [repr(result), f"{'rank':>5}  {'eigenvalue':>11}  {'cumulative share':>16}"]
     frame = result.to_frame()
     for rank in _ranks(result):
         row = frame.iloc[rank - 1]
-        lines.append(f"{rank:>5}  {row.eigenvalue:>11.4g}  {row.share_mean:>16.1%}  {_moves(result, rank)}".rstrip())
-    return "\n".join(lines)
+        lines.append(f"{rank:>5}  {row.eigenvalue:>11.4g}  {row.share_mean:>16.1%}")
+    moves = [f"{rank:>5}  {m}" for rank in _ranks(result) if (m := _moves(result, rank))]
+    return "\n".join([*lines, *([_whose(result), *moves] if moves else [])])
+
+
+def _whose(result: FisherSpectrum) -> str:
+    """Which prompt the tokens are of."""
+    prompt = visible(shorten(result.prompts[0], _LETTERS, placeholder=" …"))
+    many = f" of the first of {len(result.prompts)} prompts alone" if len(result.prompts) > 1 else ""
+    return f"Tokens that each direction moves{many}: {prompt!r}"
+
+
+def _frame(moves: list[tuple[int, str]]) -> Any:
+    """As a table of a page."""
+    import pandas as pd
+
+    return pd.DataFrame(moves, columns=["rank", "moves"])
 
 
 def _ranks(result: FisherSpectrum) -> list[int]:
@@ -72,7 +93,7 @@ def _ranks(result: FisherSpectrum) -> list[int]:
 
 
 def _moves(result: FisherSpectrum, rank: int) -> str:
-    """Tokens that the first prompt's direction of this rank moves up and down."""
+    """Tokens that the first prompt's direction of this rank moves up and down, as it may be shown."""
     first = result.moved[0] if result.moved else []
     up, down = first[rank - 1] if rank <= len(first) else ([], [])
     return f"{' '.join(map(repr, up[:4]))} | {' '.join(map(repr, down[:4]))}" if up else ""

@@ -15,12 +15,14 @@ from tl_scopes.views.wording import visible
 def of_substitutions(result: Substitutions) -> Scatter:
     """The swaps of one token."""
     frame = result.to_frame()
-    points = tuple(Point(row.predicted, row.measured, visible(row.token), "") for row in frame.itertuples())
+    points = tuple(
+        Point(row.predicted, row.measured, visible(row.token), row.flag, row.flag) for row in frame.itertuples()
+    )
     names = {"delta_logit": "Δlogit", "delta_log_prob": "Δlog p"}
     return Scatter(
         f"Another token in place of {visible(result.token)!r}: change of {visible(result.scalar)}",
         result.unit,
-        f"Spearman {result.spearman:.2f} over {len(frame)} swaps",
+        f"{result.reading}; Spearman {result.spearman:.2f}",
         points,
         frame.drop(columns="id").rename(columns=names),
     )
@@ -42,4 +44,5 @@ def substitutions_view(result: Substitutions) -> View:
 def substitutions_text(result: Substitutions) -> str:
     """What was replaced, and the table."""
     table = seen(result.to_frame()).to_string(index=False, float_format=lambda v: f"{v:.3g}")
-    return f"in place of {result.token!r} at {result.pos}: change of {result.scalar} ({result.unit})\n{table}"
+    head = f"in place of {result.token!r} at {result.pos}: change of {result.scalar} ({result.unit})"
+    return f"{head}\n{table}\n{result.reading}"
