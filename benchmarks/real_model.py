@@ -101,7 +101,7 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
-    hf, model = real(args.model), tls.load_model(args.model)
+    hf, model = real(args.model)(), tls.load_model(args.model)
     tokens = tls.semantic_scope(model, PARAGRAPH).tokens
     floor = min(seconds(lambda: lean(hf, tokens, 1)) for _ in range(3))
     print(

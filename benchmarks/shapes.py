@@ -39,13 +39,6 @@ def llama_wide(seed: int = 0, peak: float = 3.0) -> Any:
     return _llama(seed, peak, d_model=2048, n_layers=4)
 
 
-def real(folder: str) -> Any:
-    """A pretrained model from a folder, eager attention, frozen."""
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
-    ).requires_grad_(False)
-
-
 def _llama(seed: int, peak: float, d_model: int, n_layers: int) -> Any:
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(

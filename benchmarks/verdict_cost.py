@@ -12,7 +12,7 @@ import argparse
 from typing import Any
 
 import torch
-from shapes import as_bridge, gpt2_small, real
+from shapes import as_bridge, describe, gpt2_small, real
 from timing import report
 
 import tl_scopes as tls
@@ -43,16 +43,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    hf, bridge = (
-        (real(args.model), as_bridge(real(args.model))) if args.model else (gpt2_small(), as_bridge(gpt2_small()))
-    )
+    make = real(args.model) if args.model else gpt2_small
+    hf, bridge = make(), as_bridge(make())
     generator = torch.Generator().manual_seed(1)
     tokens, target = torch.randint(1000, 50_000, (args.length,), generator=generator), 1234
     attribution = tls.semantic_scope(bridge, tokens, target=target)
     sets = list(dict.fromkeys([(), *plan_of(attribution, Removal(3, 20, "token", "zero", 0)).sets]))
     print(
-        f"torch {torch.__version__}, {args.threads} thread(s), {'real model' if args.model else 'GPT-2 small shape'}, "
-        f"T={args.length}, {len(sets)} rows, float32"
+        f"torch {torch.__version__}, {args.threads} thread(s), {describe(hf)}, T={args.length}, {len(sets)} rows, float32"
     )
     judged = tls.verdict(bridge, attribution)
     log_p = bare(hf, tokens, sets, target)
