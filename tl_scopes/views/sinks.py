@@ -22,13 +22,21 @@ GROUPS = {"bos": "BOS", "first": "first tokens", "secondary": "secondary sinks",
 
 @view.register(AttentionSinks)
 def sinks_view(result: AttentionSinks) -> View:
-    """Maps, influence with and without sinks (a correction, and it says so), and the tables."""
+    """Share of influence by token, the text with and without sinks (a correction, and it says so), maps, tables."""
+    from tl_scopes.views.canvas.figures import Figure
+
     both = {}
     for method, attribution in result.attributions.items():
         both[method] = attribution
         both[f"{method}, sinks left out"] = attribution.without("sinks")
+    n, title = len(result.str_tokens), "Share of influence by token (red: sinks)"
+    figure = Figure(
+        figsize=(max(6.0, min(14.0, 1.5 + 0.13 * n)), 1.4 + 1.3 * len(result.attributions)), layout="constrained"
+    )
+    _shares(figure, figure.subplots(len(result.attributions), 1, squeeze=False)[:, 0], result)
+    chart = View("", f'<div class="tls">{heading(title)}{figure.chart(title)}</div>', lambda: "")
     tables = View("", f'<div class="tls">{_tables(result)}</div>', lambda: sinks_text(result))
-    parts = stack(heatmap(sink_maps(result)), compare(both), tables)
+    parts = stack(chart, compare(both), heatmap(sink_maps(result)), tables)
     return View("Attention sinks", parts.body, lambda: sinks_text(result))
 
 
@@ -88,8 +96,8 @@ def sinks_figure(result: AttentionSinks) -> Any:
 
     maps = [m for m in sink_maps(result) if m.column_name == "head"]
     norms = sink_maps(result)[len(maps)]
-    frame, methods = result.position_frame(), list(result.attributions)
-    n, n_layers = len(frame), len(result.received)
+    methods = list(result.attributions)
+    n, n_layers = len(result.str_tokens), len(result.received)
     heights = [1.9 + 0.14 * n_layers, *([1.5] * len(methods))]
     widths = [*([2.2] * len(maps)), max(3.6, 0.16 * n)]
     figure = Figure(figsize=(min(16.0, 1.5 + sum(widths)), sum(heights) + 0.8), dpi=150, layout="constrained")
@@ -97,16 +105,23 @@ def sinks_figure(result: AttentionSinks) -> Any:
     for i, one in enumerate([*maps, norms]):
         title = one.title.split(":")[0] if i < len(maps) else "Norm of the residual stream"
         draw_heatmap(replace(one, title=title, unit=""), figure.add_subplot(grid[0, i]))
-    for i, method in enumerate(methods):
-        axes = figure.add_subplot(grid[i + 1, :])
+    _shares(figure, [figure.add_subplot(grid[i + 1, :]) for i in range(len(methods))], result)
+    return figure
+
+
+def _shares(figure: Any, every_axes: Sequence[Any], result: AttentionSinks) -> None:
+    """A row of bars for each scope; the last one names the tokens."""
+    frame, n = result.position_frame(), len(result.str_tokens)
+    for axes, method in zip(every_axes, result.attributions, strict=True):
         _bars(axes, result, frame, method)
-        last = i + 1 == len(methods)
-        names = name_columns(result.str_tokens)
-        axes.set_xticks(range(n), names if last and n <= MOST_LABELS else [""] * n, rotation=90, fontsize=7)
-        for position in sorted(result.positions) if last and n <= MOST_LABELS else ():
+        axes.set_xticks(range(n), [""] * n)
+        for p, share in enumerate(frame[f"share_{method}"]):
+            figure.say(axes, f"{method}, {visible(result.str_tokens[p])} ({p}): {share:.1%}", (p - 0.5, p + 0.5), None)
+    if n <= MOST_LABELS:
+        axes.set_xticks(range(n), name_columns(result.str_tokens), rotation=90, fontsize=7)
+        for position in sorted(result.positions):
             axes.get_xticklabels()[position].set_color(RED)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=7)
-    return figure
 
 
 def _bars(axes: Any, result: AttentionSinks, frame: Any, method: str) -> None:
@@ -165,7 +180,7 @@ def _tables(result: AttentionSinks) -> str:
     if result.baseline:
         n = next(iter(result.baseline.values())).n_prompts
         about = f"Share of influence by position, and its mean over {n} unrelated prompts (baseline)"
-        parts += [heading(about), table(result.position_frame())]
+        parts.append(f"<details><summary>{escape(about)}</summary>{table(result.position_frame())}</details>")
     parts += [f'<p class="tls-note">{escape(note)}</p>' for note in result.notes]
     return "".join(parts)
 
