@@ -109,16 +109,17 @@ def test_probes_have_the_fisher_matrix_as_covariance(entropy: float) -> None:
 @pytest.mark.parametrize("entropy", [0.01, 1.0, 4.0, 5.9])
 def test_intervals_cover_the_exact_value_at_their_nominal_rate(entropy: float, rank: int) -> None:
     """200 seeded runs; nominal 95 % must cover in 90-98 %. J is a fixed random matrix per token."""
-    from tl_scopes.directions.total_information import Probes, SampledRows
+    from tl_scopes.directions.total_information import LeadingPart, Probes, SampledRows
 
     fisher = information(*peaked(entropy, 1))
     J = torch.randn(5, 24, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     exact = torch.einsum("tij,ik,tkj->t", J, fisher.dense(), J)
     pairs = fisher.eigenpairs(4, 1e-6)
     U, values = pairs.vectors[:rank], pairs.values[:rank]
+    part = LeadingPart(U, pairs.images[:rank]) if rank else None
     covered = []
     for seed in range(200):
-        probes = Probes(fisher, U, torch.Generator().manual_seed(seed))
+        probes = Probes(fisher, part, torch.Generator().manual_seed(seed))
         V = torch.cat([U, probes.draw(32)])
         rows = SampledRows(V, values, None, {}, (), probes, 32, None)
         scored = rows.score(torch.einsum("ki,tij->ktj", V, J).norm(dim=-1))
