@@ -1,11 +1,14 @@
 """Models with random weights in the shapes that the benchmarks use, as plain Hugging Face and as a bridge.
 
 M1 is GPT-2 small (d=768, 12 layers, V=50,257); M2 and M3 are Llamas with Llama-3.2-1B's vocabulary (V=128,256), M2 of
-half its width with 8 layers (d=1024), M3 of its width with 4 layers (d=2048).
+half its width with 8 layers (d=1024), M3 of its width with 4 layers (d=2048). ``real`` takes the trained model of a folder
+instead, and ``prose`` a text for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,6 +56,25 @@ def _llama(seed: int, peak: float, d_model: int, n_layers: int) -> Any:
     torch.nn.init.normal_(model.model.norm.weight, 1.0, 0.3)
     model.lm_head.weight.mul_(peak)
     return model
+
+
+def real(folder: str) -> Callable[[], Any]:
+    """The causal language model of a local folder, eager attention, frozen, float32; each call loads a copy."""
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    return lambda: load(folder, dtype=torch.float32, attn_implementation="eager").eval().requires_grad_(False)
+
+
+def describe(hf: Any) -> str:
+    """A model's sizes, for the head of an output."""
+    c = hf.config
+    return f"{c.model_type}, d={c.hidden_size}, {c.num_hidden_layers} layers, V={c.vocab_size:,}"
+
+
+def prose(folder: str) -> torch.Tensor:
+    """Ids of an English text as the folder's tokenizer gives them, BOS first where the model has one."""
+    text = (Path(__file__).parent.parent / "docs" / "what_it_does_not_show.md").read_text(encoding="utf-8")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    return torch.tensor(tokenizer(text)["input_ids"])
 
 
 def as_bridge(hf: Any) -> Any:

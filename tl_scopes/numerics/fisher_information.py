@@ -309,15 +309,31 @@ def products(fishers: Sequence[FisherInformation], a: Float[Tensor, "n d_model"]
 @full_float32()
 def _times(W: Float[Tensor, "d_vocab d_model"], a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
     """``W a`` of each: one pass over W."""
-    if W.dtype == a.dtype:
+    if W.dtype != a.dtype:
+        return torch.cat([rows.to(a) @ a.T for rows in torch.split(W, _CHUNK)]).T.contiguous()
+    if len(a) > 1:
         return (W @ a.T).T.contiguous()
-    return torch.cat([rows.to(a) @ a.T for rows in torch.split(W, _CHUNK)]).T.contiguous()
+    parts, rest = _chunks(W)
+    return torch.cat([torch.bmm(a.expand(len(parts), 1, -1), parts.mT).flatten()[None], (rest @ a[0])[None]], dim=1)
 
 
 @full_float32()
 def _transpose_times(W: Float[Tensor, "d_vocab d_model"], r: Float[Tensor, "n d_vocab"]) -> Float[Tensor, "n d_model"]:
     """``Wᵀ r`` of each in float64: one pass over W. Chunks are summed in float64, or rounding would grow with d_vocab."""
+    if W.dtype == r.dtype:
+        parts, rest = _chunks(W)
+        weights = r[:, : parts.shape[0] * _CHUNK].unflatten(1, (parts.shape[0], _CHUNK))
+        sums = to_float64(torch.bmm(weights.transpose(0, 1), parts)).sum(dim=0)
+        return sums + to_float64(r[:, len(W) - len(rest) :] @ rest)
     out = to_float64(r.new_zeros(len(r), W.shape[1]))
     for part, rows in zip(torch.split(r, _CHUNK, dim=1), torch.split(W, _CHUNK), strict=True):
         out += to_float64(part @ rows.to(r))
     return out
+
+
+def _chunks(
+    W: Float[Tensor, "d_vocab d_model"],
+) -> tuple[Float[Tensor, "n chunk d_model"], Float[Tensor, "rest d_model"]]:
+    """The whole chunks of W as one tensor, and the rows left over: torch shares chunks, not vectors, between threads."""
+    whole = len(W) // _CHUNK
+    return W[: whole * _CHUNK].unflatten(0, (whole, _CHUNK)), W[whole * _CHUNK :]
