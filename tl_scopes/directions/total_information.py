@@ -89,14 +89,15 @@ class TotalInformation:
 
     def _rows(self, read: ReadOut, fisher: FisherInformation, pairs: Eigenpairs | None) -> Rows:
         details: dict[str, Any] = {"estimator": self.how, "trace": fisher.trace() if pairs is None else pairs.trace}
-        part = None if pairs is None or self.how != "sampled" else LeadingPart(pairs.vectors, pairs.images)
+        whole = self.how != "sampled" or (pairs is not None and len(pairs.values) == fisher.d_model)
+        part = None if pairs is None or whole else LeadingPart(pairs.vectors, pairs.images)
         found = pairs if part is None else part
         V = fisher.zeros(0, fisher.d_model) if found is None else found.vectors
         weights = fisher.zeros(0) if found is None else found.values
         if found is not None:
             details["rank"] = len(weights)
             details["explained_share"] = float(weights.sum()) / details["trace"]
-        if self.how != "sampled" or len(V) == fisher.d_model:
+        if whole:
             return TraceRows(V, weights, None, details)
         generator = torch.Generator().manual_seed((self.seed + read.index) % 2**63)
         probes = Probes(fisher, part, generator)
@@ -117,14 +118,14 @@ class TraceRows(Rows):
 class LeadingPart:
     """``L = F U (Uᵀ F U)⁻¹ Uᵀ F`` of orthonormal U, by its eigenpairs; ``F − L`` is positive semidefinite.
 
-    What U and ``F U`` say below the rounding of their dtype is left to the rest; eigenvalues are 0 there.
+    What U and ``F U`` say near the rounding of their dtype is left to the rest; eigenvalues are 0 there.
     """
 
     def __init__(self, U: Float[Tensor, "rank d_model"], images: Float[Tensor, "rank d_model"]) -> None:
         self._U, self._images = to_float64(U), to_float64(images)
         between = self._U @ self._images.T
         sizes, mix = torch.linalg.eigh((between + between.T) / 2)
-        told = sizes > len(U) * torch.finfo(U.dtype).eps * sizes[-1]
+        told = sizes > 1e3 * torch.finfo(U.dtype).eps * sizes[-1]
         self._inverse_root = mix.T * torch.where(told, sizes, torch.inf).rsqrt()[:, None]
         _, roots, vectors = torch.linalg.svd(self._inverse_root @ self._images, full_matrices=False)
         self.values, self.vectors = roots.square().to(U), vectors.to(U)
