@@ -133,7 +133,8 @@ class LeadingPart:
     def rest(self, V: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
         """``v − F U (Uᵀ F U)⁻¹ Uᵀ v`` of each."""
         along = to_float64(V) @ self._U.T @ self._inverse_root.T
-        return (to_float64(V) - along @ self._inverse_root @ self._images).to(V)
+        rest: Tensor = to_float64(V) - along @ self._inverse_root @ self._images
+        return rest.to(V)
 
 
 class Probes:

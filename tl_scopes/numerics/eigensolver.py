@@ -76,7 +76,7 @@ def in_step(searches: Sequence[Search], images: Callable[[list[int], Tensor], Te
     while asked:
         answers = images([i for i, rows in asked.items() for _ in rows], torch.cat(list(asked.values())))
         further = {}
-        for i, answer in zip(asked, answers.split([len(rows) for rows in asked.values()]), strict=True):
+        for i, answer in zip(asked, torch.split(answers, [len(rows) for rows in asked.values()]), strict=True):
             try:
                 further[i] = searches[i].send(answer)
             except StopIteration as end:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from einops import einsum
+from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -322,8 +322,8 @@ def _transpose_times(W: Float[Tensor, "d_vocab d_model"], r: Float[Tensor, "n d_
     """``Wᵀ r`` of each in float64: one pass over W. Chunks are summed in float64, or rounding would grow with d_vocab."""
     if W.dtype == r.dtype:
         parts, rest = _chunks(W)
-        weights = r[:, : parts.shape[0] * _CHUNK].unflatten(1, (parts.shape[0], _CHUNK))
-        sums = to_float64(torch.bmm(weights.transpose(0, 1), parts)).sum(dim=0)
+        weights = rearrange(r[:, : len(parts) * _CHUNK], "n (part chunk) -> part n chunk", chunk=_CHUNK)
+        sums = to_float64(torch.bmm(weights, parts)).sum(dim=0)
         return sums + to_float64(r[:, len(W) - len(rest) :] @ rest)
     out = to_float64(r.new_zeros(len(r), W.shape[1]))
     for part, rows in zip(torch.split(r, _CHUNK, dim=1), torch.split(W, _CHUNK), strict=True):
@@ -336,4 +336,4 @@ def _chunks(
 ) -> tuple[Float[Tensor, "n chunk d_model"], Float[Tensor, "rest d_model"]]:
     """The whole chunks of W as one tensor, and the rows left over: torch shares chunks, not vectors, between threads."""
     whole = len(W) // _CHUNK
-    return W[: whole * _CHUNK].unflatten(0, (whole, _CHUNK)), W[whole * _CHUNK :]
+    return W[: whole * _CHUNK].view(whole, _CHUNK, W.shape[1]), W[whole * _CHUNK :]
