@@ -29,6 +29,7 @@ from oracles import relative_error
 from torch import Tensor
 
 import tl_scopes as tls
+from tl_scopes.model.state import model_state
 
 TARGET, FOIL = families.VOCAB[" house"], families.VOCAB[" city"]
 TOKENS = families.prompt_tokens()
@@ -310,6 +311,37 @@ def test_weights_edited_through_data_after_a_call_are_seen(kind: str) -> None:
     (norm.b if kind == "hooked" else norm.bias).data.zero_()
     with pytest.raises(ValueError, match="has no Temperature Scope"):
         tls.temperature_scope(pair.model, TOKENS)
+
+
+@pytest.mark.families("gpt2", "gemma3")
+def test_what_is_known_of_the_weights_is_found_again_until_they_change(pair: families.Pair) -> None:
+    """Gemma's norm has the gain ``1 + weight``, a tensor made anew at each look; an untouched model is looked at once."""
+    model = families.build(pair.family, pair.kind, fresh=True).model
+    states, norms = [], []
+
+    def look() -> bool:
+        """Is this another state than the last?"""
+        tls.total_information(model, TOKENS, n_samples=2, rank=1)
+        states.append(model_state(model))
+        norms.append(model_state(model).unembedding_norms)
+        return states[-1] is not states[-2] if len(states) > 1 else True
+
+    assert [look() for _ in range(8)] == [True] + [False] * 7
+    assert all(n is norms[0] for n in norms)
+    hooked = pair.kind == "hooked"
+    gain = model.ln_final.w if hooked else model.ln_final.original_component.weight
+    unembed = model.unembed.W_U if hooked else model.unembed.original_component.weight.T
+    with torch.no_grad():
+        gain[3] += 0.1
+        assert [look(), look()] == [True, False]
+        gain.data[2] += 0.1
+        assert [look(), look()] == [True, False]
+        offset = float(not hooked and getattr(model.cfg, "rmsnorm_uses_offset", False))
+        assert torch.equal(states[-1].final_norm[0], offset + gain)  # type: ignore[index]
+        unembed.data[:, 5] *= 2
+        look()
+    assert norms[-1] is not norms[-2]
+    assert relative_error(norms[-1], unembed.detach().double().square().sum(dim=0)) < 1e-12
 
 
 def test_a_model_made_under_inference_mode_is_refused_and_left_as_it_is(kind: str) -> None:

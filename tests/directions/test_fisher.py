@@ -366,10 +366,16 @@ def test_searches_side_by_side_share_their_passes_and_find_what_each_finds_alone
     monkeypatch.setattr(fisher, "MOST_PROBABLE", 8)
     W = case(0.5, d=40, offset=1.0).W.to(torch.bfloat16 if half else torch.float64)
     cases = [Case(W, c.z, c.slope) for c in (case(0.9), case(1e-3, seed=1, slope=True), case(0.3, seed=2), case(1e-6))]
-    alone = [c.information().eigenpairs(rank, 1e-6) for c in cases]
     passes = []
     real = fisher._times
     monkeypatch.setattr(fisher, "_times", lambda W, a: passes.append(len(a)) or real(W, a))
+    alone, rounds = [], []
+    for c in cases:
+        passes.clear()
+        alone.append(c.information().eigenpairs(rank, 1e-6))
+        rounds.append(len(passes))
+        assert len(passes) <= 1 + alone[-1].products - rank, "the first vectors share a pass"
+    passes.clear()
     together = fisher.leading_eigenpairs([c.information() for c in cases], rank, 1e-6)
     for one, same, c in zip(alone, together, cases, strict=True):
         assert same.products == one.products
@@ -377,9 +383,9 @@ def test_searches_side_by_side_share_their_passes_and_find_what_each_finds_alone
         assert relative_error(same.values, leading(c.plain())[0][:rank]) < 1e-6
         assert same.trace == pytest.approx(one.trace, rel=FLOAT64_RTOL)
         assert angle(same.vectors[0], one.vectors[0]) < 1e-7
-    assert len(passes) == max(p.products for p in alone)
+    assert len(passes) == max(rounds)
     assert sum(passes) == sum(p.products for p in alone)
-    assert passes[0] == len(cases)
+    assert passes[0] >= rank * len(cases)
 
 
 def test_the_solver_at_full_rank_is_the_dense_path() -> None:

@@ -104,21 +104,40 @@ def test_probes_have_the_fisher_matrix_as_covariance(entropy: float) -> None:
     assert float((V.T @ V / len(V) - F).norm() / F.norm()) < bound
 
 
+@pytest.mark.one_lens
+@pytest.mark.parametrize("entropy", [0.01, 1.0, 5.9])
+@pytest.mark.parametrize("rank", [1, 4, 24])
+def test_the_leading_part_and_the_covariance_of_the_rest_are_f_whatever_the_vectors(rank: int, entropy: float) -> None:
+    """The search's tolerance costs no bias: U is random here, as far from eigenvectors as can be."""
+    from tl_scopes.directions.total_information import LeadingPart
+
+    F = information(*peaked(entropy, 1)).dense()
+    U = torch.linalg.qr(torch.randn(24, rank, generator=torch.Generator().manual_seed(4), dtype=torch.float64))[0].T
+    part = LeadingPart(U, U @ F)
+    leading = torch.einsum("k,ki,kj->ij", part.values, part.vectors, part.vectors)
+    R = part.rest(torch.eye(24, dtype=torch.float64)).T
+    assert (
+        float((leading + R @ F @ R.T - F).norm() / F.norm()) < 1e-7
+    )  # the root of rounding, where F is all but singular
+    assert float(torch.linalg.eigvalsh(F - leading)[0]) > -1e-7 * float(F.trace())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.parametrize("entropy", [0.01, 1.0, 4.0, 5.9])
 def test_intervals_cover_the_exact_value_at_their_nominal_rate(entropy: float, rank: int) -> None:
     """200 seeded runs; nominal 95 % must cover in 90-98 %. J is a fixed random matrix per token."""
-    from tl_scopes.directions.total_information import Probes, SampledRows
+    from tl_scopes.directions.total_information import LeadingPart, Probes, SampledRows
 
     fisher = information(*peaked(entropy, 1))
     J = torch.randn(5, 24, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     exact = torch.einsum("tij,ik,tkj->t", J, fisher.dense(), J)
     pairs = fisher.eigenpairs(4, 1e-6)
     U, values = pairs.vectors[:rank], pairs.values[:rank]
+    part = LeadingPart(U, pairs.images[:rank]) if rank else None
     covered = []
     for seed in range(200):
-        probes = Probes(fisher, U, torch.Generator().manual_seed(seed))
+        probes = Probes(fisher, part, torch.Generator().manual_seed(seed))
         V = torch.cat([U, probes.draw(32)])
         rows = SampledRows(V, values, None, {}, (), probes, 32, None)
         scored = rows.score(torch.einsum("ki,tij->ktj", V, J).norm(dim=-1))

@@ -108,6 +108,18 @@ def test_nearly_degenerate_pairs_are_not_mixed_up(seed: int, shape: str, closene
     check(W, z, 1e-6, f"float64 {shape} seed {seed} closeness {closeness:g}")
 
 
+@pytest.mark.parametrize("shape", ["flat", "softmax", "1-1e-2"])
+def test_a_search_ends_in_the_noise_of_float32_and_not_in_the_whole_space(shape: str) -> None:
+    W = rows("power law", 4000, 256, 3)
+    z = logits(shape, W, 3)
+    F = oracle(W, z.float())[0]
+    near, beyond = (searched(information(W, z.float()), 4, tol) for tol in (1e-4, 1e-9))
+    U, values = beyond.vectors.double(), beyond.values.double()
+    true = (U @ F - values[:, None] * U).norm(dim=1) / values
+    assert bool((true <= beyond.residual).all())
+    assert near.products <= beyond.products < 128, f"{near.products} products to 1e-4, {beyond.products} to noise"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("spread", ["random", "power law"])

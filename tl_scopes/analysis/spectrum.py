@@ -82,7 +82,7 @@ def fisher_spectrum(
             tokens = pad_right([text])
             run = forward_pass(model, tokens, torch.tensor([text.pos]))
             read = read_outs(model, run, [i])[0]
-            fisher = read.fisher(state)
+            fisher = read.fisher(state.unembedding_norms)
             pairs = fisher.all_eigenpairs(full=True) if k is None else fisher.eigenpairs(k, tol)
             log_p = to_float64(read.logits).log_softmax(-1)
             values.append(pairs.values.cpu())

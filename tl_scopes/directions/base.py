@@ -65,11 +65,11 @@ class ReadOut:
         w = self.W_U[:, token].to(self.y)
         return w if self.slope is None else w * self.slope[token]
 
-    def fisher(self, state: ModelState) -> FisherInformation:
-        """Fisher information at ``y``."""
+    def fisher(self, row_norms: Float[Tensor, " d_vocab"]) -> FisherInformation:
+        """Fisher information at ``y``; ``row_norms`` are :attr:`ModelState.unembedding_norms`, which are a pass over W."""
         device = self.W_U.device
         slope = None if self.slope is None else self.slope.to(device)
-        return FisherInformation(self.W_U.T, self.logits.to(device), slope, state.unembedding_norms)
+        return FisherInformation(self.W_U.T, self.logits.to(device), slope, row_norms)
 
 
 @dataclass(frozen=True, eq=False)

@@ -83,7 +83,10 @@ class ModelState:
 
     @property
     def unembedding_norms(self) -> Tensor:
-        """``‖w_i‖²`` of every unembedding row, ``[d_vocab]`` float64; computed anew where a row changed."""
+        """``‖w_i‖²`` of every unembedding row, ``[d_vocab]`` float64; computed anew where a row changed.
+
+        Whether one did is seen by a pass over all of them, so callers ask once for all positions.
+        """
         W = self.model.W_U.detach()
         now = torch.linalg.vector_norm(W, dim=0, dtype=compute_dtype(W.dtype))
         if self._norms is None or not torch.equal(self._norms[0], now):

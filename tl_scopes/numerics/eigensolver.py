@@ -4,8 +4,8 @@
 Rayleigh-Ritz in the span of all directions tried) corrects them with exact products. Each returned pair has a measured
 relative residual ``‖A u − λ u‖/λ``, so its error is known, not assumed: A has an eigenvalue within ``residual·λ`` of λ.
 
-A search asks for one product at a time by yielding the direction, so that :func:`in_step` can run the searches of several
-operators side by side and have what they ask for computed together.
+A search asks for its products by yielding the directions, all of a round together, so that :func:`in_step` can run the
+searches of several operators side by side and have what they ask for computed at once.
 
 Reference: Davidson (1975), J. Comput. Phys. 17, 87; Saad, *Numerical Methods for Large Eigenvalue Problems*, ch. 6, 8.
 """
@@ -25,6 +25,8 @@ Operator = Callable[[Tensor], Tensor]
 CLOSE = 0.8
 """Eigenvalues of the nearby operator from this share of the last wanted one on may change places with it."""
 MOST_CLOSE = 4
+PATIENCE = 2
+"""Rounds that residuals below rounding may take to halve."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,17 +66,17 @@ def lanczos(operator: Operator, start: Float[Tensor, " d"], steps: int) -> RitzP
 
 
 Search = Generator[Tensor, Tensor, RitzPairs]
-"""Yields directions, is sent their images, returns what it found."""
+"""Yields directions ``[n, d]``, is sent their images, returns what it found."""
 
 
 def in_step(searches: Sequence[Search], images: Callable[[list[int], Tensor], Tensor]) -> list[RitzPairs]:
-    """Run searches side by side: ``images(numbers, directions)`` answers what the searches of these numbers ask for."""
+    """Run searches side by side: ``images(numbers, directions)`` answers all that they ask for, number by direction."""
     found: dict[int, RitzPairs] = {}
     asked = {i: next(search) for i, search in enumerate(searches)}
     while asked:
-        answers = images(list(asked), torch.stack(list(asked.values())))
+        answers = images([i for i, rows in asked.items() for _ in rows], torch.cat(list(asked.values())))
         further = {}
-        for i, answer in zip(asked, answers, strict=True):
+        for i, answer in zip(asked, torch.split(answers, [len(rows) for rows in asked.values()]), strict=True):
             try:
                 further[i] = searches[i].send(answer)
             except StopIteration as end:
@@ -83,7 +85,9 @@ def in_step(searches: Sequence[Search], images: Callable[[list[int], Tensor], Te
     return [found[i] for i in range(len(searches))]
 
 
-def davidson(nearby: RitzPairs, rank: int, tol: float, like: Tensor, generator: torch.Generator) -> Search:
+def davidson(
+    nearby: RitzPairs, rank: int, tol: float, like: Tensor, generator: torch.Generator, *, rounding: float = 0.0
+) -> Search:
     """Searches the ``rank`` leading eigenpairs of an operator to relative residual ``tol``.
 
     1. Start from the leading pairs of the nearby operator, and from those so close that they may change places.
@@ -91,26 +95,33 @@ def davidson(nearby: RitzPairs, rank: int, tol: float, like: Tensor, generator: 
     3. For each pair that is not there yet, solve ``(A' − θ) δ = −r`` with the nearby operator A' (diagonal in its own
        Ritz vectors, 0 beside them), and add δ to the span. One exact product each, in dtype and on the device of ``like``.
 
-    Ends at the tolerance, or when the span is the whole space, or when rounding lets nothing new in.
+    Ends at the tolerance, or when the span is the whole space, or when rounding lets nothing new in: ``rounding`` is that of
+    a product, over the leading eigenvalue, and residuals below it that do not halve in :data:`PATIENCE` rounds are all noise.
     """
     d = nearby.vectors.shape[1]
     basis: list[Tensor] = []
     images: list[Tensor] = []
     close = int((nearby.values[rank:] > CLOSE * nearby.values[:rank][-1]).sum())
     new = list(nearby.vectors[: rank + max(min(close, MOST_CLOSE), int(rank > 1))])
+    noise: list[float] = []
     while True:
-        added = 0
+        known = len(images)
         for direction in new:
             size = float(direction.norm())
             q = _orthogonal_to(to_float64(direction), basis)
             if len(basis) < d and float(q.norm()) > 1e-10 * size > 0 and _is_new(q / q.norm(), basis):
                 # Rounded before use, so that the image is that of the very vector in the basis.
                 basis.append(to_float64((q / q.norm()).to(like)))
-                images.append(to_float64((yield basis[-1].to(like))))
-                added += 1
+        if len(basis) > known:
+            images += to_float64((yield torch.stack(basis[known:]).to(like)))
         found = _rayleigh_ritz(torch.stack(basis), torch.stack(images), rank)
         wanting = [i for i in range(min(rank, len(found.values))) if found.residual[i] > tol]
-        if (not wanting and len(found.values) == rank) or not added or len(basis) == d:
+        if (not wanting and len(found.values) == rank) or len(basis) in (known, d):
+            return found
+        # over the leading eigenvalue, as rounding is
+        worst = float((found.residual * found.values)[wanting].max() / found.values[0]) if wanting else torch.inf
+        noise = [*noise, worst] if len(found.values) == rank and worst <= rounding else []
+        if len(noise) > PATIENCE and noise[-1] > 0.5 * noise[-1 - PATIENCE]:
             return found
         new = [_correction(nearby, found, i) for i in wanting]
         if len(found.values) < rank:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from einops import einsum
+from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -52,6 +52,7 @@ class Eigenpairs:
         residual: ``[rank]``, ``‖F u_i − λ_i u_i‖ / λ_i`` measured on the returned pairs.
         next_value: estimate of ``λ_{rank+1}`` (0 at full rank).
         products: products with F that were spent; 0 when F was built.
+        images: ``[rank, d_model]``, ``F u_i``.
     """
 
     values: Float[Tensor, " rank"]
@@ -60,6 +61,7 @@ class Eigenpairs:
     residual: Float[Tensor, " rank"]
     next_value: float
     products: int
+    images: Float[Tensor, "rank d_model"]
 
 
 class FisherInformation:
@@ -115,14 +117,8 @@ class FisherInformation:
         rows = self.W[at].to(self.dtype)
         return rows if self.slope is None else rows * self.slope[at, None]
 
-    def _centred_chunks(self) -> Iterator[tuple[slice, Float[Tensor, "rows d_model"]]]:
-        """Rows of A less the top token's row, chunk by chunk of the vocabulary."""
-        for start in range(0, self.W.shape[0], _CHUNK):
-            at = slice(start, start + _CHUNK)
-            yield at, self._rows(at) - self.top_row
-
     def _centred_chunks_float64(self) -> Iterator[tuple[Tensor, Float[Tensor, "rows d_model"]]]:
-        """The same in float64, each chunk with its probabilities."""
+        """Rows of A less the top token's row in float64, chunk by chunk of the vocabulary, each with its probabilities."""
         top = self._wide_rows(slice(self.top, self.top + 1))
         for start in range(0, self.W.shape[0], _CHUNK):
             at = slice(start, start + _CHUNK)
@@ -133,7 +129,7 @@ class FisherInformation:
         rows = to_float64(self.W[at])
         return rows if self.slope is None else rows * to_float64(self.slope[at])[:, None]
 
-    def _sloped(self, x: Float[Tensor, " d_vocab"]) -> Float[Tensor, " d_vocab"]:
+    def _sloped(self, x: Float[Tensor, "*n d_vocab"]) -> Float[Tensor, "*n d_vocab"]:
         """``x`` times the slope."""
         return x if self.slope is None else x * self.slope
 
@@ -174,21 +170,19 @@ class FisherInformation:
             mean += p @ rows
         return F - torch.outer(mean, mean)
 
-    @full_float32()
     def gaussian_probes(self, n: int, generator: torch.Generator) -> Float[Tensor, "n d_model"]:
         """``v = Σ_i √p_i ξ_i (a_i − μ)`` with ``ξ ~ N(0, I)``: ``E[v vᵀ] = F``. One pass over W for all n.
 
         Centred at the top row: ``v = Σ_tail √p_i ξ_i (a_i − a_top) − μ' Σ_i √p_i ξ_i``, ``μ' = Σ_tail p_i (a_i − a_top)``.
         """
-        draws = torch.randn(n, len(self.tail), generator=generator, dtype=torch.float64).to(self.tail)
+        draws = torch.randn(n, len(self.tail), generator=generator, dtype=self.dtype).to(self.tail)
         weighted = draws * self.tail.sqrt()
-        total = weighted.sum(dim=1) + draws[:, self.top] * math.sqrt(1 - self.tail_mass)
-        V = self.zeros(n, self.d_model)
-        mean = self.zeros(self.d_model)
-        for at, centred in self._centred_chunks():
-            V += weighted[:, at] @ centred
-            mean += self.tail[at] @ centred
-        return V - total[:, None] * mean
+        off_top = to_float64(weighted).sum(dim=1)
+        total = off_top + to_float64(draws[:, self.top]) * math.sqrt(1 - self.tail_mass)
+        top = to_float64(self.top_row)
+        mean = self._tail_sum - self.exact_tail.sum() * top
+        sums = _transpose_times(self.W, self._sloped(weighted))
+        return (sums - torch.outer(off_top, top) - torch.outer(total, mean)).to(self.tail)
 
     def moves(self, u: Float[Tensor, " d_model"]) -> Float[Tensor, " d_vocab"]:
         """``∂p/∂y · u = p∘(A u − pᵀA u)``: how a unit step along u changes every probability, to first order."""
@@ -206,7 +200,13 @@ class FisherInformation:
             return pairs
         floor = float(pairs.values[0]) * self.d_model * torch.finfo(torch.float64).eps
         keep = pairs.values > floor
-        return replace(pairs, values=pairs.values[keep], vectors=pairs.vectors[keep], residual=pairs.residual[keep])
+        return replace(
+            pairs,
+            values=pairs.values[keep],
+            vectors=pairs.vectors[keep],
+            residual=pairs.residual[keep],
+            images=pairs.images[keep],
+        )
 
     def eigenpairs(self, rank: int, tol: float) -> Eigenpairs:
         """As :func:`leading_eigenpairs`, of this one."""
@@ -221,7 +221,7 @@ class FisherInformation:
         # Below the tolerance by what rounding may hide, but not below what can be reached.
         hidden = float(self._rounding(restricted.values[:rank], self.dtype).max())
         aim = max(0.95 * tol - hidden, min(0.9 * tol, 16 * torch.finfo(self.dtype).eps))
-        return davidson(restricted, rank, aim, self.tail, generator), restricted
+        return davidson(restricted, rank, aim, self.tail, generator, rounding=hidden), restricted
 
     def _found(self, found: RitzPairs, restricted: RitzPairs, rank: int) -> Eigenpairs:
         """What a search found, with what rounding hides."""
@@ -233,6 +233,7 @@ class FisherInformation:
             residual=self._with_rounding(found.residual, found.values, self.dtype),
             next_value=max(found.next_value or 0.0, float(following) if following is not None else 0.0),
             products=found.products,
+            images=found.images.to(self.tail),
         )
 
     def _with_rounding(self, residual: Tensor, values: Tensor, dtype: torch.dtype) -> Float[Tensor, " rank"]:
@@ -275,7 +276,7 @@ class FisherInformation:
             values
         ).clamp_min(floor)
         residual = self._with_rounding(residual, to_float64(values), torch.float64)
-        return Eigenpairs(values, vectors, float(F.trace()), residual, following, 0)
+        return Eigenpairs(values, vectors, float(F.trace()), residual, following, 0, images.to(self.tail))
 
 
 def leading_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: float) -> list[Eigenpairs]:
@@ -308,15 +309,31 @@ def products(fishers: Sequence[FisherInformation], a: Float[Tensor, "n d_model"]
 @full_float32()
 def _times(W: Float[Tensor, "d_vocab d_model"], a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
     """``W a`` of each: one pass over W."""
-    if W.dtype == a.dtype:
+    if W.dtype != a.dtype:
+        return torch.cat([rows.to(a) @ a.T for rows in torch.split(W, _CHUNK)]).T.contiguous()
+    if len(a) > 1:
         return (W @ a.T).T.contiguous()
-    return torch.cat([rows.to(a) @ a.T for rows in torch.split(W, _CHUNK)]).T.contiguous()
+    parts, rest = _chunks(W)
+    return torch.cat([torch.bmm(a.expand(len(parts), 1, -1), parts.mT).flatten()[None], (rest @ a[0])[None]], dim=1)
 
 
 @full_float32()
 def _transpose_times(W: Float[Tensor, "d_vocab d_model"], r: Float[Tensor, "n d_vocab"]) -> Float[Tensor, "n d_model"]:
     """``Wᵀ r`` of each in float64: one pass over W. Chunks are summed in float64, or rounding would grow with d_vocab."""
+    if W.dtype == r.dtype:
+        parts, rest = _chunks(W)
+        weights = rearrange(r[:, : len(parts) * _CHUNK], "n (part chunk) -> part n chunk", chunk=_CHUNK)
+        sums = to_float64(torch.bmm(weights, parts)).sum(dim=0)
+        return sums + to_float64(r[:, len(W) - len(rest) :] @ rest)
     out = to_float64(r.new_zeros(len(r), W.shape[1]))
     for part, rows in zip(torch.split(r, _CHUNK, dim=1), torch.split(W, _CHUNK), strict=True):
         out += to_float64(part @ rows.to(r))
     return out
+
+
+def _chunks(
+    W: Float[Tensor, "d_vocab d_model"],
+) -> tuple[Float[Tensor, "n chunk d_model"], Float[Tensor, "rest d_model"]]:
+    """The whole chunks of W as one tensor, and the rows left over: torch shares chunks, not vectors, between threads."""
+    whole = len(W) // _CHUNK
+    return W[: whole * _CHUNK].view(whole, _CHUNK, W.shape[1]), W[whole * _CHUNK :]
