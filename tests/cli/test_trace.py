@@ -183,3 +183,21 @@ def test_bytes_that_are_not_utf_8_are_named_by_their_argument(run) -> None:
         code, _, said = run("trace", *arguments)
         assert code == 2
         assert rf"({name}='\udcff'): character 0" in said
+
+
+def test_a_baseline_stands_beside_the_scores_of_the_page(run, demo_model, tmp_path: Path) -> None:
+    file = tmp_path / "out.html"
+    asked = ("trace", PROMPT, "--no-verdict", "--unrelated", "2")
+    assert run(*asked, "--html", str(file))[0] == 0
+    beside = tls.positional_baseline(demo_model, PROMPT, unrelated=2)
+    attr = tls.semantic_scope(demo_model, PROMPT).without("special")
+    assert file.read_text(encoding="utf-8") == attr.html(baseline=beside)
+    assert "on 2 unrelated prompts" in attr.html(baseline=beside)
+    assert run(*asked, "--method", "fisher", "--method", "semantic", "--html", str(file))[0] == 0
+    assert file.read_text(encoding="utf-8").count("on 2 unrelated prompts") == 2
+    for arguments, reason in (
+        (asked, "give --html FILE too"),
+        ((*asked[:-1], "1", "--html", str(file)), "at least two"),
+    ):
+        code, _, said = run(*arguments)
+        assert code == 2 and reason in said

@@ -139,7 +139,7 @@ function show(data) {
   state.shown = data;
   const parsed = new DOMParser().parseFromString(data.html, "text/html");
   $("panel").replaceChildren(...parsed.body.childNodes);
-  $("words").disabled = data.kind !== "attribution";
+  $("words").disabled = !data.words;
   $("scale").disabled = data.kind !== "attribution";
   for (const kind of ["html", "json"]) {
     $(`save-${kind}`).href = `download/${data.id}.${kind}?${how()}`;

@@ -37,6 +37,7 @@ from tl_scopes.app.guard import MOST_BYTES, Guard
 from tl_scopes.app.workbench import Forgotten, Question, Result, Scale, Wanted, Workbench
 from tl_scopes.numerics.stopping import Stopped
 from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.matrix import AttributionMatrix
 from tl_scopes.views.canvas.page import drawing_code, own_file
 
 _FILES: dict[str, tuple[str, Callable[[], str]]] = {
@@ -161,10 +162,11 @@ async def _connected(request: Request) -> AsyncIterator[Wanted]:
 def _facts(result: Result, by_token: Result) -> dict[str, Any]:
     """What the page needs besides the picture: where a click on a token, a word or a prediction leads."""
     if not isinstance(result, Attribution) or not isinstance(by_token, Attribution):
-        return {"kind": "picture", "method": result.method}
+        return {"kind": "picture", "method": result.method, "words": isinstance(result, AttributionMatrix)}
     words = result.details.get("words")
     return {
         "kind": "attribution",
+        "words": True,
         "method": result.method,
         "prompt": by_token.text,
         "pos": by_token.pos,

@@ -244,7 +244,7 @@ class Workbench:
             raise Forgotten("This result is not kept any more. Explain the text again")
         if not specials and not isinstance(result, Verdict):
             result = result.without("special")
-        return result.by_word() if words and isinstance(result, Attribution) else result
+        return result.by_word() if words and isinstance(result, Attribution | AttributionMatrix) else result
 
     def view(self, key: str, *, words: bool = False, specials: bool = True, scale: Scale = "auto") -> View:
         """The picture of a result, as the package draws it everywhere."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tl_scopes.results.attribution import Attribution
+    from tl_scopes.results.sinks import PositionalBaseline
     from tl_scopes.results.verdict import Verdict
 
 LONG = 5
@@ -33,12 +34,17 @@ def trace(
     kind: options.Kind = "auto",
     device: options.Device = None,
     verdict: options.Verdict = True,
+    unrelated: options.Unrelated = 0,
     html: options.Html = None,
     csv: options.Csv = None,
     json: options.Json = None,
 ) -> None:
     """Show which tokens of PROMPT caused the prediction that follows it."""
     files = Files(html=html, csv=csv, json=json)
+    if unrelated and html is None:
+        raise ValueError("--unrelated is for the page: give --html FILE too")
+    if unrelated == 1:
+        raise ValueError("--unrelated 1: a baseline needs at least two prompts")
     tls = library()
     methods = default_methods(tls.scopes) if method == ["all"] else tuple(method or ["semantic"])
     aimed = aimed_at_a_token(methods, foil=foil, rank=rank)
@@ -49,7 +55,20 @@ def trace(
     lens = load_model(model, kind, device)
     found = tls.scopes(lens, text, methods=methods, target=target, foil=foil, rank=rank, pos=pos)
     shown = [a if bos else a.without("special") for a in found.values()]
-    files.answer(_Together(shown, _judged(tls, lens, shown) if verdict else None))
+    asked = {"target": target, "foil": foil, "rank": rank}
+    beside = {name: _baseline(tls, lens, text, name, unrelated, pos, asked) for name in methods if unrelated}
+    files.answer(_Together(shown, _judged(tls, lens, shown) if verdict else None, beside))
+
+
+def _baseline(
+    tls: Any, lens: Any, text: str, method: str, n: int, pos: int, asked: dict[str, Any]
+) -> PositionalBaseline:
+    """Of one method, on unrelated prompts."""
+    from tl_scopes.directions.by_name import reads
+
+    own = {name: value for name, value in asked.items() if reads(name, [method])}
+    found: PositionalBaseline = tls.positional_baseline(lens, text, method=method, unrelated=n, pos=pos, **own)
+    return found
 
 
 def _judged(tls: Any, lens: Any, shown: list[Attribution]) -> list[Verdict]:
@@ -67,6 +86,7 @@ class _Together:
 
     attributions: list[Attribution]
     verdicts: list[Verdict] | None
+    baselines: dict[str, PositionalBaseline]
 
     def __str__(self) -> str:
         from tl_scopes.views.terminal import as_text, view
@@ -80,7 +100,10 @@ class _Together:
         from tl_scopes import views
 
         first, *others = self.attributions
-        picture = views.compare({a.method: a for a in self.attributions}) if others else views.tokens(first)
+        if others:
+            picture = views.compare({a.method: a for a in self.attributions}, baselines=self.baselines)
+        else:
+            picture = views.tokens(first, baseline=self.baselines.get(first.method))
         return views.stack(picture, *map(views.view, self.verdicts or ())).html() if self.verdicts else picture.html()
 
     def to_dict(self) -> dict[str, Any]:

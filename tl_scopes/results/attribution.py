@@ -278,20 +278,25 @@ class Attribution(Displayable, Serializable):
         named = ", ".join(self._named(p) + f" of {w.text!r}" for w in kept for p in w.positions if p in self.hidden)
         return [f"Left out as tokens, but their words are shown and count them: {named}."] if kept else []
 
-    def view(self, *, scale: Literal["auto", "linear", "minmax", "log"] = "auto") -> Picture:
+    def view(
+        self, *, scale: Literal["auto", "linear", "minmax", "log"] = "auto", baseline: PositionalBaseline | None = None
+    ) -> Picture:
         """Coloured tokens, the scale, the predictions.
 
         Args:
             scale: how colours follow scores: ``"linear"`` from 0, ``"minmax"`` from the lowest shown score, ``"log"``.
                 ``"auto"`` is log where the highest score is more than 50 times the median, minmax where the lowest is
                 above a fifth of the highest (with a box to tick for 0), else linear. The picture says which.
+            baseline: of :func:`tl_scopes.positional_baseline`; a box to tick shows scores as :meth:`over` has them.
         """
-        found: Picture = views().view(self, scale=scale)
+        found: Picture = views().view(self, scale=scale, baseline=baseline)
         return found
 
-    def html(self, *, scale: Literal["auto", "linear", "minmax", "log"] = "auto") -> str:
+    def html(
+        self, *, scale: Literal["auto", "linear", "minmax", "log"] = "auto", baseline: PositionalBaseline | None = None
+    ) -> str:
         """The view as a page of its own that works offline."""
-        return self.view(scale=scale).html()
+        return self.view(scale=scale, baseline=baseline).html()
 
     def to_frame(self) -> pd.DataFrame:
         """One row per token: ``pos``, ``token``, ``str_token``, ``score``, ``stderr``, ``shown``."""

@@ -40,8 +40,13 @@ def tokens(attribution: Attribution, *, scale: ScaleKind = "auto", baseline: Pos
     return View(title(attribution), f'<div class="tls">{body}</div>', lambda: attribution_text(attribution))
 
 
-def compare(attributions: Mapping[str, Attribution], *, scale: ScaleKind = "auto") -> View:
-    """Several methods on one text, with a button for each; every method has its own scale.
+def compare(
+    attributions: Mapping[str, Attribution],
+    *,
+    scale: ScaleKind = "auto",
+    baselines: Mapping[str, PositionalBaseline] | None = None,
+) -> View:
+    """Several methods on one text, with a button for each; every method has its own scale, and its own positional baseline.
 
     The buttons are radio buttons (arrow keys work) and need no script. Raises ``ValueError`` when there is nothing to
     compare or the texts differ.
@@ -59,7 +64,10 @@ def compare(attributions: Mapping[str, Attribution], *, scale: ScaleKind = "auto
         f'<label><input type="radio" name="method" value="{i}"{" checked" if i == 0 else ""}>{escape(name)}</label>'
         for i, name in enumerate(attributions)
     )
-    panels = "".join(f"<section>{heading(title(a))}{_panel(a, scale)}</section>" for a in attributions.values())
+    panels = "".join(
+        f"<section>{heading(title(a))}{_panel(a, scale, (baselines or {}).get(name))}</section>"
+        for name, a in attributions.items()
+    )
     rules = "".join(
         f".tls-compare:has(.tls-switch > label:nth-of-type({i}) > :checked) > section:not(:nth-of-type({i}))"
         "{display:none}"

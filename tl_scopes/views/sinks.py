@@ -33,7 +33,7 @@ def sinks_view(result: AttentionSinks) -> View:
     figure = Figure(
         figsize=(max(6.0, min(14.0, 1.5 + 0.13 * n)), 1.4 + 1.3 * len(result.attributions)), layout="constrained"
     )
-    _shares(figure, figure.subplots(len(result.attributions), 1, squeeze=False)[:, 0], result)
+    _shares(figure, list(figure.subplots(len(result.attributions), 1, squeeze=False)[:, 0]), result)
     chart = View("", f'<div class="tls">{heading(title)}{figure.chart(title)}</div>', lambda: "")
     tables = View("", f'<div class="tls">{_tables(result)}</div>', lambda: sinks_text(result))
     parts = stack(chart, compare(both), heatmap(sink_maps(result)), tables)
