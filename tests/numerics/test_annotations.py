@@ -145,7 +145,7 @@ def test_methods_of_results_are_calls_too() -> None:
         with pytest.raises(TypeError, match=r"^(Attribution|AttributionMatrix)\.\w+\(\w+.*expected an integer"):
             call()
     with pytest.raises(
-        ValueError, match=r"^Attribution\.without\(tokens='sink'\): expected 'special', 'sinks' or a list"
+        ValueError, match=r"^Attribution\.without\(tokens='sink'\): expected 'special', 'sinks', 'nothing' or a list"
     ):
         one.without("sink")
 

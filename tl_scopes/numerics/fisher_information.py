@@ -36,7 +36,7 @@ DENSE_COST = 2e9
 """Multiply-adds (``d_vocab·d_model²``) up to which the dense matrix is built: about a tenth of a second."""
 MOST_PROBABLE = 2048
 """Tokens in the restricted problem that starts and preconditions the iterative solver."""
-TOGETHER = 8
+TOGETHER = 16
 """Distributions whose products share a pass over W: more would save little and hold a vocabulary each."""
 _CHUNK = 8192
 
@@ -290,18 +290,23 @@ def leading_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: flo
     W = fishers[0].W
     if W.shape[0] * W.shape[1] ** 2 <= DENSE_COST:
         return [fisher.dense_eigenpairs(rank) for fisher in fishers]
-    sums = _transpose_times(fishers[0].W, torch.stack([fisher._sloped(fisher.tail) for fisher in fishers]))
-    for fisher, tail_sum in zip(fishers, sums, strict=True):
-        fisher.__dict__["_tail_sum"] = tail_sum
     searches, restricted = zip(*[fisher._search(rank, tol) for fisher in fishers], strict=True)
     found = in_step(searches, lambda numbers, a: products([fishers[i] for i in numbers], a))
     return [fisher._found(f, r, rank) for fisher, f, r in zip(fishers, found, restricted, strict=True)]
 
 
 def products(fishers: Sequence[FisherInformation], a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
-    """``F_n a_n = Σ_i p_i (c_i − c̄) (a_i − a_top)`` with ``c_i = (a_i − a_top)·a_n``: two passes over W for all of them."""
+    """``F_n a_n = Σ_i p_i (c_i − c̄) (a_i − a_top)`` with ``c_i = (a_i − a_top)·a_n``: two passes over W for all of them.
+
+    The sums of the tails that are not known yet are taken along by the second pass.
+    """
     weighted = [fisher._weighted(Wa) for fisher, Wa in zip(fishers, _times(fishers[0].W, a), strict=True)]
-    images = _transpose_times(fishers[0].W, torch.stack([f._sloped(r) for f, r in zip(fishers, weighted, strict=True)]))
+    fresh = [fisher for fisher in dict.fromkeys(fishers) if "_tail_sum" not in fisher.__dict__]
+    sloped = [f._sloped(r) for f, r in zip(fishers, weighted, strict=True)]
+    images = _transpose_times(fishers[0].W, torch.stack([*sloped, *(f._sloped(f.tail) for f in fresh)]))
+    for fisher, tail_sum in zip(fresh, images[len(a) :], strict=True):
+        fisher.__dict__["_tail_sum"] = tail_sum
+    images = images[: len(a)]
     tops = [to_float64(r).sum() * to_float64(f.top_row) for f, r in zip(fishers, weighted, strict=True)]
     return (images - torch.stack(tops)).to(a)
 
