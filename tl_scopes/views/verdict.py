@@ -7,6 +7,7 @@ from typing import Any
 
 from tl_scopes.results.verdict import Verdict
 from tl_scopes.views.canvas.colours import COLOURS
+from tl_scopes.views.canvas.labels import label_points
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.canvas.table import table
 from tl_scopes.views.rendering import plot, text, view
@@ -65,19 +66,17 @@ def verdict_figure(result: Verdict) -> Any:
     names = [visible(result.name(s)) for s in result.singles]
     for score, size, name in zip(scores, sizes, names, strict=True):
         figure.say(right, f"{name}: score {number(score)}, change {number(size)} nats", score, size)
-    spread = max(sizes) - min(sizes) or 1.0
-    placed: list[tuple[float, float]] = []
-    for score, size, name in sorted(zip(scores, sizes, names, strict=True), key=lambda of: -of[1]):
-        near = any(
-            abs(size - y) < 0.06 * spread and abs(score - x) < 0.2 * (max(scores) - min(scores)) for x, y in placed
-        )
-        if not near and len(placed) < MOST_NAMED:
-            placed.append((score, size))
-            right.annotate(literal(name), (score, size), (5, 3), textcoords="offset points", fontsize=7)
     right.set_xlabel("score")
     right.set_ylabel("size of the change without it alone (nats)")
     right.set_title(f"Spearman {result.rank_correlation:.2f} over {len(sizes)}", fontsize=9)
     right.margins(x=0.14, y=0.1)
+    (start, end), (low, high) = right.get_xlim(), right.get_ylim()
+    at = [
+        ((score - start) / (end - start), (size - low) / (high - low))
+        for score, size in zip(scores, sizes, strict=True)
+    ]
+    ranked = sorted(zip(at, names, sizes, strict=True), key=lambda of: -of[2])
+    label_points(right, [(place, name) for place, name, _ in ranked], at, MOST_NAMED, letter=0.022, line=0.05)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     return figure

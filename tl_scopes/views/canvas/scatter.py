@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from tl_scopes.views.canvas.colours import COLOURS
+from tl_scopes.views.canvas.labels import label_points
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.canvas.table import table
 from tl_scopes.views.wording import literal, number
@@ -24,17 +25,6 @@ KINDS = {
 """Label, colour and marker of each kind of point."""
 MOST_NAMED = 12
 """Points that carry their token's text: the ones furthest out."""
-_LETTER, _LINE = 0.0125, 0.032
-"""Width of a letter and height of a line, as shares of the axes."""
-_SIDES = (
-    (0.012, 0.0, "left", "center"),
-    (-0.012, 0.0, "right", "center"),
-    (0.0, 0.02, "center", "bottom"),
-    (0.0, -0.02, "center", "top"),
-)
-"""Where a text may stand beside its point: shares of the axes, and its alignment."""
-_FEW_LETTERS = 24
-"""Of a token's text in the picture; the rest is in the table."""
 _STEPS = 100
 """Places of the line that texts keep off."""
 _WIDER = 2.5
@@ -82,33 +72,6 @@ class Scatter:
         predicted, measured = _range([p.predicted for p in self.points]), _range([p.measured for p in self.points])
         return _taken_in(predicted, measured), _taken_in(measured, predicted)
 
-    @property
-    def named(self) -> list[tuple[Point, tuple[float, float, str, str]]]:
-        """Points that carry their text, with its side: single tokens first, the outer ones, where no text or point is."""
-        (left, right), (low, high) = self.limits
-
-        def at(p: Point) -> tuple[float, float]:
-            return (p.predicted - left) / (right - left), (p.measured - low) / (high - low)
-
-        line = [Point(v, v, "", "") for v in (left + i * (right - left) / _STEPS for i in range(_STEPS + 1))]
-        taken = [_box(*at(p), 0.012, _LINE / 2, "center", "center") for p in (*self.points, *line)]
-        kept: list[tuple[Point, tuple[float, float, str, str]]] = []
-        for p in sorted(self.points, key=lambda p: (p.mark == "joint", -p.size)):
-            for side in _SIDES if len(kept) < MOST_NAMED else ():
-                (x, y), width = at(p), _LETTER * len(short(p.label))
-                box = _box(x + side[0], y + side[1], width, _LINE, *side[2:])
-                inside = box[0] >= 0 and box[1] <= 1 and box[2] >= 0 and box[3] <= 1
-                if inside and not any(_overlap(box, other) for other in taken):
-                    taken.append(box)
-                    kept.append((p, side))
-                    break
-        return kept
-
-
-def short(label: str) -> str:
-    """A label as the picture has it."""
-    return label if len(label) <= _FEW_LETTERS else label[: _FEW_LETTERS - 1] + "…"
-
 
 def _range(values: list[float]) -> tuple[float, float]:
     low, high = min(*values, 0.0), max(*values, 0.0)
@@ -119,17 +82,6 @@ def _range(values: list[float]) -> tuple[float, float]:
 def _taken_in(own: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
     both = min(own[0], other[0]), max(own[1], other[1])
     return both if both[1] - both[0] <= _WIDER * (own[1] - own[0]) else own
-
-
-def _box(x: float, y: float, width: float, height: float, across: str, along: str) -> tuple[float, float, float, float]:
-    """Left, right, bottom and top of what is aligned to a place."""
-    left = x - width * {"left": 0, "center": 0.5, "right": 1}[across]
-    bottom = y - height * {"bottom": 0, "center": 0.5, "top": 1}[along]
-    return left, left + width, bottom, bottom + height
-
-
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
 
 
 def scatter_figure(scatter: Scatter) -> Any:
@@ -155,9 +107,18 @@ def scatter_figure(scatter: Scatter) -> Any:
                 linewidths=0,
                 zorder=3,
             )
-    for p, (x, y, across, along) in scatter.named:
-        place = (p.predicted + x * (right - left), p.measured + y * (high - low))
-        axes.text(*place, literal(short(p.label)), fontsize=7, ha=across, va=along)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (x - left) / (right - left), (y - low) / (high - low)
+
+    line = [left + i * (right - left) / _STEPS for i in range(_STEPS + 1)]
+    ranked = sorted(scatter.points, key=lambda p: (p.mark == "joint", -p.size))
+    label_points(
+        axes,
+        [(at(p.predicted, p.measured), p.label) for p in ranked],
+        [*(at(p.predicted, p.measured) for p in scatter.points), *(at(v, v) for v in line)],
+        MOST_NAMED,
+    )
     for p in scatter.points:
         out.say(axes, p.says, p.predicted, p.measured)
     axes.set(xlim=(left, right), ylim=(low, high))
