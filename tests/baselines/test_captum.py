@@ -76,7 +76,9 @@ def test_integrated_gradients(pair: Pair, of: Any, baseline: Any) -> None:
     if baseline == "zero" and pair.family != "gpt2":
         return
     tokens, x = inputs(pair)
-    start = torch.zeros_like(x) if baseline == "zero" else x[:, 1 : POS + 1].mean(dim=1, keepdim=True).expand_as(x)
+    start = torch.zeros_like(x)
+    if baseline == "mean":  # BOS stays
+        start = torch.cat([x[:, :1], x[:, 1 : POS + 1].mean(dim=1, keepdim=True).expand_as(x[:, 1:])], dim=1)
     theirs, delta = captum.attr.IntegratedGradients(forward(pair, of)).attribute(
         x, start, TARGET, n_steps=NODES, method="gausslegendre", return_convergence_delta=True
     )
@@ -96,6 +98,7 @@ def test_integrated_gradients_from_padding_through_the_embedding_layer(pair: Pai
         lambda ids: pair.hf(ids, use_cache=False).logits[:, POS], pair.hf.get_input_embeddings()
     )
     pad = torch.full_like(tokens, families.PAD_ID)[None]
+    pad[0, 0] = tokens[0]  # BOS stays
     theirs = method.attribute(tokens[None], pad, TARGET, n_steps=NODES, method="gausslegendre")[0]
     ours = integrated_gradients(pair.model, tokens, n_steps=NODES, baseline="pad", target=TARGET, pos=POS)
     assert relative_error(ours.scores, theirs.norm(dim=-1)) < CONVERGED

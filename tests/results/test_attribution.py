@@ -66,14 +66,14 @@ def test_normalized_shares_sum_to_one_over_the_shown_tokens() -> None:
 def test_over_a_baseline_is_the_share_over_the_share_of_the_position(tmp_path) -> None:
     attr = make().without("special")
     share = torch.tensor([0.4, 0.1, 0.2, 0.3])
-    over = attr.over(PositionalBaseline(share, 0 * share, attr.method, 8))
+    over = PositionalBaseline(share, 0 * share, attr.method, 8).corrected(attr)
     wanted = attr.scores[:4] / attr.scores[:4].sum() / share
     torch.testing.assert_close(over.scores, torch.cat([wanted, torch.zeros(1)]))
     assert (over.hidden, over.stderr, over.details["over_baseline"]) == (attr.hidden, None, 8)
     assert "times the mean share of its position" in str(over)
     assert Attribution.load(over.save(tmp_path / "a.json")).scores.equal(over.scores)
     with pytest.raises(ValueError, match="read at position 2"):
-        attr.over(PositionalBaseline(share[:3], share[:3], attr.method, 8))
+        PositionalBaseline(share[:3], share[:3], attr.method, 8).corrected(attr)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

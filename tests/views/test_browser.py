@@ -88,7 +88,7 @@ def test_colours_start_at_the_lowest_score_or_at_zero_or_stand_over_a_baseline(l
     picture_shows(page, attr, index=1, kind="linear")
     page.get_by_label("on 8 unrelated prompts").check()
     assert page.locator(".tls-pane:visible").count() == 1
-    picture_shows(page, attr.over(baseline), index=2)
+    picture_shows(page, baseline.corrected(attr), index=2)
     assert "times the mean share of its position" in page.locator(".tls-pane:visible").text_content()
 
 

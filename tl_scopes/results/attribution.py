@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformer_lens import ActivationCache
 
-    from tl_scopes.results.sinks import PositionalBaseline
 
 _GLUED = (
     "The tokens of this prompt carry no white space, and there are no character offsets: words may be glued together."
@@ -151,17 +150,6 @@ class Attribution(Displayable, Serializable):
             details={**self.details, "normalized_by": total},
         )
 
-    def over(self, baseline: PositionalBaseline) -> Attribution:
-        """The same attribution with each token's share of the scores over the share that its position gets anyway.
-
-        ``ratio_t = (score_t / Σ_s score_s) / share_t`` with ``share`` of :func:`tl_scopes.positional_baseline`: above 1, the
-        token has more influence than its place explains. Raises ``ValueError`` for a baseline of another method or position.
-        """
-        ratio = self.scores.new_zeros(len(self))
-        ratio[: self.pos + 1] = baseline.ratio(self).to(ratio)
-        details = {**self.details, "over_baseline": baseline.n_prompts}
-        return replace(self, scores=ratio, stderr=None, gradient=None, cache=None, details=details)
-
     @public_call
     def without(self, tokens: Literal["special", "sinks", "nothing"] | Iterable[int]) -> Attribution:
         """The same attribution with some positions left out of views and statistics.
@@ -278,23 +266,19 @@ class Attribution(Displayable, Serializable):
         named = ", ".join(self._named(p) + f" of {w.text!r}" for w in kept for p in w.positions if p in self.hidden)
         return [f"Left out as tokens, but their words are shown and count them: {named}."] if kept else []
 
-    def view(
-        self, *, scale: Literal["auto", "linear", "minmax", "log"] = "auto", baseline: PositionalBaseline | None = None
-    ) -> Picture:
+    def view(self, *, scale: Literal["auto", "linear", "minmax", "log"] = "auto", baseline: Any = None) -> Picture:
         """Coloured tokens, the scale, the predictions.
 
         Args:
             scale: how colours follow scores: ``"linear"`` from 0, ``"minmax"`` from the lowest shown score, ``"log"``.
                 ``"auto"`` is log where the highest score is more than 50 times the median, minmax where the lowest is
                 above a fifth of the highest (with a box to tick for 0), else linear. The picture says which.
-            baseline: of :func:`tl_scopes.positional_baseline`; a box to tick shows scores as :meth:`over` has them.
+            baseline: of :func:`tl_scopes.positional_baseline`; a box to tick shows the scores over what it has.
         """
         found: Picture = views().view(self, scale=scale, baseline=baseline)
         return found
 
-    def html(
-        self, *, scale: Literal["auto", "linear", "minmax", "log"] = "auto", baseline: PositionalBaseline | None = None
-    ) -> str:
+    def html(self, *, scale: Literal["auto", "linear", "minmax", "log"] = "auto", baseline: Any = None) -> str:
         """The view as a page of its own that works offline."""
         return self.view(scale=scale, baseline=baseline).html()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import Float
@@ -50,6 +50,13 @@ class PositionalBaseline(Displayable, Serializable):
             )
         scores = attribution.scores[: attribution.pos + 1].double()
         return (scores / scores.sum()) / self.share.double().clamp_min(1e-30)
+
+    def corrected(self, attribution: Attribution) -> Attribution:
+        """The attribution with :meth:`ratio` in place of its scores, for views and rankings."""
+        ratio = attribution.scores.new_zeros(len(attribution))
+        ratio[: attribution.pos + 1] = self.ratio(attribution).to(ratio)
+        details = {**attribution.details, "over_baseline": self.n_prompts}
+        return replace(attribution, scores=ratio, stderr=None, gradient=None, cache=None, details=details)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

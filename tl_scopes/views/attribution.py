@@ -164,7 +164,7 @@ def _choice(attribution: Attribution, kind: ScaleKind, baseline: PositionalBasel
         panes.append(("colours from 0", _tokens(attribution, "linear")))
     if baseline is not None:
         label = f"over the mean share of each position on {baseline.n_prompts} unrelated prompts"
-        panes.append((label, _tokens(attribution.over(baseline), kind)))
+        panes.append((label, _tokens(baseline.corrected(attribution), kind)))
     if len(panes) == 1:
         return panes[0][1]
     boxes = "".join(f'<label><input type="checkbox"> {escape(label)}</label>' for label, _ in panes[1:])
