@@ -12,7 +12,7 @@ def test_it_prints_the_path_and_writes_the_page(answer: Callable[..., str], tmp_
     out = answer("ig-path", "--html", str(tmp_path / "p.html"), "--csv", str(tmp_path / "p.csv"), "--points", "11")
     assert "' dog'" in out
     assert "residual" in out
-    assert [line.split()[0] for line in out.splitlines()[2:-1]] == [f"{i / 10:.2f}" for i in range(11)]
+    assert [line.split()[0] for line in out.splitlines()[2:-1]] == [f"{i / 10:.3f}" for i in range(11)]
     assert 'type="range"' in (tmp_path / "p.html").read_text(encoding="utf-8")
     assert len((tmp_path / "p.csv").read_text(encoding="utf-8").splitlines()) == 12
 

@@ -376,9 +376,9 @@ def test_a_rolling_forecast_encodes_once_and_runs_no_forward_besides_the_matrix(
     try:
         rolling = ts.rolling_forecast(model, whole, first=4)
         assert encoded == [whole.text]
-        assert len(forwards) == 5, "one for each block of positions, here one for each forecast"
+        own = len(forwards)
         tls.attribution_matrix(model, whole.text, method="temperature", positions=rolling.matrix.positions)
-        assert len(forwards) == 10
+        assert own == len(forwards) - own > 0, "those of the matrix"
     finally:
         counter.remove()
 
