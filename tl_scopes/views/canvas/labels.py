@@ -63,4 +63,4 @@ def _box(x: float, y: float, width: float, height: float, across: str, along: st
 
 
 def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
+    return bool(a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3])
