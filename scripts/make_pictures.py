@@ -1,12 +1,16 @@
 """Draw the pictures of docs/images again: ``python scripts/make_pictures.py`` (needs playwright and Chromium).
 
-Every picture is a view of the demo model or the app, photographed in a browser; nothing is retouched. The other pictures
-there are figures of longer runs: ``aopc*.png`` of ``scripts/measure_aopc.py``, ``gold.png`` of ``tl-scopes gold --plot``
-(``benchmarks/README.md``).
+Every picture is a view of the demo model or the app, photographed in a browser; nothing is retouched. ``real*.png`` is the
+page of one command on a real model, and is drawn where the environment variable ``TL_SCOPES_REAL_MODEL`` names its folder
+(Gemma 3 270M base); without it that picture stays as it is. The other pictures there are figures of longer runs:
+``aopc*.png`` of ``scripts/measure_aopc.py``, ``gold.png`` of ``tl-scopes gold --plot`` (``benchmarks/README.md``).
 """
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,7 +26,10 @@ import tl_scopes as tls
 from tl_scopes import timeseries, views
 from tl_scopes.demo import DEFAULT_PROMPT, DEMO_PROMPTS
 
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES = ROOT / "docs" / "images"
+REAL = "TL_SCOPES_REAL_MODEL"
+"""Environment variable that names the folder of a real model."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
 MARGIN = 12
 """Pixels around a view."""
@@ -53,6 +60,17 @@ def pictures() -> dict[str, views.View]:
     }
 
 
+def real_page(folder: str, file: Path) -> str:
+    """The page of README's first command, on the real model in a folder; its address."""
+    found = re.search(
+        r"tl-scopes (trace .*) --model \S+ --html \S+\n", (ROOT / "README.md").read_text(encoding="utf-8")
+    )
+    assert found is not None, "README's first command"
+    command = [*shlex.split(found[1]), "--model", folder, "--html", str(file)]
+    subprocess.run([sys.executable, "-m", "tl_scopes", *command], check=True)
+    return file.as_uri()
+
+
 @contextmanager
 def app() -> Iterator[str]:
     """The address of ``tl-scopes app`` while it runs."""
@@ -66,8 +84,9 @@ def app() -> Iterator[str]:
 
 
 def opened(browser: Browser, url: str, *, dark: bool, scale: int, size: tuple[int, int]) -> Page:
-    """A page that is drawn to its end."""
+    """A page that is drawn to its end; the app's own policy would not let it be asked whether it is."""
     page = browser.new_page(
+        bypass_csp=True,
         color_scheme="dark" if dark else "light",
         device_scale_factor=scale,
         viewport={"width": size[0], "height": size[1]},
@@ -84,17 +103,17 @@ def settled(page: Page) -> None:
     page.wait_for_timeout(500)
 
 
-def photograph_view(browser: Browser, view: views.View, file: Path, *, dark: bool) -> None:
-    """One view, cut to its content, in at most 256 colours."""
-    with tempfile.TemporaryDirectory() as folder:
-        url = view.save(Path(folder) / "view.html").as_uri()
-        page = opened(browser, url, dark=dark, scale=2, size=(960, 800))
-        box = page.locator(".tls").bounding_box()
-        assert box is not None
-        clip = {"x": box["x"] - MARGIN, "y": box["y"] - MARGIN}
-        clip |= {"width": box["width"] + 2 * MARGIN, "height": box["height"] + 2 * MARGIN}
-        page.screenshot(path=file, clip=clip, full_page=True)  # type: ignore[arg-type]
-        page.close()
+def photograph_page(browser: Browser, url: str, file: Path, *, dark: bool) -> None:
+    """One view's page, cut to its content, in at most 256 colours."""
+    page = opened(browser, url, dark=dark, scale=2, size=(960, 800))
+    boxes = [box for part in page.locator(".tls").all() if (box := part.bounding_box()) is not None]
+    left, top = (min(box[side] for box in boxes) - MARGIN for side in ("x", "y"))
+    right, bottom = (
+        max(box[side] + box[length] for box in boxes) + MARGIN for side, length in (("x", "width"), ("y", "height"))
+    )
+    clip = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+    page.screenshot(path=file, clip=clip, full_page=True)  # type: ignore[arg-type]
+    page.close()
     Image.open(file).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
@@ -110,13 +129,15 @@ def photograph_app(browser: Browser, url: str, file: Path, *, dark: bool) -> Non
 
 def main() -> None:
     """Write every picture, light and dark."""
-    with sync_playwright() as driver, app() as url:
+    with sync_playwright() as driver, app() as url, tempfile.TemporaryDirectory() as folder:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        shown = pictures()
+        pages = {name: view.save(Path(folder) / f"{name}.html").as_uri() for name, view in pictures().items()}
+        if real := os.environ.get(REAL):
+            pages["real"] = real_page(real, Path(folder) / "real.html")
         for dark in (False, True):
             end = "-dark.png" if dark else ".png"
-            for name, view in shown.items():
-                photograph_view(browser, view, IMAGES / f"{name}{end}", dark=dark)
+            for name, page in pages.items():
+                photograph_page(browser, page, IMAGES / f"{name}{end}", dark=dark)
             photograph_app(browser, url, IMAGES / f"app{end}", dark=dark)
         browser.close()
 

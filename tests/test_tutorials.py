@@ -10,6 +10,8 @@ import nbformat
 import pytest
 
 TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
+NOT_RUN = ("09_real_model",)
+"""They need Gemma 3 270M, which is neither bundled nor on the machines of continuous integration; run them by hand."""
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
@@ -17,7 +19,7 @@ def test_outputs_are_kept_and_name_no_local_path(path: Path) -> None:
     cells = nbformat.read(path, as_version=4).cells
     code = [c for c in cells if c.cell_type == "code"]
     assert sum(bool(c.outputs) for c in code) >= len(code) // 2
-    assert "site-packages" not in path.read_text(encoding="utf-8")
+    assert not re.search(r"site-packages|/root/|/home/|/Users/|/tmp/", path.read_text(encoding="utf-8"))
     assert "error" not in {o.output_type for c in code for o in c.outputs}
 
 
@@ -32,9 +34,20 @@ def test_it_is_small_starts_on_colab_and_says_what_it_does_not_show(path: Path) 
     assert headings[-1] == "## What this does not show"
 
 
+def test_what_is_not_run_asserts_its_claims_all_the_same() -> None:
+    left_out = [path for path in TUTORIALS if path.stem in NOT_RUN]
+    assert len(left_out) == len(NOT_RUN)
+    for path in left_out:
+        cells = nbformat.read(path, as_version=4).cells
+        code = [c for c in cells if c.cell_type == "code"]
+        headings = [c for c in cells if c.cell_type == "markdown" and c.source.startswith("## ")]
+        assert sum("assert " in c.source for c in code) >= len(headings) - 1, "each section but the last asserts"
+        assert all(c.execution_count for c in code), "every cell was run"
+
+
 @pytest.mark.slow
 @pytest.mark.enable_socket  # the kernel answers on loopback
-@pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [p for p in TUTORIALS if p.stem not in NOT_RUN], ids=lambda p: p.stem)
 def test_it_runs_from_a_fresh_kernel(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbclient import NotebookClient
 

@@ -30,7 +30,7 @@ from tl_scopes.views.canvas.colours import (
 )
 from tl_scopes.views.canvas.table import seen
 from tl_scopes.views.coloured import scale_of
-from tl_scopes.views.wording import odds, ordinal, predicted, visible
+from tl_scopes.views.wording import number, odds, ordinal, predicted, visible
 
 BUNDLE = "window.CircuitsVis = window.CircuitsVis ||"
 AA = 4.5
@@ -482,3 +482,19 @@ def test_tables_in_a_terminal_show_what_cannot_be_seen() -> None:
     frame = seen(pd.DataFrame({"token": ["\u202ea\n", "b"], "score": [1.0, 2.0], "id": [1, 2]}))
     assert frame.token.tolist() == ["‹RLO›a⏎", "b"]
     assert (frame.score.tolist(), frame.id.tolist()) == ([1.0, 2.0], [1, 2])
+
+
+@pytest.mark.one_lens
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.04567, "0.0457"),
+        (999.4, "999"),
+        (999.6, "1,000"),
+        (-1318.0, "-1,320"),
+        (123456.0, "123,000"),
+        (2.5e7, "2.5e+07"),
+    ],
+)
+def test_thousands_are_written_out(value: float, said: str) -> None:
+    assert number(value) == said

@@ -19,7 +19,7 @@ from tl_scopes.views.canvas.heatmap_figure import heatmap_figure
 from tl_scopes.views.canvas.page import View, stack
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.terminal import DARK, LIGHT, as_text
-from tl_scopes.views.wording import title, unit, visible
+from tl_scopes.views.wording import number, title, unit, visible
 
 MOST_HEADS = 12
 """Heads that the head × token map shows."""
@@ -135,7 +135,7 @@ def influence_lines(result: LayerInfluence | HeadInfluence, k: int = 6) -> Rende
                 r, g, b = b, g, r
             ink = "#ffffff" if share > 0.45 else "#000000"
             line.append(f"{visible(one.columns[c])} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
-            line.append(f" {values[c]:.2g}   ", "dim")
+            line.append(f" {number(values[c])}   ", "dim")
         table.add_row(name, line)
     parts: list[RenderableType] = [Text(one.title, "bold"), table]
     notes = (*one.notes, *result.attribution.notes)

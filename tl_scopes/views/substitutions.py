@@ -9,7 +9,7 @@ from tl_scopes.views.canvas.page import View
 from tl_scopes.views.canvas.scatter import Point, Scatter, scatter_figure, scatter_view
 from tl_scopes.views.canvas.table import seen
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.wording import visible
+from tl_scopes.views.wording import number, visible
 
 
 def of_substitutions(result: Substitutions) -> Scatter:
@@ -43,6 +43,6 @@ def substitutions_view(result: Substitutions) -> View:
 @text.register(Substitutions)
 def substitutions_text(result: Substitutions) -> str:
     """What was replaced, and the table."""
-    table = seen(result.to_frame()).to_string(index=False, float_format=lambda v: f"{v:.3g}")
+    table = seen(result.to_frame()).to_string(index=False, float_format=number)
     head = f"in place of {result.token!r} at {result.pos}: change of {result.scalar} ({result.unit})"
     return f"{head}\n{table}\n{result.reading}"

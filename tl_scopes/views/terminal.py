@@ -18,7 +18,7 @@ from rich.text import Text
 from tl_scopes.directions.by_name import scope_of
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.views.coloured import scale_of
-from tl_scopes.views.wording import odds, percent, predicted, title, unit, visible
+from tl_scopes.views.wording import number, odds, percent, predicted, title, unit, visible
 
 LIGHT, DARK = (222, 235, 247), (8, 69, 148)
 """Ends of a single-hue blue ramp (ColorBrewer Blues), legible with any colour vision."""
@@ -66,7 +66,7 @@ def strongest(attribution: Attribution, k: int = 5) -> Table:
         bar = "█" * (eighths // 8) + _BLOCKS[eighths % 8].strip()
         name = Text(visible(token.str_token).strip() or repr(token.str_token))
         name.stylize("dim" if token.pos in attribution.special else "bold")
-        table.add_row(Text(f"{token.pos:>4}", "dim"), name, Text(bar, _BAR), Text(f"{token.score:.3g}", "dim"))
+        table.add_row(Text(f"{token.pos:>4}", "dim"), name, Text(bar, _BAR), Text(number(token.score), "dim"))
     return table
 
 

@@ -10,7 +10,7 @@ from tl_scopes.views.canvas.page import View
 from tl_scopes.views.canvas.scatter import Point, Scatter, scatter_figure, scatter_view
 from tl_scopes.views.canvas.table import seen
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.wording import visible
+from tl_scopes.views.wording import number, visible
 
 
 def of_verification(result: Verification) -> Scatter:
@@ -52,7 +52,7 @@ def verification_text(result: Verification) -> str:
     """The verdict; what was removed, the table, and how well the prediction describes it."""
     columns = ["pos", "token", "score", "predicted", "measured", "delta_logit", "delta_log_prob", "flag"]
     frame = seen(result.to_frame()[columns]).astype({"pos": str}).replace({"pos": {"<NA>": ""}})
-    table = frame.to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep="")
+    table = frame.to_string(index=False, float_format=number, na_rep="")
     verdict = "" if result.verdict is None else f"{result.verdict}\n\n"
     return (
         f"{verdict}How far the model is linear here: {result.linearity.reading}.\n"

@@ -70,8 +70,9 @@ def unit(attribution: Attribution) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits."""
-    return f"{value:.3g}"
+    """Three significant digits; thousands are written out, ``1,320`` and not ``1.32e+03``."""
+    rounded = f"{value:.3g}"
+    return f"{float(rounded):,.0f}" if 1e3 <= abs(float(rounded)) < 1e6 else rounded
 
 
 def percent(probability: float) -> str:
