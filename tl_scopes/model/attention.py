@@ -1,0 +1,131 @@
+"""Attention as TransformerLens shows it: which layers have it, how many heads, and how their tensors lie.
+
+Hybrid models have attention in some blocks, state-space models in none. Latent attention (DeepSeek and its kin) gives values
+out head first, and its bridge splits the heads' outputs by the width of the rotary part. So the number of heads is that of
+the pattern ``[batch, head, query, key]`` of the same run, and every other tensor of the layer is laid out by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_scopes.model.hooks import Hook, attached
+from tl_scopes.model.lens import LensModel, architecture
+
+PATTERN, OUTPUT, VALUE = "attn.hook_pattern", "attn.hook_z", "attn.hook_v"
+
+
+def attention_layers(model: LensModel, *names: str) -> tuple[int, ...]:
+    """Numbers of the layers whose attention has all these hook points; refuses a model in which no layer has them."""
+    points = model.hook_dict
+    found = tuple(n for n in range(model.cfg.n_layers) if all(f"blocks.{n}.{name}" in points for name in names))
+    if found:
+        return found
+    missing = next(name for name in names if not any(f"blocks.{n}.{name}" in points for n in range(model.cfg.n_layers)))
+    otherwise = "Use layer_influence, which reads the residual stream alone, or a scope"
+    if not _says_heads(model):
+        raise ValueError(f"{architecture(model)} has no attention in any layer. {otherwise}")
+    raise ValueError(
+        f"TransformerLens' bridge shows no {missing} in any layer of {architecture(model)}: what its attention computes "
+        f"stays inside. {otherwise}"
+    )
+
+
+def _says_heads(model: LensModel) -> bool:
+    """Does the model's Hugging Face config know of attention heads?"""
+    config: Any = getattr(model.__dict__.get("original_model"), "config", None)
+    config = getattr(config, "get_text_config", lambda: config)()
+    return config is None or bool(getattr(config, "num_attention_heads", None))
+
+
+def attention_notes(model: LensModel, layers: Sequence[int]) -> tuple[str, ...]:
+    """What a reader must know where tokens see each other by other ways than attention."""
+    n: int = model.cfg.n_layers
+    beside = sorted(
+        {int(p.split(".")[1]) for p in model.hook_dict if p.startswith("blocks.") and p.endswith("ssm_state")}
+    )
+    notes = []
+    if len(layers) < n:
+        there = f"layer {layers[0]}" if len(layers) == 1 else f"layers {', '.join(map(str, layers))}"
+        notes.append(
+            f"Attention in {there} of 0..{n - 1} only; what the others carry from token to token is not in it."
+        )
+    if both := [layer for layer in beside if layer in layers]:
+        notes.append(
+            f"In layers {', '.join(map(str, both))} a state-space mixer works beside attention, and is not in it."
+        )
+    return tuple(notes)
+
+
+# -- how the tensors lie -------------------------------------------------------------------------
+
+
+@contextmanager
+def head_counts(model: LensModel, layers: Sequence[int]) -> Iterator[Mapping[int, int]]:
+    """Run the model inside: the number of heads of each layer, as its pattern has them."""
+    counts: dict[int, int] = {}
+
+    def watch(layer: int) -> Hook:
+        def hook(activation: Tensor, hook: Any) -> None:
+            counts[layer] = activation.shape[1]
+
+        return hook
+
+    points = model.hook_dict
+    names = {layer: f"blocks.{layer}.{PATTERN}" for layer in layers}
+    with attached(points, [(name, watch(layer)) for layer, name in names.items() if name in points]):
+        yield counts
+
+
+def by_head(output: Tensor, first: int, heads: int | None) -> Float[Tensor, "*place head d_value"]:
+    """Heads' outputs, whose dimensions from number ``first`` on hold all heads one after the other, by head.
+
+    Without a pattern that says how many there are, they are as TransformerLens splits them.
+    """
+    if heads is None and output.ndim == first + 2:
+        return output
+    flat = output.flatten(first)
+    if heads is None or flat.shape[-1] % heads:
+        raise ValueError(f"{OUTPUT} is {list(output.shape)} for {heads or 'an unknown number of'} heads of the pattern")
+    return flat.unflatten(first, (heads, -1))
+
+
+def value_norms(
+    model: LensModel,
+    layer: int,
+    value: Tensor,
+    output: Tensor,
+    heads: int,
+) -> Float[Tensor, "head pos"]:
+    """Norm of the value vector that each head reads at each position; of one prompt, both tensors without their batch.
+
+    A value is as wide as a head's output, so that grouped heads are told apart however the tensor is split.
+    """
+    if _head_first(model, layer):
+        value = rearrange(value, "head pos d -> pos head d")
+    width = by_head(output, 1, heads).shape[-1]
+    norms = torch.linalg.vector_norm(value.flatten(1).unflatten(1, (-1, width)), dim=-1)
+    return repeat(norms, "pos kv -> (kv group) pos", group=heads // norms.shape[1])
+
+
+def _head_first(model: LensModel, layer: int) -> bool:
+    """Is the value ``[batch, head, pos, d_head]``, as latent attention's is (TransformerLens 3 does not declare it)?"""
+    points = model.hook_dict
+    declared = getattr(points[f"blocks.{layer}.{VALUE}"], "pos_dim", None) == 2
+    return declared or f"blocks.{layer}.attn.hook_kv_latent" in points
+
+
+def require_equal_heads(model: LensModel, heads: Mapping[int, int]) -> None:
+    """Refuse a table by head where layers have different numbers of them."""
+    if len(set(heads.values())) > 1:
+        raise ValueError(
+            f"{architecture(model)} has different numbers of heads in its layers ({dict(heads)}), which make no table by "
+            "head. Read one layer: a scope with grads_at='blocks.0.attn.hook_z' keeps activation and gradient there"
+        )
