@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import families
@@ -20,7 +21,8 @@ from oracles import relative_error
 from torch import Tensor, nn
 
 import tl_scopes as tls
-from tl_scopes.model.attention import attention_layers, by_head
+from tl_scopes.model.attention import attention_layers, attention_notes, by_head, require_equal_heads
+from tl_scopes.model.hooks import required_residual_hooks
 from tl_scopes.views.influence import influence_maps
 from tl_scopes.views.sinks import sink_maps
 
@@ -41,6 +43,14 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         _BLOCK
         | dict(num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, block_auto_adjust_ff_dim=False)
         | dict(layer_types=["conv", "full_attention"] * 2),
+    ),
+    # values have a norm of their own, and layers 2 and 3 read those of 0 and 1
+    "shared values": (
+        "Gemma4Text",
+        _BLOCK
+        | dict(num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8, global_head_dim=16)
+        | dict(layer_types=["sliding_attention", "full_attention"] * 2, num_kv_shared_layers=2)
+        | dict(vocab_size_per_layer_input=families.D_VOCAB, hidden_size_per_layer_input=8),
     ),
     "without": ("Mamba", _BASE | dict(num_hidden_layers=2, state_size=4, time_step_rank=4)),
     "hidden": (
@@ -69,7 +79,7 @@ def hugging_face(name: str) -> Any:
             if isinstance(module, nn.Linear | nn.Embedding):
                 module.weight.data.normal_(std=0.5 if isinstance(module, nn.Embedding) else module.in_features**-0.5)
     hf.config.dtype = torch.float64
-    hf.config.architectures = [f"{prefix}ForCausalLM"]
+    hf.config.architectures = [type(hf).__name__]
     return hf.to(torch.float64).eval()
 
 
@@ -164,6 +174,19 @@ def test_value_norms_are_those_of_the_value_projection(name: str, n: int) -> Non
     sinks = tls.attention_sinks(bridge(name), tokens, target=TARGET, **QUIET)
     assert sinks.layers == tuple(values)
     assert relative_error(sinks.value_norms, torch.stack(wanted)) < 5e-6
+
+
+def test_values_are_those_that_are_read_normed_and_shared() -> None:
+    hf, tokens = hugging_face("shared values"), families.prompt_tokens(8)
+    norms: list[Tensor] = []
+    for n in (0, 1):
+        norm = hf.base_model.layers[n].self_attn.v_norm
+        norm.register_forward_hook(lambda _, args, out: norms.append(out[0].detach().norm(dim=-1).T))
+    with torch.no_grad():
+        hf(tokens[None], use_cache=False)
+    sinks = tls.attention_sinks(bridge("shared values"), tokens, target=TARGET, **QUIET)
+    assert sinks.layers == (0, 1, 2, 3) and not sinks.notes
+    assert relative_error(sinks.value_norms, torch.stack([n.repeat_interleave(2, dim=0) for n in norms * 2])) < 5e-6
 
 
 def test_a_hybrids_rows_bear_the_numbers_of_their_layers(tmp_path: Path) -> None:
@@ -262,6 +285,35 @@ def test_heads_are_split_by_their_number() -> None:
     assert by_head(z, 2, None) is z
     with pytest.raises(ValueError, match="for 5 heads"):
         by_head(z, 2, 5)
+
+
+class Shown(nn.Module):
+    """A model of two layers that shows these hook points."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.cfg = SimpleNamespace(n_layers=2, architecture="StreamsForCausalLM")
+        self.hook_dict = dict.fromkeys(names)
+
+
+def test_a_model_without_one_residual_stream_is_refused_by_name() -> None:
+    with pytest.raises(
+        ValueError, match=r"shows no blocks.0.hook_resid_pre in StreamsForCausalLM: several residual streams"
+    ):
+        required_residual_hooks(Shown("blocks.0.hook_in"))
+
+
+def test_layers_of_different_numbers_of_heads_make_no_table() -> None:
+    require_equal_heads(Shown(), {0: 4, 1: 4})
+    with pytest.raises(ValueError, match="StreamsForCausalLM has different numbers of heads"):
+        require_equal_heads(Shown(), {0: 4, 1: 2})
+
+
+def test_a_state_space_mixer_beside_attention_is_said() -> None:
+    model = Shown("blocks.1.attn.hook_z", "blocks.1.mamba.hook_ssm_state")
+    assert attention_notes(model, (0, 1)) == (
+        "In layers 1 a state-space mixer works beside attention, and is not in it.",
+    )
 
 
 def test_a_first_row_that_is_not_the_scope_is_said() -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from einops import einsum, repeat
@@ -324,9 +324,10 @@ def _layers(model: LensModel, layers: Sequence[int] | None, target_hook: str, co
         n = int(parts[1]) + (component == "resid_pre" or parts[2] == "hook_resid_post")
     there = [i for i in range(n) if f"blocks.{i}.hook_{component}" in model.hook_dict]
     if n and not there:
+        has = [c for c in get_args(Component) if any(p.endswith(f".hook_{c}") for p in model.hook_dict)]
         raise ValueError(
             f"(component={component!r}): TransformerLens shows no hook_{component} in any layer of {architecture(model)}. "
-            "Use another of 'resid_pre', 'attn_out', 'mlp_out', if it has one"
+            + (f"Use one of {has}" if has else "There is nothing to patch; use a scope, or leave_one_out")
         )
     chosen = there if layers is None else list(layers)
     if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(range(n)):

@@ -29,10 +29,10 @@ from tl_scopes.kernel.options import PlacedKeywords, RunOptions, run_options, sp
 from tl_scopes.model.attention import (
     OUTPUT,
     PATTERN,
-    VALUE,
     attention_layers,
     attention_notes,
     require_equal_heads,
+    value_hooks,
     value_norms,
 )
 from tl_scopes.model.hooks import required_residual_hooks
@@ -121,7 +121,8 @@ def attention_sinks(
     chosen = run_options(**options)
     model, prompts = encode(model, prompt, chosen)
     named_directions(model, methods, len(prompts), given)  # refuse before any forward
-    layers = attention_layers(model, PATTERN, VALUE, OUTPUT)
+    layers = attention_layers(model, PATTERN, OUTPUT)
+    value_hooks(model, layers)
     for i, one in enumerate(prompts):
         if one.pos + 1 < n_first + 2:
             raise ValueError(
@@ -235,8 +236,9 @@ class _Look:
     def at(self, prompt: EncodedPrompt) -> _Seen:
         """One forward with the scopes' backwards, and the activations that tell of sinks."""
         streams = required_residual_hooks(self.model)
-        names = [f"blocks.{layer}.{name}" for layer in self.layers for name in (PATTERN, VALUE, OUTPUT)]
-        options = RunOptions(at=self.source, cache=[*names, *streams])
+        names = [f"blocks.{layer}.{name}" for layer in self.layers for name in (PATTERN, OUTPUT)]
+        values = value_hooks(self.model, self.layers)
+        options = RunOptions(at=self.source, cache=[*names, *dict.fromkeys(values.values()), *streams])
         directions = named_directions(self.model, self.methods, 1, self.keywords)
         found = dict(zip(self.methods, explain(self.model, [prompt], directions, options)[0], strict=True))
         cache: Any = next(iter(found.values())).cache
@@ -249,7 +251,7 @@ class _Look:
         patterns = {layer: read(f"blocks.{layer}.{PATTERN}") for layer in self.layers}
         require_equal_heads(self.model, {layer: len(pattern) for layer, pattern in patterns.items()})
         norms = [
-            value_norms(self.model, layer, *(read(f"blocks.{layer}.{name}") for name in (VALUE, OUTPUT)), len(pattern))
+            value_norms(self.model, values[layer], read(values[layer]), read(f"blocks.{layer}.{OUTPUT}"), len(pattern))
             for layer, pattern in patterns.items()
         ]
         return _Seen(

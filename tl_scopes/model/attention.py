@@ -19,7 +19,8 @@ from torch import Tensor
 from tl_scopes.model.hooks import Hook, attached
 from tl_scopes.model.lens import LensModel, architecture
 
-PATTERN, OUTPUT, VALUE = "attn.hook_pattern", "attn.hook_z", "attn.hook_v"
+PATTERN, OUTPUT = "attn.hook_pattern", "attn.hook_z"
+VALUE, NORMED_VALUE = "attn.hook_v", "attn.v_norm.hook_out"
 
 
 def attention_layers(model: LensModel, *names: str) -> tuple[int, ...]:
@@ -29,20 +30,44 @@ def attention_layers(model: LensModel, *names: str) -> tuple[int, ...]:
     if found:
         return found
     missing = next(name for name in names if not any(f"blocks.{n}.{name}" in points for n in range(model.cfg.n_layers)))
-    otherwise = "Use layer_influence, which reads the residual stream alone, or a scope"
-    if not _says_heads(model):
-        raise ValueError(f"{architecture(model)} has no attention in any layer. {otherwise}")
-    raise ValueError(
-        f"TransformerLens' bridge shows no {missing} in any layer of {architecture(model)}: what its attention computes "
-        f"stays inside. {otherwise}"
+    if not _config(model, "num_attention_heads", 1):
+        raise ValueError(f"{architecture(model)} has no attention in any layer. {_OTHERWISE}")
+    raise _not_shown(model, missing)
+
+
+_OTHERWISE = "Use layer_influence, which reads the residual stream alone, or a scope"
+
+
+def _not_shown(model: LensModel, name: str) -> ValueError:
+    return ValueError(
+        f"TransformerLens' bridge shows no {name} in any layer of {architecture(model)}: what its attention computes stays "
+        f"inside. {_OTHERWISE}"
     )
 
 
-def _says_heads(model: LensModel) -> bool:
-    """Does the model's Hugging Face config know of attention heads?"""
+def _config(model: LensModel, name: str, unknown: Any = None) -> Any:
+    """What the model's Hugging Face config says of its text part; None where it has no such entry."""
     config: Any = getattr(model.__dict__.get("original_model"), "config", None)
-    config = getattr(config, "get_text_config", lambda: config)()
-    return config is None or bool(getattr(config, "num_attention_heads", None))
+    return unknown if config is None else getattr(config.get_text_config(), name, None)
+
+
+def value_hooks(model: LensModel, layers: Sequence[int]) -> dict[int, str]:
+    """The hook point of the values that each layer's heads read.
+
+    That is after their norm, where they have one; and in the last earlier layer of the same kind that has its own, where
+    layers share them (Gemma 4).
+    """
+    points, kinds = model.hook_dict, _config(model, "layer_types")
+    found: dict[int, str] = {}
+    for layer in layers:
+        own = [name for name in (f"blocks.{layer}.{NORMED_VALUE}", f"blocks.{layer}.{VALUE}") if name in points]
+        shared = [
+            found[i] for i in found if kinds and kinds[i] == kinds[layer] and _config(model, "num_kv_shared_layers")
+        ]
+        if not own + shared:
+            raise _not_shown(model, VALUE)
+        found[layer] = (own or shared[::-1])[0]
+    return found
 
 
 def attention_notes(model: LensModel, layers: Sequence[int]) -> tuple[str, ...]:
@@ -99,27 +124,26 @@ def by_head(output: Tensor, first: int, heads: int | None) -> Float[Tensor, "*pl
 
 def value_norms(
     model: LensModel,
-    layer: int,
+    hook: str,
     value: Tensor,
     output: Tensor,
     heads: int,
 ) -> Float[Tensor, "head pos"]:
-    """Norm of the value vector that each head reads at each position; of one prompt, both tensors without their batch.
+    """Norm of the value vector, seen at this hook, that each head reads at each position; tensors without their batch.
 
     A value is as wide as a head's output, so that grouped heads are told apart however the tensor is split.
     """
-    if _head_first(model, layer):
+    if _head_first(model, hook):
         value = rearrange(value, "head pos d -> pos head d")
     width = by_head(output, 1, heads).shape[-1]
     norms = torch.linalg.vector_norm(value.flatten(1).unflatten(1, (-1, width)), dim=-1)
     return repeat(norms, "pos kv -> (kv group) pos", group=heads // norms.shape[1])
 
 
-def _head_first(model: LensModel, layer: int) -> bool:
+def _head_first(model: LensModel, hook: str) -> bool:
     """Is the value ``[batch, head, pos, d_head]``, as latent attention's is (TransformerLens 3 does not declare it)?"""
-    points = model.hook_dict
-    declared = getattr(points[f"blocks.{layer}.{VALUE}"], "pos_dim", None) == 2
-    return declared or f"blocks.{layer}.attn.hook_kv_latent" in points
+    declared = getattr(model.hook_dict[hook], "pos_dim", None) == 2
+    return declared or f"{hook.removesuffix(VALUE)}attn.hook_kv_latent" in model.hook_dict
 
 
 def require_equal_heads(model: LensModel, heads: Mapping[int, int]) -> None:

@@ -60,7 +60,8 @@ class AttentionSinks(Displayable, Serializable):
 
     Attributes:
         received: ``[layer, head, end]``, mean attention of all later queries on each position; 0 for the last.
-        value_norms: ``[layer, head, end]``, norm of the value vector each head reads (repeated under grouped queries).
+        value_norms: ``[layer, head, end]``, norm of the value vector each head reads (repeated under grouped queries; after
+            its own norm, where it has one).
         residual_norms: ``[n_layers + 1, end]``, norm of the residual stream before each block and after the last; of every
             layer of the model.
         groups: positions of ``"bos"`` (leading special tokens), ``"first"`` (the first ``n_first``), ``"secondary"``.
