@@ -312,7 +312,7 @@ def test_layers_of_different_numbers_of_heads_make_no_table() -> None:
 def test_a_state_space_mixer_beside_attention_is_said() -> None:
     model = Shown("blocks.1.attn.hook_z", "blocks.1.mamba.hook_ssm_state")
     assert attention_notes(model, (0, 1)) == (
-        "In layers 1 a state-space mixer works beside attention, and is not in it.",
+        "A state-space mixer works beside attention in layer 1, and is not in it.",
     )
 
 

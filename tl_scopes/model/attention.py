@@ -48,7 +48,8 @@ def _not_shown(model: LensModel, name: str) -> ValueError:
 def _config(model: LensModel, name: str, unknown: Any = None) -> Any:
     """What the model's Hugging Face config says of its text part; None where it has no such entry."""
     config: Any = getattr(model.__dict__.get("original_model"), "config", None)
-    return unknown if config is None else getattr(config.get_text_config(), name, None)
+    text = getattr(config, "get_text_config", lambda: config)()
+    return unknown if text is None else getattr(text, name, None)
 
 
 def value_hooks(model: LensModel, layers: Sequence[int]) -> dict[int, str]:
@@ -78,15 +79,15 @@ def attention_notes(model: LensModel, layers: Sequence[int]) -> tuple[str, ...]:
     )
     notes = []
     if len(layers) < n:
-        there = f"layer {layers[0]}" if len(layers) == 1 else f"layers {', '.join(map(str, layers))}"
-        notes.append(
-            f"Attention in {there} of 0..{n - 1} only; what the others carry from token to token is not in it."
-        )
+        there = f"{_named(layers)} of 0..{n - 1}"
+        notes.append(f"Attention in {there} only; what the others carry from token to token is not in it.")
     if both := [layer for layer in beside if layer in layers]:
-        notes.append(
-            f"In layers {', '.join(map(str, both))} a state-space mixer works beside attention, and is not in it."
-        )
+        notes.append(f"A state-space mixer works beside attention in {_named(both)}, and is not in it.")
     return tuple(notes)
+
+
+def _named(layers: Sequence[int]) -> str:
+    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"
 
 
 # -- how the tensors lie -------------------------------------------------------------------------
@@ -119,16 +120,10 @@ def by_head(output: Tensor, first: int, heads: int | None) -> Float[Tensor, "*pl
     flat = output.flatten(first)
     if heads is None or flat.shape[-1] % heads:
         raise ValueError(f"{OUTPUT} is {list(output.shape)} for {heads or 'an unknown number of'} heads of the pattern")
-    return flat.unflatten(first, (heads, -1))
+    return rearrange(flat, "... (head d_value) -> ... head d_value", head=heads)
 
 
-def value_norms(
-    model: LensModel,
-    hook: str,
-    value: Tensor,
-    output: Tensor,
-    heads: int,
-) -> Float[Tensor, "head pos"]:
+def value_norms(model: LensModel, hook: str, value: Tensor, output: Tensor, heads: int) -> Float[Tensor, "head pos"]:
     """Norm of the value vector, seen at this hook, that each head reads at each position; tensors without their batch.
 
     A value is as wide as a head's output, so that grouped heads are told apart however the tensor is split.
@@ -136,7 +131,7 @@ def value_norms(
     if _head_first(model, hook):
         value = rearrange(value, "head pos d -> pos head d")
     width = by_head(output, 1, heads).shape[-1]
-    norms = torch.linalg.vector_norm(value.flatten(1).unflatten(1, (-1, width)), dim=-1)
+    norms = torch.linalg.vector_norm(rearrange(value.flatten(1), "pos (kv d) -> pos kv d", d=width), dim=-1)
     return repeat(norms, "pos kv -> (kv group) pos", group=heads // norms.shape[1])
 
 
