@@ -44,12 +44,12 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         | dict(num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, block_auto_adjust_ff_dim=False)
         | dict(layer_types=["conv", "full_attention"] * 2),
     ),
-    # values have a norm of their own, and layers 2 and 3 read those of 0 and 1
+    # values have a norm of their own, and layers 4 and 5 read those of 2 and 3
     "shared values": (
         "Gemma4Text",
         _BLOCK
-        | dict(num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8, global_head_dim=16)
-        | dict(layer_types=["sliding_attention", "full_attention"] * 2, num_kv_shared_layers=2)
+        | dict(num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2, head_dim=8, global_head_dim=16)
+        | dict(layer_types=["sliding_attention", "full_attention"] * 3, num_kv_shared_layers=2)
         | dict(vocab_size_per_layer_input=families.D_VOCAB, hidden_size_per_layer_input=8),
     ),
     "without": ("Mamba", _BASE | dict(num_hidden_layers=2, state_size=4, time_step_rank=4)),
@@ -179,14 +179,15 @@ def test_value_norms_are_those_of_the_value_projection(name: str, n: int) -> Non
 def test_values_are_those_that_are_read_normed_and_shared() -> None:
     hf, tokens = hugging_face("shared values"), families.prompt_tokens(8)
     norms: list[Tensor] = []
-    for n in (0, 1):
+    for n in range(4):
         norm = hf.base_model.layers[n].self_attn.v_norm
         norm.register_forward_hook(lambda _, args, out: norms.append(out[0].detach().norm(dim=-1).T))
     with torch.no_grad():
         hf(tokens[None], use_cache=False)
     sinks = tls.attention_sinks(bridge("shared values"), tokens, target=TARGET, **QUIET)
-    assert sinks.layers == (0, 1, 2, 3) and not sinks.notes
-    assert relative_error(sinks.value_norms, torch.stack([n.repeat_interleave(2, dim=0) for n in norms * 2])) < 5e-6
+    assert sinks.layers == (0, 1, 2, 3, 4, 5) and not sinks.notes
+    read = [*norms, norms[2], norms[3]]
+    assert relative_error(sinks.value_norms, torch.stack([n.repeat_interleave(2, dim=0) for n in read])) < 5e-6
 
 
 def test_a_hybrids_rows_bear_the_numbers_of_their_layers(tmp_path: Path) -> None:

@@ -132,7 +132,8 @@ def value_norms(model: LensModel, hook: str, value: Tensor, output: Tensor, head
         value = rearrange(value, "head pos d -> pos head d")
     width = by_head(output, 1, heads).shape[-1]
     norms = torch.linalg.vector_norm(rearrange(value.flatten(1), "pos (kv d) -> pos kv d", d=width), dim=-1)
-    return repeat(norms, "pos kv -> (kv group) pos", group=heads // norms.shape[1])
+    by_query: Tensor = repeat(norms, "pos kv -> (kv group) pos", group=heads // norms.shape[1])
+    return by_query
 
 
 def _head_first(model: LensModel, hook: str) -> bool:
