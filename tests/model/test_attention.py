@@ -21,7 +21,7 @@ from oracles import relative_error
 from torch import Tensor, nn
 
 import tl_scopes as tls
-from tl_scopes.model.attention import attention_layers, attention_notes, by_head, require_equal_heads
+from tl_scopes.model.attention import attention_layers, attention_notes, by_head, require_equal_heads, value_hooks
 from tl_scopes.model.hooks import required_residual_hooks
 from tl_scopes.views.influence import influence_maps
 from tl_scopes.views.sinks import sink_maps
@@ -186,7 +186,10 @@ def test_values_are_those_that_are_read_normed_and_shared() -> None:
         hf(tokens[None], use_cache=False)
     sinks = tls.attention_sinks(bridge("shared values"), tokens, target=TARGET, **QUIET)
     assert sinks.layers == (0, 1, 2, 3, 4, 5) and not sinks.notes
-    read = [*norms, norms[2], norms[3]]
+    read = [*norms, norms[2], norms[3]]  # normed, they are alike: where they come from is asked by itself
+    assert list(value_hooks(bridge("shared values"), range(6)).values()) == [
+        f"blocks.{n}.attn.v_norm.hook_out" for n in (0, 1, 2, 3, 2, 3)
+    ]
     assert relative_error(sinks.value_norms, torch.stack([n.repeat_interleave(2, dim=0) for n in read])) < 5e-6
 
 
