@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_refused(kind: str, unchecked: None) -> None:
         (CORRUPT, {"k": 99}, "k must be in"),
         (CORRUPT, {"layers": [9]}, "different layers among"),
         (CORRUPT, {"component": "z"}, "expected 'resid_pre', "),
-        (CORRUPT, {"component": "resid_mid"}, "no such hook point"),
+        (CORRUPT, {"component": "resid_mid"}, "shows no hook_resid_mid in any layer of GPTNeoXForCausalLM. Use one of"),
         (CORRUPT, {"n_random": 0}, "n_random=0.*positive integer"),
     ):
         with pytest.raises(ValueError, match=words):

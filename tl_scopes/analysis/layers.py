@@ -35,11 +35,20 @@ from tl_scopes.directions.by_name import SCOPES, named_directions
 from tl_scopes.kernel.calls import encode, prompt_call
 from tl_scopes.kernel.explain import explain_inside
 from tl_scopes.kernel.options import GradientProbe, NamedRunKeywords, RunOptions, run_options, split_keywords
-from tl_scopes.model.hooks import Y_HOOK
-from tl_scopes.model.lens import LensModel, block_hooks, residual_hooks
+from tl_scopes.model.attention import (
+    OUTPUT,
+    attention_layers,
+    attention_notes,
+    by_head,
+    head_counts,
+    require_equal_heads,
+)
+from tl_scopes.model.hooks import Y_HOOK, required_residual_hooks
+from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, Prompt
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import to_float64
+from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 
 
@@ -73,7 +82,7 @@ def layer_influence(
     ``scores[l, t] = ‖vᵀ ∂y/∂r_{l,t}‖₂`` at ``blocks.l.hook_resid_pre`` for every layer and, as the last row, at the last
     block's ``hook_resid_post``; units of the scope's scalar per unit of the residual stream. Row 0 is the scope with
     ``at="blocks.0.hook_resid_pre"``; it equals the scope at ``hook_embed`` wherever nothing but position embeddings comes
-    between (not on Granite under TransformerLens 3.9, whose ``hook_embed`` is before the embedding multiplier). The last
+    between and nothing reads the embeddings beside the stream; otherwise ``.notes`` says by how much they differ. The last
     row is the final norm's own derivative: 0 except at ``pos``.
 
     Args:
@@ -107,7 +116,7 @@ def layer_influence(
     Reference: this package; paper eq. 1 with the source moved to every residual stream.
     """
     model, prompts, direction, options = _asked(model, prompt, method, target_hook, keywords)
-    hooks = residual_hooks(model)
+    hooks = required_residual_hooks(model)
     probes = [GradientProbe(name, _norm) for name in hooks] + [
         GradientProbe(name, _size, joined="first") for name in hooks
     ]
@@ -125,9 +134,23 @@ def layer_influence(
                 read_out_norm=float(measured[-1][attribution.pos]) if target_hook == Y_HOOK else None,
                 relative=relative,
                 attribution=attribution.without("special"),
+                notes=_away_from_the_scope(model, scores[0], attribution) if options.at == RunOptions.at else (),
             )
         )
     return results
+
+
+def _away_from_the_scope(model: LensModel, row: Float[Tensor, " pos"], attribution: Attribution) -> tuple[str, ...]:
+    """How far row 0 is from the scope at the embeddings, where it is by more than rounding."""
+    largest = float(attribution.scores.max())
+    off = float((row - attribution.scores).abs().max())
+    if off <= 8 * torch.finfo(model.W_U.dtype).eps * largest:
+        return ()
+    return (
+        f"Row 0_pre is not the scope's own scores at {RunOptions.at} (the difference is up to {off / largest:.2g} times the "
+        "largest of them): something acts on the embeddings before the first block (a norm, a multiplier), or later blocks "
+        "read them beside the residual stream. Each is right where it is measured.",
+    )
 
 
 @prompt_call
@@ -153,10 +176,12 @@ def head_influence(
 
     Returns:
         One :class:`HeadInfluence` for one prompt, a list for a list: ``.scores`` ``[layer, head, pos]``, 0 after
-        ``pos``; query heads under grouped-query attention too. In the last layer only ``pos`` is not 0.
+        ``pos``; query heads under grouped-query attention too; of the layers that have attention, ``.layers``. In the
+        last layer only ``pos`` is not 0.
 
     Raises:
-        ValueError: as :func:`layer_influence`; ``"signed"`` with several rows of V.
+        ValueError: as :func:`layer_influence`; ``"signed"`` with several rows of V; a model without attention, or whose
+            attention TransformerLens does not show.
 
     Cost: as the scope; the gradients of all heads' outputs exist at once.
 
@@ -167,16 +192,28 @@ def head_influence(
     Reference: this package; gradient × activation at ``attn.hook_z`` (Michel et al. 2019, arXiv 1905.10650).
     """
     model, prompts, direction, options = _asked(model, prompt, method, target_hook, keywords)
-    signed = kind == "signed"
-    probes = [
-        GradientProbe(name, _inner, joined="one row") if signed else GradientProbe(name, _norm)
-        for name in block_hooks(model, "attn.hook_z")
-    ]
+    layers = attention_layers(model, OUTPUT)
+    with head_counts(model, layers) as counts:
+
+        def probe(layer: int) -> GradientProbe:
+            def measure(gradient: Tensor, output: Tensor) -> Tensor:
+                heads = counts.get(layer)
+                reduce = _inner if kind == "signed" else _norm
+                return reduce(by_head(gradient, 3, heads), by_head(output, 2, heads))
+
+            return GradientProbe(f"blocks.{layer}.{OUTPUT}", measure, "one row" if kind == "signed" else "score")
+
+        explained = explain_inside(model, prompts, [direction], [probe(layer) for layer in layers], options)
+    require_equal_heads(model, {layer: m.shape[1] for layer, m in zip(layers, explained[0][0][1], strict=True)})
     return [
         HeadInfluence(
-            scores=torch.stack([m.T for m in measured]), kind=kind, attribution=attribution.without("special")
+            scores=torch.stack([m.T for m in measured]),
+            kind=kind,
+            attribution=attribution.without("special"),
+            layers=layers,
+            notes=attention_notes(model, layers),
         )
-        for ((attribution, measured),) in explain_inside(model, prompts, [direction], probes, options)
+        for ((attribution, measured),) in explained
     ]
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from einops import einsum, repeat
@@ -32,7 +32,7 @@ from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.model.forward import Recording, forward_pass, run_with_hooks
 from tl_scopes.model.hooks import Y_HOOK, Hook, differentiable, require_hook
-from tl_scopes.model.lens import LensModel, source_device
+from tl_scopes.model.lens import LensModel, architecture, source_device
 from tl_scopes.model.lock import model_call
 from tl_scopes.numerics.arguments import Seed, integer, number
 from tl_scopes.numerics.precision import compute_dtype, to_float64
@@ -70,7 +70,8 @@ def patch_top(
         corrupt: prompt that is run; equally many tokens.
         attribution: of one of the two prompts; special and hidden tokens are never patched.
         k: tokens.
-        layers: None is all (up to the target hook, where the attribution explains one inside the model).
+        layers: None is all that have the component (up to the target hook, where the attribution explains one inside the
+            model).
         component: which activation, as TransformerLens' ``get_act_patch_*`` names it.
         metric: ``metric(logits) -> scalar``, as TransformerLens takes it, on ``[1, pos, d_vocab]``; None is the scalar that
             the attribution explains (minus the divergence from the clean run where it has no sign).
@@ -321,7 +322,14 @@ def _layers(model: LensModel, layers: Sequence[int] | None, target_hook: str, co
     parts = target_hook.split(".")
     if len(parts) > 2 and parts[0] == "blocks":
         n = int(parts[1]) + (component == "resid_pre" or parts[2] == "hook_resid_post")
-    chosen = list(range(n)) if layers is None else list(layers)
+    there = [i for i in range(n) if f"blocks.{i}.hook_{component}" in model.hook_dict]
+    if n and not there:
+        has = [c for c in get_args(Component) if any(p.endswith(f".hook_{c}") for p in model.hook_dict)]
+        raise ValueError(
+            f"(component={component!r}): TransformerLens shows no hook_{component} in any layer of {architecture(model)}. "
+            + (f"Use one of {has}" if has else "There is nothing to patch; use a scope, or leave_one_out")
+        )
+    chosen = there if layers is None else list(layers)
     if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(range(n)):
         raise ValueError(f"(layers={layers}): expected different layers among 0..{n - 1}")
     return chosen

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from einops import reduce, repeat
+from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Unpack
@@ -26,7 +26,17 @@ from tl_scopes.kernel.calls import encode, prompt_call
 from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.massive_activations import MULTIPLE, candidates, outliers
 from tl_scopes.kernel.options import PlacedKeywords, RunOptions, run_options, split_keywords
-from tl_scopes.model.lens import LensModel, block_hooks, residual_hooks
+from tl_scopes.model.attention import (
+    OUTPUT,
+    PATTERN,
+    attention_layers,
+    attention_notes,
+    require_equal_heads,
+    value_hooks,
+    value_norms,
+)
+from tl_scopes.model.hooks import required_residual_hooks
+from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target, token_strings
 from tl_scopes.numerics.arguments import Seed, integer
 from tl_scopes.numerics.precision import compute_dtype
@@ -48,6 +58,7 @@ class _Seen:
     """One run: each scope's result, and the activations up to the explained position, on the CPU."""
 
     attributions: dict[str, Attribution]
+    layers: tuple[int, ...]
     patterns: Float[Tensor, "layer head query key"]
     value_norms: Float[Tensor, "layer head end"]
     residual_norms: Float[Tensor, "stream end"]
@@ -86,10 +97,12 @@ def attention_sinks(
 
     Returns:
         One :class:`AttentionSinks` for one prompt, a list for a list: ``print`` it, ``.plot()``, ``.html()``,
-        ``.to_frame()`` (by head), ``.influence_frame()``, ``.bos_frame()``, ``.position_frame()``.
+        ``.to_frame()`` (by head), ``.influence_frame()``, ``.bos_frame()``, ``.position_frame()``. Of a model with
+        attention in some layers only, ``.layers`` says in which.
 
     Raises:
-        ValueError: as the scopes; fewer than ``n_first + 2`` tokens up to ``pos``; a block without attention patterns.
+        ValueError: as the scopes; fewer than ``n_first + 2`` tokens up to ``pos``; a model without attention, or
+            whose attention TransformerLens does not show.
 
     Cost: per prompt one forward that keeps the attention patterns ``[layer, head, pos, pos]`` and one vector-Jacobian
     product per row of V; the same again for every entry of ``bos``, and one batch for the baseline.
@@ -108,6 +121,8 @@ def attention_sinks(
     chosen = run_options(**options)
     model, prompts = encode(model, prompt, chosen)
     named_directions(model, methods, len(prompts), given)  # refuse before any forward
+    layers = attention_layers(model, PATTERN, OUTPUT)
+    value_hooks(model, layers)
     for i, one in enumerate(prompts):
         if one.pos + 1 < n_first + 2:
             raise ValueError(
@@ -116,9 +131,9 @@ def attention_sinks(
             )
     results = []
     for i, one in enumerate(prompts):
-        look = _Look(model, tuple(methods), _of_prompt(given, i), chosen.at)
+        look = _Look(model, tuple(methods), _of_prompt(given, i), chosen.at, layers)
         seen = look.at(one)
-        result = _diagnose(one, seen, n_first, multiple)
+        result = _diagnose(one, seen, n_first, multiple, attention_notes(model, layers))
         # every comparison explains what the prompt itself was explained for
         target = next((a.target for a in result.attributions.values() if a.target is not None), None)
         fixed = look if target is None else replace(look, keywords={**look.keywords, "target": target})
@@ -216,15 +231,14 @@ class _Look:
     methods: tuple[str, ...]
     keywords: Mapping[str, Any]
     source: str
+    layers: tuple[int, ...] = ()
 
     def at(self, prompt: EncodedPrompt) -> _Seen:
         """One forward with the scopes' backwards, and the activations that tell of sinks."""
-        patterns, values, streams = (
-            block_hooks(self.model, "attn.hook_pattern"),
-            block_hooks(self.model, "attn.hook_v"),
-            residual_hooks(self.model),
-        )
-        options = RunOptions(at=self.source, cache=[*patterns, *values, *streams])
+        streams = required_residual_hooks(self.model)
+        names = [f"blocks.{layer}.{name}" for layer in self.layers for name in (PATTERN, OUTPUT)]
+        values = value_hooks(self.model, self.layers)
+        options = RunOptions(at=self.source, cache=[*names, *dict.fromkeys(values.values()), *streams])
         directions = named_directions(self.model, self.methods, 1, self.keywords)
         found = dict(zip(self.methods, explain(self.model, [prompt], directions, options)[0], strict=True))
         cache: Any = next(iter(found.values())).cache
@@ -234,13 +248,17 @@ class _Look:
             activation: Tensor = cache[name][0]
             return activation.to(compute_dtype(activation.dtype)).cpu()
 
-        table = torch.stack([read(name)[:, :end, :end] for name in patterns])
-        heads = table.shape[1]
-        norms = [torch.linalg.vector_norm(read(name)[:end], dim=-1) for name in values]
+        patterns = {layer: read(f"blocks.{layer}.{PATTERN}") for layer in self.layers}
+        require_equal_heads(self.model, {layer: len(pattern) for layer, pattern in patterns.items()})
+        norms = [
+            value_norms(self.model, values[layer], read(values[layer]), read(f"blocks.{layer}.{OUTPUT}"), len(pattern))
+            for layer, pattern in patterns.items()
+        ]
         return _Seen(
             attributions={method: replace(a, cache=None) for method, a in found.items()},
-            patterns=table,
-            value_norms=torch.stack([repeat(n, "end kv -> (kv group) end", group=heads // n.shape[1]) for n in norms]),
+            layers=self.layers,
+            patterns=torch.stack([pattern[:, :end, :end] for pattern in patterns.values()]),
+            value_norms=torch.stack(norms)[..., :end],
             residual_norms=torch.stack([torch.linalg.vector_norm(read(name)[:end], dim=-1) for name in streams]),
         )
 
@@ -309,7 +327,9 @@ class _Look:
         return out
 
 
-def _diagnose(prompt: EncodedPrompt, seen: _Seen, n_first: int, multiple: float) -> AttentionSinks:
+def _diagnose(
+    prompt: EncodedPrompt, seen: _Seen, n_first: int, multiple: float, notes: tuple[str, ...]
+) -> AttentionSinks:
     """Groups of sinks, and the numbers of each."""
     end = prompt.pos + 1
     middle = candidates(prompt, n_first)
@@ -335,7 +355,8 @@ def _diagnose(prompt: EncodedPrompt, seen: _Seen, n_first: int, multiple: float)
         secondary=secondary,
         attributions={method: replace(a, sinks=sinks) for method, a in seen.attributions.items()},
         multiple=multiple,
-        notes=prompt.notes,
+        notes=(*prompt.notes, *notes),
+        layers=seen.layers,
     )
 
 

@@ -27,9 +27,10 @@ from tl_scopes.kernel.batching import batches, padded, rows_per_forward
 from tl_scopes.kernel.calls import encode, prompt_call
 from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.kernel.options import BatchKeywords, RunOptions, SourceKeywords, run_options
+from tl_scopes.model.attention import PATTERN, attention_layers, attention_notes
 from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import differentiable
-from tl_scopes.model.lens import LensModel, block_hooks
+from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target, encode_targets
 from tl_scopes.numerics.arguments import Seed
 from tl_scopes.numerics.precision import compute_dtype
@@ -104,7 +105,7 @@ def attention_rollout(
     """Share of attention that flows from each token to the explained position through all layers.
 
     ``score = row pos of A_L ⋯ A_1`` with ``A_l = ½ mean_h(pattern_l) + ½ 1``; dimensionless, the scores sum to 1. It is
-    the same for every target, which it does not look at.
+    the same for every target, which it does not look at. Layers without attention are passed by, and ``.notes`` says so.
 
     Args:
         model, prompt, options: as in :func:`semantic_scope`.
@@ -114,7 +115,7 @@ def attention_rollout(
         One :class:`Attribution` for one prompt, a list for a list.
 
     Raises:
-        ValueError: as :func:`semantic_scope`; a layer without ``attn.hook_pattern``.
+        ValueError: as :func:`semantic_scope`; a model without attention, or whose attention TransformerLens does not show.
 
     Cost: one forward per batch, keeping the attention patterns ``[batch, head, pos, pos]`` of every layer.
 
@@ -125,7 +126,8 @@ def attention_rollout(
     Reference: Abnar and Zuidema 2020 (arXiv 2005.00928).
     """
     model, prompts, targets, grouped = _in_batches(model, prompt, target, run_options(**options))
-    names = block_hooks(model, "attn.hook_pattern")
+    layers = attention_layers(model, PATTERN)
+    names, notes = [f"blocks.{layer}.{PATTERN}" for layer in layers], attention_notes(model, layers)
     results: dict[int, Attribution] = {}
     for batch in grouped:
         tokens, read = padded(prompts, batch)
@@ -139,7 +141,7 @@ def attention_rollout(
             flow = (pattern + unit) / 2 @ flow
         for n, i in enumerate(batch):
             end = prompts[i].pos + 1
-            answer = Answer(flow[n, end - 1, :end], targets[i], {})
+            answer = Answer(flow[n, end - 1, :end], targets[i], {}, notes)
             results[i] = attributed(model, prompts[i], log_probs[n], "attention_rollout", answer)
     return [results[i] for i in range(len(prompts))]
 

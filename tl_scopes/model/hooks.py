@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tl_scopes.model.lens import LensModel, feeds_a_branch
+from tl_scopes.model.lens import LensModel, architecture, feeds_a_branch, residual_hooks
 from tl_scopes.model.state import model_state
 
 NamesFilter = bool | str | Sequence[str] | Callable[[str], bool] | None
@@ -40,6 +40,17 @@ def require_hook(model: LensModel, points: Mapping[str, Any], name: str, argumen
             f"flows beside it is not seen there. Use '{block}hook_resid_pre' or '{block}hook_resid_post'; gradients of the "
             f"whole stream in between come with grads_at={name!r}"
         )
+
+
+def required_residual_hooks(model: LensModel) -> tuple[str, ...]:
+    """The residual stream before every block and after the last one; refuses a model that has no one stream."""
+    names = residual_hooks(model)
+    if missing := [name for name in names if name not in model.hook_dict]:
+        raise ValueError(
+            f"TransformerLens shows no {missing[0]} in {architecture(model)}: several residual streams run through it, or "
+            "none. Use a scope, or grads_at= with a hook of model.hook_dict"
+        )
+    return names
 
 
 @contextmanager

@@ -93,6 +93,12 @@ def transformer_lens_version() -> str:
     return version("transformer-lens")
 
 
+def architecture(model: LensModel) -> str:
+    """What the model calls itself."""
+    names = (getattr(model.cfg, name, None) for name in ("architecture", "original_architecture", "model_name"))
+    return next((str(name) for name in names if name), "this model")
+
+
 def forward_options(model: LensModel) -> dict[str, Any]:
     """What a forward must be told: the bridge would fill a key-value cache that nobody reads."""
     return {"use_cache": False} if class_kind(model) == "TransformerBridge" else {}

@@ -145,9 +145,11 @@ class LayerInfluence(_Inside):
         read_out_norm: ``‖v‖`` at ``unembed.hook_in``, where the influence ends (root of weighted squares of several
             rows); None for a direction at another hook.
         relative: whether scores were multiplied by the norms.
+        notes: sentences a reader must know.
     """
 
     _along: ClassVar = {"hooks": "layer?"}
+    _later: ClassVar = ("notes",)
     _at_least: ClassVar = {"scores": 0}
 
     scores: Float[Tensor, "layer pos"]
@@ -155,6 +157,7 @@ class LayerInfluence(_Inside):
     residual_norms: Float[Tensor, "layer pos"] | None = None
     read_out_norm: float | None = None
     relative: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -197,12 +200,21 @@ class HeadInfluence(_Inside):
         scores: ``[layer, head, pos]`` on the CPU, pos the head's query position; 0 after the explained one.
         attribution: the scope's own result from the same run.
         kind: ``"signed"`` (gradient times output) or ``"sensitivity"`` (norm of the gradient).
+        layers: number in the model of each layer that has attention; all of them where nothing is given.
+        notes: sentences a reader must know.
     """
+
+    _along: ClassVar = {"layers": "layer"}
+    _later: ClassVar = ("layers", "notes")
 
     scores: Float[Tensor, "layer head pos"]
     kind: Literal["signed", "sensitivity"] = "signed"
+    layers: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.layers:
+            object.__setattr__(self, "layers", tuple(range(len(self.scores))))
         super().__post_init__()
         self.require(self.signed or not bool((self.scores < 0).any()), "scores", "norms have none below 0")
 
@@ -231,8 +243,8 @@ class HeadInfluence(_Inside):
     def top_heads(self, k: int = 5) -> list[HeadTotal]:
         """The ``k`` heads with the largest influence in size."""
         table = self.by_head().tolist()
-        order = sorted((-abs(v), layer, head) for layer, row in enumerate(table) for head, v in enumerate(row))
-        return [HeadTotal(layer, head, table[layer][head]) for _, layer, head in order[: max(k, 0)]]
+        order = sorted((-abs(v), i, head) for i, row in enumerate(table) for head, v in enumerate(row))
+        return [HeadTotal(self.layers[row], head, table[row][head]) for _, row, head in order[: max(k, 0)]]
 
     @public_call
     def top(self, k: int = 5) -> list[HeadScore]:
@@ -244,7 +256,7 @@ class HeadInfluence(_Inside):
             for head, row in enumerate(heads)
             for p in self.shown
         )[: max(k, 0)]
-        return [HeadScore(a, h, p, self.str_tokens[p], table[a][h][p]) for _, a, h, p in order]
+        return [HeadScore(self.layers[a], h, p, self.str_tokens[p], table[a][h][p]) for _, a, h, p in order]
 
     def to_frame(self) -> pd.DataFrame:
         """One row per layer, head and token: ``layer``, ``head``, ``pos``, ``str_token``, ``score``, ``shown``."""
@@ -253,7 +265,7 @@ class HeadInfluence(_Inside):
         shown, (n_layers, n_heads, n) = set(self.shown), self.scores.shape
         return pd.DataFrame(
             {
-                "layer": [layer for layer in range(n_layers) for _ in range(n_heads * n)],
+                "layer": [layer for layer in self.layers for _ in range(n_heads * n)],
                 "head": [head for _ in range(n_layers) for head in range(n_heads) for _ in range(n)],
                 "pos": list(range(n)) * (n_layers * n_heads),
                 "str_token": self.str_tokens * (n_layers * n_heads),

@@ -67,8 +67,10 @@ class AttentionSinks(Displayable, Serializable):
 
     Attributes:
         received: ``[layer, head, end]``, mean attention of all later queries on each position; 0 for the last.
-        value_norms: ``[layer, head, end]``, norm of the value vector each head reads (repeated under grouped queries).
-        residual_norms: ``[n_layers + 1, end]``, norm of the residual stream before each block and after the last.
+        value_norms: ``[layer, head, end]``, norm of the value vector each head reads (repeated under grouped queries; after
+            its own norm, where it has one).
+        residual_norms: ``[n_layers + 1, end]``, norm of the residual stream before each block and after the last; of every
+            layer of the model.
         groups: positions of ``"bos"`` (leading special tokens), ``"first"`` (the first ``n_first``), ``"secondary"``.
         mass: ``[layer, head]`` for each group: mean over later queries outside it of the attention on it together.
         secondary: for each secondary sink the largest ratio to the median of its ``"residual"`` norm and of its
@@ -79,10 +81,13 @@ class AttentionSinks(Displayable, Serializable):
         baseline: each scope's share of influence by position on unrelated prompts.
         multiple: of the median, from which a position is a secondary sink.
         notes: sentences a reader must know.
+        layers: number in the model of each layer that has attention; all of them where nothing is given.
     """
 
     format_version: ClassVar[int] = 2
     _within: ClassVar = {"groups": "end"}
+    _along: ClassVar = {"layers": "layer"}
+    _later: ClassVar = ("layers",)
 
     received: Float[Tensor, "layer head end"]
     value_norms: Float[Tensor, "layer head end"]
@@ -95,12 +100,20 @@ class AttentionSinks(Displayable, Serializable):
     baseline: Mapping[str, PositionalBaseline] = field(default_factory=dict)
     multiple: float = 5.0
     notes: tuple[str, ...] = ()
+    layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.require(bool(self.attributions), "attributions", "there is none")
+        if not self.layers:
+            n_layers = len(self.residual_norms) - 1
+            self.require(n_layers == len(self.received), "residual_norms", "not one more than layers")
+            object.__setattr__(self, "layers", tuple(range(n_layers)))
         super().__post_init__()
+        n_layers = self.axes["stream"] - 1
+        self.require(
+            max(self.layers) < n_layers, "residual_norms", f"{n_layers} layers, and layers names {self.layers}"
+        )
         end = self.axes["end"]
-        self.require(len(self.residual_norms) == len(self.received) + 1, "residual_norms", "not one more than layers")
         for name, attribution in self.attributions.items():
             same = attribution.pos + 1 == end and attribution.str_tokens == self.first_attribution.str_tokens
             self.require(same, f"attributions.{name}", f"not of the same prompt, read at position {end - 1}")
@@ -139,11 +152,11 @@ class AttentionSinks(Displayable, Serializable):
         """One row per layer and head: attention on each group, and the value norm there over the median elsewhere."""
         import pandas as pd
 
-        n_layers, n_heads, end = self.received.shape
+        _, n_heads, end = self.received.shape
         others = [p for p in range(end) if p not in self.positions]
         columns: dict[str, Any] = {
-            "layer": [layer for layer in range(n_layers) for _ in range(n_heads)],
-            "head": list(range(n_heads)) * n_layers,
+            "layer": [layer for layer in self.layers for _ in range(n_heads)],
+            "head": list(range(n_heads)) * len(self.layers),
         }
         for group, positions in self.groups.items():
             columns[f"attention_{group}"] = self.mass[group].flatten().tolist()

@@ -66,7 +66,10 @@ def _layers(result: LayerInfluence) -> HeatMap:
         column_name="token",
         hidden=frozenset(p for p in columns if p in result.attribution.hidden),
         explained=result.pos,
-        notes=() if result.relative else ("Raw rows are not comparable across depth; relative=True makes them so.",),
+        notes=(
+            *(() if result.relative else ("Raw rows are not comparable across depth; relative=True makes them so.",)),
+            *result.notes,
+        ),
     )
 
 
@@ -75,7 +78,7 @@ def _heads(result: HeadInfluence) -> HeatMap:
     signed = result.signed
     return HeatMap(
         values=table.flip(0),
-        rows=tuple(str(layer) for layer in reversed(range(len(table)))),
+        rows=tuple(str(layer) for layer in reversed(result.layers)),
         columns=tuple(str(head) for head in range(table.shape[1])),
         title=_title(result, "head"),
         unit=_head_unit(result) + (", sum over positions" if signed else ", over positions"),
@@ -83,13 +86,14 @@ def _heads(result: HeadInfluence) -> HeatMap:
         column_name="head",
         signed=signed,
         most=None,
+        notes=result.notes,
     )
 
 
 def _heads_by_token(result: HeadInfluence) -> HeatMap:
     chosen = sorted(result.top_heads(MOST_HEADS), key=lambda t: (-t.layer, t.head))
     columns = range(result.pos + 1)
-    rows = [result.scores[t.layer, t.head, list(columns)] for t in chosen]
+    rows = [result.scores[result.layers.index(t.layer), t.head, list(columns)] for t in chosen]
     return HeatMap(
         values=torch.stack(rows),
         rows=tuple(f"{t.layer}.{t.head}" for t in chosen),

@@ -42,7 +42,7 @@ def sinks_view(result: AttentionSinks) -> View:
 
 def sink_maps(result: AttentionSinks) -> list[HeatMap]:
     """Layer × head: attention on each group that is there. Layer × token: residual norm, and attention received."""
-    layers = tuple(str(layer) for layer in reversed(range(len(result.received))))
+    layers = tuple(str(layer) for layer in reversed(result.layers))
     heads = tuple(str(head) for head in range(result.received.shape[1]))
     maps = [
         HeatMap(
@@ -59,7 +59,7 @@ def sink_maps(result: AttentionSinks) -> list[HeatMap]:
         if result.groups[group]
     ]
     tokens = tuple(result.str_tokens)
-    streams = (*(f"{layer}_pre" for layer in range(len(result.received))), "final_post")
+    streams = (*(f"{layer}_pre" for layer in range(len(result.residual_norms) - 1)), "final_post")
     maps.append(
         HeatMap(
             values=result.residual_norms.flip(0),
@@ -97,7 +97,7 @@ def sinks_figure(result: AttentionSinks) -> Any:
     maps = [m for m in sink_maps(result) if m.column_name == "head"]
     norms = sink_maps(result)[len(maps)]
     methods = list(result.attributions)
-    n, n_layers = len(result.str_tokens), len(result.received)
+    n, n_layers = len(result.str_tokens), len(result.residual_norms) - 1
     heights = [1.9 + 0.14 * n_layers, *([1.5] * len(methods))]
     widths = [*([2.2] * len(maps)), max(3.6, 0.16 * n)]
     figure = Figure(figsize=(min(16.0, 1.5 + sum(widths)), sum(heights) + 0.8), dpi=150, layout="constrained")
