@@ -173,8 +173,8 @@ def sentence(measured: dict[str, Any]) -> str:
     good = exact(rows)
     n_good, n_all = (len({architecture(name) for name in names}) for names in (good, rows))
     return (
-        f"{n_good} of the {n_all} text-only causal architectures "
-        f"of TransformerLens {measured['versions']['transformer_lens']}, {len(good)} of {len(rows)} configurations"
+        f"{n_good} of the {n_all} text-only causal architectures that TransformerLens "
+        f"{measured['versions']['transformer_lens']} and transformers both have, in {len(good)} of {len(rows)} configurations"
     )
 
 
@@ -221,7 +221,7 @@ def page(measured: dict[str, Any]) -> str:
         "# Architectures",
         "Written by `python scripts/architectures.py`, run once on each TransformerLens; do not edit. Tests of the same: "
         "`make families`.",
-        f"{sentence(new)}, are exact or refused in words. On {old['versions']['transformer_lens']}: {sentence(old)}.",
+        f"Exact, or refused in words, on {sentence(new)}; and on {sentence(old)}.",
         "Each architecture is a tiny random model in float64 (XGLM float32) with its own configuration class, and in further "
         "configurations where the defaults leave something out. The reference is the plain Hugging Face model: the output of "
         "its embedding module is replaced by a leaf, and autograd runs from there to the input of its head. Errors are "

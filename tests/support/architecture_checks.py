@@ -175,31 +175,29 @@ def layers(s: Subject) -> float:
     return relative_error(found.scores, torch.stack([s.reference.score(z, place) for place in streams]))
 
 
+def _layers(found: Any, n: int) -> tuple[int, ...]:
+    """The layers that a result by layer is about: those with attention, where it says so."""
+    return getattr(found, "layers", ()) or tuple(range(n))
+
+
 def heads(s: Subject) -> float:
     found = tls.head_influence(s.model, s.tokens, target=TARGET)
-    if not s.reference.head_outputs:
-        raise AssertionError("Hugging Face's model has no module that the heads' outputs go into")
-    z, n_heads, errors = s.reference.z[-1, TARGET], s.model.cfg.n_heads, []
-    for layer, place in s.reference.head_outputs.items():
-        (g,) = s.reference.gradient(z, place)
-        by_head = (g.double() * place.detach()[0].double()).view(len(s.tokens), n_heads, -1).sum(-1).T
-        errors.append((by_head, found.scores[layer]))
-    rest = [i for i in range(len(found.scores)) if i not in s.reference.head_outputs]
-    if bool(found.scores[rest].nan_to_num().any()):
-        raise AssertionError(f"layers {rest} have no attention, and scores")
-    return relative_error(torch.stack([a for _, a in errors]), torch.stack([e for e, _ in errors]))
-
-
-def _patterns(s: Subject) -> Tensor:
-    patterns = plain_models.attentions(s.built.hf, s.tokens)
-    if patterns is None:
-        raise AssertionError("Hugging Face's model gives no attention pattern for every layer")
-    return torch.stack(patterns)
+    places = s.reference.head_outputs
+    if list(_layers(found, len(found.scores))) != sorted(places):
+        raise AssertionError(
+            f"layers {_layers(found, len(found.scores))}; heads end in a projection in {sorted(places)}"
+        )
+    rows, n_heads = [], s.built.hf.config.num_attention_heads
+    for layer in sorted(places):
+        (g,) = s.reference.gradient(s.reference.z[-1, TARGET], places[layer])
+        product = g.double() * places[layer].detach()[0].double()
+        rows.append(product.view(len(s.tokens), n_heads, -1).sum(-1).T)
+    return relative_error(found.scores, torch.stack(rows))
 
 
 def sinks(s: Subject) -> float:
     found = tls.attention_sinks(s.model, s.tokens, methods=["semantic"], bos=(), unrelated=0, target=TARGET)
-    patterns = _patterns(s)
+    patterns = torch.stack(plain_models.attentions(s.built.hf, s.tokens))
     later = torch.arange(len(s.tokens) - 1, -1, -1).clamp_min(1)
     received = patterns.tril(-1).sum(-2) / later
     norms = torch.stack([place.detach()[0].double().flatten(1).norm(dim=-1) for place in s.reference.streams])
@@ -210,7 +208,7 @@ def rollout(s: Subject) -> float:
     found = tls.attention_rollout(s.model, s.tokens)
     unit = torch.eye(len(s.tokens), dtype=torch.float64)
     flow = unit
-    for pattern in _patterns(s):
+    for pattern in plain_models.attentions(s.built.hf, s.tokens):
         flow = (pattern.mean(0) + unit) / 2 @ flow
     return relative_error(found.scores, flow[-1])
 

@@ -127,11 +127,8 @@ class AtPosition:
         return torch.einsum("i,it->t", self.values, torch.stack([self.along(u) ** 2 for u in self.vectors.T]))
 
 
-def attentions(hf: nn.Module, tokens: Tensor) -> list[Tensor] | None:
-    """The pattern [head, query, key] of every layer as Hugging Face returns it, float64; None unless all layers have one."""
+def attentions(hf: nn.Module, tokens: Tensor) -> list[Tensor]:
+    """The patterns [head, query, key] that Hugging Face returns, of the layers that have one, first layer first; float64."""
     with torch.no_grad():
-        found = hf(input_ids=tokens[None], use_cache=False, output_attentions=True).attentions
-    layers = hf.config.num_hidden_layers
-    if not found or len(found) != layers or any(a is None or a.ndim != 4 for a in found):
-        return None
-    return [a[0].double() for a in found]
+        found = hf(input_ids=tokens[None], use_cache=False, output_attentions=True).get("attentions") or ()
+    return [pattern[0].double() for pattern in found if pattern is not None and pattern.ndim == 4]
