@@ -141,13 +141,20 @@ def measure() -> dict[str, Any]:
 
 def _brief(text: str) -> str:
     """An error without what is different in every call."""
-    text = text.split("; did you mean")[0]
+    text = " ".join(text.split("; did you mean")[0].split())
     text = re.sub(r"^[a-z_]+(?=[(:])", "", text).removeprefix(": ")
     text = re.sub(
         r"\((?:grads_at|cache)='(?:blocks\.\d+\.)?([\w.]+)'\): this model", r"a block without \1: this model", text
     )
-    text = re.sub(r"^(\w+: )?vjp +differs from central differences by \S+ of its size.*", "`vjp` not accepted", text)
-    return re.sub(r"blocks\.\d+", "blocks.…", re.sub(r"\[\d+(, \d+)*\]", "[…]", text))[:220]
+    text = re.sub(r"^vjp differs from central differences by \S+ of its size.*", "`vjp` not accepted", text)
+    text = re.sub(r"\[\d+(, \d+)*\]", "[…]", re.sub(r"blocks\.\d+", "blocks.…", text))
+    return re.sub(r"position \d+", "position …", text)[:220]
+
+
+def _called(check: str) -> str:
+    """A check as the page names it."""
+    name = CALLS[check]
+    return name if " " in name else f"`{name}`"
 
 
 def architecture(name: str) -> str:
@@ -184,17 +191,17 @@ def _cells(row: dict[str, Any] | None, broken: dict[str, str], name: str, notes:
         return ["", "", "not in this version"]
     if row["logits"][0] != "exact":
         why = broken.get(name) or f"its logits are not Hugging Face's: {row['logits'][2] or row['logits'][1]}"
-        return ["–", "–", f"TransformerLens: {why}"]
+        answered = {"refused": "; refused", "off": "; **wrong**: answered all the same"}
+        return ["–", "–", f"TransformerLens: {why}{answered[row['unsound'][0]] if 'unsound' in row else ''}"]
     best = row["semantic"] if row["semantic"][0] == "exact" else row["elsewhere"]
     errors = [error for kind, error, _ in row.values() if kind == "exact"]
     rest: dict[tuple[str, str], list[str]] = {}
-    for check, (kind, error, text) in row.items():
+    for check, (kind, _, text) in row.items():
         if kind != "exact":
-            rest.setdefault(
-                ("refused" if kind == "refused" else "**wrong**", text or f"off by {error:.0e}"), []
-            ).append(check)
+            reason = _brief(text) or "another answer than Hugging Face's"
+            rest.setdefault(("refused" if kind == "refused" else "**wrong**", reason), []).append(check)
     said = [
-        f"{kind} {', '.join(f'`{CALLS[check]}`' for check in checks)} [{notes.setdefault(text, len(notes) + 1)}]"
+        f"{kind} {', '.join(map(_called, checks))} [{notes.setdefault(text, len(notes) + 1)}]"
         for (kind, text), checks in rest.items()
     ]
     if row["semantic"][0] != "exact" and row["elsewhere"][0] == "exact":
@@ -227,12 +234,10 @@ def page(measured: dict[str, Any]) -> str:
         "its embedding module is replaced by a leaf, and autograd runs from there to the input of its head. Errors are "
         "relative to the largest entry; most of them are the float32 steps (norms, rotary angles, softmax) that Hugging Face "
         f"takes inside a float64 model, which come in another order in batches. Measured on {both}.",
-        "*scope*: `semantic_scope`. *all*: the largest error of "
-        + ", ".join(f"`{c}`" for c in CALLS.values())
-        + ", as far "
+        "*scope*: `semantic_scope`. *all*: the largest error of " + ", ".join(map(_called, CALLS)) + ", as far "
         "as they are answered. *refused*: the call raises, before or after the run, and says why. **wrong**: a fault of this "
         "package.",
-        "| architecture | 4: scope | all | refused or wrong | 3.9: scope | all | refused or wrong |\n"
+        "| architecture | 4: scope | all | not exact | 3.9: scope | all | not exact |\n"
         + "|---" * 7
         + "|\n"
         + "\n".join(lines),
@@ -250,15 +255,25 @@ def page(measured: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def written(measured: dict[str, Any]) -> str:
+    """The results as JSON with one line for each variant."""
+    parts = []
+    for major, found in sorted(measured.items()):
+        rows = ",\n".join(
+            f"{json.dumps(name)}: {json.dumps(row, ensure_ascii=False)}" for name, row in found["rows"].items()
+        )
+        rest = json.dumps({k: v for k, v in found.items() if k != "rows"}, ensure_ascii=False)
+        parts.append(f'"{major}": {{"rows": {{\n{rows}\n}},\n{rest[1:]}')
+    return "{" + ",\n".join(parts) + "}\n"
+
+
 def main() -> None:
     """Measure, unless ``--page``; write the page."""
+    found = None if "--page" in sys.argv else measure()
     measured = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    if "--page" not in sys.argv:
-        found = measure()
+    if found is not None:
         measured[found["versions"]["transformer_lens"].split(".")[0]] = found
-        RESULTS.write_text(
-            json.dumps(dict(sorted(measured.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        RESULTS.write_text(written(measured), encoding="utf-8")
     if {"3", "4"} <= set(measured):
         PAGE.write_text(page(measured), encoding="utf-8")
 

@@ -162,10 +162,10 @@ ELSEWHERE: dict[str, str] = _by_name(
 _BROKEN: dict[str, str] = {
     "CodeGenForCausalLM": "the bridge does not run: CodeGenAttention has no embed_positions in this transformers",
     "FalconForCausalLM, new decoder": "the bridge is not built: it splits the joint projection into wrong sizes",
-    "GPTBigCodeForCausalLM, many key heads": "TransformerLens refuses it: multi_query=False has no adapter",
+    "GPTBigCodeForCausalLM, many key heads": "its adapter refuses multi_query=False",
     "GraniteMoeHybridForCausalLM": "the bridge does not run without rotary embeddings, the architecture's default",
     "OPTForCausalLM, norms after": "the bridge does not run: it expects the final norm that OPT-350m lacks",
-    "PhiForCausalLM, query and key norms": "TransformerLens refuses it: qk_layernorm=True has no adapter",
+    "PhiForCausalLM, query and key norms": "its adapter refuses qk_layernorm=True",
 }
 _DELTA = "the bridge does not run: its linear attention has no causal_conv1d_fn in this transformers"
 BROKEN: dict[int, dict[str, str]] = {
@@ -181,12 +181,9 @@ _MLA_NAMES = tuple(name for name, spec in SPECS.items() if _MLA.items() <= spec.
 KNOWN: list[tuple[str, str, tuple[str, ...]]] = [
     ("accepts no float32 steps inside a float64 model", "model_check", ("*",)),
     ("values as wide as keys are expected of each head", "heads sinks", _MLA_NAMES),
-    (
-        "a bridge with other logits than its model's is answered",
-        "unsound",
-        ("Cohere2ForCausalLM", "HunYuanDenseV1ForCausalLM"),
-    ),
+    ("a bridge with other logits than its model's is answered", "unsound", ("HunYuanDenseV1ForCausalLM",)),
     ("a bridge without `blocks` is not expected", "*", ("HrmTextForCausalLM",)),
+    ("a constant norm is not seen where the final norm is not ln_final", "temperature", ("HrmTextForCausalLM",)),
     ("the mask that the package gives replaces its causal one", "*", ("OpenAIGPTLMHeadModel",)),
 ]
 """Faults of this package that are known: reason, checks, architectures (`*`: any, of which some may work). Each line goes
