@@ -46,9 +46,13 @@ BRIDGE = "from transformer_lens.model_bridge.sources._bridge_builder import buil
 
 
 def _report(hf: str, sizes: str, then: str) -> str:
+    """A script that builds a bridge of these sizes, laid out as the linter lays it out."""
+    config = f"config = transformers.{hf}Config({sizes})"
+    if len(config) > 120:
+        lines = "".join(f"    {size},\n" for size in sizes.split(", "))
+        config = f"config = transformers.{hf}Config(\n{lines})"
     return (
-        f"import torch\nimport transformers\n{BRIDGE}\n\n"
-        f"config = transformers.{hf}ForCausalLM.config_class(\n    {sizes}\n)\n"
+        f"import torch\nimport transformers\n{BRIDGE}\n\n{config}\n"
         f"hf = transformers.{hf}ForCausalLM(config).eval()\n"
         f'bridge = build_bridge_from_module(hf, "{hf}ForCausalLM", hf_config=config)\n{then}'
     )
@@ -66,8 +70,8 @@ UPSTREAM: list[tuple[str, str, str]] = [
         _report(
             "GraniteMoeHybrid",
             "vocab_size=99, hidden_size=32, intermediate_size=64, num_hidden_layers=1, layer_types=["
-            '"full_attention"],\n    num_attention_heads=4, num_key_value_heads=2, mamba_n_heads=4, mamba_d_head=16, '
-            "pad_token_id=0,",
+            '"full_attention"], num_attention_heads=4, num_key_value_heads=2, mamba_n_heads=4, mamba_d_head=16, '
+            "pad_token_id=0",
             RUN,
         ),
         "RuntimeError: Original component not set for model.rotary_emb. Call set_original_component() first.",
@@ -76,8 +80,8 @@ UPSTREAM: list[tuple[str, str, str]] = [
         "OPT with the norms after the layers (OPT-350m) does not run",
         _report(
             "OPT",
-            "vocab_size=99, hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=2,\n"
-            "    num_attention_heads=4, do_layer_norm_before=False,",
+            "vocab_size=99, hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=2, "
+            "num_attention_heads=4, do_layer_norm_before=False",
             RUN,
         ),
         "RuntimeError: Original component not set for model.decoder.final_layer_norm. Call set_original_component() first.",
@@ -86,8 +90,8 @@ UPSTREAM: list[tuple[str, str, str]] = [
         "Falcon with the new decoder (Falcon-40B, Falcon 2) is not built",
         _report(
             "Falcon",
-            "vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_kv_heads=2,\n"
-            "    new_decoder_architecture=True,",
+            "vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_kv_heads=2, "
+            "new_decoder_architecture=True",
             "",
         ),
         "RuntimeError: split_with_sizes expects split_sizes to sum exactly to 64 (input tensor's size at dimension 0), but "
