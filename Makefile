@@ -1,5 +1,5 @@
 # The commands of a contributor; .ci/run calls the same. Tools are those of the active environment.
-.PHONY: check test slow docs pictures dist
+.PHONY: check test slow families docs pictures dist
 
 check: # linter, formatting, types
 	ruff check .
@@ -11,6 +11,9 @@ test: # the fast tier
 
 slow: # the other tier: minutes
 	pytest -m slow
+
+families: # every architecture that TransformerLens lists, against plain Hugging Face: minutes
+	pytest -m architectures
 
 docs: # the pages that are written from the source
 	python scripts/make_api.py

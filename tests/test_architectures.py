@@ -1,0 +1,116 @@
+"""Invariant: every architecture that TransformerLens lists is computed as Hugging Face computes it, or refused in words.
+
+The registry is `support/architectures.py`, what is asked of each `support/architecture_checks.py`, and what came of it
+`docs/architectures.md`, which `python scripts/architectures.py` writes. All of them are a tier of their own,
+`pytest -m architectures` (`make families`), a few of them on TransformerLens 3.9; three are looked at in the fast tier.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import architecture_checks
+import architectures
+import pytest
+import torch
+import transformers
+from families import TL_MAJOR
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "architectures.md"
+DOZEN = [
+    "BloomForCausalLM",
+    "CohereForCausalLM",
+    "DeepseekV3ForCausalLM",
+    "FalconForCausalLM",
+    "GPTJForCausalLM",
+    "Gemma4ForCausalLM",
+    "JambaForCausalLM",
+    "Mamba2ForCausalLM",
+    "MixtralForCausalLM",
+    "OPTForCausalLM",
+    "Qwen3NextForCausalLM",
+    "RwkvForCausalLM",
+]
+"""Of those, what is run on 3.9 too: one of each kind."""
+FAST = ["DeepseekV3ForCausalLM", "MambaForCausalLM", "MixtralForCausalLM"]
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("architectures_script", ROOT / "scripts" / "architectures.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Any:
+    """Hugging Face's advice on kernels that are not installed."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    yield
+    transformers.logging.set_verbosity(before)
+
+
+def test_every_architecture_that_transformer_lens_lists_is_built_or_listed_with_a_reason():
+    assert not architectures.untested(), "add a line to SPECS or ELSEWHERE of tests/support/architectures.py"
+    assert not {spec.architecture for spec in architectures.SPECS.values()} & set(architectures.ELSEWHERE)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_the_semantic_scope_of_an_unusual_architecture_is_hugging_faces(name):
+    found = architecture_checks.examined(name, {"semantic": architecture_checks.semantic})
+    assert {outcome.kind for outcome in found.values()} == {"exact"}, found
+
+
+@pytest.mark.architectures
+@pytest.mark.parametrize("name", architectures.names() if TL_MAJOR > 3 else DOZEN)
+def test_every_quantity_is_hugging_faces_or_refused_in_words(name, unchecked):
+    found = architecture_checks.examined(name)
+    own = found.pop("logits")
+    if name in architectures.broken():
+        assert own.fault, f"TransformerLens now computes {name} ({own}): take it out of BROKEN"
+    else:
+        assert not own.fault, f"the bridge's logits are not Hugging Face's: {own} {own.text}"
+    faults = {check for check, outcome in found.items() if outcome.fault}
+    unknown = {check: found[check] for check in faults if not architectures.known_fault(name, check)}
+    assert not unknown, unknown
+    assert not architectures.stale_lines(name, faults, set(found)), "this works: take it out of KNOWN"
+
+
+@pytest.mark.architectures
+def test_models_are_not_degenerate():
+    """Every position of the prompt reaches the last one, and the distribution is neither flat nor one-hot."""
+    subject = architecture_checks.Subject(architectures.build("JambaForCausalLM"))
+    score = subject.reference.score(subject.reference.z[-1, architecture_checks.TARGET])
+    p = subject.reference.z[-1].detach().double().softmax(-1)
+    assert float(score.min() / score.max()) > 1e-3
+    assert 1 < float(-(p * p.log()).sum()) < 5
+
+
+def test_the_page_says_what_was_measured(script):
+    measured = json.loads(script.RESULTS.read_text(encoding="utf-8"))
+    assert PAGE.read_text(encoding="utf-8") == script.page(measured)
+
+
+def test_the_readme_states_the_counts_of_the_page(script):
+    measured = json.loads(script.RESULTS.read_text(encoding="utf-8"))
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert script.sentence(measured["4"]) in readme
+
+
+@pytest.mark.architectures
+@pytest.mark.skipif(TL_MAJOR < 4, reason="the faults are those of the newer TransformerLens")
+def test_the_faults_of_transformer_lens_are_raised_as_they_are_quoted():
+    blocks = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 3
+    for code, quoted in blocks:
+        with pytest.raises(Exception) as caught, torch.random.fork_rng():  # noqa: PT011
+            exec(code, {})
+        assert f"{caught.type.__name__}: {caught.value}".splitlines()[0] == quoted.strip()
