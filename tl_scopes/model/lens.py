@@ -74,12 +74,23 @@ def class_kind(model: object) -> str | None:
 def require_lens_model(model: object) -> LensModel:
     """The model, typed; ``TypeError`` unless it is one of the two TransformerLens classes."""
     if class_kind(model) is None:
+        if class_kind(vars(model).get("_modules", {}).get("_orig_mod") if hasattr(model, "__dict__") else None):
+            raise TypeError(
+                "(model=...): torch.compile has put this model into an OptimizedModule, where hooks are not seen. Pass the "
+                "model that was given to torch.compile"
+            )
         raise TypeError(
             f"(model=...): expected a TransformerLens model (TransformerBridge or HookedTransformer), got "
             f"{type(model).__name__}. Use tl_scopes.load_model(name), or wrap a Hugging Face model with "
             "TransformerBridge.boot_transformers(name, hf_model=model)"
         )
     return cast(LensModel, model)
+
+
+def whole(model: Any) -> nn.Module:
+    """The module that every run goes through: two bridges around one Hugging Face model have it in common."""
+    inner = model.__dict__.get("original_model")  # where a bridge keeps it; its attributes are those of the inner model
+    return inner if isinstance(inner, nn.Module) else model
 
 
 @lru_cache
@@ -93,9 +104,23 @@ def transformer_lens_version() -> str:
     return version("transformer-lens")
 
 
-def forward_options(model: LensModel) -> dict[str, Any]:
-    """What a forward must be told: the bridge would fill a key-value cache that nobody reads."""
-    return {"use_cache": False} if class_kind(model) == "TransformerBridge" else {}
+def forward_options(model: LensModel, tokens: Tensor) -> dict[str, Any]:
+    """What a forward on right-padded tokens must be told.
+
+    Under a causal model they need no mask. A bridge makes none, and takes one it is given for the causal mask on some
+    architectures (GPT-1); but it would fill a key-value cache that nobody reads. A HookedTransformer makes one of its own
+    when the tokenizer pads left: ones keep it from that, where zeros would leave padded rows of a sliding window with
+    nothing to attend to (NaN).
+    """
+    if class_kind(model) == "TransformerBridge":
+        return {"use_cache": False}
+    return {"attention_mask": torch.ones_like(tokens)}
+
+
+def blocks(model: LensModel) -> Iterable[nn.Module]:
+    """The model's blocks, first block first; none where a bridge has stacks under other names, run several times."""
+    found: Iterable[nn.Module] = getattr(model, "blocks", ())
+    return found
 
 
 def block_hooks(model: LensModel, name: str) -> tuple[str, ...]:

@@ -16,9 +16,8 @@ checkpointing (unless the caller forbade it). The numbers do not depend on it.
 from __future__ import annotations
 
 import gc
-import threading
 import weakref
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tl_scopes.model.forward import RECORDING, Recording, forward_pass
-from tl_scopes.model.hooks import cached_names
+from tl_scopes.model.hooks import cached_names, without_hooks
 from tl_scopes.model.lens import LensModel, memory_flags
 
 PROBE_LENGTHS = (16, 32, 48)
@@ -191,7 +190,7 @@ def _profile(model: LensModel, recording: Recording, rows: int, checkpoint: bool
     key = (recording, rows, checkpoint, memory_flags(model))
     if key not in held:
         lengths = [min(n, model.cfg.n_ctx // 3 * (i + 1)) for i, n in enumerate(PROBE_LENGTHS)]
-        with _no_hooks(model):
+        with without_hooks(model):
             _alive(model, lengths[0], recording, rows, checkpoint)  # what a model makes once and keeps
             found = [_alive(model, n, recording, rows, checkpoint) for n in lengths]
         held[key] = _Profile(_fitted(lengths, found))
@@ -264,51 +263,6 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if on:
             gc.enable()
-
-
-class _Hidden(MutableMapping[int, Any]):
-    """A module's hooks, which the thread that made this does not see."""
-
-    def __init__(self, hooks: MutableMapping[int, Any]) -> None:
-        self.hooks, self._thread = hooks, threading.get_ident()
-
-    @property
-    def _seen(self) -> MutableMapping[int, Any]:
-        return {} if threading.get_ident() == self._thread else self.hooks
-
-    def __getitem__(self, key: int) -> Any:
-        return self._seen[key]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._seen)
-
-    def __len__(self) -> int:
-        return len(self._seen)
-
-    def __setitem__(self, key: int, hook: Any) -> None:
-        self.hooks[key] = hook
-
-    def __delitem__(self, key: int) -> None:
-        del self.hooks[key]
-
-
-@contextmanager
-def _no_hooks(model: LensModel) -> Iterator[None]:
-    """The model without the hooks that are on it now, in this thread: a measurement is no run of the user's."""
-    places = [
-        (point, name) for point in set(model.hook_dict.values()) for name in ("_forward_hooks", "_backward_hooks")
-    ]
-    try:
-        for point, name in places:
-            hooks = getattr(point, name)
-            if hooks:
-                setattr(point, name, _Hidden(hooks))
-        yield
-    finally:
-        for point, name in places:
-            hooks = getattr(point, name)
-            if isinstance(hooks, _Hidden):
-                setattr(point, name, hooks.hooks)
 
 
 def available_memory(model: LensModel) -> int | None:
