@@ -54,8 +54,8 @@ class Probe:
         """Largest ``|⟨g, δ⟩ − (z(x+hδ) − z(x−hδ))/2h|`` over a few directions δ, relative to ``⟨g, δ⟩``; and the dtype that
         the model computes in.
 
-        A float64 model may compute in float32 in places, as Hugging Face does its norms: then ``z(x+hδ) − 2z(x) + z(x−hδ)``
-        with a tiny h is the noise of float32, and quotients are as exact as that allows.
+        A float64 model may compute in float32 in places, as Hugging Face does its norms. Then a tiny h changes z by the noise
+        of float32, ``z(x+hδ) − 2z(x) + z(x−hδ)`` is not 0, or not at all; and quotients are as exact as float32 allows.
         """
         g, target = attr.gradient, attr.target
         assert g is not None
@@ -68,8 +68,8 @@ class Probe:
             deltas.append(g / g.norm() + random / random.norm())
         if dtype == torch.float64:
             z, tiny = self._z(torch.zeros_like(g), target), 1e-7 / size
-            bends = [abs(self._z(tiny * d, target) - 2 * z + self._z(-tiny * d, target)) for d in deltas]
-            if max(bends) > LEAST_NOISE * max(1.0, abs(z)):
+            steps = [(self._z(tiny * d, target) - z, z - self._z(-tiny * d, target)) for d in deltas]
+            if any(abs(up - down) > LEAST_NOISE * max(1.0, abs(z)) or up == down == 0 for up, down in steps):
                 dtype = torch.float32
         step = float(torch.finfo(dtype).eps) ** (1 / 3) / size
         errors = []

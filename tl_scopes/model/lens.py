@@ -212,6 +212,36 @@ def in_float32(model: LensModel) -> Iterator[None]:
             cfg.dtype = dtype
 
 
+def _text_config(model: LensModel) -> Any:
+    """The Hugging Face configuration of a bridge's language model; None where there is none."""
+    config = getattr(whole(model), "config", None)
+    return config.get_text_config() if hasattr(config, "get_text_config") else None
+
+
+DELTA_RULE_CHUNK = 64
+"""Hugging Face's chunk in linear attention by the delta rule."""
+
+
+def chunk_length(model: LensModel) -> int | None:
+    """To a multiple of how many tokens some layers pad a prompt; None where none does."""
+    config = _text_config(model)
+    for name in ("chunk_size", "mamba_chunk_size"):
+        if isinstance(chunk := getattr(config, name, None), int):
+            return chunk
+    return DELTA_RULE_CHUNK if "linear_attention" in (getattr(config, "layer_types", None) or ()) else None
+
+
+def has_states(model: LensModel) -> bool:
+    """Has the model layers that carry a state from token to token: state-space models, linear attention?"""
+    names = ("state_size", "mamba_d_state", "ssm_state_size")
+    return chunk_length(model) is not None or any(getattr(_text_config(model), name, None) for name in names)
+
+
+def widest_head(model: LensModel) -> int:
+    """Width of a query, of the widest where layers differ (Gemma 4)."""
+    return max(model.cfg.d_head, getattr(_text_config(model), "global_head_dim", None) or 0)
+
+
 def memory_flags(model: LensModel) -> tuple[Any, ...]:
     """What, besides the architecture, decides how much memory a forward takes."""
     names = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in", "dtype")

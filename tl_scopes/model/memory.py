@@ -6,8 +6,9 @@ backwards of ``rows`` rows of V at once. Its peak is what the tensors alive at t
 The estimate is measured, not tabulated. The run itself is done on a few short prompts (what it takes on 48 tokens must be
 there), with the bytes alive noted after every operation. The sequence of operations is the same at every length, and the
 bytes alive after each of them are a quadratic polynomial of the length (attention patterns are quadratic, everything else at
-most linear): three lengths determine it, and the peak at any length is the largest of these polynomials there. A coarse
-upper bound from the model's sizes comes first and saves the measurement wherever memory is plenty.
+most linear): three lengths determine it, and the peak at any length is the largest of these polynomials there. Layers that pad
+a prompt to whole chunks take as much on a short one as on a chunk, which is counted for each chunk. A coarse upper bound from
+the model's sizes comes first and saves the measurement wherever memory is plenty.
 
 What a run does, in this order, until it fits: smaller batches (unless the caller fixed them), fewer rows pulled back at once,
 checkpointing (unless the caller forbade it). The numbers do not depend on it.
@@ -16,6 +17,7 @@ checkpointing (unless the caller forbade it). The numbers do not depend on it.
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +34,7 @@ from torch.utils._pytree import tree_leaves
 
 from tl_scopes.model.forward import RECORDING, Recording, forward_pass
 from tl_scopes.model.hooks import cached_names, without_hooks
-from tl_scopes.model.lens import LensModel, memory_flags
+from tl_scopes.model.lens import LensModel, chunk_length, has_states, memory_flags, widest_head
 
 PROBE_LENGTHS = (16, 32, 48)
 """Lengths of the measuring runs: three points of a quadratic."""
@@ -153,11 +155,16 @@ def gibibytes(n: int) -> str:
 
 
 def coarse_bound(model: LensModel, run: Run) -> float:
-    """More bytes than the run takes, from the sizes in the model's configuration."""
+    """More bytes than the run takes, from the sizes in the model's configuration; infinite where they do not tell.
+
+    What a state-space or linear attention layer takes follows from how it is written, down to its chunks.
+    """
     cfg = model.cfg
+    if has_states(model):
+        return math.inf
     width, hidden = cfg.d_model, getattr(cfg, "d_mlp", None) or 4 * cfg.d_model
     hidden *= getattr(cfg, "experts_per_token", None) or 1
-    heads = cfg.n_heads * cfg.d_head
+    heads = cfg.n_heads * widest_head(model)
     per_token = 15 * width + 6 * hidden + 15 * heads
     per_block = run.batch * run.length * (per_token + 6 * cfg.n_heads * run.length)
     itemsize = max(4, model.W_U.element_size())
@@ -175,8 +182,12 @@ class _Profile:
     coefficients: Float[Tensor, "operations 3"]
 
     def peak(self, model: LensModel, run: Run) -> int:
-        """The largest, for a batch; what does not depend on the length is there once."""
-        powers = torch.tensor([1, run.batch * run.length, run.batch * run.length**2], dtype=torch.float64)
+        """The largest, for a batch; what does not depend on the length is there once, or once per chunk of a prompt."""
+        chunk = chunk_length(model)
+        chunks = 1 if chunk is None else math.ceil(run.length / chunk)
+        chunks += 2 * (chunks > 1)  # for what goes from chunk to chunk
+        constants = 1 if chunk is None else run.batch * chunks
+        powers = torch.tensor([constants, run.batch * run.length, run.batch * run.length**2], dtype=torch.float64)
         read_out = (run.reads - 1) * model.cfg.d_vocab * max(4, model.W_U.element_size()) * READ_OUT_COPIES
         return int(float((self.coefficients @ powers).max())) + int(read_out)
 

@@ -9,6 +9,7 @@ without a copy of a tensor and without a change of the model.
 from __future__ import annotations
 
 import functools
+import inspect
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -114,8 +115,9 @@ def disagreement(model: LensModel) -> float | str:
     tokens = _probe_tokens(model)
     try:
         with torch.no_grad(), eagerly(), without_hooks(model):
-            plain = plain_twin(whole(model))(tokens).logits
-            difference = _difference(run_with_hooks(model, tokens), plain)
+            plain = plain_twin(whole(model))
+            cache = {"use_cache": False} if "use_cache" in inspect.signature(plain.forward).parameters else {}
+            difference = _difference(run_with_hooks(model, tokens), plain(tokens, **cache).logits)
         edited = not within_rounding(model, difference) and _edited(model)
         return "its projections were edited after the bridge had split them" if edited else difference
     except Exception as error:  # a model whose parts do not run like this is not thereby a wrong one
