@@ -237,9 +237,14 @@ def has_states(model: LensModel) -> bool:
     return chunk_length(model) is not None or any(getattr(_text_config(model), name, None) for name in names)
 
 
-def widest_head(model: LensModel) -> int:
-    """Width of a query, of the widest where layers differ (Gemma 4)."""
-    return max(model.cfg.d_head, getattr(_text_config(model), "global_head_dim", None) or 0)
+def attention_width(model: LensModel) -> int:
+    """Width of all heads together, in the widest block: their output projections tell where blocks differ (Gemma 4)."""
+    widths = [model.cfg.n_heads * model.cfg.d_head]
+    if class_kind(model) == "TransformerBridge":
+        outputs = [getattr(getattr(block, "attn", None), "o", None) for block in blocks(model)]
+        weights = [getattr(getattr(output, "original_component", None), "weight", None) for output in outputs]
+        widths += [weight.numel() // model.cfg.d_model for weight in weights if isinstance(weight, Tensor)]
+    return max(widths)
 
 
 def memory_flags(model: LensModel) -> tuple[Any, ...]:

@@ -6,9 +6,9 @@ backwards of ``rows`` rows of V at once. Its peak is what the tensors alive at t
 The estimate is measured, not tabulated. The run itself is done on a few short prompts (what it takes on 48 tokens must be
 there), with the bytes alive noted after every operation. The sequence of operations is the same at every length, and the
 bytes alive after each of them are a quadratic polynomial of the length (attention patterns are quadratic, everything else at
-most linear): three lengths determine it, and the peak at any length is the largest of these polynomials there. Layers that pad
-a prompt to whole chunks take as much on a short one as on a chunk, which is counted for each chunk. A coarse upper bound from
-the model's sizes comes first and saves the measurement wherever memory is plenty.
+most linear): three lengths determine it, and the peak at any length is the largest of these polynomials there. Layers that
+pad a prompt to whole chunks take as much on a short one as on a chunk, which is counted for each chunk. A coarse upper bound
+from the model's sizes comes first and saves the measurement wherever memory is plenty.
 
 What a run does, in this order, until it fits: smaller batches (unless the caller fixed them), fewer rows pulled back at once,
 checkpointing (unless the caller forbade it). The numbers do not depend on it.
@@ -34,7 +34,7 @@ from torch.utils._pytree import tree_leaves
 
 from tl_scopes.model.forward import RECORDING, Recording, forward_pass
 from tl_scopes.model.hooks import cached_names, without_hooks
-from tl_scopes.model.lens import LensModel, chunk_length, has_states, memory_flags, widest_head
+from tl_scopes.model.lens import LensModel, attention_width, chunk_length, has_states, memory_flags
 
 PROBE_LENGTHS = (16, 32, 48)
 """Lengths of the measuring runs: three points of a quadratic."""
@@ -164,7 +164,7 @@ def coarse_bound(model: LensModel, run: Run) -> float:
         return math.inf
     width, hidden = cfg.d_model, getattr(cfg, "d_mlp", None) or 4 * cfg.d_model
     hidden *= getattr(cfg, "experts_per_token", None) or 1
-    heads = cfg.n_heads * widest_head(model)
+    heads = attention_width(model)
     per_token = 15 * width + 6 * hidden + 15 * heads
     per_block = run.batch * run.length * (per_token + 6 * cfg.n_heads * run.length)
     itemsize = max(4, model.W_U.element_size())
