@@ -13,7 +13,7 @@ from torch import Tensor
 from tl_scopes.kernel.read_out import target_string, top_predictions
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
-from tl_scopes.model.soundness import PADDING_SEEN
+from tl_scopes.model.soundness import NOT_CAUSAL
 from tl_scopes.model.state import model_state
 from tl_scopes.results.attribution import Attribution
 
@@ -99,4 +99,4 @@ def refuse_influence_of_padding(norms: Float[Tensor, "k read pos"], lengths: Seq
         ValueError: it has.
     """
     if any(bool(norms[:, n, length:].any()) for n, length in enumerate(lengths)):
-        raise ValueError(PADDING_SEEN)
+        raise ValueError(NOT_CAUSAL)

@@ -99,7 +99,7 @@ class ForwardPass:
 
     Attributes:
         source: the activation at the source hook, ``[batch, pos, d_model]``.
-        y: final hidden state after the final norm, ``[read, d_model]``.
+        y: what enters the unembedding, after the final norm; ``d_final`` is ``d_model`` on all but some small OPT models.
         hidden: activation at the target hook, ``[read, ...]``; ``y`` by default.
         logits: what the model returns, ``[read, d_vocab]``.
         slope: derivative of each logit by its raw value ``y W_U + b_U`` (soft cap, scale); None where it is 1.
@@ -107,7 +107,7 @@ class ForwardPass:
     """
 
     source: Float[Tensor, "batch pos d_model"]
-    y: Float[Tensor, "read d_model"]
+    y: Float[Tensor, "read d_final"]
     hidden: Tensor
     logits: Float[Tensor, "read d_vocab"]
     slope: Float[Tensor, "read d_vocab"] | None

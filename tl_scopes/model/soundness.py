@@ -80,20 +80,21 @@ def refusal(model: LensModel, difference: float) -> str:
     )
 
 
-def refuse_padding(model: LensModel, prompts: Sequence[EncodedPrompt]) -> None:
-    """Refuse prompts of different lengths in one batch of a model that would see what they are padded with.
+def refuse_unseen_future(model: LensModel, prompts: Sequence[EncodedPrompt]) -> None:
+    """Refuse to cut prompts after their explained positions and to pad them to one length, where a model would notice.
 
     Raises:
-        ValueError: the model is not causal.
+        ValueError: the model is not causal, and there is something to cut or to pad.
     """
-    uneven = len({len(prompt.tokens) for prompt in prompts}) > 1
-    if uneven and not within_rounding(model, foresight(model)):
-        raise ValueError(PADDING_SEEN)
+    changed = len({prompt.pos for prompt in prompts}) > 1 or any(p.pos + 1 < len(p.tokens) for p in prompts)
+    if changed and not within_rounding(model, foresight(model)):
+        raise ValueError(NOT_CAUSAL)
 
 
-PADDING_SEEN = (
-    "the padding behind a shorter prompt of a batch influences its prediction, so this model is not causal; Jacobian "
-    "Scopes explain causal language models. Give its prompts one at a time"
+NOT_CAUSAL = (
+    "what stands behind the explained token, in a batch also the padding of shorter prompts, influences its prediction: this "
+    "model is not causal, and Jacobian Scopes explain causal language models. Only the last position of one prompt at a "
+    "time can be explained"
 )
 
 
@@ -181,7 +182,9 @@ def _edited(model: LensModel) -> bool:
         split = getattr(attn, "split_qkv_matrix", None)
         if split is None:
             continue
-        for name, fresh in zip("qkv", split(attn.original_component), strict=True):
+        with torch.random.fork_rng(range(torch.cuda.device_count())):  # it draws the weights that it then overwrites
+            parts = split(attn.original_component)
+        for name, fresh in zip("qkv", parts, strict=True):
             now = getattr(attn, name).original_component.state_dict()
             if any(not torch.equal(now[key], value) for key, value in fresh.state_dict().items()):
                 return True
