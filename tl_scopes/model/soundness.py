@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.model.state import ModelState, model_state, refuse_unusable
 from tl_scopes.numerics.precision import to_float64
 
-PROBE_LENGTH = 8
+PROBE_LENGTH = 5
 """Tokens of the prompt that is run: enough for attention and positions to matter."""
 TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.05}
 """Largest accepted difference of logits, as a share of their spread. What rounding does stays far below; a wrong mask, a
@@ -56,7 +57,7 @@ def refuse_wrong(model: LensModel) -> None:
     Raises:
         ValueError: the logits differ.
 
-    Cost: the first time two forwards on 8 tokens, and no memory beside theirs.
+    Cost: the first time two forwards on 5 tokens, and no memory beside theirs.
     """
     refuse_unusable(model)
     difference = disagreement(model)
@@ -119,6 +120,8 @@ def disagreement(model: LensModel) -> float | str:
             plain = plain_twin(whole(model))
             cache = {"use_cache": False} if "use_cache" in inspect.signature(plain.forward).parameters else {}
             difference = _difference(run_with_hooks(model, tokens), plain(tokens, **cache).logits)
+        if not math.isfinite(difference):
+            return "the logits are not finite"
         edited = not within_rounding(model, difference) and _edited(model)
         return "its projections were edited after the bridge had split them" if edited else difference
     except Exception as error:  # a model whose parts do not run like this is not thereby a wrong one
