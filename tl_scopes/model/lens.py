@@ -214,7 +214,7 @@ def in_float32(model: LensModel) -> Iterator[None]:
 
 def _text_config(model: LensModel) -> Any:
     """The Hugging Face configuration of a bridge's language model; None where there is none."""
-    config = getattr(whole(model), "config", None)
+    config: Any = getattr(whole(model), "config", None)
     return config.get_text_config() if hasattr(config, "get_text_config") else None
 
 
@@ -239,7 +239,7 @@ def has_states(model: LensModel) -> bool:
 
 def attention_width(model: LensModel) -> int:
     """Width of all heads together, in the widest block: their output projections tell where blocks differ (Gemma 4)."""
-    widths = [model.cfg.n_heads * model.cfg.d_head]
+    widths: list[int] = [model.cfg.n_heads * model.cfg.d_head]
     if class_kind(model) == "TransformerBridge":
         outputs = [getattr(getattr(block, "attn", None), "o", None) for block in blocks(model)]
         weights = [getattr(getattr(output, "original_component", None), "weight", None) for output in outputs]

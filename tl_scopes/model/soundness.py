@@ -110,7 +110,7 @@ def disagreement(model: LensModel) -> float | str:
 
     The largest over the positions of a random prompt; or why it cannot be had.
     """
-    if class_kind(model) != "TransformerBridge" or whole(model) is model:
+    if class_kind(model) != "TransformerBridge" or class_kind(whole(model)) is not None:
         return "this class holds no Hugging Face model"
     if getattr(model, "_weights_processed", False) or getattr(model, "compatibility_mode", False):
         return "the weights are processed, and the Hugging Face model inside no longer whole"
@@ -181,7 +181,7 @@ def _twin(module: nn.Module, made: dict[nn.Module, nn.Module]) -> nn.Module:
 def _edited(model: LensModel) -> bool:
     """Were the projections edited that a bridge split from fused weights? The module that it keeps does not know of it."""
     for block in blocks(model):
-        attn = getattr(block, "attn", None)
+        attn: Any = getattr(block, "attn", None)
         split = getattr(attn, "split_qkv_matrix", None)
         if split is None:
             continue
