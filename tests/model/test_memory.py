@@ -13,6 +13,8 @@ import families
 import oracles
 import pytest
 import torch
+import transformers
+from bridged import WIDTHS, bridged
 from families import Pair
 from living import live_tensors
 from torch import Tensor
@@ -167,6 +169,34 @@ def test_the_peak_of_short_runs_predicts_that_of_a_long_one(pair: Pair, checkpoi
             measured = max(memory._alive(lens, 120, plan.recording, rows, checkpoint))
             assert measured / WITHIN <= plan.peak(run) <= measured * WITHIN
         assert coarse_bound(lens, run) >= measured
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("of", ["Mamba", "Mamba2"])
+def test_layers_with_states_are_measured_and_chunks_counted(of: str, checkpoint: bool) -> None:
+    sizes = WIDTHS | dict(state_size=16, expand=2, conv_kernel=4)
+    del sizes["num_attention_heads"]
+    if of == "Mamba2":
+        sizes |= dict(num_heads=4, head_dim=16, n_groups=1, chunk_size=64)
+    lens, _ = bridged(getattr(transformers, f"{of}Config")(**sizes))
+    plan = planner(lens)
+    for length in (40, 100, 300):
+        run = Run(1, length, 1, 1, checkpoint)
+        with differentiable(lens):
+            measured = max(memory._alive(lens, length, plan.recording, 1, checkpoint))
+            assert measured <= plan.peak(run) * 1.05
+            assert plan.peak(run) <= 2 * measured
+        assert coarse_bound(lens, run) >= measured
+
+
+def test_the_coarse_bound_knows_the_widest_attention_of_any_block() -> None:
+    lens = families.build("llama", "bridge", fresh=True).model
+    run = Run(1, 48, 1)
+    before = coarse_bound(lens, run)
+    output = lens.blocks[1].attn.o.original_component
+    output.weight = torch.nn.Parameter(output.weight.detach().repeat(1, 16))
+    assert coarse_bound(lens, run) > 2 * before
 
 
 def test_the_estimate_covers_what_autograd_saves_in_a_batch(kind: str) -> None:

@@ -26,7 +26,8 @@ from tl_scopes.model.forward import forward_pass
 from tl_scopes.model.hooks import Y_HOOK, differentiable
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.prompts import EncodedPrompt
-from tl_scopes.model.state import model_state, refuse_unusable
+from tl_scopes.model.soundness import refuse_wrong
+from tl_scopes.model.state import model_state
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.methods import BASELINES
@@ -136,7 +137,7 @@ def base_run(model: LensModel, attribution: Attribution, at: str | None = None) 
     Cost: one forward, one vector-Jacobian product per row of V.
     """
     model = require_lens_model(model)
-    refuse_unusable(model)
+    refuse_wrong(model)
     prompt = prompt_of(attribution)
     require_vocabulary(model, attribution)
     state = model_state(model)

@@ -1,9 +1,10 @@
 """What a model is fit for: ``check_model`` tells in seconds, one line each, with the remedy.
 
-It states the class and the processing state, which scopes are defined, compares the package's vector-Jacobian
-product with central differences on the model itself, and measures how far the scores move when the embeddings are
-rounded once more in the model's own dtype. Given a prompt, it compares a half-precision model's ranking of that prompt's
-tokens with the ranking of the same weights in float32.
+It states the class and the processing state, which scopes are defined, compares a bridge's logits with those of the
+Hugging Face model inside it, asks whether the model is causal, compares the package's vector-Jacobian product with central
+differences on the model itself, and measures how far the scores move when the embeddings are rounded once more in the model's
+own dtype. Given a prompt, it compares a half-precision model's ranking of that prompt's tokens with the ranking of the same
+weights in float32.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tl_scopes.analysis.probing import FIRST_BLOCK, Probe, embedding_width
 from tl_scopes.directions.base import Direction
 from tl_scopes.directions.by_name import DEFAULT_METHODS, SCOPES, named_directions, reads
-from tl_scopes.directions.logits import Semantic
 from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.options import RunOptions
-from tl_scopes.model.forward import run_with_hooks
-from tl_scopes.model.hooks import attached
 from tl_scopes.model.lens import LensModel, in_float32, require_lens_model
 from tl_scopes.model.lock import model_call, others_wait
 from tl_scopes.model.prompts import EncodedPrompt, encode_prompts
+from tl_scopes.model.soundness import disagreement, foresight, refusal, within_rounding
 from tl_scopes.model.state import ModelState, model_state, refuse_unusable
 from tl_scopes.numerics.arguments import Seed
 from tl_scopes.numerics.precision import compute_dtype
@@ -39,10 +39,11 @@ LEAST_RANK_CORRELATION = 0.9
 
 @model_call
 def check_model(model: LensModel, *, seed: Seed = 0, precision_prompt: str | Tensor | None = None) -> ModelReport:
-    """A fitness report: class, processing state, valid scopes, a finite-difference check, dtype noise.
+    """A fitness report: class, processing state, valid scopes, Hugging Face's logits, causality, gradients, dtype noise.
 
-    The check compares ``⟨vᵀJ_t, δ⟩`` with ``(vᵀy(x+hδ) − vᵀy(x−hδ))/2h`` along seeded random δ at every token of a
-    seeded random prompt, v the top prediction's row.
+    The check of gradients (``"vjp"``) compares ``⟨vᵀJ_t, δ⟩`` with ``(vᵀy(x+hδ) − vᵀy(x−hδ))/2h`` along seeded random δ at
+    every token of a seeded random prompt, v the top prediction's row. ``"hugging face"`` compares a bridge's logits with
+    those of the model inside it, as every call does once per model before its first answer.
 
     Args:
         model: a ``TransformerBridge`` or ``HookedTransformer``.
@@ -58,7 +59,7 @@ def check_model(model: LensModel, *, seed: Seed = 0, precision_prompt: str | Ten
         TypeError: not a TransformerLens model.
         ValueError: a ``precision_prompt`` of fewer than 3 tokens, or that does not encode.
 
-    Cost: about a dozen forwards on 8 tokens; with a half-precision model and a ``precision_prompt`` two runs on it.
+    Cost: about twenty forwards on 8 tokens; with a half-precision model and a ``precision_prompt`` two runs on it.
 
     >>> check_model(model).valid_scopes
     ('semantic', 'contrast', 'fisher', 'temperature', 'total_information', 'moment', 'jacobian')
@@ -97,29 +98,57 @@ def check_model(model: LensModel, *, seed: Seed = 0, precision_prompt: str | Ten
             findings.append(Finding(scope_subject(name), True, "valid"))
         except ValueError as error:
             findings.append(Finding(scope_subject(name), False, str(error)))
+    findings += _taken_for_granted(model)
     findings += _measured(model, seed)
     if compared is not None:
         findings.append(_precision(model, compared))
     return ModelReport(tuple(findings))
 
 
+def _taken_for_granted(model: LensModel) -> list[Finding]:
+    """What every scope relies on: the Hugging Face model's logits, causality, embeddings ``d_model`` wide."""
+    findings = []
+    difference = disagreement(model)
+    if isinstance(difference, str):
+        findings.append(Finding("hugging face", True, f"not compared: {difference}"))
+    elif within_rounding(model, difference):
+        text = f"the logits are those of the model inside, to {difference:.0e} of their spread"
+        findings.append(Finding("hugging face", True, text))
+    else:
+        findings.append(Finding("hugging face", False, refusal(model, difference)))
+    seen = foresight(model)
+    if within_rounding(model, seen):
+        findings.append(Finding("causal", True, "no token influences what is predicted before it"))
+    else:
+        text = f"later tokens change earlier logits by {seen:.0%} of their spread"
+        findings.append(Finding("causal", False, text, "Explain the last position only, one prompt at a time"))
+    width = embedding_width(model)
+    if width != model.cfg.d_model:
+        text = f"hook_embed is {width} wide, not d_model = {model.cfg.d_model}"
+        findings.append(Finding("embedding", False, text, f"Pass at={FIRST_BLOCK!r} to the scopes"))
+    return findings
+
+
 def _measured(model: LensModel, seed: int) -> list[Finding]:
-    """The two findings that need the model to run."""
+    """The two findings about gradients."""
     generator = torch.Generator().manual_seed(seed)
     length = min(PROBE_LENGTH, model.cfg.n_ctx)
     tokens = torch.randint(model.cfg.d_vocab, (length,), generator=generator)
     prompt = encode_prompts(model, tokens, pos=-1, prepend_bos=None)[0]
+    at = "hook_embed" if embedding_width(model) == model.cfg.d_model else FIRST_BLOCK
+    probe = Probe(model, prompt, at, generator)
     try:
-        attr = _probe(model, prompt)
+        attr = probe.attribution()
     except ValueError as error:
         return [Finding("vjp", False, str(error))]
-    dtype = model.W_U.dtype
-    difference = _finite_difference_error(model, prompt, attr, generator)
+    difference, dtype = probe.gradient_error(attr)
     tolerance = VJP_TOLERANCE.get(dtype, 0.1)
     text = f"differs from central differences by {difference:.1e} of its size (accepted: {tolerance:.0e})"
+    if dtype != model.W_U.dtype:
+        text += f"; the model computes in {dtype}".replace("torch.", "") + " in places"
     remedy = "" if difference <= tolerance else "Do not trust attributions of this model; compare in float64"
     findings = [Finding("vjp", difference <= tolerance, text, remedy)]
-    noise = _rounding_noise(model, prompt, attr, generator)
+    noise = probe.rounding_noise(attr)
     remedy = "" if noise <= NOISE_TOLERANCE else "Load the model in float32"
     findings.append(
         Finding(
@@ -173,52 +202,3 @@ def _all_scopes(
         own = {"target": target} if reads("target", [name]) else {}
         directions += named_directions(model, [name], 1, own)
     return {attr.method: attr for attr in explain(model, [prompt], directions, RunOptions())[0]}
-
-
-def _probe(model: LensModel, prompt: EncodedPrompt) -> Attribution:
-    """The Semantic Scope of the probe prompt with its gradient."""
-    return explain(model, [prompt], [Semantic((None,))], RunOptions(keep_gradient=True))[0][0]
-
-
-def _explained_scalar(model: LensModel, prompt: EncodedPrompt, shift: Tensor | None, target: int) -> float:
-    """The target's logit with ``shift`` ``[pos, d_model]`` added to the embeddings."""
-
-    def perturb(x: Tensor, hook: object) -> Tensor:
-        return x if shift is None else x + shift.to(x)
-
-    with torch.no_grad():
-        logits = run_with_hooks(model, prompt.tokens[None], [("hook_embed", perturb)])
-    return float(logits[0, prompt.pos, target].double())
-
-
-def _finite_difference_error(
-    model: LensModel, prompt: EncodedPrompt, attr: Attribution, generator: torch.Generator
-) -> float:
-    """Largest ``|⟨g, δ⟩ − Δz/2h|`` over a few directions, relative to the size of ``⟨g, δ⟩``."""
-    g, target = attr.gradient, attr.target
-    assert g is not None
-    assert target is not None
-    eps: float = torch.finfo(model.W_U.dtype).eps
-    step = eps ** (1 / 3) / max(float(g.norm()), 1e-12)
-    errors: list[float] = []
-    for _ in range(4):
-        # Half along the gradient, half random: a direction with a derivative to measure.
-        random = torch.randn(g.shape, generator=generator, dtype=g.dtype)
-        delta = g / g.norm() + random / random.norm()
-        up = _explained_scalar(model, prompt, step * delta, target)
-        down = _explained_scalar(model, prompt, -step * delta, target)
-        predicted = float((g * delta).sum())
-        errors.append(abs((up - down) / (2 * step) - predicted) / abs(predicted))
-    return max(errors)
-
-
-def _rounding_noise(model: LensModel, prompt: EncodedPrompt, attr: Attribution, generator: torch.Generator) -> float:
-    """Largest change of a score, relative to the largest, when x is perturbed by half a unit in the last place."""
-
-    def perturb(x: Tensor, hook: object) -> Tensor:
-        noise = torch.rand(x.shape, generator=generator).to(x.device) - 0.5
-        return (x.to(compute_dtype(x.dtype)) * (1 + torch.finfo(x.dtype).eps * noise)).to(x.dtype)
-
-    with attached(model.hook_dict, [("hook_embed", perturb)]):
-        again = _probe(model, prompt)
-    return float((again.scores - attr.scores).abs().max() / attr.scores.max())

@@ -28,7 +28,7 @@ from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.kernel.read_out import target_string
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
-from tl_scopes.model.state import refuse_unusable
+from tl_scopes.model.soundness import refuse_wrong
 from tl_scopes.numerics.arguments import Seed, integer
 from tl_scopes.numerics.ranking import most_influential
 from tl_scopes.results.attribution import Attribution
@@ -175,7 +175,7 @@ def judge(
 ) -> list[Verdict]:
     """The verdict on each attribution; ``base`` is the unchanged run of the only one, where it is at hand."""
     model = require_lens_model(model)
-    refuse_unusable(model)
+    refuse_wrong(model)
     for attribution in attributions:
         require_vocabulary(model, attribution)
     groups: dict[tuple[object, ...], list[int]] = {}

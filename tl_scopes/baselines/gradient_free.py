@@ -130,7 +130,7 @@ def attention_rollout(
     names, notes = [f"blocks.{layer}.{PATTERN}" for layer in layers], attention_notes(model, layers)
     results: dict[int, Attribution] = {}
     for batch in grouped:
-        tokens, read = padded(prompts, batch)
+        tokens, read = padded(model, prompts, batch)
         with differentiable(model), torch.no_grad():
             run = forward_pass(model, tokens, read, Recording(cache=names))
         log_probs = run.logits.to(compute_dtype(run.logits.dtype)).log_softmax(-1)
@@ -179,7 +179,7 @@ def random_attribution(
     model, prompts, targets, grouped = _in_batches(model, prompt, target, run_options(**options))
     results: dict[int, Attribution] = {}
     for batch in grouped:
-        run = run_changed(model, *padded(prompts, batch))
+        run = run_changed(model, *padded(model, prompts, batch))
         for n, i in enumerate(batch):
             noise = random_scores(prompts[i].tokens, prompts[i].pos + 1, seed)
             answer = Answer(noise, targets[i], {"seed": seed})

@@ -126,7 +126,7 @@ def _gradients(
     explained, at = explained_scalar(of, encode_targets(model, target, len(prompts))), options.at
     results: dict[int, Attribution] = {}
     for batch in batches(prompts, rows_per_forward(model, prompts, options.batch_size, at=at)):
-        run = run_changed(model, *padded(prompts, batch), direction=explained, indices=batch, at=at)
+        run = run_changed(model, *padded(model, prompts, batch), direction=explained, indices=batch, at=at)
         assert run.gradient is not None
         for n, i in enumerate(batch):
             end, rows = prompts[i].pos + 1, run.rows[n]

@@ -50,7 +50,8 @@ from tl_scopes.kernel.ablation import Ablation
 from tl_scopes.kernel.options import check_batch_size
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
-from tl_scopes.model.state import model_state, refuse_unusable
+from tl_scopes.model.soundness import refuse_wrong
+from tl_scopes.model.state import model_state
 from tl_scopes.numerics.arguments import Seed, call_name, name_call, public_call
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
 from tl_scopes.results.aopc import AOPCTable, aopc_from_deltas
@@ -127,7 +128,7 @@ def aopc(
     Reference: paper eq. 9, Table 1 and section A.1. Differs from the released code only as ``preset`` says.
     """
     model = require_lens_model(model)
-    refuse_unusable(model)
+    refuse_wrong(model)
     if not prompts:
         raise ValueError("(prompts=[]): the list of passages is empty")
     check_batch_size(batch_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from tl_scopes.kernel.read_out import target_string, top_predictions
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
+from tl_scopes.model.soundness import NOT_CAUSAL
 from tl_scopes.model.state import model_state
 from tl_scopes.results.attribution import Attribution
 
@@ -89,3 +90,13 @@ def refuse_influence_from_the_future(scores: Float[Tensor, " pos"], pos: int) ->
             f"tokens after position {pos} influence the prediction there, so this model is not causal; Jacobian Scopes "
             "explain causal language models"
         )
+
+
+def refuse_influence_of_padding(norms: Float[Tensor, "k read pos"], lengths: Sequence[int]) -> None:
+    """What stands behind a prompt in its batch must have no influence at all.
+
+    Raises:
+        ValueError: it has.
+    """
+    if any(bool(norms[:, n, length:].any()) for n, length in enumerate(lengths)):
+        raise ValueError(NOT_CAUSAL)

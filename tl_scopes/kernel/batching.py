@@ -16,6 +16,7 @@ from tl_scopes.model.hooks import differentiable, require_hook
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory, Run
 from tl_scopes.model.prompts import EncodedPrompt, pad_right
+from tl_scopes.model.soundness import refuse_unseen_future
 
 
 def rows_per_forward(
@@ -46,9 +47,10 @@ def batches(prompts: Sequence[EncodedPrompt], size: int) -> Iterator[list[int]]:
         yield order[first : first + size]
 
 
-def padded(prompts: Sequence[EncodedPrompt], batch: Sequence[int]) -> tuple[Tensor, Tensor]:
+def padded(model: LensModel, prompts: Sequence[EncodedPrompt], batch: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Tokens and explained positions of some of the prompts, cut after the explained position and padded."""
     chosen = [prompts[i] for i in batch]
+    refuse_unseen_future(model, chosen)
     return pad_right(cut_prompts(chosen)), torch.tensor([p.pos for p in chosen])
 
 

@@ -22,7 +22,7 @@ from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, encode_prompts
-from tl_scopes.model.state import refuse_unusable
+from tl_scopes.model.soundness import refuse_wrong
 from tl_scopes.results.attribution import Attribution
 
 P = ParamSpec("P")
@@ -116,7 +116,7 @@ def encode(
 ) -> tuple[LensModel, list[EncodedPrompt]]:
     """Check the model, then the prompts by :func:`tl_scopes.model.prompts.encode_prompts`."""
     checked = require_lens_model(model)
-    refuse_unusable(checked)
+    refuse_wrong(checked)
     encoded = encode_prompts(checked, prompt, pos=options.pos, prepend_bos=options.prepend_bos, argument=argument)
     return checked, encoded
 

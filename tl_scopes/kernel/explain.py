@@ -20,7 +20,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tl_scopes.directions.base import Direction, Rows, Scored
-from tl_scopes.kernel.attributed import Answer, attributed, refuse_influence_from_the_future
+from tl_scopes.kernel.attributed import (
+    Answer,
+    attributed,
+    refuse_influence_from_the_future,
+    refuse_influence_of_padding,
+)
 from tl_scopes.kernel.massive_activations import found_sinks, residual_norms
 from tl_scopes.kernel.options import DEFAULT_BATCH, GradientProbe, RunOptions
 from tl_scopes.kernel.pull_back import VJP_CHUNK, pull_back
@@ -213,6 +218,7 @@ class _Explanation:
                 at_once=at_once,
             ):
                 parts[0].append(row_norms(pulled[0]).cpu())
+                refuse_influence_of_padding(parts[0][-1], [len(prompt.tokens) for prompt in batch])
                 within = dict(zip(inside, pulled[len(sources) :], strict=True))
                 for part, probe in zip(parts[1:], probes, strict=True):
                     part.append(probe.reduce(within[probe.name], inside[probe.name].detach()).cpu())

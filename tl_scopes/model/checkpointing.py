@@ -20,7 +20,7 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
-from tl_scopes.model.lens import LensModel, eagerly, restore_patterns
+from tl_scopes.model.lens import LensModel, blocks, eagerly, restore_patterns
 from tl_scopes.model.patches import patched
 from tl_scopes.model.slopes import slopes_only
 
@@ -49,7 +49,7 @@ def checkpointed_blocks(model: LensModel, attach: Attach) -> Iterator[None]:
     What ``attach`` refers to lives as long as the graph: it must not hold a tensor of the graph.
     """
     with ExitStack() as stack:
-        for i, block in enumerate(model.blocks):
+        for i, block in enumerate(blocks(model)):
             stack.enter_context(patched(block, "forward", partial(_checkpointed, block, i, attach)))
         yield
 

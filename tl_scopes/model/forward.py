@@ -28,6 +28,7 @@ from tl_scopes.model.hooks import RAW_LOGITS_HOOK, Y_HOOK, Hook, NamesFilter, at
 from tl_scopes.model.lens import (
     LensModel,
     before_the_fork,
+    blocks,
     eagerly,
     feeds_a_branch,
     forward_options,
@@ -54,11 +55,8 @@ def run_with_hooks(
 ) -> Float[Tensor, "rows read d_vocab"]:
     """The model's logits for right-padded tokens; the hooks act on this run alone, and nothing of it stays on the model."""
     tokens = tokens.to(source_device(model))
-    # Right padding under a causal model needs no mask. Ones keep HookedTransformer from making one of its own when
-    # the tokenizer pads left, and zeros would leave padded rows of a sliding window with nothing to attend to (NaN).
-    ones = torch.ones_like(tokens)
-    with eagerly(), restore_patterns(model.blocks), attached(model.hook_dict, hooks), running(model):
-        logits: Tensor = model(tokens, return_type="logits", attention_mask=ones, **forward_options(model))
+    with eagerly(), restore_patterns(blocks(model)), attached(model.hook_dict, hooks), running(model):
+        logits: Tensor = model(tokens, return_type="logits", **forward_options(model, tokens))
     return logits
 
 
@@ -101,7 +99,7 @@ class ForwardPass:
 
     Attributes:
         source: the activation at the source hook, ``[batch, pos, d_model]``.
-        y: final hidden state after the final norm, ``[read, d_model]``.
+        y: what enters the unembedding, after the final norm; ``d_final`` is ``d_model`` on all but some small OPT models.
         hidden: activation at the target hook, ``[read, ...]``; ``y`` by default.
         logits: what the model returns, ``[read, d_vocab]``.
         slope: derivative of each logit by its raw value ``y W_U + b_U`` (soft cap, scale); None where it is 1.
@@ -109,7 +107,7 @@ class ForwardPass:
     """
 
     source: Float[Tensor, "batch pos d_model"]
-    y: Float[Tensor, "read d_model"]
+    y: Float[Tensor, "read d_final"]
     hidden: Tensor
     logits: Float[Tensor, "read d_vocab"]
     slope: Float[Tensor, "read d_vocab"] | None
@@ -265,7 +263,7 @@ def forward_pass(
             again = [(name, recorder.replay(hook)) for name, hook in hooks if name.startswith("blocks.")]
             stack.enter_context(checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again))))
         else:
-            stack.enter_context(slopes_only(model.blocks))
+            stack.enter_context(slopes_only(blocks(model)))
         logits = run_with_hooks(model, tokens, hooks)
 
     silent = [n for n in (*differentiated, *explicit) if n not in recorder.got]
@@ -281,10 +279,10 @@ def forward_pass(
         )
     x = recorder.got[source]
     if x.ndim != 3 or x.shape[:2] != tokens.shape or x.shape[2] != model.cfg.d_model:
+        others = "" if source == "hook_embed" else "'hook_embed' or a residual-stream hook such as "
         raise ValueError(
             f"(at={source!r}): the activation there is {list(x.shape)}, not [batch, pos, d_model] = "
-            f"{[*tokens.shape, model.cfg.d_model]}. Use 'hook_embed' or a residual-stream hook such as "
-            "'blocks.0.hook_resid_pre'"
+            f"{[*tokens.shape, model.cfg.d_model]}. Use {others}'blocks.0.hook_resid_pre'"
         )
     return ForwardPass(
         source=x,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tl_scopes.model.lens import LensModel, architecture, feeds_a_branch, residual_hooks
+from tl_scopes.model.lens import LensModel, architecture, feeds_a_branch, residual_hooks, whole
 from tl_scopes.model.state import model_state
 
 NamesFilter = bool | str | Sequence[str] | Callable[[str], bool] | None
@@ -82,9 +82,58 @@ def _in_this_thread(hook: Hook) -> Hook:
     return mine
 
 
+class _Hidden(MutableMapping[int, Any]):
+    """A module's hooks, which the thread that made this does not see."""
+
+    def __init__(self, hooks: MutableMapping[int, Any]) -> None:
+        self.hooks, self._thread = hooks, threading.get_ident()
+
+    @property
+    def _seen(self) -> MutableMapping[int, Any]:
+        return {} if threading.get_ident() == self._thread else self.hooks
+
+    def __getitem__(self, key: int) -> Any:
+        return self._seen[key]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._seen)
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def __setitem__(self, key: int, hook: Any) -> None:
+        self.hooks[key] = hook
+
+    def __delitem__(self, key: int) -> None:
+        del self.hooks[key]
+
+
+@contextmanager
+def without_hooks(model: LensModel) -> Iterator[None]:
+    """The model without the hooks that are on it now, in this thread: a measurement is no run of the
+    user's."""
+    places = [
+        (point, name) for point in set(model.hook_dict.values()) for name in ("_forward_hooks", "_backward_hooks")
+    ]
+    try:
+        for point, name in places:
+            hooks = getattr(point, name)
+            if hooks:
+                setattr(point, name, _Hidden(hooks))
+        yield
+    finally:
+        for point, name in places:
+            hooks = getattr(point, name)
+            if isinstance(hooks, _Hidden):
+                setattr(point, name, hooks.hooks)
+
+
 @contextmanager
 def differentiable(model: LensModel) -> Iterator[None]:
-    """Grad mode on, parameters frozen; both as before on exit, also after an error.
+    """Grad mode on, parameters frozen, Hugging Face's own checkpointing off; all as before on exit, also after an error.
+
+    That acts in training mode, and would run a block again in the backward without what a run puts on it; a run that
+    needs checkpointing has the package's.
 
     Works inside ``torch.no_grad()`` and ``torch.set_grad_enabled(False)``; inference mode is left at the door of a call, see
     :func:`tl_scopes.model.lock.model_call`.
@@ -95,6 +144,10 @@ def differentiable(model: LensModel) -> Iterator[None]:
         stack.callback(lambda: [p.requires_grad_(True) for p in trainable])
         for parameter in trainable:
             parameter.requires_grad_(False)
+        for module in whole(model).modules() if model.training else ():
+            if vars(module).get("gradient_checkpointing") is True:
+                vars(module)["gradient_checkpointing"] = False
+                stack.callback(vars(module).__setitem__, "gradient_checkpointing", True)
         yield
 
 

@@ -74,12 +74,23 @@ def class_kind(model: object) -> str | None:
 def require_lens_model(model: object) -> LensModel:
     """The model, typed; ``TypeError`` unless it is one of the two TransformerLens classes."""
     if class_kind(model) is None:
+        if class_kind(vars(model).get("_modules", {}).get("_orig_mod") if hasattr(model, "__dict__") else None):
+            raise TypeError(
+                "(model=...): torch.compile has put this model into an OptimizedModule, where hooks are not seen. Pass the "
+                "model that was given to torch.compile"
+            )
         raise TypeError(
             f"(model=...): expected a TransformerLens model (TransformerBridge or HookedTransformer), got "
             f"{type(model).__name__}. Use tl_scopes.load_model(name), or wrap a Hugging Face model with "
             "TransformerBridge.boot_transformers(name, hf_model=model)"
         )
     return cast(LensModel, model)
+
+
+def whole(model: Any) -> nn.Module:
+    """The module that every run goes through: two bridges around one Hugging Face model have it in common."""
+    inner = model.__dict__.get("original_model")  # where a bridge keeps it; its attributes are those of the inner model
+    return inner if isinstance(inner, nn.Module) else model
 
 
 @lru_cache
@@ -99,9 +110,23 @@ def architecture(model: LensModel) -> str:
     return next((str(name) for name in names if name), "this model")
 
 
-def forward_options(model: LensModel) -> dict[str, Any]:
-    """What a forward must be told: the bridge would fill a key-value cache that nobody reads."""
-    return {"use_cache": False} if class_kind(model) == "TransformerBridge" else {}
+def forward_options(model: LensModel, tokens: Tensor) -> dict[str, Any]:
+    """What a forward on right-padded tokens must be told.
+
+    Under a causal model they need no mask. A bridge makes none, and takes one it is given for the causal mask on some
+    architectures (GPT-1); but it would fill a key-value cache that nobody reads. A HookedTransformer makes one of its own
+    when the tokenizer pads left: ones keep it from that, where zeros would leave padded rows of a sliding window with
+    nothing to attend to (NaN).
+    """
+    if class_kind(model) == "TransformerBridge":
+        return {"use_cache": False}
+    return {"attention_mask": torch.ones_like(tokens)}
+
+
+def blocks(model: LensModel) -> Iterable[nn.Module]:
+    """The model's blocks, first block first; none where a bridge has stacks under other names, run several times."""
+    found: Iterable[nn.Module] = getattr(model, "blocks", ())
+    return found
 
 
 def block_hooks(model: LensModel, name: str) -> tuple[str, ...]:
@@ -191,6 +216,41 @@ def in_float32(model: LensModel) -> Iterator[None]:
             tensor.data = data
         for cfg, dtype in dtypes:
             cfg.dtype = dtype
+
+
+def _text_config(model: LensModel) -> Any:
+    """The Hugging Face configuration of a bridge's language model; None where there is none."""
+    config: Any = getattr(whole(model), "config", None)
+    return config.get_text_config() if hasattr(config, "get_text_config") else None
+
+
+DELTA_RULE_CHUNK = 64
+"""Hugging Face's chunk in linear attention by the delta rule."""
+
+
+def chunk_length(model: LensModel) -> int | None:
+    """To a multiple of how many tokens some layers pad a prompt; None where none does."""
+    config = _text_config(model)
+    for name in ("chunk_size", "mamba_chunk_size"):
+        if isinstance(chunk := getattr(config, name, None), int):
+            return chunk
+    return DELTA_RULE_CHUNK if "linear_attention" in (getattr(config, "layer_types", None) or ()) else None
+
+
+def has_states(model: LensModel) -> bool:
+    """Has the model layers that carry a state from token to token: state-space models, linear attention?"""
+    names = ("state_size", "mamba_d_state", "ssm_state_size")
+    return chunk_length(model) is not None or any(getattr(_text_config(model), name, None) for name in names)
+
+
+def attention_width(model: LensModel) -> int:
+    """Width of all heads together, in the widest block: their output projections tell where blocks differ (Gemma 4)."""
+    widths: list[int] = [model.cfg.n_heads * model.cfg.d_head]
+    if class_kind(model) == "TransformerBridge":
+        outputs = [getattr(getattr(block, "attn", None), "o", None) for block in blocks(model)]
+        weights = [getattr(getattr(output, "original_component", None), "weight", None) for output in outputs]
+        widths += [weight.numel() // model.cfg.d_model for weight in weights if isinstance(weight, Tensor)]
+    return max(widths)
 
 
 def memory_flags(model: LensModel) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tl_scopes.model.lens import LensModel, class_kind
+from tl_scopes.model.lens import LensModel, class_kind, whole
 from tl_scopes.numerics.arguments import call_name, public_call
 
 P = ParamSpec("P")
@@ -59,15 +59,9 @@ _LOCKS: weakref.WeakKeyDictionary[nn.Module, _Lock] = weakref.WeakKeyDictionary(
 _GUARD = threading.Lock()
 
 
-def _whole(model: Any) -> nn.Module:
-    """The module that every run goes through: two bridges around one Hugging Face model have it in common."""
-    inner = model.__dict__.get("original_model")  # where a bridge keeps it; its attributes are those of the inner model
-    return inner if isinstance(inner, nn.Module) else model
-
-
 def _lock_of(model: Any) -> _Lock:
     with _GUARD:
-        return _LOCKS.setdefault(_whole(model), _Lock())
+        return _LOCKS.setdefault(whole(model), _Lock())
 
 
 def inside_a_run() -> RuntimeError:
@@ -106,7 +100,7 @@ def running(model: LensModel) -> Iterator[None]:
                 raise inside_a_run()
 
     with alone(model):
-        handle = _whole(model).register_forward_pre_hook(begin)
+        handle = whole(model).register_forward_pre_hook(begin)
         lock.runs += 1
         try:
             yield
@@ -129,7 +123,7 @@ def others_wait(model: LensModel) -> Iterator[None]:
                 pass
 
     with alone(model):
-        handle = _whole(model).register_forward_pre_hook(wait)
+        handle = whole(model).register_forward_pre_hook(wait)
         try:
             yield
         finally:

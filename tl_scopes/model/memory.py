@@ -6,8 +6,9 @@ backwards of ``rows`` rows of V at once. Its peak is what the tensors alive at t
 The estimate is measured, not tabulated. The run itself is done on a few short prompts (what it takes on 48 tokens must be
 there), with the bytes alive noted after every operation. The sequence of operations is the same at every length, and the
 bytes alive after each of them are a quadratic polynomial of the length (attention patterns are quadratic, everything else at
-most linear): three lengths determine it, and the peak at any length is the largest of these polynomials there. A coarse
-upper bound from the model's sizes comes first and saves the measurement wherever memory is plenty.
+most linear): three lengths determine it, and the peak at any length is the largest of these polynomials there. Layers that
+pad a prompt to whole chunks take as much on a short one as on a chunk, which is counted for each chunk. A coarse upper bound
+from the model's sizes comes first and saves the measurement wherever memory is plenty.
 
 What a run does, in this order, until it fits: smaller batches (unless the caller fixed them), fewer rows pulled back at once,
 checkpointing (unless the caller forbade it). The numbers do not depend on it.
@@ -16,9 +17,9 @@ checkpointing (unless the caller forbade it). The numbers do not depend on it.
 from __future__ import annotations
 
 import gc
-import threading
+import math
 import weakref
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,8 +33,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tl_scopes.model.forward import RECORDING, Recording, forward_pass
-from tl_scopes.model.hooks import cached_names
-from tl_scopes.model.lens import LensModel, memory_flags
+from tl_scopes.model.hooks import cached_names, without_hooks
+from tl_scopes.model.lens import LensModel, attention_width, chunk_length, has_states, memory_flags
 
 PROBE_LENGTHS = (16, 32, 48)
 """Lengths of the measuring runs: three points of a quadratic."""
@@ -154,11 +155,16 @@ def gibibytes(n: int) -> str:
 
 
 def coarse_bound(model: LensModel, run: Run) -> float:
-    """More bytes than the run takes, from the sizes in the model's configuration."""
+    """More bytes than the run takes, from the sizes in the model's configuration; infinite where they do not tell.
+
+    What a state-space or linear attention layer takes follows from how it is written, down to its chunks.
+    """
     cfg = model.cfg
+    if has_states(model):
+        return math.inf
     width, hidden = cfg.d_model, getattr(cfg, "d_mlp", None) or 4 * cfg.d_model
     hidden *= getattr(cfg, "experts_per_token", None) or 1
-    heads = cfg.n_heads * cfg.d_head
+    heads = attention_width(model)
     per_token = 15 * width + 6 * hidden + 15 * heads
     per_block = run.batch * run.length * (per_token + 6 * cfg.n_heads * run.length)
     itemsize = max(4, model.W_U.element_size())
@@ -176,8 +182,12 @@ class _Profile:
     coefficients: Float[Tensor, "operations 3"]
 
     def peak(self, model: LensModel, run: Run) -> int:
-        """The largest, for a batch; what does not depend on the length is there once."""
-        powers = torch.tensor([1, run.batch * run.length, run.batch * run.length**2], dtype=torch.float64)
+        """The largest, for a batch; what does not depend on the length is there once, or once per chunk of a prompt."""
+        chunk = chunk_length(model)
+        chunks = 1 if chunk is None else math.ceil(run.length / chunk)
+        chunks += 2 * (chunks > 1)  # for what goes from chunk to chunk
+        constants = 1 if chunk is None else run.batch * chunks
+        powers = torch.tensor([constants, run.batch * run.length, run.batch * run.length**2], dtype=torch.float64)
         read_out = (run.reads - 1) * model.cfg.d_vocab * max(4, model.W_U.element_size()) * READ_OUT_COPIES
         return int(float((self.coefficients @ powers).max())) + int(read_out)
 
@@ -191,7 +201,7 @@ def _profile(model: LensModel, recording: Recording, rows: int, checkpoint: bool
     key = (recording, rows, checkpoint, memory_flags(model))
     if key not in held:
         lengths = [min(n, model.cfg.n_ctx // 3 * (i + 1)) for i, n in enumerate(PROBE_LENGTHS)]
-        with _no_hooks(model):
+        with without_hooks(model):
             _alive(model, lengths[0], recording, rows, checkpoint)  # what a model makes once and keeps
             found = [_alive(model, n, recording, rows, checkpoint) for n in lengths]
         held[key] = _Profile(_fitted(lengths, found))
@@ -264,51 +274,6 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if on:
             gc.enable()
-
-
-class _Hidden(MutableMapping[int, Any]):
-    """A module's hooks, which the thread that made this does not see."""
-
-    def __init__(self, hooks: MutableMapping[int, Any]) -> None:
-        self.hooks, self._thread = hooks, threading.get_ident()
-
-    @property
-    def _seen(self) -> MutableMapping[int, Any]:
-        return {} if threading.get_ident() == self._thread else self.hooks
-
-    def __getitem__(self, key: int) -> Any:
-        return self._seen[key]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._seen)
-
-    def __len__(self) -> int:
-        return len(self._seen)
-
-    def __setitem__(self, key: int, hook: Any) -> None:
-        self.hooks[key] = hook
-
-    def __delitem__(self, key: int) -> None:
-        del self.hooks[key]
-
-
-@contextmanager
-def _no_hooks(model: LensModel) -> Iterator[None]:
-    """The model without the hooks that are on it now, in this thread: a measurement is no run of the user's."""
-    places = [
-        (point, name) for point in set(model.hook_dict.values()) for name in ("_forward_hooks", "_backward_hooks")
-    ]
-    try:
-        for point, name in places:
-            hooks = getattr(point, name)
-            if hooks:
-                setattr(point, name, _Hidden(hooks))
-        yield
-    finally:
-        for point, name in places:
-            hooks = getattr(point, name)
-            if isinstance(hooks, _Hidden):
-                setattr(point, name, hooks.hooks)
 
 
 def available_memory(model: LensModel) -> int | None:

@@ -1,0 +1,182 @@
+"""Invariant: a bridge that computes something else than its Hugging Face model is refused, one that does not never is; and
+no prompt's scores depend on what it is padded with.
+
+The oracle is the Hugging Face model that no bridge has touched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import families
+import pytest
+import torch
+import transformers
+from bridged import SIZES, WIDTHS, bridged, logit_gradient
+from oracles import relative_error
+
+import tl_scopes as tls
+from tl_scopes.model import soundness
+from tl_scopes.model.lens import whole
+from tl_scopes.model.soundness import disagreement, plain_twin
+
+LONG, SHORT = families.prompt_tokens(12), families.prompt_tokens(7)
+TARGET = 7
+EXACT = 1e-9
+
+
+def openai_gpt() -> Any:
+    dropout = dict(attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
+    return bridged(transformers.OpenAIGPTConfig(**SIZES, n_embd=32, n_layer=2, n_head=4, n_positions=64, **dropout))
+
+
+def falcon(**options: Any) -> Any:
+    return bridged(transformers.FalconConfig(**WIDTHS, alibi=False, bias=False, **options))
+
+
+def bert() -> Any:
+    """A model that sees both ways."""
+    config = transformers.BertConfig(**WIDTHS, intermediate_size=64, max_position_embeddings=64, is_decoder=False)
+    return bridged(config, transformers.BertLMHeadModel)
+
+
+# -- against Hugging Face ------------------------------------------------------------------------------
+
+
+def test_openai_gpt_keeps_its_causal_mask() -> None:
+    model, hf = openai_gpt()
+    for prompts in ([LONG], [SHORT], [LONG, SHORT]):
+        for prompt, found in zip(
+            prompts, tls.semantic_scope(model, prompts, target=[TARGET] * len(prompts), keep_gradient=True), strict=True
+        ):
+            assert relative_error(found.gradient, logit_gradient(hf, prompt, TARGET)) < EXACT
+    assert tls.check_model(model).ok
+
+
+def test_a_bridge_with_other_logits_than_its_model_is_refused_by_every_door() -> None:
+    model, _ = falcon(new_decoder_architecture=True, multi_query=False, num_kv_heads=2)
+    other = families.build("gpt2", "bridge").model
+    text = (
+        r"bridge computes FalconForCausalLM otherwise than the Hugging Face model inside it: its logits differ by \d\d"
+    )
+    attribution = tls.semantic_scope(other, LONG, target=TARGET)
+    for call in (
+        lambda: tls.semantic_scope(model, LONG),
+        lambda: tls.integrated_gradients(model, LONG),
+        lambda: tls.attribution_matrix(model, LONG),
+        lambda: tls.aopc(model, [LONG], ["semantic"]),
+        lambda: tls.verify(model, attribution),
+    ):
+        with pytest.raises(ValueError, match=text):
+            call()
+    finding = tls.check_model(model)["hugging face"]
+    assert not finding.ok
+    assert "another version of TransformerLens" in str(finding)
+
+
+@pytest.mark.parametrize("multi_query", [False, True])
+def test_falcons_old_decoder_is_right_and_not_refused(multi_query: bool) -> None:
+    model, hf = falcon(new_decoder_architecture=False, multi_query=multi_query)
+    found = tls.semantic_scope(model, LONG, target=TARGET, keep_gradient=True)
+    assert relative_error(found.gradient, logit_gradient(hf, LONG, TARGET)) < EXACT
+
+
+@pytest.mark.families(*families.FAMILIES)
+def test_the_twin_is_the_model_that_no_bridge_has_touched_and_shares_its_weights(pair: families.Pair) -> None:
+    if pair.kind != "bridge":
+        assert "no Hugging Face model" in disagreement(pair.model)
+        return
+    twin = plain_twin(whole(pair.model))
+    with torch.no_grad():
+        assert torch.equal(twin(LONG[None]).logits, pair.hf(LONG[None]).logits)
+    held = {p.data_ptr() for p in whole(pair.model).parameters()}
+    assert {p.data_ptr() for p in twin.parameters()} <= held
+    assert not any(type(module).__module__.startswith("transformer_lens") for module in twin.modules())
+    difference = disagreement(pair.model)
+    assert isinstance(difference, float)
+    assert difference < families.FLOAT64_RTOL[pair.family]
+
+
+def test_the_comparison_is_made_once_for_one_state_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = families.build("gpt2", "bridge", fresh=True)
+    compared = []
+    make = soundness.plain_twin
+    monkeypatch.setattr(soundness, "plain_twin", lambda module: compared.append(1) or make(module))
+    tls.semantic_scope(pair.model, LONG)
+    tls.fisher_scope(pair.model, SHORT)
+    assert len(compared) == 1
+    pair.model.unembed.original_component.weight.data.mul_(2)
+    tls.semantic_scope(pair.model, LONG)
+    assert len(compared) == 2
+
+
+def test_hooks_of_the_user_take_no_part_in_the_comparison() -> None:
+    model = families.build("gpt2", "bridge", fresh=True).model
+    model.hook_dict["blocks.0.hook_resid_post"].add_hook(lambda t, hook: 2 * t)
+    assert disagreement(model) < EXACT
+    tls.semantic_scope(model, LONG)
+
+
+def test_projections_edited_after_the_bridge_split_them_are_the_users_own() -> None:
+    model, _ = falcon(new_decoder_architecture=False, multi_query=True)
+    model.blocks[0].attn.q.original_component.weight.data.mul_(3)
+    tls.semantic_scope(model, LONG)
+    finding = tls.check_model(model)["hugging face"]
+    assert finding.ok
+    assert "edited" in finding.text
+
+
+def test_processed_weights_are_not_compared() -> None:
+    model = families.processed("gpt2", "bridge").model
+    assert "processed" in disagreement(model)
+    assert tls.check_model(model)["hugging face"].ok
+
+
+# -- architectures without a stack of blocks, or without embeddings of the stream's width ----------------
+
+
+def test_stacks_that_run_several_times_are_differentiated_at_the_embeddings() -> None:
+    sizes = dict(head_dim=8, intermediate_size=64, max_position_embeddings=64, num_layers_per_stack=2)
+    cycles = dict(H_cycles=2, L_cycles=2, L_bp_cycles=[2, 2], embedding_scale=3.0)
+    model, hf = bridged(transformers.HrmTextConfig(**WIDTHS, **sizes, **cycles))
+    for checkpoint in (False, True):
+        found = tls.semantic_scope(model, LONG, target=TARGET, keep_gradient=True, checkpoint=checkpoint)
+        assert relative_error(found.gradient, logit_gradient(hf, LONG, TARGET)) < EXACT
+    with pytest.raises(ValueError, match=r"no such hook point; did you mean .*_blocks"):
+        tls.attention_rollout(model, LONG)
+    assert tls.check_model(model)["hugging face"].ok
+
+
+def test_narrow_embeddings_are_refused_with_the_hook_that_is_exact() -> None:
+    sizes = dict(
+        word_embed_proj_dim=16, ffn_dim=64, max_position_embeddings=64, do_layer_norm_before=False, dropout=0.0
+    )
+    model, hf = bridged(transformers.OPTConfig(**WIDTHS, **sizes))
+    with pytest.raises(ValueError, match=r"16\], not .*= \[1, 12, 32\]\. Use 'blocks\.0\.hook_resid_pre'$"):
+        tls.semantic_scope(model, LONG)
+    found = tls.semantic_scope(model, LONG, target=TARGET, keep_gradient=True, at="blocks.0.hook_resid_pre")
+    # the first layer's input is the projected embedding plus positions: a leaf there has the same gradient
+    assert relative_error(found.gradient, logit_gradient(hf, LONG, TARGET, hf.model.decoder.project_in)) < 1e-5
+    report = tls.check_model(model)
+    assert not report["embedding"].ok
+    assert "at='blocks.0.hook_resid_pre'" in report["embedding"].remedy
+    assert report["vjp"].ok, str(report)
+
+
+# -- padding -------------------------------------------------------------------------------------------
+
+
+def test_padding_that_a_model_sees_is_refused_and_one_prompt_at_a_time_is_exact() -> None:
+    model, hf = bert()
+    refused = "in a batch also the padding of shorter prompts, influences its prediction: this model is not causal"
+    for call in (tls.semantic_scope, tls.fisher_scope, tls.input_x_gradient, tls.attention_rollout):
+        with pytest.raises(ValueError, match=refused):
+            call(model, [LONG, SHORT])
+    with pytest.raises(ValueError, match=refused):
+        tls.input_x_gradient(model, LONG, pos=5)
+    for prompt in (LONG, SHORT):
+        found = tls.semantic_scope(model, prompt, target=TARGET, keep_gradient=True)
+        assert relative_error(found.gradient, logit_gradient(hf, prompt, TARGET, hf.bert.embeddings)) < EXACT
+    finding = tls.check_model(model)["causal"]
+    assert not finding.ok
+    assert "one prompt at a time" in finding.remedy
