@@ -177,10 +177,9 @@ BROKEN: dict[int, dict[str, str]] = {
 }
 """By TransformerLens' major version: variants whose bridge it does not build, does not run, or gets other logits from."""
 
-_MLA_NAMES = tuple(name for name, spec in SPECS.items() if _MLA.items() <= spec.sizes.items() and "," not in name)
 KNOWN: list[tuple[str, str, tuple[str, ...]]] = [
     (
-        "Hugging Face's own gradient leaves out early cycles, which check_model reports",
+        "Hugging Face's gradient leaves out early cycles, which check_model reports",
         "model_check",
         ("HrmTextForCausalLM",),
     ),
