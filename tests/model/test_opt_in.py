@@ -81,7 +81,8 @@ def test_a_compiled_bridge_is_refused_with_what_to_pass() -> None:
 
 
 def with_adapter(hf: nn.Module, *modules: str) -> Any:
-    peft = pytest.importorskip("peft", reason="adapters are tested where peft is installed")
+    import peft
+
     of_conv = dict(fan_in_fan_out=True) if isinstance(hf, transformers.GPT2LMHeadModel) else {}
     config = peft.LoraConfig(r=4, target_modules=[*modules], lora_dropout=0.0, init_lora_weights=False, **of_conv)
     with torch.random.fork_rng(devices=[]):
