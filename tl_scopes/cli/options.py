@@ -93,6 +93,12 @@ Methods = Annotated[
     list[str] | None,
     typer.Option("--method", help=f"Scope, e.g. fisher; {_SEVERAL}. Default: the paper's three."),
 ]
+PositionalBaseline = Annotated[
+    int,
+    typer.Option(
+        "--positional-baseline", min=0, help="Random prompts whose mean shares stand beside the scores in --html."
+    ),
+]
 TraceMethods = Annotated[
     list[str] | None,
     typer.Option("--method", help=f"Scope, e.g. fisher; {_SEVERAL}, or all for the paper's three. Default: semantic."),
