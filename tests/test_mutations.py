@@ -184,8 +184,8 @@ MUTATIONS: dict[str, Mutation] = {
         (
             (
                 "hidden=self.hidden | chosen)",
-                "hidden=self.hidden | chosen, scores=torch.tensor([0.0 if p in chosen else s "
-                "for p, s in enumerate(self.scores.tolist())], dtype=self.scores.dtype))",
+                "hidden=self.hidden | chosen, scores=self.scores.new_tensor([0.0 if p in chosen else s "
+                "for p, s in enumerate(self.scores.tolist())]))",
             ),
         ),
     ),
@@ -210,6 +210,7 @@ MUTATIONS: dict[str, Mutation] = {
                 "torch.tensor([p.pos + tokens.shape[1] - n for p, n in zip(batch, lengths)])",
             ),
         ),
+        also=ValueError,  # influence of padding is refused
         further=(
             (
                 "kernel.explain:_Explanation._pull",

@@ -235,14 +235,17 @@ def direction(good: torch.Tensor) -> Cases:
 
 
 def baseline(good: torch.Tensor) -> Cases:
-    """Of any shape that broadcasts."""
-    return [case for case in direction(good) if not (case[1] == REFUSED and _number(case[0]()))] + refused(
-        good[:3], "ones"
+    """Of any shape that broadcasts; integers are ids of another prompt."""
+    return [case for case in direction(good) if not (case[1] == REFUSED and _means_something(case[0]()))] + refused(
+        good[:3], "ones", good[:3].long()
     )
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.ndim == 0
+def _means_something(value: Any) -> bool:
+    """A number for all rows, or ids."""
+    if not isinstance(value, torch.Tensor):
+        return False
+    return value.ndim == 0 or not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
 
 
 def mapping(good: dict[int, float]) -> Cases:

@@ -99,7 +99,7 @@ def test_the_patching_page_reads_out_its_cells(look: Any) -> None:
     page.locator(".tls-map td").nth(4).hover()
     # the columns stand in the order of the prompt: positions 0, 1, 2
     assert page.locator(".tls-read").text_content() == (
-        f"layer 1 · token {visible(HOSTILE[1])!r} (1): 0 share of clean − corrupt"
+        f"layer 0 · token {visible(HOSTILE[1])!r} (1): 0.05 share of clean − corrupt"
     )
     assert page.locator("tfoot bdi").all_text_contents() == [visible(t) for t in HOSTILE[:3]]
     assert page.locator("img").count() == 0
