@@ -24,9 +24,9 @@ def paired(subject: Work, floor: Work, pairs: int, warm_up: int = 2) -> tuple[li
     return times
 
 
-def report(name: str, subject: Work, floor: Work, pairs: int, floor_name: str = "lean") -> float:
+def report(name: str, subject: Work, floor: Work, pairs: int, floor_name: str = "lean", warm_up: int = 2) -> float:
     """Print and return the median of the pairs' ratios, with the spread of the middle half."""
-    mine, bare = paired(subject, floor, pairs)
+    mine, bare = paired(subject, floor, pairs, warm_up)
     ratios = sorted(a / b for a, b in zip(mine, bare, strict=True))
     quarter, median = len(ratios) // 4, statistics.median(ratios)
     print(

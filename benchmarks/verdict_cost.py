@@ -63,6 +63,7 @@ def main() -> None:
         lambda: bare(hf, tokens, sets, target),
         args.pairs,
         "its forwards",
+        warm_up=1,
     )
     report(
         "verdict",
@@ -70,6 +71,7 @@ def main() -> None:
         lambda: tls.semantic_scope(bridge, tokens, target=target),
         args.pairs,
         "semantic_scope",
+        warm_up=1,
     )
     three = [
         function(bridge, tokens, **aim)

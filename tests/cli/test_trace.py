@@ -187,7 +187,7 @@ def test_bytes_that_are_not_utf_8_are_named_by_their_argument(run) -> None:
 
 def test_a_baseline_stands_beside_the_scores_of_the_page(run, demo_model, tmp_path: Path) -> None:
     file = tmp_path / "out.html"
-    asked = ("trace", PROMPT, "--no-verdict", "--positional-baseline", "2")
+    asked = ("trace", PROMPT, "--no-verdict", "--by-position", "2")
     assert run(*asked, "--html", str(file))[0] == 0
     beside = tls.positional_baseline(demo_model, PROMPT, unrelated=2)
     attr = tls.semantic_scope(demo_model, PROMPT).without("special")

@@ -93,11 +93,9 @@ Methods = Annotated[
     list[str] | None,
     typer.Option("--method", help=f"Scope, e.g. fisher; {_SEVERAL}. Default: the paper's three."),
 ]
-PositionalBaseline = Annotated[
+ByPosition = Annotated[
     int,
-    typer.Option(
-        "--positional-baseline", min=0, help="Random prompts whose mean shares stand beside the scores in --html."
-    ),
+    typer.Option("--by-position", min=0, help="Random prompts whose mean shares stand beside the scores in --html."),
 ]
 TraceMethods = Annotated[
     list[str] | None,

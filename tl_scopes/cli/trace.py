@@ -34,17 +34,17 @@ def trace(
     kind: options.Kind = "auto",
     device: options.Device = None,
     verdict: options.Verdict = True,
-    positional_baseline: options.PositionalBaseline = 0,
+    by_position: options.ByPosition = 0,
     html: options.Html = None,
     csv: options.Csv = None,
     json: options.Json = None,
 ) -> None:
     """Show which tokens of PROMPT caused the prediction that follows it."""
     files = Files(html=html, csv=csv, json=json)
-    if positional_baseline and html is None:
-        raise ValueError("--positional-baseline is for the page: give --html FILE too")
-    if positional_baseline == 1:
-        raise ValueError("--positional-baseline 1: a baseline needs at least two prompts")
+    if by_position and html is None:
+        raise ValueError("--by-position is for the page: give --html FILE too")
+    if by_position == 1:
+        raise ValueError("--by-position 1: a baseline needs at least two prompts")
     tls = library()
     methods = default_methods(tls.scopes) if method == ["all"] else tuple(method or ["semantic"])
     aimed = aimed_at_a_token(methods, foil=foil, rank=rank)
@@ -56,11 +56,8 @@ def trace(
     found = tls.scopes(lens, text, methods=methods, target=target, foil=foil, rank=rank, pos=pos)
     shown = [a if bos else a.without("special") for a in found.values()]
     asked = {"target": target, "foil": foil, "rank": rank}
-    beside = {
-        name: _baseline(tls, lens, text, name, positional_baseline, pos, asked)
-        for name in methods
-        if positional_baseline
-    }
+    n = by_position
+    beside = {name: _baseline(tls, lens, text, name, n, pos, asked) for name in methods if n}
     files.answer(_Together(shown, _judged(tls, lens, shown) if verdict else None, beside))
 
 
