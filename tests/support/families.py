@@ -21,7 +21,7 @@ from __future__ import annotations
 import importlib.metadata
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -327,26 +327,31 @@ def _hf_model(family: str, dtype: torch.dtype, unit_gain: bool = False) -> nn.Mo
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data = (mean + std * noise).to(dtype)
 
-    seen: set[int] = set()
-    for module in hf.modules():
-        for kind, parameter in module.named_parameters(recurse=False):
-            if id(parameter) in seen:  # tied
-                continue
-            seen.add(id(parameter))
-            if "Norm" in type(module).__name__ and kind == "weight":
-                draw(parameter, std=0.0 if unit_gain else 0.3, mean=0.0 if "gemma" in family else 1.0)
-            elif kind == "bias":
-                draw(parameter, std=0.1)
-            elif isinstance(module, nn.Embedding):
-                draw(parameter, std=spec.embed_std)
-            elif module is hf.get_output_embeddings():
-                draw(parameter, std=spec.unembed_std)
-            else:  # transformers' Conv1D (GPT-2) stores [in, out]
-                fan_in = parameter.shape[1 if isinstance(module, nn.Linear) else 0]
-                draw(parameter, std=fan_in**-0.5)
+    for module, kind, parameter in parameters_once(hf):
+        if "Norm" in type(module).__name__ and kind == "weight":
+            draw(parameter, std=0.0 if unit_gain else 0.3, mean=0.0 if "gemma" in family else 1.0)
+        elif kind == "bias":
+            draw(parameter, std=0.1)
+        elif isinstance(module, nn.Embedding):
+            draw(parameter, std=spec.embed_std)
+        elif module is hf.get_output_embeddings():
+            draw(parameter, std=spec.unembed_std)
+        else:  # transformers' Conv1D (GPT-2) stores [in, out]
+            fan_in = parameter.shape[1 if isinstance(module, nn.Linear) else 0]
+            draw(parameter, std=fan_in**-0.5)
     hf.config.dtype = dtype
     hf.config.architectures = [spec.model]
     return hf.eval().requires_grad_(True)
+
+
+def parameters_once(hf: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    """Each parameter with its module and its name there; tied ones where they come first."""
+    seen: set[int] = set()
+    for module in hf.modules():
+        for kind, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield module, kind, parameter
 
 
 # ----------------------------------------------------------------------------

@@ -56,24 +56,19 @@ def small_configuration(config_class: Any, sizes: dict[str, Any]) -> Any:
 
 def draw_weights(hf: nn.Module, dtype: torch.dtype) -> None:
     head = hf.get_output_embeddings()
-    seen: set[int] = set()
-    for module in hf.modules():
-        for kind, parameter in module.named_parameters(recurse=False):
-            if id(parameter) in seen:  # tied
-                continue
-            seen.add(id(parameter))
-            noise, value = torch.randn(parameter.shape), parameter.data.float()
-            matrix = value.ndim > 1 and min(value.shape[-2:]) > 1 and "log" not in kind
-            if isinstance(module, nn.Embedding):
-                value = 0.3 * noise
-            elif module is head and kind == "weight":
-                value = 0.35 * noise
-            elif isinstance(module, nn.Conv1d) and kind == "weight":
-                value = noise * value[0].numel() ** -0.5
-            elif matrix:
-                value = noise * value.shape[1 if isinstance(module, nn.Linear) else -2] ** -0.5
-            elif "Norm" in type(module).__name__ and kind == "weight":
-                value = value.mean().round() + 0.3 * noise
-            else:
-                value = value + 0.1 * noise
-            parameter.data = value.to(dtype)
+    for module, kind, parameter in families.parameters_once(hf):
+        noise, value = torch.randn(parameter.shape), parameter.data.float()
+        matrix = value.ndim > 1 and min(value.shape[-2:]) > 1 and "log" not in kind
+        if isinstance(module, nn.Embedding):
+            value = 0.3 * noise
+        elif module is head and kind == "weight":
+            value = 0.35 * noise
+        elif isinstance(module, nn.Conv1d) and kind == "weight":
+            value = noise * value[0].numel() ** -0.5
+        elif matrix:
+            value = noise * value.shape[1 if isinstance(module, nn.Linear) else -2] ** -0.5
+        elif "Norm" in type(module).__name__ and kind == "weight":
+            value = value.mean().round() + 0.3 * noise
+        else:
+            value = value + 0.1 * noise
+        parameter.data = value.to(dtype)

@@ -11,11 +11,12 @@ import re
 from html import escape, unescape
 from html.parser import HTMLParser
 
+import every_result
 import pytest
 import torch
 from samples import HOSTILE, attribution, matrix
 
-from tl_scopes import Attribution, views
+from tl_scopes import Attribution, PositionalBaseline, views
 from tl_scopes.views.canvas import page
 from tl_scopes.views.canvas.colours import (
     FULL,
@@ -217,6 +218,34 @@ def test_the_target_says_its_probability_and_rank_as_far_as_they_are_known() -> 
     ]
 
 
+def test_wrong_arguments_of_pictures_are_refused_by_the_name_that_was_called(unchecked) -> None:
+    attr, share = attribution(), torch.full((5,), 0.2)
+    baseline = PositionalBaseline(share, share, "semantic", 4)
+    layers = every_result.layers()
+    for call, error, said in (
+        (lambda: attr.html(baseline=5), TypeError, r"^tokens\(baseline=5\): expected a PositionalBaseline or None"),
+        (lambda: views.compare({"a": attr}, baselines=5), TypeError, r"^compare\(baselines=5\): expected a mapping"),
+        (
+            lambda: baseline.corrected(5),
+            TypeError,
+            r"^PositionalBaseline.corrected\(attribution=5\): expected an Attri",
+        ),
+        (
+            lambda: baseline.corrected(attribution(method="fisher")),
+            ValueError,
+            r"^PositionalBaseline.ratio: this is sem",
+        ),
+        (
+            lambda: layers.html(per_row="yes"),
+            TypeError,
+            r"^LayerInfluence.html\(per_row='yes'\): expected True or False",
+        ),
+        (lambda: layers.plot(per_row=1), TypeError, r"^LayerInfluence.plot\(per_row=1\): expected True or False"),
+    ):
+        with pytest.raises(error, match=said):
+            call()
+
+
 def test_rows_of_a_figure_name_their_scopes() -> None:
     rows = [
         attribution(),
@@ -230,7 +259,7 @@ def test_rows_of_a_figure_name_their_scopes() -> None:
 
 
 def test_an_unknown_scale_is_refused(unchecked) -> None:
-    with pytest.raises(ValueError, match="expected 'auto', 'linear', 'minmax', 'log'"):
+    with pytest.raises(ValueError, match="expected 'auto', 'linear', 'minmax' or 'log'"):
         views.tokens(attribution(), scale="cubic")  # type: ignore[arg-type]
 
 

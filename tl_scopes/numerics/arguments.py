@@ -33,8 +33,9 @@ def public_call(function: Callable[P, R]) -> Callable[P, R]:
 
     Of calls inside each other, the one that raised is named.
     """
-    name = function.__qualname__.rpartition("<locals>.")[2]  # of a method, with its class
+    plain = function.__qualname__.rpartition("<locals>.")[2]
     signature = inspect.signature(inspect.unwrap(function))
+    method = next(iter(signature.parameters), None) == "self"
 
     @functools.lru_cache(1)
     def types() -> dict[str, Any]:
@@ -42,7 +43,8 @@ def public_call(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        outer = _CALL.set(name)
+        # of a method, with the class of its object: the one that a user knows
+        outer = _CALL.set(f"{type(args[0]).__name__}.{function.__name__}" if method and args else plain)
         try:
             try:
                 given = signature.bind(*args, **kwargs)

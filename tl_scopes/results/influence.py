@@ -108,6 +108,7 @@ class _Inside(Displayable, Serializable):
         """
         return replace(self, attribution=self.attribution.without(tokens))
 
+    @public_call
     def view(self, *, per_row: bool = False) -> Picture:
         """The maps, and the scope's own coloured tokens.
 
@@ -118,10 +119,12 @@ class _Inside(Displayable, Serializable):
         found: Picture = views().view(self, per_row=per_row)
         return found
 
+    @public_call
     def html(self, *, per_row: bool = False) -> str:
         """The view as a page of its own that works offline."""
         return self.view(per_row=per_row).html()
 
+    @public_call
     def plot(self, *, per_row: bool = False) -> Any:
         """The maps as a matplotlib figure."""
         return views().plot(self, per_row=per_row)

@@ -45,12 +45,13 @@ class PositionalBaseline(Displayable, Serializable):
         """
         if attribution.method != self.method or attribution.pos + 1 != len(self.share):
             raise ValueError(
-                f"PositionalBaseline.ratio: this is {self.method} read at position {len(self.share) - 1}, the "
+                f"this is {self.method} read at position {len(self.share) - 1}, the "
                 f"attribution is {attribution.method} read at position {attribution.pos}"
             )
         scores = attribution.scores[: attribution.pos + 1].double()
         return (scores / scores.sum()) / self.share.double().clamp_min(1e-30)
 
+    @public_call
     def corrected(self, attribution: Attribution) -> Attribution:
         """The attribution with :meth:`ratio` in place of its scores, for views and rankings."""
         ratio = attribution.scores.new_zeros(len(attribution))

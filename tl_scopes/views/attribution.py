@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.sinks import PositionalBaseline
 from tl_scopes.views.canvas.colours import FULL, RED, ScaleKind
@@ -25,6 +26,7 @@ text.register(Attribution, attribution_text)
 
 
 @view.register(Attribution)
+@public_call
 def tokens(attribution: Attribution, *, scale: ScaleKind = "auto", baseline: PositionalBaseline | None = None) -> View:
     """One attribution: coloured tokens, true scale, target, strongest tokens and predictions.
 
@@ -40,6 +42,7 @@ def tokens(attribution: Attribution, *, scale: ScaleKind = "auto", baseline: Pos
     return View(title(attribution), f'<div class="tls">{body}</div>', lambda: attribution_text(attribution))
 
 
+@public_call
 def compare(
     attributions: Mapping[str, Attribution],
     *,
@@ -52,12 +55,12 @@ def compare(
     compare or the texts differ.
     """
     if not attributions:
-        raise ValueError("compare({}): give at least one attribution")
+        raise ValueError("(attributions={}): give at least one attribution")
     first = next(iter(attributions.values()))
     for name, attribution in attributions.items():
         if attribution.str_tokens != first.str_tokens or attribution.pos != first.pos:
             raise ValueError(
-                f"compare(...): {name!r} has other tokens or another pos than {next(iter(attributions))!r}; "
+                f"(attributions=...): {name!r} has other tokens or another pos than {next(iter(attributions))!r}; "
                 "use stack() for different texts"
             )
     buttons = "".join(
