@@ -10,7 +10,7 @@ from tl_scopes.views.wording import visible
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_ROWS = 40
+MOST_ROWS = 20
 """A longer table is folded."""
 
 
