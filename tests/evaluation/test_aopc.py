@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,14 @@ def test_a_bos_that_is_left_out_is_said_with_what_it_costs(demo_model: Any, kwar
     assert "leaves out the BOS" in table.html()
     frame = table.to_frame().iloc[0]
     assert (frame.true_log_prob, frame.true_log_prob_with_bos) == pytest.approx((without, within), abs=1e-5)
+
+
+def test_a_model_is_said_to_need_its_bos_from_half_a_nat_on(demo_model: Any) -> None:
+    table = aopc(demo_model, [passages(1)[0]], ["random"], preset="paper")
+    for loss, needed in ((0.4, False), (0.6, True)):
+        bos = {"log_prob": -1.0 - loss, "log_prob_with": -1.0, "right": False, "right_with": True}
+        changed = replace(table, records=({**table.records[0], "without_bos": bos},))
+        assert ("The model needs it" in str(changed)) == needed
 
 
 def test_a_bos_that_is_kept_or_a_callers_own_ids_are_not_remarked_on(demo_model: Any) -> None:

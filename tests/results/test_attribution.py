@@ -252,6 +252,16 @@ def test_ids_of_the_predictions_are_those_of_their_texts(demo_model) -> None:
         assert texts == [text for text, _ in attr.top_predictions]
 
 
+def test_the_targets_rank_is_its_place_among_the_predictions(demo_model) -> None:
+    import tl_scopes as tls
+
+    prompt = "German: der Hund sieht die Katze. English: the"
+    top = tls.semantic_scope(demo_model, prompt).top_tokens
+    for place in (0, 2, 5):
+        for scope in (tls.semantic_scope, tls.gradient_norm):
+            assert scope(demo_model, prompt, target=top[place]).details["target_rank"] == place + 1
+
+
 @pytest.mark.parametrize("field", ["scores", "tokens", "dtype", "top_predictions", "special"])
 @pytest.mark.parametrize("value", ["gone", 5, {"a": 1}])
 def test_a_file_with_a_broken_field_is_a_value_error(field, value, demo_model, tmp_path) -> None:
