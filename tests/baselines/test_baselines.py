@@ -331,7 +331,7 @@ def test_dropout_is_refused(name: str) -> None:
 def test_log_prob_gradient_survives_a_peaked_prediction(pair: Pair) -> None:
     """1 − p of the target is 1e-9 and less: the direction still has relative accuracy."""
     from tl_scopes.directions.base import ReadOut
-    from tl_scopes.directions.logits import LogProb
+    from tl_scopes.directions.logits import Semantic
     from tl_scopes.model.state import model_state
 
     W = pair.model.W_U.detach()
@@ -339,7 +339,7 @@ def test_log_prob_gradient_survives_a_peaked_prediction(pair: Pair) -> None:
     logits[TARGET] = 25.0
     y = torch.zeros(W.shape[0], dtype=torch.float32)
     read = ReadOut(y=y, hidden=y, logits=logits, slope=None, W_U=W.float(), index=0)
-    v = LogProb((TARGET,)).rows([read], model_state(pair.model))[0].V[0]
+    v = Semantic((TARGET,), "log_prob").rows([read], model_state(pair.model))[0].V[0]
     p = logits.double().softmax(-1)
     exact = (W.double() * torch.where(torch.arange(len(p)) == TARGET, 0, -p)).sum(-1)
     exact = exact + W[:, TARGET].double() * p[torch.arange(len(p)) != TARGET].sum()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tl_scopes.directions.base import Direction, Reading, Scalar
 from tl_scopes.directions.by_name import scope_of
-from tl_scopes.directions.logits import LogProb, Semantic
+from tl_scopes.directions.logits import Semantic
 from tl_scopes.directions.scope import Explained
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
@@ -152,8 +152,8 @@ def base_run(model: LensModel, attribution: Attribution, at: str | None = None) 
         (rows,) = question.direction.rows([read], state)
         parts = [pulled[:, 0] for (pulled,) in pull_back(run.hidden, [run.source], rows.V[:, None], options)]
     weights, probes = rows.weights, len(rows.V) - len(rows.weights)
-    if "eigenvalues" in rows.details:
-        weights = weights * rows.details["eigenvalues"][0]  # a Fisher scope's are relative to the first
+    if rows.relative_to is not None:
+        weights = weights * rows.relative_to
     if probes:
         weights = torch.cat([weights, torch.full((probes,), 1 / probes).to(weights)])
     reading = Reading(logits, run.hidden.detach())
@@ -184,7 +184,7 @@ def question_of(model: LensModel, attribution: Attribution, logits: Float[Tensor
     if (scope := scope_of(method)) is not None:
         direction = scope.rebuild(model, Explained(method, target, details, attribution.direction))
     elif method in BASELINES:
-        direction = LogProb((target,)) if details.get("of") == "log_prob" else Semantic((target,))
+        direction = Semantic((target,), details.get("of", "logit"))
     else:
         raise ValueError(
             f"(attribution=...): method {method!r} does not say which scalar it explains. Use one of this package's "

@@ -31,8 +31,8 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from tl_scopes.directions.base import Direction
-from tl_scopes.directions.by_name import SCOPES, named_directions
-from tl_scopes.kernel.calls import encode, prompt_call
+from tl_scopes.directions.by_name import SCOPES
+from tl_scopes.kernel.calls import asked, prompt_call
 from tl_scopes.kernel.explain import explain_inside
 from tl_scopes.kernel.options import GradientProbe, NamedRunKeywords, RunOptions, run_options, split_keywords
 from tl_scopes.model.attention import (
@@ -223,8 +223,7 @@ def _asked(
     """The model, the prompts and the direction; only one's own directions move the target hook."""
     own, given = split_keywords(keywords)
     options = run_options(target_hook, **given)
-    model, prompts = encode(model, prompt, options)
-    (direction,) = named_directions(model, [method], len(prompts), own, argument="method")
+    model, prompts, (direction,) = asked(model, prompt, [method], own, options, argument="method")
     if target_hook != Y_HOOK and "direction" not in SCOPES[method].keywords:
         raise ValueError(
             f"(target_hook={target_hook!r}): method {method!r} explains the final hidden state; only "

@@ -20,20 +20,23 @@ All take any model the Semantic Scope takes; what is signed is in ``details``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from einops import reduce
+from einops import einsum, reduce
+from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Unpack
 
 from tl_scopes.directions.base import Direction, target_note
-from tl_scopes.directions.logits import LogProb, Of, Semantic
+from tl_scopes.directions.logits import Of, Semantic
 from tl_scopes.kernel.ablation import prompt_generator
 from tl_scopes.kernel.attributed import Answer, attributed
-from tl_scopes.kernel.batching import batches, padded, repeated, rows_per_forward
-from tl_scopes.kernel.calls import encode, prompt_call
+from tl_scopes.kernel.batching import repeated, rows_per_forward
+from tl_scopes.kernel.calls import asked, encode, prompt_call
+from tl_scopes.kernel.explain import explain_inside
 from tl_scopes.kernel.interventions import run_changed
-from tl_scopes.kernel.options import GradientKeywords, RunOptions, SourceKeywords, run_options
+from tl_scopes.kernel.options import GradientKeywords, GradientProbe, RunOptions, SourceKeywords, run_options
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Prompt, Target, encode_targets
 from tl_scopes.numerics.arguments import Seed, integer
@@ -44,7 +47,7 @@ from tl_scopes.results.attribution import Attribution
 
 def explained_scalar(of: Of, targets: Sequence[int | None]) -> Direction:
     """The direction whose gradient a baseline takes."""
-    return Semantic(tuple(targets)) if of == "logit" else LogProb(tuple(targets))
+    return Semantic(tuple(targets), of)
 
 
 @prompt_call
@@ -53,18 +56,19 @@ def input_x_gradient(
     prompt: Prompt,
     *,
     target: Target = None,
-    of: Of = "logit",
+    of: Of | None = None,
     **options: Unpack[GradientKeywords],
 ) -> list[Attribution]:
     """Size of each token's elementwise product of embedding and gradient.
 
     ``score_t = ‖x_t ⊙ ∂s/∂x_t‖₂``, read at ``pos``; logits (or nats) over the units of the embedding. The signed sum
-    ``Σ_d x_td g_td``, the first-order effect of removing the token, is ``details["signed"]``.
+    ``Σ_d x_td g_td``, the first-order effect of removing the token, is ``details["signed"]`` (but under
+    ``combine="norm"``, which has no sign).
 
     Args:
         model, prompt, target, options: as in :func:`semantic_scope`.
         of: the explained scalar: the target's ``"logit"``, as in the paper's text, or its ``"log_prob"`` (minus the
-            cross-entropy), as in the authors' released scripts.
+            cross-entropy), as in the authors' released scripts; None as in :func:`semantic_scope`.
 
     Returns:
         One :class:`Attribution` for one prompt, a list for a list.
@@ -118,28 +122,33 @@ def gradient_norm(
     return _gradients(model, prompt, "gradient_norm", target, of, run_options(**options))
 
 
+def _times_input(gradient: Float[Tensor, "rows *place d"], x: Float[Tensor, "*place d"]) -> Tensor:
+    """``‖x ⊙ g‖``."""
+    return row_norms(to_float64(gradient) * to_float64(x))
+
+
+def _inner(gradient: Float[Tensor, "rows *place d"], x: Float[Tensor, "*place d"]) -> Tensor:
+    """``⟨x, g⟩``, signed."""
+    return einsum(to_float64(gradient), to_float64(x), "rows ... d, ... d -> rows ...")
+
+
 def _gradients(
-    model: LensModel, prompt: Prompt, method: str, target: Target, of: Of, options: RunOptions
+    model: LensModel, prompt: Prompt, method: str, target: Target, of: Of | None, options: RunOptions
 ) -> list[Attribution]:
-    """Norms of the gradient, or of its product with the input, in batches."""
-    model, prompts = encode(model, prompt, options)
-    explained, at = explained_scalar(of, encode_targets(model, target, len(prompts))), options.at
-    results: dict[int, Attribution] = {}
-    for batch in batches(prompts, rows_per_forward(model, prompts, options.batch_size, at=at)):
-        run = run_changed(model, *padded(model, prompts, batch), direction=explained, indices=batch, at=at)
-        assert run.gradient is not None
-        for n, i in enumerate(batch):
-            end, rows = prompts[i].pos + 1, run.rows[n]
-            gradient = to_float64(run.gradient[n, :end])
-            product = run.x[n, :end].to(gradient) * gradient
-            details = {**rows.details, "of": of, "at": at}
-            if method == "input_x_gradient":
-                details["signed"] = reduce(product, "pos d_model -> pos", "sum").tolist()
-            scores = row_norms(product if method == "input_x_gradient" else gradient)
-            kept = gradient if options.keep_gradient else None
-            answer = Answer(scores, rows.target, details, rows.notes, gradient=kept)
-            results[i] = attributed(model, prompts[i], run.log_probs[n], method, answer)
-    return [results[i] for i in range(len(prompts))]
+    """Norms of the gradient, or of its product with the input: the Semantic Scope's own backward, read otherwise."""
+    model, prompts, directions = asked(model, prompt, ["semantic"], {"target": target, "of": of}, options)
+    products = method == "input_x_gradient"
+    probes = [GradientProbe(options.at, _times_input)] * products
+    if signed := products and options.combine != "norm":
+        probes.append(GradientProbe(options.at, _inner, "one row"))
+    results = []
+    for ((scope, measured),) in explain_inside(model, prompts, directions, probes, options):
+        result = replace(scope, method=method)
+        if products:
+            details = dict(scope.details) | ({"signed": measured[1].tolist()} if signed else {})
+            result = replace(result, scores=measured[0], stderr=None, details=details)
+        results.append(result)
+    return results
 
 
 @prompt_call

@@ -36,6 +36,8 @@ from tl_scopes.numerics.norms import root_of_squares
 from tl_scopes.numerics.precision import to_float64
 
 Measure = Literal["signed", "norm", "divergence"]
+Combine = Literal["sum", "norm"]
+"""How several predictions become one score: the gradient of their sum, or the root of the sum of their squares."""
 BLOCK = 2**20
 """Logits that are normalised at once: 8 MiB in float64, or one row."""
 
@@ -92,6 +94,10 @@ class Rows:
     notes: tuple[str, ...] = ()
     given: bool = field(default=False, kw_only=True)
     """Did the caller give V? Then nothing but V itself can tell what is explained, and results keep it."""
+    relative_to: float | None = field(default=None, kw_only=True)
+    """What the weights are multiples of, where that is not 1: λ_1 of a Fisher scope."""
+    root: bool = field(default=True, kw_only=True)
+    """Is the score the root of the weighted squares, or their sum?"""
 
     @property
     def adaptive(self) -> bool:
@@ -106,6 +112,14 @@ class Rows:
     def next_rows(self, norms: Float[Tensor, "k pos"]) -> Tensor | None:
         """Further rows wanted after seeing the norms of all rows so far; None when there are enough."""
         return None
+
+    def more(self, n: int) -> Tensor | None:
+        """n random rows beside those with weights, where the score is a mean over such; None where it is exact."""
+        return None
+
+    def wanted(self, drawn: int, scored: Scored) -> int:
+        """How many further random rows a rule for when to stop asks for."""
+        return 0
 
     def score(self, norms: Float[Tensor, "k pos"]) -> Scored:
         """From the norms ``‖v_iᵀJ_t‖`` to the score."""
@@ -175,6 +189,11 @@ class Direction(Protocol):
     @property
     def method(self) -> str:
         """Name under which results are stored."""
+        ...
+
+    @property
+    def combines(self) -> tuple[Combine, ...]:
+        """The ways in which several predictions may be explained together; the first is the default."""
         ...
 
     def check(self, state: ModelState) -> None:

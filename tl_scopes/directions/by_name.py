@@ -3,7 +3,7 @@
 =====================  =========================================  ========================================
 method                 its keywords                               V
 =====================  =========================================  ========================================
-``semantic``           ``target``                                 the target's row of the read-out
+``semantic``           ``target``, ``of``                         the target's row of the read-out
 ``contrast``           ``target``, ``foil``                       the difference of two rows
 ``fisher``             ``rank``, ``tol``                          leading eigenvectors of F
 ``temperature``                                                   ``y/‖y‖``
@@ -24,7 +24,7 @@ from typing_extensions import TypedDict
 from tl_scopes.directions.base import Direction
 from tl_scopes.directions.fisher import FISHER
 from tl_scopes.directions.given import JACOBIAN
-from tl_scopes.directions.logits import CONTRAST, SEMANTIC
+from tl_scopes.directions.logits import CONTRAST, SEMANTIC, Of
 from tl_scopes.directions.moments import MOMENT
 from tl_scopes.directions.scope import Scope
 from tl_scopes.directions.temperature import TEMPERATURE
@@ -42,6 +42,7 @@ DEFAULT_METHODS = ("semantic", "fisher", "temperature")
 class RowKeywords(TypedDict, total=False):
     """Keywords of scopes that explain whatever token is at hand."""
 
+    of: Of | None
     foil: Target
     rank: int | None
     tol: float | None
@@ -57,7 +58,10 @@ class ScopeKeywords(RowKeywords, total=False):
 
     Attributes:
         target: explained token, as id or as the text that results show it as (" dog", with its space), or one for each
-            prompt. A text that two tokens may be is refused with their ids.
+            prompt. A text that two tokens may be is refused with their ids. A text of several tokens is put behind the prompt
+            and explained as a whole.
+        of: of ``"semantic"`` and ``"contrast"``: the ``"logit"`` of a target or its ``"log_prob"``; None is the logit of one
+            token, the log-probability of an answer of several.
         foil: of ``"contrast"``: the token that it is compared with.
         rank: eigenpairs, of ``"fisher"`` (None is 1) and ``"total_information"`` (None is 8).
         tol: relative residual of the eigenpairs, of ``"fisher"`` (None is 1e-4).

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from tl_scopes.directions.base import ReadOut, Rows, Scalar, divergence
+from tl_scopes.directions.base import Combine, ReadOut, Rows, Scalar, divergence
 from tl_scopes.directions.scope import Explained, Keywords, Scope
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.state import ModelState, require_fisher
@@ -37,6 +38,7 @@ class Fisher:
     An eigenvector has no sign of its own: each is turned so that a step along it raises the top prediction's probability.
     """
 
+    combines: ClassVar[tuple[Combine, ...]] = ("norm",)
     rank: int
     tol: float
     method: str = "fisher"
@@ -84,7 +86,7 @@ class Fisher:
             "products": pairs.products,
         }
         details = {k: (None if v == math.inf else v) for k, v in details.items()}
-        return Rows(vectors, pairs.values / first, None, details, notes)
+        return Rows(vectors, pairs.values / first, None, details, notes, relative_to=first)
 
 
 def require_rank(state: ModelState, rank: int, tol: float, argument: str = "rank") -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from tl_scopes.directions.base import Measure, Reading, ReadOut, Rows, Scalar, each_alone
+from tl_scopes.directions.base import Combine, Measure, Reading, ReadOut, Rows, Scalar, each_alone
 from tl_scopes.directions.scope import Explained, Keywords, Scope
 from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.lens import LensModel
@@ -20,6 +21,7 @@ from tl_scopes.numerics.precision import to_float64
 class GivenDirection:
     """The user's rows, at any hook point."""
 
+    combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
     V: Tensor
     hook: str = Y_HOOK
     method: str = "jacobian"

@@ -10,14 +10,17 @@ Contrast               ``a_target − a_foil``  why this token and not that one
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.directions.base import Reading, ReadOut, Rows, Scalar, chosen_target, each_alone, one_row
+from tl_scopes.directions.base import BLOCK, Combine, Reading, ReadOut, Rows, Scalar, chosen_target, one_row
 from tl_scopes.directions.scope import Explained, Keywords, Scope
+from tl_scopes.model.answers import Side
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import encode_targets
 from tl_scopes.model.state import ModelState
@@ -29,91 +32,47 @@ Of = Literal["logit", "log_prob"]
 
 @dataclass(frozen=True)
 class Semantic:
-    """``v = a_target``; None stands for the model's top prediction."""
+    """``v = a_target``, or ``v = Aᵀ(e_target − p)``, the gradient at y of the target's log-probability.
+
+    Attributes:
+        targets: at each explained position; None stands for the model's top prediction.
+        of: what is explained of each target, or of all of them.
+    """
+
+    combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
 
     targets: tuple[int | None, ...]
+    of: Of | tuple[Of, ...] = "logit"
     method: str = "semantic"
 
     def check(self, state: ModelState) -> None:
-        """Valid on every model."""
-
-    @each_alone
-    def rows(self, read: ReadOut, state: ModelState) -> Rows:
-        """The target's row of the read-out."""
-        target, notes = chosen_target(self.targets[read.index], read)
-        if state.centred_unembedding:
-            notes += (
-                "The unembedding is centred (center_unembed), so this is the logit relative to the mean logit: "
-                "scores differ from the unprocessed model's by several per cent.",
-            )
-        V, weights = one_row(read.row(target))
-        details = {"logit": float(read.logits[target]), "centred_unembedding": state.centred_unembedding}
-        return Rows(V, weights, target, details, notes)
-
-    def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
-        """The target's logit."""
-        return Scalar(f"logit of {text(target)!r}", "logits", lambda run: to_float64(run.logits[:, target]))
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """``v = a_target − a_foil``."""
-
-    targets: tuple[int | None, ...]
-    foils: tuple[int, ...]
-    method: str = "contrast"
-
-    def check(self, state: ModelState) -> None:
         """Valid on every model, processed or not."""
 
-    @each_alone
-    def rows(self, read: ReadOut, state: ModelState) -> Rows:
-        """Difference of two rows of the read-out."""
-        foil = self.foils[read.index]
-        target, notes = chosen_target(self.targets[read.index], read)
-        if target == foil:
-            raise ValueError(
-                f"(target={target}, foil={foil}): target and foil are the same token (no target given: the model's top "
-                "prediction), so there is nothing to contrast"
-            )
-        V, weights = one_row(read.row(target) - read.row(foil))
-        details = {"foil": foil, "logit_difference": float(read.logits[target] - read.logits[foil])}
-        return Rows(V, weights, target, details, notes)
+    def rows(self, reads: Sequence[ReadOut], state: ModelState) -> list[Rows]:
+        """The target's row of the read-out, less the mean row where its log-probability is explained."""
+        ofs = [self.of if isinstance(self.of, str) else self.of[read.index] for read in reads]
+        chosen = [chosen_target(self.targets[read.index], read) for read in reads]
+        by_log_prob = [n for n, of in enumerate(ofs) if of == "log_prob"]
+        slopes = dict(zip(by_log_prob, log_prob_rows([(reads[n], chosen[n][0]) for n in by_log_prob]), strict=True))
+        found = []
+        for n, (read, (target, notes)) in enumerate(zip(reads, chosen, strict=True)):
+            details: dict[str, Any] = {"of": ofs[n], "logit": float(read.logits[target])}
+            if n in slopes:
+                details["log_prob"] = float(read.logits.log_softmax(-1)[target])
+            elif state.centred_unembedding:
+                notes += (
+                    "The unembedding is centred (center_unembed), so this is the logit relative to the mean logit: "
+                    "scores differ from the unprocessed model's by several per cent.",
+                )
+            details["centred_unembedding"] = state.centred_unembedding
+            V, weights = one_row(slopes[n] if n in slopes else read.row(target))
+            found.append(Rows(V, weights, target, details, notes))
+        return found
 
     def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
-        """The difference of the two logits."""
-        (foil,) = self.foils
-        return Scalar(
-            f"logit of {text(target)!r} less that of {text(foil)!r}",
-            "nats of log-odds",
-            lambda run: to_float64(run.logits[:, target] - run.logits[:, foil]),
-        )
-
-
-@dataclass(frozen=True)
-class LogProb:
-    """``v = a_target − Σ_i p_i a_i``, the gradient at y of the target's log-probability (minus its cross-entropy)."""
-
-    targets: tuple[int | None, ...]
-    method: str = "log_prob"
-
-    def check(self, state: ModelState) -> None:
-        """Valid on every model, processed or not."""
-
-    @each_alone
-    def rows(self, read: ReadOut, state: ModelState) -> Rows:
-        """``Aᵀ(e_target − p)``; 1 − p_target is summed over the other tokens, so that it does not cancel."""
-        target, notes = chosen_target(self.targets[read.index], read)
-        weights = -read.logits.softmax(-1)
-        weights[target] = 0
-        weights[target] = -weights.sum()
-        if read.slope is not None:
-            weights = weights * read.slope
-        V, ones = one_row(read.W_U.to(weights) @ weights)
-        return Rows(V, ones, target, {"log_prob": float(read.logits.log_softmax(-1)[target])}, notes)
-
-    def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
-        """The target's log-probability."""
+        """The target's logit, or its log-probability."""
+        if self.of == "logit":
+            return Scalar(f"logit of {text(target)!r}", "logits", lambda run: to_float64(run.logits[:, target]))
 
         def read(run: Reading) -> Tensor:
             return run.each(lambda logits: to_float64(logits).log_softmax(-1)[:, target])
@@ -121,14 +80,82 @@ class LogProb:
         return Scalar(f"log p of {text(target)!r}", "nats", read)
 
 
+def log_prob_rows(asked: Sequence[tuple[ReadOut, int]]) -> list[Float[Tensor, " d_model"]]:
+    """``Aᵀ(e_target − p)`` of each; 1 − p_target is summed over the other tokens, so that it does not cancel.
+
+    As many as :data:`BLOCK` allows share a pass over the unembedding.
+    """
+    found: list[Tensor] = []
+    size = max(1, 8 * BLOCK // len(asked[0][0].logits)) if asked else 1
+    for first in range(0, len(asked), size):
+        rows = []
+        for read, target in asked[first : first + size]:
+            weights = -read.logits.softmax(-1)
+            weights[target] = 0
+            weights[target] = -weights.sum()
+            rows.append(weights if read.slope is None else weights * read.slope)
+        W_U = asked[first][0].W_U.to(rows[0])
+        found += [W_U @ rows[0]] if len(rows) == 1 else list((W_U @ torch.stack(rows, dim=1)).T)
+    return found
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """``v = a_target − a_foil``; of two answers, ``±Aᵀ(e_token − p)`` at the tokens of one and of the other."""
+
+    combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
+
+    targets: tuple[int | None, ...]
+    foils: tuple[int | Side, ...]
+    method: str = "contrast"
+
+    def check(self, state: ModelState) -> None:
+        """Valid on every model, processed or not."""
+
+    def rows(self, reads: Sequence[ReadOut], state: ModelState) -> list[Rows]:
+        """Difference of two rows of the read-out, or of two log-probabilities at the two sides' positions."""
+        chosen = [chosen_target(self.targets[read.index], read) for read in reads]
+        sides = [n for n, read in enumerate(reads) if isinstance(self.foils[read.index], Side)]
+        slopes = dict(zip(sides, log_prob_rows([(reads[n], chosen[n][0]) for n in sides]), strict=True))
+        found: list[Rows] = []
+        for n, (read, (target, notes)) in enumerate(zip(reads, chosen, strict=True)):
+            foil = self.foils[read.index]
+            if isinstance(foil, Side):
+                details = {"of": "log_prob", "log_prob": float(read.logits.log_softmax(-1)[target])}
+                found.append(Rows(*one_row(foil.sign * slopes[n]), target, details, notes))
+                continue
+            if target == foil:
+                raise ValueError(
+                    f"(target={target}, foil={foil}): target and foil are the same token (no target given: the model's top "
+                    "prediction), so there is nothing to contrast"
+                )
+            details = {"foil": foil, "logit_difference": float(read.logits[target] - read.logits[foil])}
+            found.append(Rows(*one_row(read.row(target) - read.row(foil)), target, details, notes))
+        return found
+
+    def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
+        """The difference of the two logits."""
+        (foil,) = self.foils
+        assert isinstance(foil, int)
+        return Scalar(
+            f"logit of {text(target)!r} less that of {text(foil)!r}",
+            "nats of log-odds",
+            lambda run: to_float64(run.logits[:, target] - run.logits[:, foil]),
+        )
+
+
 def _semantic(model: LensModel, n: int, keywords: Keywords) -> Semantic:
-    return Semantic(tuple(encode_targets(model, keywords["target"], n)))
+    of: Of | Sequence[Of] = keywords["of"] or "logit"
+    own = tuple(of) if isinstance(of, list) else of
+    return Semantic(tuple(encode_targets(model, keywords["target"], n)), own)  # type: ignore[arg-type]
 
 
 def _contrast(model: LensModel, n: int, keywords: Keywords) -> Contrast:
     targets = encode_targets(model, keywords["target"], n)
-    foils = [f for f in encode_targets(model, keywords["foil"], n, argument="foil") if f is not None]
-    if len(foils) < n:
+    given = keywords["foil"]
+    sides = isinstance(given, list) and any(isinstance(foil, Side) for foil in given)
+    foils: list[Any] = given if sides else encode_targets(model, given, n, argument="foil")
+    if any(foil is None for foil in foils):
         raise ValueError("(foil=None): the contrast scope needs a foil, a token that the target is compared with")
     return Contrast(tuple(targets), tuple(foils))
 
@@ -144,8 +171,8 @@ SEMANTIC = Scope(
     title="Semantic Scope: which tokens move the logit of {target}",
     unit="logit per unit of {at}",
     direction=_semantic,
-    rebuild=lambda model, explained: Semantic((explained.target,)),
-    keywords={"target": None},
+    rebuild=lambda model, explained: Semantic((explained.target,), explained.details.get("of", "logit")),
+    keywords={"target": None, "of": None},
     targeted=True,
     asked=("target",),
 )
@@ -157,7 +184,7 @@ CONTRAST = Scope(
     unit="nats of log-odds per unit of {at}",
     direction=_contrast,
     rebuild=_contrast_again,
-    keywords={"target": None, "foil": None},
+    keywords={"target": None, "foil": None, "of": None},
     needs=("foil",),
     targeted=True,
     asked=("target", "foil"),

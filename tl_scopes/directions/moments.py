@@ -14,12 +14,12 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from tl_scopes.directions.base import Reading, ReadOut, Rows, Scalar, each_alone, one_row
+from tl_scopes.directions.base import Combine, Reading, ReadOut, Rows, Scalar, each_alone, one_row
 from tl_scopes.directions.scope import Explained, Keywords, Scope
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.state import ModelState
@@ -56,6 +56,7 @@ def mass_notes(mass: float) -> tuple[str, ...]:
 class Moment:
     """``v = Aᵀ ∂m/∂z`` or ``Aᵀ ∂s²/∂z``."""
 
+    combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
     moment: Literal["mean", "variance"]
     values: Mapping[int, float]
     own_values: bool = False

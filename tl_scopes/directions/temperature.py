@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from tl_scopes.directions.base import ReadOut, Rows, Scalar, each_alone, one_row
+from tl_scopes.directions.base import Combine, ReadOut, Rows, Scalar, each_alone, one_row
 from tl_scopes.directions.scope import Scope
 from tl_scopes.model.state import ModelState, require_temperature
 from tl_scopes.numerics.precision import to_float64
@@ -17,6 +18,7 @@ from tl_scopes.numerics.precision import to_float64
 class Temperature:
     """``v = ŷ = y/‖y‖₂``."""
 
+    combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
     method: str = "temperature"
 
     def check(self, state: ModelState) -> None:

@@ -22,15 +22,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.directions.base import ReadOut, Rows, Scalar, Scored, divergence
+from tl_scopes.directions.base import Combine, ReadOut, Rows, Scalar, Scored, divergence
 from tl_scopes.directions.fisher import leading
 from tl_scopes.directions.scope import Explained, Keywords, Scope
 from tl_scopes.model.lens import LensModel
@@ -53,6 +53,7 @@ RTOL = 0.05
 class TotalInformation:
     """``tr F_t`` by one of the three methods."""
 
+    combines: ClassVar[tuple[Combine, ...]] = ("sum",)
     how: Literal["sampled", "exact", "low_rank"]
     rank: int
     n_samples: int
@@ -110,6 +111,8 @@ class TotalInformation:
 class TraceRows(Rows):
     """Rows whose weighted squares are summed, without the root."""
 
+    root: bool = field(default=False, kw_only=True)
+
     def score(self, norms: Float[Tensor, "k pos"]) -> Scored:
         """``Σ_i λ_i ‖u_iᵀ J_t‖²``."""
         return Scored(einsum(self.weights.to(norms), norms.square(), "k, k pos -> pos"))
@@ -162,17 +165,24 @@ class SampledRows(TraceRows):
         """Only with a stopping rule."""
         return self.rtol is not None
 
-    def next_rows(self, norms: Float[Tensor, "k pos"]) -> Tensor | None:
-        """Another round of probes while some token that matters has too large a standard error."""
-        drawn = len(norms) - len(self.weights)
-        if self.rtol is None or self.probes is None or drawn >= self.most:
-            return None
-        scored = self.score(norms)
+    def more(self, n: int) -> Tensor | None:
+        """Probes of what the leading part leaves."""
+        return None if self.probes is None else self.probes.draw(n)
+
+    def wanted(self, drawn: int, scored: Scored) -> int:
+        """Another round while some token that matters has too large a standard error."""
+        if self.rtol is None or drawn >= self.most:
+            return 0
         assert scored.stderr is not None
         matters = scored.scores > NEGLIGIBLE * scored.scores.max()
         if bool((scored.stderr <= self.rtol * scored.scores)[matters].all()):
-            return None
-        return self.probes.draw(min(MIN_PROBES, self.most - drawn))
+            return 0
+        return min(MIN_PROBES, self.most - drawn)
+
+    def next_rows(self, norms: Float[Tensor, "k pos"]) -> Tensor | None:
+        """Another round of probes, where one is wanted."""
+        n = self.wanted(len(norms) - len(self.weights), self.score(norms))
+        return self.more(n) if n else None
 
     def score(self, norms: Float[Tensor, "k pos"]) -> Scored:
         """The leading part exactly, the probes' mean, and its standard error."""
@@ -180,8 +190,7 @@ class SampledRows(TraceRows):
 
         rank = len(self.weights)
         exact = einsum(self.weights.to(norms), norms[:rank].square(), "k, k pos -> pos")
-        # A prompt that wanted no more probes in the last rounds was given rows of zeros.
-        used = norms[rank:][norms[rank:].any(dim=1)].square()
+        used = norms[rank:].square()
         n = max(len(used), 1)
         stderr = used.std(dim=0) / math.sqrt(n) if n > 1 else torch.zeros_like(exact)
         details = {

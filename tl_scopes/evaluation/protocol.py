@@ -16,7 +16,7 @@ from tl_scopes.baselines import gradients as baselines
 from tl_scopes.baselines.integrated_gradients import integrated_gradients
 from tl_scopes.directions.base import Direction
 from tl_scopes.directions.by_name import DEFAULT_METHODS, named_directions, reads, ready_scopes
-from tl_scopes.directions.logits import LogProb, Semantic
+from tl_scopes.directions.logits import Semantic
 from tl_scopes.kernel.ablation import Ablation, ablated, substitutes
 from tl_scopes.kernel.batching import repeated, rows_per_forward
 from tl_scopes.kernel.explain import explain_inside
@@ -80,7 +80,7 @@ def shared_direction(model: LensModel, method: str, target: int, protocol: Proto
     if method == "input_x_gradient" and not protocol.paper:
         return Semantic((target,))
     if method in ("gradient_norm", "input_x_gradient"):
-        return LogProb((target,))
+        return Semantic((target,), "log_prob")
     name, _, rank = method.partition("@")
     if name not in ready_scopes():
         return None
@@ -150,7 +150,7 @@ def paper_integrated_gradients(model: LensModel, given: EncodedPrompt, target: i
         model,
         *repeated(given, len(PAPER_ALPHAS)),
         changes=[("hook_embed", along(PAPER_ALPHAS, torch.zeros_like))],
-        direction=LogProb((target,)),
+        direction=Semantic((target,), "log_prob"),
         indices=[0] * len(PAPER_ALPHAS),
     )
     assert run.gradient is not None

@@ -62,8 +62,9 @@ def total_information(
     Reference: paper v1 eq. 6; v3 eq. 16-18.
     """
     chosen = run_options(**options)
-    model, prompts = encode(model, prompt, chosen)
-    direction = TotalInformation(method, rank, n_samples, rtol, seed)
+    model, prompts = encode(model, prompt, chosen, spans=True)
+    apart = method == "sampled" and any(len(one.positions) > 1 for one in prompts)
+    direction = TotalInformation(method, 0 if apart else rank, n_samples, rtol, seed)
     return [found for (found,) in explain(model, prompts, [direction], chosen)]
 
 

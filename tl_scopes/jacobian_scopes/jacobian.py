@@ -26,13 +26,14 @@ from collections.abc import Sequence
 from torch import Tensor
 from typing_extensions import Unpack
 
-from tl_scopes.directions.by_name import DEFAULT_METHODS, named_directions
-from tl_scopes.kernel.calls import encode, explain_scope, prompt_call
+from tl_scopes.directions.by_name import DEFAULT_METHODS
+from tl_scopes.directions.logits import Of
+from tl_scopes.kernel.calls import asked, explain_scope, prompt_call
 from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.options import NamedRunKeywords, RunKeywords, run_options, split_keywords
 from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import Prompt, Target, Token
+from tl_scopes.model.prompts import Prompt, Target
 from tl_scopes.results.attribution import Attribution
 
 
@@ -42,18 +43,22 @@ def semantic_scope(
     prompt: Prompt,
     *,
     target: Target = None,
+    of: Of | None = None,
     **options: Unpack[RunKeywords],
 ) -> list[Attribution]:
-    """Influence of each input token on one token's logit.
+    """Influence of each input token on one token's logit, or on a whole answer.
 
     ``score_t = ‖∂z_target/∂x_t‖₂ = ‖a_targetᵀ J_t‖₂`` with ``a = ∂z/∂y`` the model's real read-out (soft cap and
-    scale included), read at ``pos``; logit per unit of embedding.
+    scale included), read at ``pos``; logit per unit of embedding. An answer of several tokens is put behind the prompt,
+    and what is explained is ``Σ_m log p(a_m | prompt, a_<m)``: ``score_t = ‖Σ_m ∂ log p(a_m)/∂x_t‖₂``, nats per unit.
 
     Args:
         model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
         prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, or a list of strings or of 1-D tensors.
         target: the token whose logit is explained, as text (``" dog"``: the leading space matters) or id; a list
-            gives one per prompt. None: the model's own top prediction, and the result says so.
+            gives one per prompt. None: the model's own top prediction, and the result says so. A text of several
+            tokens is an answer, explained as a whole: its tokens are in ``.answer``.
+        of: ``"logit"``, or ``"log_prob"``; None is the logit of one token and the log-probability of an answer.
         options: of the run.
 
     Returns:
@@ -71,7 +76,7 @@ def semantic_scope(
 
     Reference: paper eq. 3, 4 (section 4.1).
     """
-    return explain_scope(model, prompt, "semantic", {"target": target}, run_options(**options))
+    return explain_scope(model, prompt, "semantic", {"target": target, "of": of}, run_options(**options))
 
 
 @prompt_call
@@ -79,8 +84,9 @@ def contrast_scope(
     model: LensModel,
     prompt: Prompt,
     *,
-    foil: Token | Sequence[Token],
+    foil: Target,
     target: Target = None,
+    of: Of | None = None,
     **options: Unpack[RunKeywords],
 ) -> list[Attribution]:
     """Influence of each input token on the preference for ``target`` over ``foil``.
@@ -89,8 +95,11 @@ def contrast_scope(
     single logit, the difference does not change under weight processing.
 
     Args:
-        foil: the token that was *not* predicted, as text or id; a list gives one per prompt.
+        foil: the token that was *not* predicted, as text or id; a list gives one per prompt. A text of several tokens is an
+            answer: each answer is put behind the prompt and run, and ``log p(target) − log p(foil)`` is explained, by the
+            tokens of the prompt alone.
         target: the token it is compared with; None is the model's own top prediction.
+        of: ``"logit"`` or ``"log_prob"``, which is the same for two tokens; two answers have log-probabilities only.
         model, prompt, options: as in :func:`semantic_scope`.
 
     Returns:
@@ -107,7 +116,7 @@ def contrast_scope(
 
     Reference: this package; the direction is the difference of two rows of paper eq. 3.
     """
-    return explain_scope(model, prompt, "contrast", {"target": target, "foil": foil}, run_options(**options))
+    return explain_scope(model, prompt, "contrast", {"target": target, "foil": foil, "of": of}, run_options(**options))
 
 
 @prompt_call
@@ -254,6 +263,5 @@ def scopes(
     """
     own, options = split_keywords(keywords)
     checked = run_options(**options)
-    model, prompts = encode(model, prompt, checked)
-    directions = named_directions(model, methods, len(prompts), own)
+    model, prompts, directions = asked(model, prompt, methods, own, checked)
     return [dict(zip(methods, found, strict=True)) for found in explain(model, prompts, directions, checked)]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tl_scopes.kernel.read_out import target_string, top_predictions
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import EncodedPrompt
+from tl_scopes.model.prompts import EncodedPrompt, token_strings
 from tl_scopes.model.soundness import NOT_CAUSAL
 from tl_scopes.model.state import model_state
 from tl_scopes.results.attribution import Attribution
@@ -24,19 +24,21 @@ class Answer:
 
     Attributes:
         scores: one per token.
-        target: explained token, or None.
+        target: explained token, or None; of several positions the token at each of them.
         details: of the method.
         notes: for the reader.
         stderr: of the scores, where they were sampled.
         gradient: ``[pos, d_model]``, where it is kept.
+        target_log_probs: of the targets of several positions.
     """
 
     scores: Float[Tensor, " pos"]
-    target: int | None
+    target: int | Sequence[int | None] | None
     details: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     stderr: Float[Tensor, " pos"] | None = None
     gradient: Float[Tensor, "pos d_model"] | None = None
+    target_log_probs: Sequence[float] = ()
 
 
 def attributed(
@@ -46,9 +48,22 @@ def attributed(
     n, dtype = len(prompt.tokens), log_probs.dtype
     top, top_tokens = top_predictions(model, log_probs)
     details = dict(answer.details)
-    if answer.target is not None:
-        details["target_probability"] = float(log_probs[answer.target].exp())
-        details["target_rank"] = int((log_probs > log_probs[answer.target]).sum()) + 1
+    targets = answer.target if isinstance(answer.target, Sequence) else (answer.target,)
+    target = targets[0] if len(targets) == 1 else None
+    text = target_string(model, target)
+    if target is not None:
+        details["target_probability"] = float(log_probs[target].exp())
+        details["target_rank"] = int((log_probs > log_probs[target]).sum()) + 1
+    elif targets[0] is not None:
+        said = token_strings(model, torch.tensor(targets))
+        own = len(prompt.span)
+        text = "".join(said[:own])
+        details["log_prob"] = sum(answer.target_log_probs[:own])
+        details["target_log_probs"] = list(answer.target_log_probs[:own])
+        if prompt.against is not None:
+            details["foil_str"] = "".join(said[own:])
+            details["foil_log_prob"] = sum(answer.target_log_probs[own:])
+            details["log_prob_difference"] = details["log_prob"] - details["foil_log_prob"]
     if "foil" in details:
         details["foil_str"] = target_string(model, int(details["foil"]))
     return Attribution(
@@ -58,8 +73,11 @@ def attributed(
         str_tokens=prompt.str_tokens,
         pos=prompt.pos,
         method=method,
-        target=answer.target,
-        target_str=target_string(model, answer.target),
+        target=target,
+        target_str=text,
+        span=prompt.span,
+        answer=prompt.answer,
+        targets=tuple(targets[: len(prompt.span)]) if prompt.span else (),
         top_predictions=top,
         top_tokens=top_tokens,
         gradient=None if answer.gradient is None else _padded(answer.gradient, n).to(dtype),

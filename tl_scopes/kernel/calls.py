@@ -12,13 +12,16 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload, runtime_checkable
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload, runtime_checkable
 
 from torch import Tensor
 
-from tl_scopes.directions.by_name import SCOPES, RowKeywords, ScopeKeywords, named_directions
+from tl_scopes.directions.base import Direction
+from tl_scopes.directions.by_name import SCOPES, RowKeywords, ScopeKeywords, check_keywords, named_directions, reads
+from tl_scopes.directions.joint import require_combine
 from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.options import RunOptions
+from tl_scopes.model.answers import with_targets
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, encode_prompts
@@ -112,19 +115,59 @@ def _text(annotation: Any) -> Any:
 
 
 def encode(
-    model: LensModel, prompt: Prompt, options: RunOptions, argument: str = "prompt"
+    model: LensModel, prompt: Prompt, options: RunOptions, argument: str = "prompt", *, spans: bool = False
 ) -> tuple[LensModel, list[EncodedPrompt]]:
-    """Check the model, then the prompts by :func:`tl_scopes.model.prompts.encode_prompts`."""
+    """Check the model, then the prompts by :func:`tl_scopes.model.prompts.encode_prompts`.
+
+    Raises:
+        ValueError: several positions of one prompt, where ``spans`` does not say that the call explains them together.
+    """
     checked = require_lens_model(model)
     refuse_wrong(checked)
     encoded = encode_prompts(checked, prompt, pos=options.pos, prepend_bos=options.prepend_bos, argument=argument)
+    if not spans and any(one.span for one in encoded):
+        raise ValueError(
+            f"(pos={options.pos!r}): one position is explained here. Several at once are explained by the scopes, "
+            "layer_influence and head_influence; attribution_matrix explains each by itself"
+        )
     return checked, encoded
+
+
+def asked(
+    model: LensModel,
+    prompt: Prompt,
+    methods: Sequence[str],
+    keywords: Mapping[str, Any],
+    options: RunOptions,
+    argument: Literal["method", "methods"] = "methods",
+) -> tuple[LensModel, list[EncodedPrompt], list[Direction]]:
+    """The model, the prompts with their answers behind them, and what is explained of each position."""
+    model, prompts = encode(model, prompt, options, spans=True)
+    own = check_keywords(methods, keywords, argument)
+    if reads("target", methods):
+        prompts, own["target"], foils = with_targets(model, prompts, own.get("target"), own.get("foil"))
+        if reads("foil", methods):
+            own["foil"] = foils
+        compared = any(one.against for one in prompts)
+        if compared and (own.get("of") == "logit" or options.combine == "norm"):
+            what = "combine='norm'" if options.combine == "norm" else "of='logit'"
+            raise ValueError(f"({what}): answers of several tokens are compared by the sum of their log-probabilities")
+        if compared and tuple(methods) != ("contrast",):
+            raise ValueError(
+                "(foil=...): an answer of several tokens is compared with another by the contrast scope alone"
+            )
+        if own.get("of") is None:
+            own["of"] = ["log_prob" if one.answer else "logit" for one in prompts for _ in one.positions]
+    n = sum(len(one.positions) for one in prompts)
+    directions = named_directions(model, methods, n, own, argument)
+    if any(len(one.positions) > 1 for one in prompts):
+        require_combine(directions, options.combine)
+    return model, prompts, directions
 
 
 def explain_scope(
     model: LensModel, prompt: Prompt, name: str, keywords: Mapping[str, Any], options: RunOptions
 ) -> list[Attribution]:
     """What every public scope does: prompts, direction, forward, backward."""
-    model, prompts = encode(model, prompt, options)
-    directions = named_directions(model, [name], len(prompts), keywords)
+    model, prompts, directions = asked(model, prompt, [name], keywords, options)
     return [attribution for (attribution,) in explain(model, prompts, directions, options)]

@@ -2,15 +2,17 @@
 
     prompt → tokens → hooked forward → (x, y) → V → VJP → scores → Attribution
 
-For every prompt the direction gives rows ``V`` ``[k, d_model]`` at the final hidden state; the kernel pulls all of them
-back, ``G = V·J`` ``[k, pos, d_model]``, and reduces them to one score per token. Rows of a batch do not see each other, so
-one vector-Jacobian product serves the whole batch, and several directions on one prompt share one forward.
+For every prompt the direction gives rows ``V`` ``[k, d_model]`` at the final hidden state of each explained position; the
+kernel pulls all of them back, ``G = V·J`` ``[k, pos, d_model]``, and reduces them to one score per token. Rows of a batch do
+not see each other, so one vector-Jacobian product serves the whole batch, and several directions on one prompt share one
+forward. A cotangent may have a row at every explained position of a prompt: backwards add what comes of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +22,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tl_scopes.directions.base import Direction, Rows, Scored
+from tl_scopes.directions.joint import Joint, joint
+from tl_scopes.kernel.ablation import prompt_generator
 from tl_scopes.kernel.attributed import (
     Answer,
     attributed,
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
 
 MOST_ROW_SCORES = 64
 """Rows of V up to which each row's own scores are kept in ``details``."""
+PROBE_SEED = 0
 Measured = tuple[Attribution, list[Tensor]]
 """An attribution, and what each probe measured in the same backward, ``[pos, ...]`` on the CPU."""
 
@@ -81,20 +86,31 @@ def explain_inside(
         results: dict[int, list[Measured]] = {}
         batches = _batches(prompts, options, memory)
         many = None if len(batches) > 1 else True
+        ends = list(accumulate(len(prompt.positions) for prompt in prompts))
         for batch, run in tqdm(batches, desc=call_name(), unit="batch", disable=many, leave=None):
-            results.update(zip(batch, explanation.of([prompts[i] for i in batch], batch, run), strict=True))
+            indices = [range(ends[i] - len(prompts[i].positions), ends[i]) for i in batch]
+            results.update(zip(batch, explanation.of([prompts[i] for i in batch], indices, run), strict=True))
     return [results[i] for i in range(len(prompts))]
 
 
 def _batches(prompts: Sequence[EncodedPrompt], options: RunOptions, memory: Memory) -> list[tuple[list[int], Run]]:
     """Prompts of similar length together, as many as fit; refused before any forward where one does not."""
     size = 1 if options.wants_cache else options.batch_size or DEFAULT_BATCH
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].tokens))
+    lengths = [max(len(text.tokens) for text in prompt.branches) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lengths.__getitem__)
     found = []
     for first in range(0, len(order), size):
         batch = order[first : first + size]
-        run = memory.batch_plan(len(prompts[batch[-1]].tokens), len(batch), fixed=options.batch_size is not None)
-        found += [(batch[i : i + run.batch], run) for i in range(0, len(batch), run.batch)]
+        texts = max(len(prompts[i].branches) for i in batch)
+        run = memory.batch_plan(
+            lengths[batch[-1]],
+            len(batch),
+            fixed=options.batch_size is not None,
+            texts=texts,
+            reads=max(len(prompts[i].positions) for i in batch),
+        )
+        together = run.batch // texts
+        found += [(batch[i : i + together], run) for i in range(0, len(batch), together)]
     return found
 
 
@@ -113,6 +129,53 @@ class _Pulled:
     gradients: list[list[Tensor]]
 
 
+class _Texts:
+    """The rows of one batch: the prompts, then what some are compared with; and the explained positions, by prompt."""
+
+    def __init__(self, prompts: Sequence[EncodedPrompt]) -> None:
+        self.prompts = prompts
+        compared = [n for n, prompt in enumerate(prompts) if prompt.against is not None]
+        self._row_of = {(n, 0): n for n in range(len(prompts))} | {
+            (n, 1): len(prompts) + i for i, n in enumerate(compared)
+        }
+        self.all = [*prompts, *(p.against for p in prompts if p.against is not None)]
+        places = [[(self._row_of[n, b], p) for b, p in prompt.positions] for n, prompt in enumerate(prompts)]
+        self.counts = [len(each) for each in places]
+        self.rows, self.columns = torch.tensor([place for each in places for place in each]).T
+
+    @property
+    def slices(self) -> list[slice]:
+        """The explained positions of each prompt."""
+        return [slice(end - n, end) for end, n in zip(accumulate(self.counts), self.counts, strict=True)]
+
+    def stacked(self, asked: Sequence[Sequence[Tensor | None]]) -> tuple[Tensor | None, list[int]]:
+        """The rows ``[k, position, ...]`` of each prompt and direction as one ``[k, read, ...]``, with their numbers.
+
+        Zeros stand where a prompt has fewer than another; None where none asks for any.
+        """
+        sizes = [max(0 if m is None else len(m) for m in column) for column in zip(*asked, strict=True)]
+        like = next((m for row in asked for m in row if m is not None), None)
+        if like is None or not any(sizes):
+            return None, sizes
+        by_prompt = []
+        for row, count in zip(asked, self.counts, strict=True):
+            parts = [like.new_zeros(size, count, *like.shape[2:]) for size in sizes]
+            for part, m in zip(parts, row, strict=True):
+                if m is not None:
+                    part[: len(m)] = m
+            by_prompt.append(torch.cat(parts))
+        return torch.cat(by_prompt, dim=1), sizes
+
+    def merged(self, gradient: Float[Tensor, "rows text pos ..."]) -> Float[Tensor, "rows prompt pos ..."]:
+        """What comes of both texts of a comparison added where they are the same; 0 where they are not."""
+        for n, prompt in enumerate(self.prompts):
+            if prompt.against is not None:
+                shared = prompt.pos + 1
+                gradient[:, n, :shared] += gradient[:, self._row_of[n, 1], :shared]
+                gradient[:, n, shared:] = 0
+        return gradient[:, : len(self.prompts)]
+
+
 @dataclass(frozen=True, eq=False)
 class _Explanation:
     """One call's directions on one model, and what is asked of each run."""
@@ -124,29 +187,35 @@ class _Explanation:
     options: RunOptions
     memory: Memory
 
-    def of(self, batch: Sequence[EncodedPrompt], indices: Sequence[int], plan: Run) -> list[list[Measured]]:
-        """One forward, all vector-Jacobian products; ``[prompt][direction]``."""
-        options = self.options
-        tokens = pad_right(batch)
+    def of(self, batch: Sequence[EncodedPrompt], indices: Sequence[range], plan: Run) -> list[list[Measured]]:
+        """One forward, all vector-Jacobian products; ``[prompt][direction]``. ``indices`` number the explained positions."""
+        options, texts = self.options, _Texts(batch)
         with residual_norms(self.model) as norms_seen:
             run = forward_pass(
                 self.model,
-                tokens,
-                torch.tensor([p.pos for p in batch]),
+                pad_right(texts.all),
+                texts.columns,
                 options.recording(self.probes),
+                rows=texts.rows,
                 checkpoint=plan.checkpoint,
             )
-        reads = read_outs(self.model, run, indices)
-        of_each = [direction.rows(reads, self.state) for direction in self.directions]
-        chosen = [[_at(read.hidden, row) for row in rows] for read, *rows in zip(reads, *of_each, strict=True)]
+        reads = read_outs(self.model, run, [i for each in indices for i in each])
+        of_each = [(direction, direction.rows(reads, self.state)) for direction in self.directions]
+        chosen = [
+            [self._joint(prompt, direction, rows[own], run.hidden.device) for direction, rows in of_each]
+            for prompt, own in zip(batch, texts.slices, strict=True)
+        ]
         self._require_one_row_each(chosen[0])
         most = min(VJP_CHUNK, max(sum(VJP_CHUNK if r.adaptive else len(r.V) for r in rows) for rows in chosen))
-        pulled = self._pull(run, chosen, batch, self.memory.rows_at_once(plan, most))
+        pulled = self._pull(run, chosen, texts, self.memory.rows_at_once(plan, most))
         dtype = compute_dtype(run.logits.dtype)
-        log_probs = run.logits.to(dtype).log_softmax(-1)
         out = []
-        for n, (prompt, rows) in enumerate(zip(batch, chosen, strict=True)):
+        for n, (prompt, own, rows) in enumerate(zip(batch, texts.slices, chosen, strict=True)):
             results: list[Measured] = []
+            logits = run.logits[own]
+            read_at = [p for b, p in prompt.positions if b == 0].index(prompt.pos)
+            log_probs = logits[read_at].to(dtype).log_softmax(-1)
+            normalisers = logits.to(dtype).logsumexp(-1) if len(logits) > 1 else None
             for i, (direction, row) in enumerate(zip(self.directions, rows, strict=True)):
                 norms = pulled.norms[n][i]
                 scored = row.score(norms)
@@ -154,16 +223,17 @@ class _Explanation:
                 gradient = pulled.gradients[0][i][n, : len(prompt.tokens)].cpu() if options.keep_gradient else None
                 answer = Answer(
                     scored.scores,
-                    row.target,
+                    row.targets,
                     _details(row, scored, norms, options),
                     row.notes,
                     stderr=scored.stderr,
                     gradient=gradient,
+                    target_log_probs=_log_probs(logits, normalisers, row.targets),
                 )
-                result = attributed(self.model, prompt, log_probs[n], direction.method, answer)
+                result = attributed(self.model, prompt, log_probs, direction.method, answer)
                 result = replace(
                     result,
-                    direction=row.V.cpu() if row.given else None,
+                    direction=None if row.given is None else row.given.cpu(),
                     cache=self._cache(run, [g[i] for g in pulled.gradients[1:]]) if options.wants_cache else None,
                     sinks=found_sinks(norms_seen, n, prompt),
                 )
@@ -175,7 +245,15 @@ class _Explanation:
             out.append(results)
         return out
 
-    def _require_one_row_each(self, rows: Sequence[Rows]) -> None:
+    def _joint(self, prompt: EncodedPrompt, direction: Direction, parts: Sequence[Rows], device: torch.device) -> Joint:
+        """The rows of one result, on the device that they are pulled back from: the unembedding may live on another."""
+        parts = [part if part.V.device == device else replace(part, V=part.V.to(device)) for part in parts]
+        options = self.options
+        return joint(
+            direction, parts, options.combine, options.n_probes, lambda: prompt_generator(PROBE_SEED, prompt.tokens)
+        )
+
+    def _require_one_row_each(self, rows: Sequence[Joint]) -> None:
         """Refuse several rows where a gradient, or a sign, is asked for."""
         for direction, row in zip(self.directions, rows, strict=True):
             if row.single:
@@ -191,18 +269,16 @@ class _Explanation:
                     "Use kind='sensitivity', or one row (rank=1)"
                 )
 
-    def _pull(
-        self, run: ForwardPass, chosen: Sequence[Sequence[Rows]], batch: Sequence[EncodedPrompt], at_once: int
-    ) -> _Pulled:
+    def _pull(self, run: ForwardPass, chosen: Sequence[Sequence[Joint]], texts: _Texts, at_once: int) -> _Pulled:
         """Pull all rows back, and the further rows that adaptive directions ask for when they see the norms.
 
         The rows of one batch are pulled together.
         """
-        options, probes = self.options, self.probes
+        options, probes, batch = self.options, self.probes, texts.prompts
         sources = [run.source, *(run.activations[name] for name in options.grads_at)]
         inside = {probe.name: run.activations[probe.name] for probe in probes}
-        V: Tensor | None = torch.stack([torch.cat([r.V for r in rows]) for rows in chosen], dim=1)
-        counts = [len(r.V) for r in chosen[0]]
+        asked: list[list[Tensor | None]] = [[r.V for r in rows] for rows in chosen]
+        V, counts = texts.stacked(asked)
         adaptive = any(r.adaptive for r in chosen[0])
         measured: list[list[list[Tensor]]] = [[[] for _ in batch] for _ in (run.source, *probes)]
         gradients: list[list[Tensor]] = []
@@ -217,6 +293,7 @@ class _Explanation:
                 n_required=len(sources),
                 at_once=at_once,
             ):
+                pulled = [texts.merged(gradient) for gradient in pulled]
                 parts[0].append(row_norms(pulled[0]).cpu())
                 refuse_influence_of_padding(parts[0][-1], [len(prompt.tokens) for prompt in batch])
                 within = dict(zip(inside, pulled[len(sources) :], strict=True))
@@ -228,13 +305,16 @@ class _Explanation:
             for quantity, part in zip(measured, parts, strict=True):
                 new = torch.split(torch.cat(part), counts)
                 for n, prompt in enumerate(batch):
-                    fresh = [x[:, n, : len(prompt.tokens)] for x in new]
+                    fresh = [
+                        x[: 0 if a is None else len(a), n, : len(prompt.tokens)]
+                        for x, a in zip(new, asked[n], strict=True)
+                    ]
                     old = quantity[n]
                     quantity[n] = [torch.cat(both) for both in zip(old, fresh, strict=True)] if old else fresh
             asked = [
                 [r.next_rows(x) for r, x in zip(rows, measured[0][n], strict=True)] for n, rows in enumerate(chosen)
             ]
-            V, counts = _stacked(asked, V)
+            V, counts = texts.stacked(asked)
         return _Pulled(measured[0], measured[1:], gradients)
 
     def _cache(self, run: ForwardPass, gradients: Sequence[Tensor]) -> ActivationCache:
@@ -248,29 +328,22 @@ class _Explanation:
         return activation_cache(self.model, kept)
 
 
-def _at(hidden: Tensor, rows: Rows) -> Rows:
-    """The rows on the device of the activation they are pulled back from: the unembedding may live on another."""
-    return rows if rows.V.device == hidden.device else replace(rows, V=rows.V.to(hidden.device))
-
-
-def _joined(row: Rows, probe: GradientProbe, measured: Float[Tensor, "k pos ..."]) -> Float[Tensor, "pos ..."]:
+def _joined(row: Joint, probe: GradientProbe, measured: Float[Tensor, "k pos ..."]) -> Float[Tensor, "pos ..."]:
     """What a probe measured of all rows, as one number per place: joined as the score joins norms."""
     if probe.joined != "score":
         return measured[0]
     return row.score(rearrange(measured, "k ... -> k (...)")).scores.reshape(measured.shape[1:])
 
 
-def _stacked(asked: list[list[Tensor | None]], like: Tensor) -> tuple[Tensor | None, list[int]]:
-    """The rows that were asked for as one ``[k, read, ...]``; zeros where a prompt wants no more but another does."""
-    sizes = [max(0 if m is None else len(m) for m in column) for column in zip(*asked, strict=True)]
-    if not any(sizes):
-        return None, sizes
-    blank = [like.new_zeros(size, *like.shape[2:]) for size in sizes]
-    rows = [torch.cat([b if m is None else m.to(b) for m, b in zip(row, blank, strict=True)]) for row in asked]
-    return torch.stack(rows, dim=1), sizes
+def _log_probs(logits: Tensor, normalisers: Tensor | None, targets: Sequence[int | None]) -> list[float]:
+    """Of the target at each of several positions, where there are targets."""
+    if normalisers is None or targets[0] is None:
+        return []
+    chosen = logits[torch.arange(len(logits)), torch.tensor(targets)]
+    return (chosen.to(normalisers) - normalisers).tolist()
 
 
-def _details(row: Rows, scored: Scored, norms: Float[Tensor, "k pos"], options: RunOptions) -> dict[str, Any]:
+def _details(row: Joint, scored: Scored, norms: Float[Tensor, "k pos"], options: RunOptions) -> dict[str, Any]:
     """The direction's own details, where it was read, and the score of each row if there are a few."""
     details = {**row.details, **scored.details, "at": options.at, "target_hook": options.target_hook}
     if 1 < len(norms) <= MOST_ROW_SCORES:

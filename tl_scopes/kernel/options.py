@@ -13,11 +13,13 @@ from typing import Any, Literal, cast
 from torch import Tensor
 from typing_extensions import TypedDict, Unpack
 
+from tl_scopes.directions.base import Combine
 from tl_scopes.directions.by_name import RowKeywords, ScopeKeywords
 from tl_scopes.model.forward import Recording
 from tl_scopes.model.hooks import Y_HOOK, NamesFilter
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory
+from tl_scopes.model.prompts import Position
 from tl_scopes.numerics.arguments import integer
 
 DEFAULT_BATCH = 16
@@ -27,7 +29,7 @@ DEFAULT_BATCH = 16
 class PromptKeywords(TypedDict, total=False):
     """How prompts are read."""
 
-    pos: int | Sequence[int]
+    pos: Position | Sequence[Position]
     prepend_bos: bool | None
 
 
@@ -47,12 +49,6 @@ class SourceKeywords(PlacedKeywords, BatchKeywords, total=False):
     """… both."""
 
 
-class GradientKeywords(SourceKeywords, total=False):
-    """… and whether the gradient there is kept."""
-
-    keep_gradient: bool
-
-
 class MemoryKeywords(TypedDict, total=False):
     """How a run is made to fit."""
 
@@ -64,12 +60,19 @@ class FittingKeywords(SourceKeywords, MemoryKeywords, total=False):
     """Source and memory together: what a run takes whose gradients nobody may keep."""
 
 
-class RunKeywords(FittingKeywords, total=False):
+class GradientKeywords(FittingKeywords, total=False):
+    """… and how several predictions are explained together, and whether the gradient is kept."""
+
+    combine: Combine | None
+    n_probes: int | None
+    keep_gradient: bool
+
+
+class RunKeywords(GradientKeywords, total=False):
     """Everything that a run may be asked for."""
 
     cache: NamesFilter
     grads_at: str | Sequence[str]
-    keep_gradient: bool
 
 
 class MatrixKeywords(RowKeywords, MemoryKeywords, total=False):
@@ -88,7 +91,9 @@ class RunOptions:
     """What a call may ask of its run, with the defaults.
 
     Attributes:
-        pos: position whose next-token prediction is explained, or one for each prompt; -1 is the token after the prompt.
+        pos: position whose next-token prediction is explained; -1 is the token after the prompt. A range or list of
+            positions of one prompt: all of them together, each for the token that follows it in the text (the last
+            token's: for the model's top prediction). A list of prompts takes one entry each.
         prepend_bos: put BOS before a string prompt; None is the model's own default. False where the text has its own,
             as a rendered chat template has.
         at: hook of the source, any ``[batch, pos, d_model]`` activation.
@@ -101,10 +106,14 @@ class RunOptions:
             number; None does so where the run does not fit otherwise.
         memory_budget: bytes that the run may take beside the weights; None is what is free. Batches shrink until they
             fit, and a run that cannot fit is refused before it starts.
+        combine: how several explained positions join: ``"sum"``, the gradient of the sum, one vector-Jacobian product;
+            ``"norm"``, the root of the sum of squares over positions. None is the scope's own, ``"sum"`` but for Fisher.
+        n_probes: of ``"norm"``: rows of random signs, with a standard error, where there are more rows than that (None:
+            32).
         target_hook: hook where V lives.
     """
 
-    pos: int | Sequence[int] = -1
+    pos: Position | Sequence[Position] = -1
     prepend_bos: bool | None = None
     at: str = "hook_embed"
     batch_size: int | None = None
@@ -113,6 +122,8 @@ class RunOptions:
     keep_gradient: bool = False
     checkpoint: bool | None = None
     memory_budget: int | None = None
+    combine: Combine | None = None
+    n_probes: int | None = None
     target_hook: str = Y_HOOK
 
     @property
@@ -166,6 +177,8 @@ def run_options(target_hook: str = Y_HOOK, **keywords: Unpack[RunKeywords]) -> R
     )
     if options.memory_budget is not None:
         integer("memory_budget", options.memory_budget, least=1)
+    if options.n_probes is not None:
+        integer("n_probes", options.n_probes, least=2)
     check_batch_size(options.batch_size)
     return options
 

@@ -99,14 +99,21 @@ class Memory:
         """Bytes alive at the worst moment of the run, weights left out."""
         return _profile(self.model, self.recording, run.rows, run.checkpoint).peak(self.model, run)
 
-    def batch_plan(self, length: int, batch: int, *, fixed: bool) -> Run:
+    def batch_plan(self, length: int, batch: int, *, fixed: bool, texts: int = 1, reads: int = 1) -> Run:
         """The run for at most ``batch`` prompts of at most ``length`` tokens, one row of V at a time.
+
+        Args:
+            length: tokens of the longest.
+            batch: prompts.
+            fixed: may the batch not shrink?
+            texts: that are run for each prompt.
+            reads: explained positions of each.
 
         Raises:
             ValueError: no batch fits, with or without checkpointing.
         """
         sizes = [batch] if fixed else [batch >> i for i in range(batch.bit_length())]
-        runs = [Run(b, length, b, 1, c) for c in self.checkpointing() for b in sizes]
+        runs = [Run(b * texts, length, b * reads, 1, c) for c in self.checkpointing() for b in sizes]
         return self.first_that_fits(runs)
 
     def first_that_fits(self, runs: Sequence[Run]) -> Run:

@@ -10,6 +10,8 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -21,7 +23,11 @@ from tl_scopes.model.vocabulary import pieces, vocabulary
 Prompt = str | Tensor | Sequence[str | Tensor]
 """A string, a 1-D or ``[1, pos]`` tensor of token ids, or a list of strings or of 1-D tensors."""
 Token = str | int
-Target = Token | Sequence[Token | None] | None
+Answer = Token | None | Sequence[Token | None]
+"""What is explained of one prompt: a token, a text of several, or one token for each position of a span."""
+Target = Answer | Sequence[Answer]
+Position = int | Sequence[int]
+"""One explained position, or several that are explained together."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MOST_NAMED = 20
 """Tokens that a refusal names."""
@@ -38,11 +44,14 @@ class EncodedPrompt:
     Attributes:
         tokens: ``[pos]`` ids on the CPU.
         str_tokens: their texts.
-        pos: the explained position, non-negative.
+        pos: the explained position, non-negative; the last of several.
         special: positions of special tokens.
         text: the prompt as it was typed, None if ids were given or the tokenizer keeps no offsets.
         offsets: characters of the text that each token stands for; empty spans for added special tokens.
         notes: for the reader of any result.
+        span: the explained positions in their order, where they were given as a span; else empty.
+        answer: positions of the tokens that were put behind the prompt, to be explained.
+        against: the same prompt with another answer, from whose log-probability the difference is explained.
     """
 
     tokens: Int[Tensor, " pos"]
@@ -52,13 +61,26 @@ class EncodedPrompt:
     text: str | None = None
     offsets: tuple[tuple[int, int], ...] | None = None
     notes: tuple[str, ...] = ()
+    span: tuple[int, ...] = ()
+    answer: tuple[int, ...] = ()
+    against: EncodedPrompt | None = None
+
+    @property
+    def branches(self) -> tuple[EncodedPrompt, ...]:
+        """The texts that are run for it: itself, and what it is compared with."""
+        return (self,) if self.against is None else (self, self.against)
+
+    @property
+    def positions(self) -> list[tuple[int, int]]:
+        """(branch, position) of each explained position, one or several."""
+        return [(b, p) for b, one in enumerate(self.branches) for p in one.span or (one.pos,)]
 
 
 def encode_prompts(
     model: LensModel,
     prompt: Prompt,
     *,
-    pos: int | Sequence[int],
+    pos: Position | Sequence[Position],
     prepend_bos: bool | None,
     argument: str = "prompt",
 ) -> list[EncodedPrompt]:
@@ -72,7 +94,7 @@ def encode_prompts(
     items: list[object] = [prompt] if single else list(prompt)
     if not items:
         raise ValueError(f"({argument}=[]): the list of prompts is empty")
-    positions = [pos] * len(items) if isinstance(pos, int) else list(pos)
+    positions: list[Any] = [pos] * len(items) if single or isinstance(pos, int) else list(pos)
     if len(positions) != len(items):
         raise ValueError(f"(pos=...): {len(positions)} positions for {len(items)} prompt{'s' * (len(items) > 1)}")
     encoded = []
@@ -140,20 +162,34 @@ def refuse_surrogates(name: str, text: str) -> None:
         )
 
 
+def _explained(pos: Position, n: int, name: str) -> list[int]:
+    """Non-negative positions, in their order."""
+    positions = [pos] if isinstance(pos, int | str) or not isinstance(pos, Sequence) else list(pos)
+    if not positions:
+        raise ValueError(f"(pos={pos!r}): no position to explain")
+    for p in positions:
+        if isinstance(p, bool) or not isinstance(p, int):
+            raise TypeError(f"(pos={pos!r}): expected an integer, or several; got {type(p).__name__}")
+        if not -n <= p < n:
+            raise ValueError(f"(pos={pos}): {name} has {n} tokens; pos must be in {-n}..{n - 1}")
+    found = [p % n for p in positions]
+    if any(b <= a for a, b in pairwise(found)):
+        raise ValueError(f"(pos={pos!r}): the positions of a span are different and in their order in the text")
+    return found
+
+
 def _encoded(
-    model: LensModel, tokens: Tensor, pos: int, item: object, name: str, notes: tuple[str, ...]
+    model: LensModel, tokens: Tensor, pos: Position, item: object, name: str, notes: tuple[str, ...]
 ) -> EncodedPrompt:
     n = len(tokens)
-    if isinstance(pos, bool) or not isinstance(pos, int):
-        raise TypeError(f"(pos={pos!r}): expected an integer, got {type(pos).__name__}")
-    if not -n <= pos < n:
-        raise ValueError(f"(pos={pos}): {name} has {n} tokens; pos must be in {-n}..{n - 1}")
+    explained = _explained(pos, n, name)
     special = set(getattr(model.tokenizer, "all_special_ids", None) or ())
-    offsets = _offsets(model, tokens, item) if isinstance(item, str) else None
+    offsets = offsets_of(model, tokens, item) if isinstance(item, str) else None
     return EncodedPrompt(
         tokens=tokens,
         str_tokens=token_strings(model, tokens),
-        pos=pos % n,
+        pos=explained[-1],
+        span=() if isinstance(pos, int) else tuple(explained),
         special=frozenset(i for i, token in enumerate(tokens.tolist()) if token in special),
         text=item if isinstance(item, str) and offsets is not None else None,
         offsets=offsets,
@@ -161,7 +197,7 @@ def _encoded(
     )
 
 
-def _offsets(model: LensModel, tokens: Tensor, text: str) -> tuple[tuple[int, int], ...] | None:
+def offsets_of(model: LensModel, tokens: Tensor, text: str) -> tuple[tuple[int, int], ...] | None:
     """Character span of each token, where a fast tokenizer gives the same ids (a BOS before them has no characters)."""
     if not getattr(model.tokenizer, "is_fast", False):
         return None
@@ -191,19 +227,24 @@ def pad_right(prompts: Sequence[EncodedPrompt]) -> Int[Tensor, "batch pos"]:
     return tokens
 
 
-def encode_targets(model: LensModel, target: Target, n_prompts: int, *, argument: str = "target") -> list[int | None]:
-    """One target id for each prompt; None stands for the model's own top prediction."""
+def encode_targets(
+    model: LensModel,
+    target: Target,
+    n: int,
+    *,
+    argument: str = "target",
+    each: str = "prompt",
+) -> list[int | None]:
+    """One target id for each of n prompts (or positions); None stands for the model's own top prediction."""
     if target is None or isinstance(target, str | int):
-        return [_target_id(model, target, argument)] * n_prompts
+        return [_target_id(model, target, argument)] * n
     targets = list(target)
-    if len(targets) != n_prompts:
-        raise ValueError(
-            f"({argument}=...): {len(targets)} given for {n_prompts} prompt{'s' * (n_prompts > 1)}; give one for each"
-        )
+    if len(targets) != n:
+        raise ValueError(f"({argument}=...): {len(targets)} given for {n} {each}{'s' * (n > 1)}; give one for each")
     return [_target_id(model, t, argument) for t in targets]
 
 
-def _target_id(model: LensModel, target: Token | None, argument: str) -> int | None:
+def _target_id(model: LensModel, target: Answer, argument: str) -> int | None:
     if target is None:
         return None
     if isinstance(target, bool) or not isinstance(target, str | int):
@@ -212,20 +253,36 @@ def _target_id(model: LensModel, target: Token | None, argument: str) -> int | N
         if not 0 <= target < model.W_U.shape[1]:
             raise ValueError(f"({argument}={target}): token id outside the vocabulary 0..{model.W_U.shape[1] - 1}")
         return target
-    refuse_surrogates(argument, target)
-    if model.tokenizer is None and not re.fullmatch(r"<\d+>", target):
-        raise ValueError(f"({argument}={target!r}): this model has no tokenizer; pass a token id")
-    named = _named(model, target)
+    ids = tokens_of(model, target, argument)
+    if len(ids) > 1:
+        raise ValueError(f"({argument}={target!r}): one token is explained here; {_what_it_is(model, target)}")
+    return ids[0]
+
+
+def tokens_of(model: LensModel, text: str, argument: str) -> list[int]:
+    """The one token that a text names, or the several that it is by itself.
+
+    Raises:
+        ValueError: it may name more than one, or is no token at all; with a leading space it would be one.
+    """
+    refuse_surrogates(argument, text)
+    if model.tokenizer is None and not re.fullmatch(r"<\d+>", text):
+        raise ValueError(f"({argument}={text!r}): this model has no tokenizer; pass a token id")
+    named = _named(model, text)
     if len(named) == 1:
-        return named[0]
+        return named
     if named:
         tokens = ", ".join(_names(model, named[:_MOST_NAMED]))
         more = f" and {len(named) - _MOST_NAMED} more" * (len(named) > _MOST_NAMED)
         raise ValueError(
-            f"({argument}={target!r}): more than one token may be meant, by what it is shown as or by how the text is read "
+            f"({argument}={text!r}): more than one token may be meant, by what it is shown as or by how the text is read "
             f"by itself: {tokens}{more}. Pass the token id"
         )
-    raise ValueError(f"({argument}={target!r}): a target is one token; {_what_it_is(model, target)}")
+    ids = [] if model.tokenizer is None else pieces(model.tokenizer, text)
+    unknown = getattr(model.tokenizer, "unk_token_id", None)
+    if len(ids) > 1 and unknown not in ids and max(ids) < model.W_U.shape[1] and len(_named(model, " " + text)) != 1:
+        return ids
+    raise ValueError(f"({argument}={text!r}): a target is one token; {_what_it_is(model, text)}")
 
 
 def _named(model: LensModel, text: str) -> list[int]:

@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 Values = NDArray[np.float64]
 DRAWS = 4000
@@ -113,6 +116,26 @@ def _t_statistics(d: Values, mean: float, draws: int, seed: int) -> Values:
             t = np.abs(sample.mean(axis=1) - mean) / se
         out.append(np.where(se > 0, t, np.inf))
     return np.asarray(np.minimum(np.concatenate(out), np.finfo(np.float64).max), dtype=np.float64)
+
+
+def interval_of_mean_square(squares: Float[Tensor, "draws ..."], level: float) -> tuple[Tensor, Tensor]:
+    """Interval of the mean of squared random projections, for each of several; the draws come first.
+
+    Taken as ``θ χ²_d / d`` with d from the draws' own mean and variance, ``d = 2 mean²/var`` (Satterthwaite's): exact where
+    all gradients that are projected are parallel (d = 1), and the normal interval where many directions add (d large).
+    """
+    from scipy.stats import chi2
+
+    n, mean = len(squares), squares.mean(dim=0)
+    variance = squares.var(dim=0) if n > 1 else torch.full_like(mean, math.inf)
+    freedom = n * 2 * mean.square() / variance.clamp_min(torch.finfo(mean.dtype).tiny)
+    degrees = freedom.clamp(1e-3, 1e12).numpy()
+    with np.errstate(divide="ignore"):  # no upper end from draws that are nearly all 0
+        ends = [
+            torch.from_numpy(np.asarray(degrees / chi2.ppf((1 + s * level) / 2, degrees))).to(mean) for s in (1, -1)
+        ]
+    low, high = (torch.where(mean > 0, mean * end, mean) for end in ends)
+    return low, high
 
 
 def spearman(first: Sequence[float] | Values, second: Sequence[float] | Values) -> float:

@@ -71,15 +71,19 @@ class Attribution(Displayable, Serializable):
         hidden: positions that views and statistics leave out; see :meth:`without`.
         text: the prompt as text, where it is known.
         offsets: ``(start, end)`` of each token in ``text``, where the tokenizer gives it; empty for special tokens.
+        span: the explained positions, where several are explained together; else empty.
+        targets: the explained token at each of them, or None.
+        answer: positions of the tokens that were put behind the prompt to be explained; they are inputs too, and their scores
+            say how earlier tokens of the answer move later ones.
         sinks: positions found to be secondary attention sinks (:mod:`tl_scopes.kernel.massive_activations`); None where
             nobody looked.
     """
 
     _beside: ClassVar = ("gradient", "direction")
     _unsaved: ClassVar = ("cache",)
-    _later: ClassVar = ("top_tokens", "text", "offsets", "sinks")
+    _later: ClassVar = ("top_tokens", "text", "offsets", "sinks", "span", "targets", "answer")
     _along: ClassVar = {"str_tokens": "pos", "offsets": "pos"}
-    _within: ClassVar = dict.fromkeys(("pos", "special", "hidden", "sinks"), "pos")
+    _within: ClassVar = dict.fromkeys(("pos", "special", "hidden", "sinks", "span", "answer"), "pos")
     _finite: ClassVar = ("scores", "top_predictions")
 
     scores: Float[Tensor, " pos"]
@@ -103,6 +107,9 @@ class Attribution(Displayable, Serializable):
     text: str | None = None
     offsets: tuple[tuple[int, int], ...] | None = None
     sinks: frozenset[int] | None = None
+    span: tuple[int, ...] = ()
+    targets: tuple[int | None, ...] = ()
+    answer: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

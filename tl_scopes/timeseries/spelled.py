@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from tl_scopes.directions.base import ReadOut, Rows, Scalar, each_alone, one_row
+from tl_scopes.directions.base import Combine, ReadOut, Rows, Scalar, each_alone, one_row
 from tl_scopes.directions.moments import mass_notes
 from tl_scopes.kernel.attributed import Answer, attributed
 from tl_scopes.kernel.batching import rows_per_forward
@@ -44,6 +44,8 @@ MomentName = Literal["moment_mean", "moment_variance"]
 @dataclass(frozen=True, eq=False)
 class _Steps:
     """``v_u`` of each beginning: a direction whose rows are known by their number in the batch."""
+
+    combines: ClassVar[tuple[Combine, ...]] = ()
 
     method: str
     weights: Sequence[dict[int, float]]
