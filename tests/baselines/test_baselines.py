@@ -295,7 +295,7 @@ def test_baselines_work_without_grad_mode_and_in_inference_mode(demo_model: Any,
 @pytest.mark.parametrize(
     ("name", "kwargs", "match"),
     [
-        ("input_x_gradient", {"of": "loss"}, "expected 'logit' or 'log_prob'"),
+        ("input_x_gradient", {"of": "loss"}, "expected 'logit', 'log_prob' or None"),
         ("leave_one_out", {"of": "loss"}, "expected 'logit' or 'log_prob'"),
         ("leave_one_out", {"ablation": "noise"}, "expected 'zero', 'mean' or 'resample'"),
         ("integrated_gradients", {"n_steps": 1}, "at least 2"),
@@ -309,7 +309,7 @@ def test_baselines_work_without_grad_mode_and_in_inference_mode(demo_model: Any,
         ("smoothgrad", {"batch_size": 0}, "positive integer"),
         ("gradient_norm", {"at": "hook_nothing"}, "no such hook point"),
         ("random_attribution", {"pos": 99}, "pos must be in"),
-        ("attention_rollout", {"target": "doggish"}, "a target is one token"),
+        ("attention_rollout", {"target": "doggish"}, "one token is explained here"),
     ],
 )
 def test_a_wrong_argument_is_refused(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -25,6 +25,8 @@ PROMPT = "German: der Hund sieht die Katze. English: the"
 @dataclass(frozen=True)
 class Twice:
     """``v = 2y``: the gradient of ``‖y‖²``, times a strength of its own."""
+
+    combines: ClassVar[tuple[str, ...]] = ("sum", "norm")
 
     strength: float = 1.0
     method: str = "twice"

@@ -446,7 +446,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
         ValueError,
         "target and foil are the same token",
     ),
-    "no foil": (lambda m: tls.contrast_scope(m, [TOKENS], foil=[None]), TypeError, r"foil\[0\]=None"),
+    "no foil": (lambda m: tls.contrast_scope(m, [TOKENS], foil=[None]), ValueError, "needs a foil"),
     "rank 0": (lambda m: tls.fisher_scope(m, TOKENS, rank=0), ValueError, r"rank must be in 1..d_model=32"),
     "rank": (lambda m: tls.fisher_scope(m, TOKENS, rank=33), ValueError, r"rank must be in 1..d_model=32"),
     "tol": (lambda m: tls.fisher_scope(m, TOKENS, tol=0.0), ValueError, r"tol=0.0\): tol is a relative residual"),

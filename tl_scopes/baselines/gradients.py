@@ -145,7 +145,7 @@ def _gradients(
     for ((scope, measured),) in explain_inside(model, prompts, directions, probes, options):
         result = replace(scope, method=method)
         if products:
-            details = dict(scope.details) | ({"signed": measured[1].tolist()} if signed else {})
+            details = dict(scope.details) | ({"signed": measured[1][: scope.pos + 1].tolist()} if signed else {})
             result = replace(result, scores=measured[0], stderr=None, details=details)
         results.append(result)
     return results

@@ -23,9 +23,9 @@ from tl_scopes.model.vocabulary import pieces, vocabulary
 Prompt = str | Tensor | Sequence[str | Tensor]
 """A string, a 1-D or ``[1, pos]`` tensor of token ids, or a list of strings or of 1-D tensors."""
 Token = str | int
-Answer = Token | None | Sequence[Token | None]
+Answer = Token | Sequence[Token | None] | None
 """What is explained of one prompt: a token, a text of several, or one token for each position of a span."""
-Target = Answer | Sequence[Answer]
+Target = Token | Sequence[Token | Sequence[Token | None] | None] | None
 Position = int | Sequence[int]
 """One explained position, or several that are explained together."""
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -15,8 +15,8 @@ class Legend:
     """Of one method.
 
     Attributes:
-        title: heads a picture of its scores; ``{target}``, ``{foil}`` and ``{method}`` are filled in.
-        unit: of a score; ``{at}`` is filled in.
+        title: heads a picture of its scores; ``{target}``, ``{foil}``, ``{of}`` and ``{method}`` are filled in.
+        unit: of a score; ``{at}`` and ``{unit}`` are filled in.
         additive: do scores of several tokens add? Otherwise their squares do.
     """
 

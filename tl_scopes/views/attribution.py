@@ -20,7 +20,19 @@ from tl_scopes.views.coloured import coloured, scale_legend, scale_of
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.terminal import as_text, attribution_text
 from tl_scopes.views.terminal import view as terminal_view
-from tl_scopes.views.wording import literal, number, percent, predicted, read_text, title, unit, visible
+from tl_scopes.views.wording import (
+    explained_tokens,
+    literal,
+    number,
+    percent,
+    predicted,
+    read_text,
+    said_together,
+    shares,
+    title,
+    unit,
+    visible,
+)
 
 text.register(Attribution, attribution_text)
 
@@ -127,9 +139,11 @@ def attribution_figure(attribution: Attribution, *, scale: ScaleKind = "auto") -
     axes.set_xlim(-0.7, n - 0.3)
     if n <= MOST_LABELS:
         axes.set_xticks(range(n), name_columns(attribution.str_tokens), rotation=90, fontsize=7)
-        axes.get_xticklabels()[attribution.pos].set_color(RED)
+        for p in explained_tokens(attribution) or [attribution.pos]:
+            axes.get_xticklabels()[p].set_color(RED)
     grey = "grey: left out; " if attribution.hidden else ""
-    axes.set_xlabel(f"token ({grey}red: read here)", fontsize=8)
+    red = "explained" if explained_tokens(attribution) else "read here"
+    axes.set_xlabel(f"token ({grey}red: {red})", fontsize=8)
     axes.set_ylabel(unit(attribution), fontsize=8)
     axes.set_title(literal(visible(title(attribution))), fontsize=9, loc="left")
     for other in beside:
@@ -157,7 +171,8 @@ def _row(left: str, attribution: Attribution, k: int = 7) -> str:
 def _panel(attribution: Attribution, kind: ScaleKind, baseline: PositionalBaseline | None = None) -> str:
     """Everything about one attribution but its title and the predictions."""
     notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in attribution.notes)
-    return _choice(attribution, kind, baseline) + _strongest(attribution) + notes + _more(attribution)
+    divided = f'<p class="tls-small">{said}</p>' if (said := shares(attribution)) else ""
+    return _choice(attribution, kind, baseline) + _strongest(attribution) + divided + notes + _more(attribution)
 
 
 def _choice(attribution: Attribution, kind: ScaleKind, baseline: PositionalBaseline | None) -> str:
@@ -191,17 +206,26 @@ def _strongest(attribution: Attribution, k: int = 5) -> str:
 
 
 def _predictions(attribution: Attribution, k: int) -> str:
-    """The most probable next tokens; the explained one is red, and is added when it is not among them."""
+    """The most probable next tokens; the explained one is red, and is added when it is not among them. Of several, each."""
     items = []
+    together, each = said_together(attribution)
+    if together:
+        items = [_bar(f"<b><bdi>{escape(text)}</bdi></b>", p) for text, p in each]
+        return f'<p class="tls-small">{together}</p><ol class="tls-pred">{"".join(items)}</ol>'
     for found, probability, explained in predicted(attribution, k):
         word = found if found.strip() else repr(found)
         name = f"<b><bdi>{escape(word)}</bdi></b>" if explained else f"<span><bdi>{escape(word)}</bdi></span>"
-        bar = f'<span class="tls-track"><span class="tls-bar" style="width:{100 * probability:.1f}%"></span></span>'
-        items.append(f"<li>{name} {bar} <span>{percent(probability)}</span></li>")
+        items.append(_bar(name, probability))
     return (
         f'<p class="tls-small">Predicted after <bdi>{escape(repr(read_text(attribution)))}</bdi> '
         f'(position {attribution.pos})</p><ol class="tls-pred">{"".join(items)}</ol>'
     )
+
+
+def _bar(name: str, probability: float) -> str:
+    """One token with its probability."""
+    bar = f'<span class="tls-track"><span class="tls-bar" style="width:{100 * probability:.1f}%"></span></span>'
+    return f"<li>{name} {bar} <span>{percent(probability)}</span></li>"
 
 
 def _more(attribution: Attribution) -> str:

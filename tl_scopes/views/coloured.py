@@ -8,7 +8,7 @@ from html import escape
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.views.canvas.colours import FULL, RED, Scale, ScaleKind, blend, css, ink_attributes, quantised
 from tl_scopes.views.canvas.page import host
-from tl_scopes.views.wording import number, odds, unit, visible
+from tl_scopes.views.wording import explained_tokens, number, odds, unit, visible
 
 _DIM = "#6b6b6b"
 """Ink of tokens without colour: 5.3:1 on white."""
@@ -57,7 +57,16 @@ def coloured(attribution: Attribution, scale: Scale) -> str:
         values.append(share)
         tips.append(tip)
 
+    explained = explained_tokens(attribution)
     for p, token in enumerate(attribution.str_tokens):
+        if p and p in attribution.answer and p - 1 not in attribution.answer:
+            add(
+                " answer",
+                f'<b class="tls-target" style="color:{RED}">→</b>',
+                0.0,
+                "the answer that is explained",
+                False,
+            )
         share = quantised(scale.share(scores[p])) if p in rank else 0.0
         text = visible(token)
         if p in rank:
@@ -68,9 +77,14 @@ def coloured(attribution: Attribution, scale: Scale) -> str:
             colour = f'style="color:{_DIM}"'
             why = "left out" if p in attribution.hidden else "after the position that is read"
             tip = f"{why} · score {number(scores[p])} · position {p}"
-        mark = ' class="tls-out"' if p not in rank else ' class="tls-special"' if p in attribution.special else ""
+        last = p == attribution.pos + 1 and p in explained  # nothing reads it, but it is shown for what it is
+        kinds = ["tls-out"] * (p not in rank and not last) + ["tls-special"] * (p in rank and p in attribution.special)
+        if p in explained:
+            kinds.append("tls-explained")
+            tip = f"{tip} · {explained[p]}"
+        mark = f' class="{" ".join(kinds)}"' if kinds else ""
         add(text, f'<bdi data-pos="{p}"{mark} {colour}>{escape(text)}</bdi>', share, tip, "\n" in token)
-        if p == attribution.pos:
+        if p == attribution.pos and p + 1 not in explained and not attribution.answer:
             name, tip = _target(attribution)
             how = f'<small class="tls-odds" style="color:{RED}">{said}</small>' if (said := odds(attribution)) else ""
             add(name, f'<b class="tls-target" style="color:{RED}">→<bdi>{escape(name)}</bdi></b>{how}', 0.0, tip, False)
@@ -103,6 +117,7 @@ def scale_legend(attribution: Attribution, scale: Scale) -> str:
     if scale.log and any(0 < float(attribution.scores[p]) < scale.low for p in attribution.shown):
         ticks[0] = "≤ " + ticks[0]
     dim = "; hatched: left out" if attribution.hidden else ""
+    dim += "; outlined: explained" if explained_tokens(attribution) else ""
     return (
         f'<p class="tls-legend">{ticks[0]} {ramp(at[:5])} {ticks[1]} {ramp(at[6:])} {ticks[2]} '
         f"<span>{escape(unit(attribution))} ({kind}{dim})</span></p>"

@@ -18,12 +18,25 @@ from rich.text import Text
 from tl_scopes.directions.by_name import scope_of
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.views.coloured import scale_of
-from tl_scopes.views.wording import number, odds, percent, predicted, title, unit, visible
+from tl_scopes.views.wording import (
+    explained_tokens,
+    number,
+    odds,
+    percent,
+    predicted,
+    said_together,
+    shares,
+    title,
+    unit,
+    visible,
+)
 
 LIGHT, DARK = (222, 235, 247), (8, 69, 148)
 """Ends of a single-hue blue ramp (ColorBrewer Blues), legible with any colour vision."""
 _BLOCKS = " ▏▎▍▌▋▊▉"
 _BAR = "rgb(66,146,198)"
+MOST_EACH = 12
+"""Explained tokens whose own probability is printed."""
 
 
 def token_styles(attribution: Attribution) -> list[Style]:
@@ -44,12 +57,14 @@ def token_styles(attribution: Attribution) -> list[Style]:
 def coloured_tokens(attribution: Attribution) -> Text:
     """The prompt, coloured, followed by the explained token after the position that predicts it."""
     text = Text()
-    explained = attribution.target_str
+    explained, own = attribution.target_str, explained_tokens(attribution)
     if explained is None and attribution.top_predictions:
         explained = attribution.top_predictions[0][0]
     for p, (token, style) in enumerate(zip(attribution.str_tokens, token_styles(attribution), strict=True)):
-        text.append(visible(token), style)
-        if p == attribution.pos and explained is not None:
+        if p and p in attribution.answer and p - 1 not in attribution.answer:
+            text.append(" →", Style(color="red", bold=True))
+        text.append(visible(token), style + Style(color="red", underline=True) if p in own else style)
+        if p == attribution.pos and explained is not None and p + 1 not in own and not attribution.answer:
             text.append(" →")
             text.append(visible(explained), Style(color="red", bold=True))
             text.append(" " if p + 1 < len(attribution) else "")
@@ -71,7 +86,18 @@ def strongest(attribution: Attribution, k: int = 5) -> Table:
 
 
 def predictions(attribution: Attribution, k: int = 5) -> Text:
-    """The model's most probable next tokens; the explained one is red."""
+    """The model's most probable next tokens; the explained one is red. Of several, what it thought of each."""
+    together, each = said_together(attribution)
+    if together:
+        line = Text(f"{together}:", "bold")
+        for i, (text, probability) in enumerate(each[:MOST_EACH]):
+            line.append(" · " if i else " ", Style(dim=True, bold=False)).append(
+                text.strip() or repr(text), Style(color="red")
+            )
+            line.append(f" {percent(probability)}", Style(dim=True, bold=False))
+        return line.append(
+            f" · {len(each) - MOST_EACH} more" if len(each) > MOST_EACH else "", Style(dim=True, bold=False)
+        )
     read = visible(attribution.str_tokens[attribution.pos])
     line = Text(f"Next token after {read!r} (position {attribution.pos}):", "bold")
     for i, (text, probability, explained) in enumerate(predicted(attribution, k)):
@@ -102,7 +128,8 @@ def _meaning(attribution: Attribution) -> str:
     """What a score is, and which tokens have none."""
     effect = "largest first-order effect, " if scope_of(attribution.method) else ""
     hidden = ", ".join(visible(attribution.str_tokens[p]) for p in sorted(attribution.hidden))
-    return f"Score: {effect}{unit(attribution)}." + (f" Left out: {hidden}." if hidden else "")
+    said = [f"Score: {effect}{unit(attribution)}.", f"Left out: {hidden}." if hidden else "", shares(attribution)]
+    return " ".join(filter(None, said))
 
 
 def attribution_text(attribution: Attribution) -> str:

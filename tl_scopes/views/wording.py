@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -55,7 +56,19 @@ def title(attribution: Attribution) -> str:
     """One line: which scope, and what it explains."""
     method = attribution.method.replace("_", " ").capitalize()
     foil = repr(attribution.details["foil_str"]) if "foil_str" in attribution.details else "the foil"
-    return legend(attribution.method).title.format(target=repr(attribution.target_str), foil=foil, method=method)
+    of = "logit" if _of(attribution) == "logit" else "log-probability"
+    several = len(attribution.span)
+    if several > 1 and of == "logit":
+        of = "summed logits"
+    said = legend(attribution.method).title.format(target=repr(attribution.target_str), foil=foil, method=method, of=of)
+    if several > 1 and attribution.target_str is None:
+        said += f", in {several} predictions together"
+    return said
+
+
+def _of(attribution: Attribution) -> str:
+    """What of a token is explained; older results do not say that it is its logit."""
+    return str(attribution.details.get("of", "logit"))
 
 
 def unit(attribution: Attribution) -> str:
@@ -66,7 +79,39 @@ def unit(attribution: Attribution) -> str:
         return "share of the shown tokens' sum"
     at = str(attribution.details.get("at", "hook_embed"))
     source = "embedding" if at == "hook_embed" else at
-    return legend(attribution.method).unit.format(at=source)
+    return legend(attribution.method).unit.format(at=source, unit="logit" if _of(attribution) == "logit" else "nats")
+
+
+def explained_tokens(attribution: Attribution) -> dict[int, str]:
+    """The tokens of the text that are explained together, where they stand, with what the model thought of each."""
+    log_probs = attribution.details.get("target_log_probs") or [None] * len(attribution.span)
+    chosen = zip(attribution.span, log_probs, strict=True)
+    n = len(attribution)
+    return {p + 1: "explained" if lp is None else f"explained · log p {lp:.3g}" for p, lp in chosen if p + 1 < n}
+
+
+def said_together(attribution: Attribution) -> tuple[str, list[tuple[str, float]]]:
+    """What is said of several explained tokens: the log-probability of all, and the probability of each."""
+    log_probs = attribution.details.get("target_log_probs") or []
+    after = dict(enumerate(attribution.str_tokens))
+    each = [
+        (visible(after.get(p + 1, "next token")), math.exp(lp))
+        for p, lp in zip(attribution.span, log_probs, strict=False)
+    ]
+    return (f"{len(each)} tokens together: log p {sum(log_probs):.3g}" if each else ""), each
+
+
+def shares(attribution: Attribution) -> str:
+    """How the influence is divided between prompt and answer; empty where there is no answer among the inputs."""
+    own = set(attribution.answer) & set(attribution.shown)
+    squares = attribution.scores.double()
+    squares = squares if legend(attribution.method).additive else squares.square()
+    total = float(squares[attribution.shown].sum()) if attribution.shown else 0.0
+    if not own or total <= 0:
+        return ""
+    part = float(squares[sorted(own)].sum()) / total
+    what = "influence" if legend(attribution.method).additive else "squared influence"
+    return f"Share of the {what}: prompt {percent(1 - part)}, answer {percent(part)}."
 
 
 def number(value: float) -> str:
