@@ -6,6 +6,7 @@ call and the argument, say what was found, and what to do.
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tl_scopes.model.lens import LensModel
+from tl_scopes.model.units import Unit
 from tl_scopes.model.vocabulary import pieces, vocabulary
 
 Prompt = str | Tensor | Sequence[str | Tensor]
@@ -43,6 +45,7 @@ class EncodedPrompt:
         text: the prompt as it was typed, None if ids were given or the tokenizer keeps no offsets.
         offsets: characters of the text that each token stands for; empty spans for added special tokens.
         notes: for the reader of any result.
+        units: parts of the text that have names: the turns of a chat.
     """
 
     tokens: Int[Tensor, " pos"]
@@ -52,6 +55,7 @@ class EncodedPrompt:
     text: str | None = None
     offsets: tuple[tuple[int, int], ...] | None = None
     notes: tuple[str, ...] = ()
+    units: tuple[Unit, ...] = ()
 
 
 def encode_prompts(
@@ -169,7 +173,17 @@ def _offsets(model: LensModel, tokens: Tensor, text: str) -> tuple[tuple[int, in
     ids, added = encoding["input_ids"], len(tokens) - len(encoding["input_ids"])
     if added < 0 or not ids or tokens[added:].tolist() != ids:
         return None
-    return ((0, 0),) * added + tuple((int(a), int(b)) for a, b in encoding["offset_mapping"])
+    return ((0, 0),) * added + spread_bytes(text, encoding["offset_mapping"])
+
+
+def spread_bytes(text: str, offsets: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Characters of each token, where a tokenizer gives those of a whole run of unknown characters to each of their bytes."""
+    found: list[tuple[int, int]] = []
+    for span, run in itertools.groupby((int(a), int(b)) for a, b in offsets):
+        n, characters = len(list(run)), range(*span)
+        own = [(c, c + 1) for c in characters for _ in text[c].encode()] if n > 1 and len(characters) > 1 else []
+        found += own if len(own) == n else [span] * n
+    return tuple(found)
 
 
 def token_strings(model: LensModel, tokens: Int[Tensor, " pos"]) -> list[str]:
