@@ -116,6 +116,17 @@ def test_words_are_removed_whole(demo_model: Any) -> None:
     assert set(found.singles) <= set(words)
 
 
+def test_sentences_are_removed_whole(demo_model: Any) -> None:
+    text = " ".join(
+        f"Tom sees the {animal}." for animal in ("dog", "cat", "cow", "bird", "horse", "fox", "wolf", "bear", "fish")
+    )
+    attr = tls.semantic_scope(demo_model, text)
+    found = tls.verdict(demo_model, attr, k=1, unit="sentence")
+    sentences = [tuple(u) for u in attr.by_unit("sentence").details["units"]]
+    assert found.n_candidates == 9 and set(found.singles) <= set(sentences)
+    assert "strongest sentence" in found.sentence
+
+
 def test_below_eight_candidates_there_is_none(demo_model: Any) -> None:
     found = tls.verdict(demo_model, tls.semantic_scope(demo_model, "a dog sees the cat"))
     assert found.n_candidates < 8

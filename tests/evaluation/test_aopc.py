@@ -33,11 +33,12 @@ import transformers
 from samples import passages
 from torch import Tensor
 
+import tl_scopes as tls
 from tl_scopes.demo import DEMO_PATH
 from tl_scopes.demo.corpora import CORPORA
 from tl_scopes.evaluation import aopc as faithfulness
 from tl_scopes.evaluation.aopc import aopc, load_aopc
-from tl_scopes.evaluation.protocol import AOPC_METHODS
+from tl_scopes.evaluation.protocol import AOPC_METHODS, Protocol, unit_scores
 from tl_scopes.model import loading
 from tl_scopes.numerics.ranking import most_influential, number_removed
 from tl_scopes.results.aopc import aopc_from_deltas
@@ -616,3 +617,32 @@ def test_accelerate_launch_of_two_processes_makes_the_table_of_one(tmp_path: Pat
     for method in one.methods:
         assert two[method].per_prompt.tolist() == pytest.approx(one[method].per_prompt.tolist(), abs=1e-6)
     assert printed["one"].strip() in printed["two"], "the last process to end prints the whole table"
+
+
+def test_units_are_removed_whole_by_their_joint_scores(demo_model: Any) -> None:
+    passage = "Tom sees the dog. Anna lives in Rome. German: der Hund sieht die Katze. English: the dog"
+    table = aopc(
+        demo_model, [passage], ["semantic", "random", "total_information"], unit="sentence", beside=["leave_one_out"]
+    )
+    (record,) = table.records
+    whole = demo_model.to_tokens(passage)[0]
+    attr = tls.semantic_scope(demo_model, whole[:-1], target=int(whole[-1])).without("special")
+    own = replace(attr, text=None, offsets=None).by_unit("sentence")
+    assert record["n"] == len(own.shown) == 4
+    (removed,) = {tuple(r) for r in record["removed"]["semantic"]}
+    strongest = own.top(1)[0].pos
+    assert list(removed) == own.details["units"][strongest], "⌊k·4⌋ is 0, and at least one sentence goes"
+    for sets in record["removed"].values():
+        assert all(list(s) in own.details["units"] for s in sets)
+    assert table.settings["protocol"]["unit"] == "sentence"
+    assert "unit" not in aopc(demo_model, [passage], ["random"]).settings["protocol"], "runs before units are continued"
+    with pytest.raises(ValueError, match=r"\(preset='paper'\): contradicts unit='sentence'"):
+        aopc(demo_model, [passage], ["random"], unit="sentence", preset="paper")
+
+
+def test_random_draws_units_whatever_their_size() -> None:
+    protocol = replace(Protocol(), unit="sentence")
+    scores = torch.tensor([0.5, 0.9, 0.9, 0.9, 0.6])
+    assert unit_scores(scores, [[0, 1, 2, 3], [4]], "random", protocol) == pytest.approx([0.5, 0.6])
+    assert unit_scores(scores, [[1, 2], [4]], "attention_rollout", protocol) == pytest.approx([1.8, 0.6])
+    assert unit_scores(scores - 1, [[0], [4]], "semantic", Protocol()) == pytest.approx([-0.5, -0.4])

@@ -156,7 +156,8 @@ def test_a_words_score_is_the_joint_change_of_its_tokens() -> None:
     assert (words.pos, words.special, words.hidden) == (1, {0}, {0})
     assert words.details["words"] == [[0], [1, 2, 3], [4]]
     assert words.tokens.tolist() == [0, 7, 9]
-    assert words.stderr is None
+    assert words.stderr is not None
+    assert words.stderr.tolist() == pytest.approx([1.0, (3 + 4 + 12) / 13, 1.0]), "at most, whatever the correlation"
     assert words.details["logit"] == 1.5
     assert words.by_word() is words
     assert attr.scores.tolist() == [4.0, 3.0, 4.0, 12.0, 0.0]

@@ -31,6 +31,7 @@ from tl_scopes.model.state import model_state
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.methods import BASELINES
+from tl_scopes.results.units import kind_of
 
 OTHER_MODEL = 0.1
 """Difference of probabilities from which an attribution is taken to be another model's."""
@@ -110,10 +111,10 @@ class BaseRun:
 
 def prompt_of(attribution: Attribution) -> EncodedPrompt:
     """The prompt of an attribution, up to the explained position."""
-    if "words" in attribution.details:
+    if (kind := kind_of(attribution.details)) is not None:
         raise ValueError(
-            "(attribution=...): this one is by word, and words have no token ids; pass the attribution that "
-            "by_word() was called on"
+            f"(attribution=...): this one is by {kind}, and {kind}s have no token ids; pass the attribution that "
+            f"by_{'word' if kind == 'word' else 'unit'}() was called on"
         )
     end = attribution.pos + 1
     return EncodedPrompt(

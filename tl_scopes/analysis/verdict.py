@@ -32,6 +32,7 @@ from tl_scopes.model.soundness import refuse_wrong
 from tl_scopes.numerics.arguments import Seed, integer
 from tl_scopes.numerics.ranking import most_influential
 from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.units import members as token_positions
 from tl_scopes.results.verdict import LEAST_CANDIDATES, Unit, Verdict
 
 MOST_SINGLE = 30
@@ -88,7 +89,8 @@ def verdict(
             of one prompt share their runs.
         k: units removed together.
         n_random: random sets; all other sets where there are no more than that. Fewer than 19 cannot reach p ≤ 0.05.
-        unit: ``"token"``, or ``"word"`` as by :meth:`Attribution.by_word`.
+        unit: ``"token"``, or ``"word"``, ``"sentence"``, ``"line"``, ``"paragraph"`` or ``"turn"``, as by
+            :meth:`Attribution.by_unit`.
         ablation: what takes the place of a token: ``"zero"``, the ``"mean"`` row of those that may be removed, or
             ``"resample"``, another one's row.
         seed: of the draws; the global RNG is not used.
@@ -194,9 +196,9 @@ def judge(
 def plan_of(attribution: Attribution, removal: Removal) -> Plan:
     """Which units are removed, by the scores and the seed; refuses what cannot be, before any run."""
     prompt_of(attribution)
-    of = attribution.by_word() if removal.unit == "word" else attribution
+    of = attribution if removal.unit == "token" else attribution.by_unit(removal.unit)
     candidates = [p for p in of.shown if p not in of.special]
-    grouped = of.details["words"] if removal.unit == "word" else [[p] for p in range(len(of))]
+    grouped = token_positions(of.details) or [[p] for p in range(len(of))]
     units = [tuple(t for t in grouped[p] if t <= attribution.pos) for p in candidates]
     scores, n, k = of.scores[candidates], len(units), removal.k
     if n < LEAST_CANDIDATES:

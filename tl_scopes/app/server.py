@@ -38,6 +38,7 @@ from tl_scopes.app.workbench import Forgotten, Question, Result, Scale, Wanted, 
 from tl_scopes.numerics.stopping import Stopped
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.matrix import AttributionMatrix
+from tl_scopes.results.units import members
 from tl_scopes.views.canvas.page import drawing_code, own_file
 
 _FILES: dict[str, tuple[str, Callable[[], str]]] = {
@@ -163,7 +164,7 @@ def _facts(result: Result, by_token: Result) -> dict[str, Any]:
     """What the page needs besides the picture: where a click on a token, a word or a prediction leads."""
     if not isinstance(result, Attribution) or not isinstance(by_token, Attribution):
         return {"kind": "picture", "method": result.method, "words": isinstance(result, AttributionMatrix)}
-    words = result.details.get("words")
+    words = members(result.details)
     return {
         "kind": "attribution",
         "words": True,

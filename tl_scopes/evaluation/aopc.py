@@ -27,7 +27,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +55,7 @@ from tl_scopes.model.state import model_state
 from tl_scopes.numerics.arguments import Seed, call_name, name_call, public_call
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
 from tl_scopes.results.aopc import AOPCTable, aopc_from_deltas
+from tl_scopes.results.verdict import Unit
 
 __all__ = ["AOPC_METHODS", "Method", "aopc", "aopc_from_deltas", "load_aopc"]
 Preset = Literal["paper", "text"]
@@ -70,6 +71,7 @@ def aopc(
     target: Literal["truth", "argmax"] = "truth",
     scored: Literal["truth", "argmax"] | None = None,
     ablation: Ablation = "zero",
+    unit: Unit = "token",
     preset: Preset | None = None,
     beside: Sequence[Beside] = (),
     seed: Seed = 0,
@@ -95,6 +97,8 @@ def aopc(
         target: the token that target-aware methods explain: the passage's own last, or the model's top prediction.
         scored: the token whose log-probability is measured; None is the explained one.
         ablation: what a removed embedding becomes: ``"zero"``, the passage's ``"mean"``, or ``"resample"``.
+        unit: what is removed as a whole, and counted: ``"token"``, or a unit of :meth:`Attribution.by_unit` (``"word"``,
+            ``"sentence"``, ...), whose score joins those of its tokens as there; Random draws units, whatever their size.
         preset: ``"text"`` or ``"paper"``, see the top of this module; it fixes target, scored, ablation and BOS.
         beside: also measure ``"sufficiency"`` (log p lost when *only* the top k stay) and ``"leave_one_out"`` (rank
             correlation and top-5 % overlap of the scores with each token's own measured |Δ log p|).
@@ -133,6 +137,9 @@ def aopc(
         raise ValueError("(prompts=[]): the list of passages is empty")
     check_batch_size(batch_size)
     protocol = checked_protocol(fractions, target, scored, ablation, preset, beside, seed, prepend_bos)
+    if protocol.paper and unit != "token":
+        raise ValueError(f"(preset='paper'): contradicts unit={unit!r}; leave it out, or the preset")
+    protocol = replace(protocol, unit=unit)
     chosen = checked_methods(methods)
     for method in chosen.values():
         if isinstance(method, str) and (shared := shared_direction(model, method, 0, protocol)) is not None:
@@ -263,7 +270,11 @@ def _settings(
         "prompts": {"n": len(prompts), "sha256": digest.hexdigest()},
         "methods": {k: m if isinstance(m, str) else function_fingerprint(m, model) for k, m in methods.items()},
         "preset": preset,
-        "protocol": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(protocol).items()},
+        "protocol": {
+            k: list(v) if isinstance(v, tuple) else v
+            for k, v in asdict(protocol).items()
+            if (k, v) != ("unit", "token")  # as in the runs before units
+        },
         "random_positions": None
         if random_positions is None
         else hashlib.sha256(repr(_lists(random_positions)).encode()).hexdigest()[:16],

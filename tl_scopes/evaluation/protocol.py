@@ -29,6 +29,9 @@ from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, most_influential, number_removed
 from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.methods import legend
+from tl_scopes.results.units import Entries, grouping, joined
+from tl_scopes.results.verdict import Unit
 
 Beside = Literal["sufficiency", "leave_one_out"]
 Method = Callable[..., Attribution]
@@ -58,6 +61,7 @@ class Protocol:
         paper: the released scripts' variants of the methods and candidates.
         beside: further measurements.
         prepend_bos: as everywhere.
+        unit: what is removed as a whole.
     """
 
     fractions: tuple[float, ...] = PAPER_FRACTIONS
@@ -68,6 +72,7 @@ class Protocol:
     paper: bool = False
     beside: tuple[Beside, ...] = ()
     prepend_bos: bool | None = None
+    unit: Unit = "token"
 
 
 def known_methods() -> tuple[str, ...]:
@@ -179,6 +184,7 @@ def measure_passage(
     candidates = [p for p in counted if protocol.paper or p not in whole.special]
     if not candidates:
         raise ValueError("the passage has no token that may be removed, only special tokens")
+    units = removable_units(whole, candidates, protocol.unit)
     values = substitutes(protocol.ablation, candidates, given.tokens, protocol.seed)
     truth = int(whole.tokens[-1])
     top, base = None, None
@@ -191,14 +197,15 @@ def measure_passage(
         if method == "random":
             scores[label] = controls.random_scores(given.tokens, len(given.tokens), protocol.seed)
 
-    m = [number_removed(k, len(candidates)) for k in protocol.fractions]
+    of_units = {label: unit_scores(scores[label], units, method, protocol) for label, method in methods.items()}
+    m = [number_removed(k, len(units)) for k in protocol.fractions]
     outside = [p for positions in random or () for p in positions if not 0 <= p < len(given.tokens)]
     if outside:
         raise ValueError(f"(random_positions=...): {outside[0]} is outside the passage's {len(given.tokens)} tokens")
     removed = {
         label: [list(map(int, positions)) for positions in random]
         if methods[label] == "random" and random is not None
-        else [most_influential(scores[label].tolist(), candidates, size) for size in m]
+        else [_tokens(units, most_influential(of_units[label], range(len(units)), size)) for size in m]
         for label in methods
     }
     wanted = [(), *(frozenset(s) for sets in removed.values() for s in sets)]
@@ -206,7 +213,7 @@ def measure_passage(
     if "sufficiency" in protocol.beside:
         wanted += [s for sets in kept.values() for s in sets]
     if "leave_one_out" in protocol.beside:
-        wanted += [frozenset((p,)) for p in candidates]
+        wanted += [frozenset(unit) for unit in units]
     distinct = list(dict.fromkeys(map(frozenset, wanted)))
     size = rows_per_forward(model, [given], batch_size, most=DEFAULT_ROWS)
     scored = truth if protocol.scored == "truth" else None
@@ -216,7 +223,7 @@ def measure_passage(
     change = (log_p - log_p[0]).tolist()
     delta = dict(zip(distinct, change, strict=True))
     record: dict[str, Any] = {
-        "n": len(candidates),
+        "n": len(units),
         "truth": truth,
         "top": top,
         "target": explained,
@@ -236,7 +243,8 @@ def measure_passage(
     if "sufficiency" in protocol.beside:
         record["sufficiency"] = {label: [-delta[s] for s in sets] for label, sets in kept.items()}
     if "leave_one_out" in protocol.beside:
-        record |= _agreement(scores, [abs(delta[frozenset((p,))]) for p in candidates], candidates, removed)
+        truth_of = [abs(delta[frozenset(unit)]) for unit in units]
+        record |= _agreement(of_units, truth_of)
     return record
 
 
@@ -248,17 +256,42 @@ def _with_bos(model: LensModel, passage: str | Tensor, whole: EncodedPrompt) -> 
     return None if len(own.tokens) <= len(whole.tokens) else replace(own, pos=len(own.tokens) - 2)
 
 
-def _agreement(
-    scores: Mapping[str, Tensor], truth: Sequence[float], candidates: Sequence[int], labels: Mapping[str, Any]
-) -> dict[str, dict[str, float | None]]:
-    """Spearman's rho and overlap of the top 5 % with each token's own measured |Δ log p|."""
-    m = number_removed(0.05, len(candidates))
-    by_position = dict(zip(candidates, truth, strict=True))
-    best = set(sorted(candidates, key=lambda p: (-by_position[p], p))[:m])
+def removable_units(whole: EncodedPrompt, candidates: Sequence[int], unit: Unit) -> list[list[int]]:
+    """The tokens that are removed together: one alone, or those of one unit that may be removed."""
+    if unit == "token":
+        return [[p] for p in candidates]
+    found = grouping(Entries(whole.str_tokens, whole.special, whole.text, whole.offsets, whole.units), unit)
+    assert found is not None
+    kept = set(candidates)
+    units = [[p for p in positions if p in kept] for positions in found.positions]
+    return [unit for unit in units if unit]
+
+
+def unit_scores(
+    scores: Tensor, units: Sequence[Sequence[int]], method: Method | str, protocol: Protocol
+) -> list[float]:
+    """The score of each unit; Random's is drawn for each, whatever its size."""
+    if protocol.unit == "token" or method == "random":
+        return [float(scores[unit[0]]) for unit in units]
+    additive = isinstance(method, str) and legend(method.partition("@")[0]).additive
+    found: list[float] = joined(scores, units, additive).tolist()
+    return found
+
+
+def _tokens(units: Sequence[Sequence[int]], chosen: Sequence[int]) -> list[int]:
+    """Positions in some units."""
+    return [p for i in chosen for p in units[i]]
+
+
+def _agreement(scores: Mapping[str, list[float]], truth: Sequence[float]) -> dict[str, dict[str, float | None]]:
+    """Spearman's rho and overlap of the top 5 % with each unit's own measured |Δ log p|."""
+    every = range(len(truth))
+    m = number_removed(0.05, len(truth))
+    best = set(sorted(every, key=lambda i: (-truth[i], i))[:m])
     rho: dict[str, float | None] = {}
     hit: dict[str, float | None] = {}
-    for label in labels:
-        correlation = spearman([float(scores[label][p]) for p in candidates], list(truth))
+    for label, own in scores.items():
+        correlation = spearman(own, list(truth))
         rho[label] = None if math.isnan(correlation) else correlation
-        hit[label] = len(best & set(most_influential(scores[label].tolist(), candidates, m))) / m
+        hit[label] = len(best & set(most_influential(own, every, m))) / m
     return {"loo_spearman": rho, "loo_top5_hit": hit}

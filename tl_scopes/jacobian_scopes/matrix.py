@@ -269,5 +269,6 @@ def _result(
         special=text.special,
         text=text.text,
         offsets=text.offsets,
+        units=text.units,
         top_predictions=tuple(row.predictions for row in rows),
     )

@@ -87,6 +87,7 @@ def attributed(
         special=prompt.special,
         text=prompt.text,
         offsets=prompt.offsets,
+        units=prompt.units,
     )
 
 

@@ -6,6 +6,7 @@ call and the argument, say what was found, and what to do.
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tl_scopes.model.lens import LensModel
+from tl_scopes.model.units import Unit
 from tl_scopes.model.vocabulary import pieces, vocabulary
 
 Prompt = str | Tensor | Sequence[str | Tensor]
@@ -52,6 +54,7 @@ class EncodedPrompt:
         span: the explained positions in their order, where they were given as a span; else empty.
         answer: positions of the tokens that were put behind the prompt, to be explained.
         against: the same prompt with another answer, from whose log-probability the difference is explained.
+        units: parts of the text that have names: the turns of a chat.
     """
 
     tokens: Int[Tensor, " pos"]
@@ -64,6 +67,7 @@ class EncodedPrompt:
     span: tuple[int, ...] = ()
     answer: tuple[int, ...] = ()
     against: EncodedPrompt | None = None
+    units: tuple[Unit, ...] = ()
 
     @property
     def branches(self) -> tuple[EncodedPrompt, ...]:
@@ -205,7 +209,17 @@ def offsets_of(model: LensModel, tokens: Tensor, text: str) -> tuple[tuple[int, 
     ids, added = encoding["input_ids"], len(tokens) - len(encoding["input_ids"])
     if added < 0 or not ids or tokens[added:].tolist() != ids:
         return None
-    return ((0, 0),) * added + tuple((int(a), int(b)) for a, b in encoding["offset_mapping"])
+    return ((0, 0),) * added + spread_bytes(text, encoding["offset_mapping"])
+
+
+def spread_bytes(text: str, offsets: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Characters of each token, where a tokenizer gives those of a whole run of unknown characters to each of their bytes."""
+    found: list[tuple[int, int]] = []
+    for span, run in itertools.groupby((int(a), int(b)) for a, b in offsets):
+        n, characters = len(list(run)), range(*span)
+        own = [(c, c + 1) for c in characters for _ in text[c].encode()] if n > 1 and len(characters) > 1 else []
+        found += own if len(own) == n else [span] * n
+    return tuple(found)
 
 
 def token_strings(model: LensModel, tokens: Int[Tensor, " pos"]) -> list[str]:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_scopes.model.units import Unit
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.base import Displayable, Picture, Serializable, views
 from tl_scopes.results.methods import is_known, legend
-from tl_scopes.results.words import Word, group_words, joined
+from tl_scopes.results.units import Entries, Group, Grouping, Units, grouping, joined, joined_stderr, kind_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,11 +78,12 @@ class Attribution(Displayable, Serializable):
             say how earlier tokens of the answer move later ones.
         sinks: positions found to be secondary attention sinks (:mod:`tl_scopes.kernel.massive_activations`); None where
             nobody looked.
+        units: parts of ``text`` that have names: the turns of a chat, by role; see :meth:`by_unit`.
     """
 
     _beside: ClassVar = ("gradient", "direction")
     _unsaved: ClassVar = ("cache",)
-    _later: ClassVar = ("top_tokens", "text", "offsets", "sinks", "span", "targets", "answer")
+    _later: ClassVar = ("top_tokens", "text", "offsets", "sinks", "span", "targets", "answer", "units")
     _along: ClassVar = {"str_tokens": "pos", "offsets": "pos"}
     _within: ClassVar = dict.fromkeys(("pos", "special", "hidden", "sinks", "span", "answer"), "pos")
     _finite: ClassVar = ("scores", "top_predictions")
@@ -110,6 +112,7 @@ class Attribution(Displayable, Serializable):
     span: tuple[int, ...] = ()
     targets: tuple[int | None, ...] = ()
     answer: tuple[int, ...] = ()
+    units: tuple[Unit, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -222,55 +225,111 @@ class Attribution(Displayable, Serializable):
         return f"{self.str_tokens[p]!r} ({p})"
 
     def by_word(self) -> Attribution:
-        """The same attribution with one entry per word, for views, ranking and statistics over words.
+        """The same attribution with one entry per word: ``by_unit("word")``.
 
-        ``score_w = sqrt(Σ_{t in w} score_t²)``: the largest first-order change that one perturbation of unit norm,
-        shared by the word's tokens, can cause (appendix A.7). Total information and attention rollout are additive:
-        there it is the plain sum. Words end at white space and punctuation and never inside a character, see
-        :mod:`tl_scopes.results.words`; special tokens are words of their own.
+        Words end at white space and punctuation and never inside a character, see :mod:`tl_scopes.results.words`; special
+        tokens are words of their own. ``details["words"]`` holds the token positions of each word.
+        """
+        return self.by_unit("word")
+
+    @public_call
+    def by_unit(self, units: Units, *, language: str = "en") -> Attribution:
+        """The same attribution with one entry per unit: word, sentence, line, paragraph, turn, or characters of your own.
+
+        ``score_u = sqrt(Σ_{t in u} score_t²)``: the largest first-order change that one perturbation of unit norm,
+        shared by the unit's tokens, can cause (appendix A.7). Total information and attention rollout are additive: there
+        it is the plain sum, and so it is of signed numbers (``details["signed"]``). Every token is in one unit, so squares
+        (or sums) are kept, and words joined into sentences are the sentences of the tokens.
+
+        Args:
+            units: ``"word"``; ``"sentence"``; ``"line"``; ``"paragraph"``, between empty lines; ``"turn"`` of a chat, where
+                tokens of the template are units apart; ``{name: (start, end)}`` in characters of :attr:`text`; or
+                ``[(name, substring)]``. Text that nobody named is units of its own, one for each stretch.
+            language: whose abbreviations end no sentence, as a code (``"de"``).
 
         Returns:
-            An :class:`Attribution` with positions counted in words. ``details["words"]`` holds the token positions of
-            each word; ``tokens`` is the id of each word's first token; a word is hidden or special if all its tokens
-            are. ``stderr`` (the errors of a word's tokens are correlated), ``gradient`` and ``cache`` are None. Words
-            of words are the same words.
+            An :class:`Attribution` with positions counted in units, each shown as its text, or as the name that you gave.
+            ``details["units"]`` (of words ``details["words"]``) holds the token positions of each, ``details["names"]``
+            the roles or names; ``tokens`` is the id of each unit's first token. A unit is special if all its tokens are.
+            Hidden tokens are units apart, but for those inside a word. ``stderr`` is an upper bound, because the errors of a
+            unit's tokens are correlated; ``gradient`` and ``cache`` are None. Units of the same kind are the same units.
+
+        Raises:
+            ValueError: characters outside the text, in two units or without a token; a substring that is not there once;
+                turns of what is no chat; units smaller than those at hand.
+
+        >>> attr = semantic_scope(model, "German: der Hund sieht die Katze. English: the", target=" dog")
+        >>> attr.by_unit("sentence").str_tokens[1:]
+        ['German: der Hund sieht die Katze.', ' English: the']
+        >>> attr.by_unit([("source", "der Hund sieht die Katze")]).top(1)[0].str_token
+        'source'
         """
-        if "words" in self.details:
-            return self
-        words = group_words(self.str_tokens, self.special, self.text, self.offsets)
-        additive = legend(self.method).additive
-        longest = max(len(w.positions) for w in words)
-        unclear = self.offsets is None and longest > 2 and not any(c.isspace() for t in self.str_tokens for c in t)
+        found = grouping(Entries.of(self), units, language=language, pos=self.pos)
+        return self if found is None else self._grouped(found)
+
+    def _grouped(self, found: Grouping) -> Attribution:
+        """With one entry per group."""
+        additive, groups = legend(self.method).additive, found.positions
+        longest = max(map(len, groups))
+        unclear = found.kind == "word" and self.offsets is None and longest > 2
+        unclear = unclear and not any(c.isspace() for t in self.str_tokens for c in t)
         return replace(
             self,
-            scores=joined(self.scores, [w.positions for w in words], additive),
-            tokens=self.tokens[[w.positions[0] for w in words]],
-            str_tokens=[w.text for w in words],
-            pos=next(i for i, w in enumerate(words) if self.pos in w.positions),
-            stderr=None,
+            scores=joined(self.scores, groups, additive),
+            tokens=self.tokens[[group[0] for group in groups]],
+            str_tokens=[group.text for group in found.groups],
+            pos=next(i for i, group in enumerate(groups) if self.pos in group),
+            stderr=None if self.stderr is None else joined_stderr(self.stderr, self.scores, groups, additive),
             gradient=None,
             cache=None,
-            details={
-                **self.details,
-                "words": [list(w.positions) for w in words],
-                "word_score": "sum" if additive else "root of the sum of squares",
-            },
-            notes=(*self.notes, *self._partly_hidden(words), *([_GLUED] if unclear else [])),
-            special=frozenset(i for i, w in enumerate(words) if self.special.issuperset(w.positions)),
-            hidden=frozenset(i for i, w in enumerate(words) if self.hidden.issuperset(w.positions)),
-            sinks=None
-            if self.sinks is None
-            else frozenset(i for i, w in enumerate(words) if self.sinks.issuperset(w.positions)),
-            text=None,
-            offsets=None,
+            details=found.details(self.details, additive),
+            notes=(*self.notes, *self._partly_hidden(found.groups), *([_GLUED] if unclear else [])),
+            special=found.within(self.special),
+            hidden=found.within(self.hidden),
+            sinks=None if self.sinks is None else found.within(self.sinks),
+            text=found.text,
+            offsets=tuple(group.span for group in found.groups),
+            span=(),
+            targets=(),
+            answer=tuple(sorted(found.within(frozenset(self.answer)))),
         )
 
-    def _partly_hidden(self, words: Iterable[Word]) -> list[str]:
+    def shares(self) -> dict[str, float]:
+        """How much of the influence each name has, of an attribution by turn or by units of your own: role to share.
+
+        ``share = Σ_{u with the name} score_u² / Σ_{u shown} score_u²``, or plain sums where scores add; they add up to 1.
+        Tokens of a chat's template are ``"template"``, text that nobody named ``"rest"``. Hidden units are left out.
+
+        Raises:
+            ValueError: units without names; all shown scores are 0.
+
+        >>> attr = semantic_scope(model, "German: der Hund sieht die Katze. English: the", target=" dog")
+        >>> named = attr.without("special").by_unit([("source", "der Hund sieht die Katze")]).shares()
+        >>> named["source"] > named["rest"]
+        True
+        """
+        names = self.details.get("names")
+        if names is None:
+            raise ValueError(
+                f"Attribution.shares(): the units of this attribution, by {kind_of(self.details) or 'token'}, have no names; "
+                "call it on by_unit('turn') of a chat, or on by_unit({name: (start, end)})"
+            )
+        parts = self.scores.double() if legend(self.method).additive else self.scores.double().square()
+        total = float(parts[self.shown].sum()) if self.shown else 0.0
+        if total <= 0:
+            raise ValueError("Attribution.shares(): all shown scores are 0, there is no share to give")
+        found: dict[str, float] = {}
+        for p in self.shown:
+            name = names[p] or self.str_tokens[p]
+            found[name] = found.get(name, 0.0) + float(parts[p]) / total
+        return found
+
+    def _partly_hidden(self, groups: Iterable[Group]) -> list[str]:
         """A note where a sink that was left out is part of a word that is not: a note says that it is left out."""
         if not any(note.startswith(_CORRECTED) for note in self.notes):
             return []
-        kept = [w for w in words if self.hidden.intersection(w.positions) and not self.hidden.issuperset(w.positions)]
-        named = ", ".join(self._named(p) + f" of {w.text!r}" for w in kept for p in w.positions if p in self.hidden)
+        kept = [g for g in groups if self.hidden.intersection(g.positions) and not self.hidden.issuperset(g.positions)]
+        named = ", ".join(self._named(p) + f" of {g.text!r}" for g in kept for p in g.positions if p in self.hidden)
         return [f"Left out as tokens, but their words are shown and count them: {named}."] if kept else []
 
     def view(self, *, scale: Literal["auto", "linear", "minmax", "log"] = "auto", baseline: Any = None) -> Picture:
@@ -290,10 +349,14 @@ class Attribution(Displayable, Serializable):
         return self.view(scale=scale, baseline=baseline).html()
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per token: ``pos``, ``token``, ``str_token``, ``score``, ``stderr``, ``shown``."""
+        """One row per token: ``pos``, ``token``, ``str_token``, ``score``, ``stderr``, ``shown``; ``name`` where units have.
+
+        Of a list of results: ``pandas.concat([r.to_frame() for r in results], keys=range(len(results)))``.
+        """
         import pandas as pd
 
         shown = set(self.shown)
+        names = {"name": self.details["names"]} if "names" in self.details else {}
         return pd.DataFrame(
             {
                 "pos": range(len(self)),
@@ -302,5 +365,6 @@ class Attribution(Displayable, Serializable):
                 "score": self.scores.tolist(),
                 "stderr": [math.nan] * len(self) if self.stderr is None else self.stderr.tolist(),
                 "shown": [p in shown for p in range(len(self))],
+                **names,
             }
         )

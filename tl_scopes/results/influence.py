@@ -20,6 +20,7 @@ from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, Picture, Serializable, views
 from tl_scopes.results.lossless import Archive, naming
 from tl_scopes.results.methods import legend
+from tl_scopes.results.units import Entries, Grouping, Units, grouping, joined
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,6 +110,36 @@ class _Inside(Displayable, Serializable):
         return replace(self, attribution=self.attribution.without(tokens))
 
     @public_call
+    def by_unit(self: R, units: Units, *, language: str = "en") -> R:
+        """The same map with one column per unit: word, sentence, line, paragraph, turn, or characters of your own.
+
+        Columns join as scores of :meth:`Attribution.by_unit` do: ``sqrt(Σ_{t in u} score_t²)``, and plain sums where scores
+        have a sign or add (total information).
+
+        Args:
+            units: as in :meth:`Attribution.by_unit`.
+            language: of sentences.
+
+        Returns:
+            The same class with positions counted in units.
+
+        Raises:
+            ValueError: as :meth:`Attribution.by_unit`.
+        """
+        found = grouping(Entries.of(self.attribution), units, language=language, pos=self.pos)
+        return self if found is None else self._grouped(found)
+
+    def _grouped(self: R, found: Grouping, **changes: Any) -> R:
+        """With one column per group."""
+        scores = joined(self.scores, found.positions, self._adds)
+        return replace(self, scores=scores, attribution=self.attribution._grouped(found), **changes)
+
+    @property
+    def _adds(self) -> bool:
+        """Do scores of several tokens add?"""
+        return legend(self.method).additive
+
+    @public_call
     def view(self, *, per_row: bool = False) -> Picture:
         """The maps, and the scope's own coloured tokens.
 
@@ -161,6 +192,11 @@ class LayerInfluence(_Inside):
     read_out_norm: float | None = None
     relative: bool = False
     notes: tuple[str, ...] = ()
+
+    def _grouped(self, found: Grouping, **changes: Any) -> LayerInfluence:
+        norms = self.residual_norms
+        joint = None if norms is None else joined(norms, found.positions, False)
+        return super()._grouped(found, residual_norms=joint, **changes)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -230,6 +266,10 @@ class HeadInfluence(_Inside):
         """Have the scores a sign: gradient times output?"""
         return self.kind in ("signed",)
 
+    @property
+    def _adds(self) -> bool:
+        return self.signed or super()._adds
+
     def by_head(self) -> Float[Tensor, "layer head"]:
         """One number per head over the shown positions.
 
@@ -237,7 +277,7 @@ class HeadInfluence(_Inside):
         the sum of squares (the sum for total information).
         """
         scores = self.scores[:, :, self.shown]
-        if self.signed or legend(self.method).additive:
+        if self._adds:
             return reduce(scores, "layer head pos -> layer head", "sum")
         total: Tensor = torch.linalg.vector_norm(scores, dim=-1)
         return total

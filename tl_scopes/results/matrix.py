@@ -7,22 +7,28 @@ can be compared without care (Fisher rows are each divided by their own ``λ_1``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_scopes.model.units import Unit
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, Serializable
 from tl_scopes.results.methods import is_known, legend
-from tl_scopes.results.words import group_words, joined
+from tl_scopes.results.units import Entries, Grouping, Units, grouping, joined, kind_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_OF_COLUMNS = ("words", "units", "names")
+"""Details with an entry for each column."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,6 +53,7 @@ class AttributionMatrix(Displayable, Serializable):
         offsets: ``(start, end)`` of each token in ``text``, where the tokenizer gives it; empty for special tokens.
         top_predictions: the model's most probable next tokens at each explained position, with probabilities; empty
             where they were not kept.
+        units: parts of ``text`` that have names: the turns of a chat, by role.
     """
 
     _along: ClassVar = {
@@ -57,7 +64,7 @@ class AttributionMatrix(Displayable, Serializable):
         "target_strs": "target",
         "top_predictions": "target?",
     }
-    _later: ClassVar = ("text", "offsets")
+    _later: ClassVar = ("text", "offsets", "units")
     _within: ClassVar = dict.fromkeys(("positions", "special", "hidden"), "pos")
     _finite: ClassVar = ("scores", "top_predictions")
 
@@ -77,10 +84,12 @@ class AttributionMatrix(Displayable, Serializable):
     top_predictions: tuple[list[tuple[str, float]], ...] = ()
     text: str | None = None
     offsets: tuple[tuple[int, int], ...] | None = None
+    units: tuple[Unit, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(len(set(self.positions)) == len(self), "positions", f"{self.positions} must be different")
+        different = len(set(self.positions)) == len(self) or self.details.get("axis") == "columns"
+        self.require(different, "positions", f"{self.positions} must be different")
         if is_known(self.method):
             self.require(not bool((self.scores < 0).any()), "scores", f"{self.method} has none below 0")
 
@@ -112,12 +121,13 @@ class AttributionMatrix(Displayable, Serializable):
             hidden=self.hidden,
             text=self.text,
             offsets=self.offsets,
+            units=self.units,
         )
 
     def _by_row(self, key: str) -> bool:
         """Has this detail one entry per row?"""
         value = self.details[key]
-        return key != "words" and isinstance(value, list | tuple) and len(value) == len(self)
+        return key not in _OF_COLUMNS and isinstance(value, list | tuple) and len(value) == len(self)
 
     @public_call
     def without(self, tokens: Literal["special", "sinks", "nothing"] | Iterable[int]) -> AttributionMatrix:
@@ -132,70 +142,121 @@ class AttributionMatrix(Displayable, Serializable):
         return replace(self, hidden=first.hidden, notes=first.notes)
 
     def by_word(self) -> AttributionMatrix:
-        """The same matrix with a row per target word and a column per source word.
+        """The same matrix with a row per target word and a column per source word: ``by_unit("word")``."""
+        return self.by_unit("word")
 
-        Columns join as in :meth:`Attribution.by_word`: ``sqrt(Σ_{t in w} score_t²)``. The rows that explain the tokens of
-        one word join by the norm of their gradients together: ``sqrt(Σ_m score_m²)``, the size of a first-order change of
+    @public_call
+    def by_unit(
+        self, units: Units, *, axis: Literal["both", "rows", "columns"] = "both", language: str = "en"
+    ) -> AttributionMatrix:
+        """The same matrix with a row per target unit and a column per source unit, or one of the two.
+
+        Columns join as in :meth:`Attribution.by_unit`: ``sqrt(Σ_{t in u} score_t²)``. The rows that explain the tokens of
+        one unit join by the norm of their gradients together: ``sqrt(Σ_m score_m²)``, the size of a first-order change of
         them all under one perturbation. Both are plain sums where scores add (total information). Fisher rows, each
         divided by its own ``λ_1``, are weighted by it: ``sqrt(Σ_m λ_{1,m} score_m² / Σ_m λ_{1,m})``.
 
-        A word is no source of itself: the influence of its first tokens on its later ones, by the same formula, is in
+        A unit is no source of itself: the influence of its first tokens on its later ones, by the same formula, is in
         ``details["self"]``. So that no row is lost, squares (or sums) of a row and its ``self`` are those of the tokens'
-        rows. Words of which some tokens are not explained are joined from those that are.
+        rows. Units of which some tokens are not explained are joined from those that are. Where only rows or only columns
+        are joined, nothing is set apart: columns by token include those of the target unit, and so does a column by unit.
+
+        Args:
+            units: as in :meth:`Attribution.by_unit`.
+            axis: what is joined: ``"rows"`` (targets), ``"columns"`` (sources), or ``"both"``.
+            language: of sentences.
 
         Returns:
-            An :class:`AttributionMatrix` in words: ``positions`` is the word before the target, ``str_tokens`` the words,
-            ``details["words"]`` the token positions of each, ``details["rows"]`` the token rows that each row joins;
-            other details by row become one list per row. ``targets`` is the id of a word of one token, and None of
-            others. ``top_predictions`` are those where the word's first token was predicted. Rows of the first word of a
-            text, before which there is nothing, are left out, and a note says so. Words of words are the same words.
+            An :class:`AttributionMatrix` in units: ``positions`` is the unit before the target, ``str_tokens`` the units,
+            ``details["units"]`` (of words ``details["words"]``) the token positions of each, ``details["rows"]`` the token
+            rows that each row joins; other details by row become one list per row. ``targets`` is the id of a unit of one
+            token, and None of others. ``top_predictions`` are those where the unit's first token was predicted. Rows of the
+            first unit of a text, before which there is nothing, are left out, and a note says so. Hidden tokens are units
+            apart, but for those inside a word. Units of the same kind are the same units. With rows alone ``positions`` is
+            the last one that a row reads; with columns alone it is the unit of the one that is read.
         """
-        if "words" in self.details:
+        done = self.details.get("axis", "both" if kind_of(self.details) else None)
+        if done is not None and done != axis:
+            raise ValueError(
+                f"(axis={axis!r}): the {done} of this matrix are joined already; start from the one by token"
+            )
+        if axis == "rows" and done is not None:
+            raise ValueError("(axis='rows'): its rows are joined already; start from the matrix by token")
+        found = grouping(Entries.of(self), units, language=language, runs=True)
+        if found is None:
             return self
-        words = group_words(self.str_tokens, self.special, self.text, self.offsets)
-        groups = [w.positions for w in words]
-        of = {p: i for i, group in enumerate(groups) for p in group} | {len(self.tokens): len(words)}
+        if axis == "columns":
+            return self._with_columns(found)
+        of = {p: i for i, group in enumerate(found.positions) for p in group} | {len(self.tokens): len(found.groups)}
         rows: dict[int, list[int]] = {}
         for i in sorted(range(len(self)), key=lambda i: self.positions[i]):
             rows.setdefault(of[self.positions[i] + 1], []).append(i)
-        lost = rows.pop(0, [])
-        targets = sorted(rows, key=lambda w: min(rows[w]))
-        additive = legend(self.method).additive
-        scores = self._joined_rows([rows[w] for w in targets], additive)
-        scores = joined(scores, groups, additive) if targets else scores.new_zeros(0, len(words))
-        own = [float(scores[i, w]) if w < len(words) else 0.0 for i, w in enumerate(targets)]
-        for i, w in enumerate(targets):
-            scores[i, w:] = 0.0
-        first = [rows[w][0] for w in targets]
-        one = [len(rows[w]) == 1 and (w == len(words) or len(groups[w]) == 1) for w in targets]
-        details: dict[str, Any] = {
-            key: [[value[i] for i in rows[w]] for w in targets] if self._by_row(key) else value
-            for key, value in self.details.items()
-        }
-        note = "The rows of the first word are left out: no word stands before it."
+        rows = {u: rows[u] for u in sorted(rows, key=lambda u: min(rows[u]))}
+        if axis == "rows":
+            return self._with_rows(found, rows)
+        first = rows.pop(0, [])
+        note = f"The rows of the first {found.kind} are left out: no {found.kind} stands before it."
+        return replace(
+            self._with_own()._with_rows(found, rows)._with_columns(found, list(rows)),
+            notes=(*self.notes, note) if first else self.notes,
+        )
+
+    def _with_own(self) -> AttributionMatrix:
+        """With the influence of each unit on itself in its place again."""
+        if "self" not in self.details:
+            return self
+        scores = self.scores.clone()
+        for i, (position, own) in enumerate(zip(self.positions, self.details["self"], strict=True)):
+            if position + 1 < len(self.tokens):
+                scores[i, position + 1] = own
+        return replace(self, scores=scores, details={k: v for k, v in self.details.items() if k != "self"})
+
+    def _with_rows(self, found: Grouping, rows: Mapping[int, list[int]]) -> AttributionMatrix:
+        """With one row for the rows that explain the tokens of each unit."""
+        targets, of = list(rows), found.groups
+        nested = "rows" in self.details
+        details: dict[str, Any] = {}
+        for key, value in self.details.items():
+            parts = [[value[i] for i in rows[u]] for u in targets] if self._by_row(key) else value
+            details[key] = [[*chain(*part)] for part in parts] if nested and self._by_row(key) else parts
+        firsts = [rows[u][0] for u in targets]
+        alone = [len(rows[u]) == 1 and (u == len(of) or len(of[u].positions) == 1) for u in targets]
+        return replace(
+            self,
+            scores=self._joined_rows([rows[u] for u in targets], legend(self.method).additive),
+            positions=tuple(max(self.positions[i] for i in rows[u]) for u in targets),
+            targets=tuple(self.targets[i] if one else None for i, one in zip(firsts, alone, strict=True)),
+            target_strs=tuple(
+                of[u].text if u < len(of) else self.target_strs[i] for i, u in zip(firsts, targets, strict=True)
+            ),
+            details={"rows": [rows[u] for u in targets], **details, "row_unit": found.kind, "axis": "rows"},
+            top_predictions=tuple(self.top_predictions[i] for i in firsts) if self.top_predictions else (),
+        )
+
+    def _with_columns(self, found: Grouping, targets: Sequence[int] | None = None) -> AttributionMatrix:
+        """With one column for each unit; ``targets``: the unit that each row explains, which is no source of itself."""
+        additive, groups = legend(self.method).additive, found.positions
+        scores = joined(self.scores, groups, additive) if len(self) else self.scores.new_zeros(0, len(groups))
+        details = {k: v for k, v in self.details.items() if k not in ("row_unit", "axis")}
+        details = {**found.details(details, additive), "axis": "columns"}
+        positions = tuple(next(i for i, g in enumerate(groups) if p in g) for p in self.positions)
+        if targets is not None:
+            del details["axis"]
+            details["self"] = [float(scores[i, u]) if u < len(groups) else 0.0 for i, u in enumerate(targets)]
+            positions = tuple(u - 1 for u in targets)
+            for i, u in enumerate(targets):
+                scores[i, u:] = 0.0
         return replace(
             self,
             scores=scores,
             tokens=self.tokens[[group[0] for group in groups]],
-            str_tokens=[w.text for w in words],
-            positions=tuple(w - 1 for w in targets),
-            targets=tuple(self.targets[i] if alone else None for i, alone in zip(first, one, strict=True)),
-            target_strs=tuple(
-                words[w].text if w < len(words) else self.target_strs[i] for i, w in zip(first, targets, strict=True)
-            ),
-            details={
-                **details,
-                "words": [list(group) for group in groups],
-                "word_score": "sum" if additive else "root of the sum of squares",
-                "rows": [rows[w] for w in targets],
-                "self": own,
-            },
-            notes=(*self.notes, note) if lost else self.notes,
-            special=frozenset(i for i, group in enumerate(groups) if self.special.issuperset(group)),
-            hidden=frozenset(i for i, group in enumerate(groups) if self.hidden.issuperset(group)),
-            top_predictions=tuple(self.top_predictions[i] for i in first) if self.top_predictions else (),
-            text=None,
-            offsets=None,
+            str_tokens=[group.text for group in found.groups],
+            positions=positions,
+            details=details,
+            special=found.within(self.special),
+            hidden=found.within(self.hidden),
+            text=found.text,
+            offsets=tuple(group.span for group in found.groups),
         )
 
     def _joined_rows(self, groups: list[list[int]], additive: bool) -> Tensor:
@@ -205,7 +266,7 @@ class AttributionMatrix(Displayable, Serializable):
         weights = self.details.get("first_eigenvalue")
         if weights is None:
             return joined(self.scores.T, groups, additive).T.contiguous()
-        shares = self.scores.new_tensor(weights)
+        shares = self.scores.new_tensor([sum(w) if isinstance(w, list) else w for w in weights])
         total = torch.stack([shares[group].sum() for group in groups]).sqrt()[:, None]
         return joined((self.scores * shares.sqrt()[:, None]).T, groups, additive).T / total
 

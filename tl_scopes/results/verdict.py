@@ -17,7 +17,7 @@ from tl_scopes.results.base import Displayable, Serializable
 if TYPE_CHECKING:
     import pandas as pd
 
-Unit = Literal["token", "word"]
+Unit = Literal["token", "word", "sentence", "line", "paragraph", "turn"]
 """What is removed at once."""
 Ablation = Literal["zero", "mean", "resample"]
 """What takes a removed token's place, see :mod:`tl_scopes.kernel.ablation`."""
@@ -43,7 +43,7 @@ class Verdict(Displayable, Serializable):
     Attributes:
         attribution: what was judged.
         k: units removed together.
-        unit: ``"token"`` or ``"word"``.
+        unit: ``"token"``, or what :meth:`Attribution.by_unit` makes.
         n_candidates: units that may be removed.
         strongest: positions of the tokens of each of the ``k`` strongest units, strongest first.
         effect: change of log p of the target without them, nats; None where there are too few candidates.

@@ -15,9 +15,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import regex
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 _INSIDE_WORDS = "_\ufffd\u00ad\u200c\u200d"
 """Taken as letters: the underscore, a piece of a character, the soft hyphen and the joiners of Persian and Indic words."""
@@ -25,10 +22,11 @@ _APOSTROPHES = "'’"
 
 
 class Word(NamedTuple):
-    """One word: its text and the positions of its tokens."""
+    """One word: its text, the positions of its tokens, and its characters in the prompt (``(0, 0)``: none)."""
 
     text: str
     positions: tuple[int, ...]
+    span: tuple[int, int] = (0, 0)
 
 
 def group_words(
@@ -36,6 +34,7 @@ def group_words(
     special: frozenset[int],
     text: str | None = None,
     offsets: Sequence[tuple[int, int]] | None = None,
+    cuts: frozenset[int] = frozenset(),
 ) -> list[Word]:
     """The words of a prompt, in order; every position is in exactly one of them.
 
@@ -44,6 +43,7 @@ def group_words(
         special: positions that are words of their own.
         text: the prompt; with ``offsets``, the borders are read in it, and the words' texts are cut from it.
         offsets: ``(start, end)`` of each token in ``text``; empty for a token that is not in it.
+        cuts: characters before which a word ends, whatever stands there.
     """
     if text is None or offsets is None:
         text, ends = "".join(str_tokens), list(itertools.accumulate(len(t) for t in str_tokens))
@@ -52,27 +52,34 @@ def group_words(
     groups: list[list[int]] = []
     for p, (start, end) in enumerate(offsets):
         alone = p == 0 or p in special or p - 1 in special or start == end
+        alone = alone or (start in cuts and start >= offsets[p - 1][1])
         if not alone and _joined(text, starts, offsets[p - 1], start):
             groups[-1].append(p)
         else:
             groups.append([p])
-    words, last = [], 0
+    spans = shown_spans(text, offsets, groups)
+    return [
+        Word(text[start:end] if end > start else str_tokens[group[0]], tuple(group), (start, end))
+        for group, (start, end) in zip(groups, spans, strict=True)
+    ]
+
+
+def shown_spans(
+    text: str, offsets: Sequence[tuple[int, int]], groups: Sequence[Sequence[int]]
+) -> list[tuple[int, int]]:
+    """The characters that stand for each group of tokens; ``(0, 0)`` for tokens that are no neighbours or have none."""
+    spans, last = [], 0
     for group in groups:
-        start, end = offsets[group[0]][0], offsets[group[-1]][1]
+        found = [offsets[p] for p in group if offsets[p][1] > offsets[p][0]]
+        if not found or group[-1] - group[0] >= len(group):
+            spans.append((0, 0))
+            continue
+        start, end = found[0][0], found[-1][1]
         if start > last and text[start - 1] == " ":  # some tokenizers leave the space between tokens
             start -= 1
         last = max(last, end)
-        words.append(Word(text[start:end] if end > start else str_tokens[group[0]], tuple(group)))
-    return words
-
-
-def joined(
-    scores: Float[Tensor, "*row pos"], groups: Sequence[Sequence[int]], additive: bool
-) -> Float[Tensor, "*row group"]:
-    """One score per group of entries: ``sqrt(Σ score²)``, or ``Σ score`` where scores add."""
-    if additive:
-        return torch.stack([scores[..., list(group)].sum(-1) for group in groups], dim=-1)
-    return torch.stack([torch.linalg.vector_norm(scores[..., list(g)], dim=-1) for g in groups], dim=-1)
+        spans.append((start, end))
+    return spans
 
 
 def characters(text: str) -> list[str]:

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.matrix import AttributionMatrix
+from tl_scopes.results.units import kind_of
 from tl_scopes.views.canvas.colours import Scale, blend, css, ink_attributes, quantised
 from tl_scopes.views.canvas.heatmap import HeatMap, map_table
 from tl_scopes.views.canvas.heatmap_figure import heatmap_figure
@@ -45,10 +46,11 @@ def matrix(attributions: AttributionMatrix) -> View:
         f'<div class="tls-targets">{"".join(_sources(row) for row in rows)}</div>'
     )
     flagged = " The last target is the model's top prediction." if attributions.top_target_flagged else ""
-    if not rows or len(attributions.tokens) > MAX_TOKENS:
+    if not rows or len(attributions.tokens) > MAX_TOKENS or "axis" in attributions.details:
         content = f'<div class="tls-static">{static}</div>'
         hint = ""
-        flagged = f" The map and the hover view are drawn for up to {MAX_TOKENS} tokens." + flagged
+        if len(attributions.tokens) > MAX_TOKENS:
+            flagged = f" The map and the hover view are drawn for up to {MAX_TOKENS} tokens." + flagged
     else:
         content = host("AttentionPatterns", _pattern(attributions, rows), "", css="tls-pattern-host", keep=True)
         beside = '<div class="tls-right tls-beside" aria-live="polite"></div>' if attributions.top_predictions else ""
@@ -82,20 +84,27 @@ def matrix_map(attributions: AttributionMatrix) -> HeatMap:
     rows = [attributions.row(i) for i in range(len(attributions))]
     columns = torch.arange(len(attributions.tokens))
     later = columns[None, :] > torch.tensor(attributions.positions, dtype=torch.long)[:, None]
-    words = "words" in attributions.details
+    source, target = (unit_of(attributions, axis) for axis in ("columns", "rows"))
     return HeatMap(
         values=attributions.scores.masked_fill(later, torch.nan),
         rows=tuple(map(_target, rows)),
         columns=tuple(attributions.str_tokens),
         title=_title(attributions),
         unit=unit(rows[0]) if rows else "",
-        row_name="target word" if words else "target",
-        column_name="source word" if words else "source token",
+        row_name="target" if target == "token" else f"target {target}",
+        column_name=f"source {source}",
         scale="linear",
         per_row=True,
         hidden=attributions.hidden,
         most=None,
     )
+
+
+def unit_of(attributions: AttributionMatrix, axis: str) -> str:
+    """What a row or column stands for: a token, or a unit of some kind."""
+    details, joined = attributions.details, attributions.details.get("axis", axis)
+    kind = details.get("row_unit") if joined == "rows" else kind_of(details)
+    return str(kind or "token") if joined == axis else "token"
 
 
 @text.register(AttributionMatrix)
@@ -109,7 +118,9 @@ def _title(attributions: AttributionMatrix) -> str:
 
 
 def _target(row: Attribution) -> str:
-    """The token whose prediction a row explains."""
+    """The token or unit whose prediction a row explains."""
+    if "axis" in row.details and row.target_str is not None:  # only one axis is in units
+        return visible(row.target_str)
     if row.pos + 1 < len(row):
         return visible(row.str_tokens[row.pos + 1])
     return visible(row.target_str) if row.target_str is not None else " next token"
