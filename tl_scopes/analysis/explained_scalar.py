@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.directions.base import Direction, Reading, Scalar
+from tl_scopes.directions.base import Direction, Measure, Reading, Readings, Rows, Scalar
 from tl_scopes.directions.by_name import scope_of
-from tl_scopes.directions.logits import Semantic
+from tl_scopes.directions.joint import apart
+from tl_scopes.directions.logits import SEMANTIC
 from tl_scopes.directions.scope import Explained
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
@@ -42,16 +44,53 @@ class Question:
     """What an attribution explains.
 
     Attributes:
-        direction: its rows V.
-        scalar: the number whose gradient they are.
-        target: the token whose logit and log p are reported beside.
+        directions: the rows V at each explained position.
+        scalars: the number whose gradient they are; changes of several add.
+        targets: the token at each of them whose logit and log p are reported beside.
         target_hook: where V lives.
+        name: of the scalar, for readers.
+        text: of the targets.
     """
 
-    direction: Direction
-    scalar: Scalar
-    target: int
+    directions: tuple[Direction, ...]
+    scalars: tuple[Scalar, ...]
+    targets: tuple[int, ...]
     target_hook: str
+    name: str
+    text: str
+
+    @property
+    def measure(self) -> Measure:
+        """How changes are measured."""
+        return self.scalars[0].measure
+
+    @property
+    def unit(self) -> str:
+        """Of the scalar's changes."""
+        return self.scalars[0].unit
+
+    def change(self, base: Readings, changed: Readings) -> Float[Tensor, " runs"]:
+        """Change of the scalar in every run against the first run of ``base``, float64 on the CPU."""
+        each = zip(self.scalars, base, changed, strict=True)
+        if self.measure == "norm":
+            total = sum(scalar.read(after) - scalar.read(before)[:1] for scalar, before, after in each)
+            norms: Tensor = torch.linalg.vector_norm(total, dim=-1).cpu()
+            return norms
+        return torch.stack([scalar.change(before, after) for scalar, before, after in each]).sum(0)
+
+    def metric(self, base: Readings, run: Readings) -> Float[Tensor, " runs"]:
+        """The scalar itself for patching: higher is nearer to ``base`` where it has no value of its own."""
+        if self.measure != "signed":
+            return 0.0 - self.change(base, run)
+        return torch.stack([scalar.read(one).cpu() for scalar, one in zip(self.scalars, run, strict=True)]).sum(0)
+
+    def logit(self, run: Readings) -> Float[Tensor, " runs"]:
+        """The targets' logits in every run, added."""
+        return torch.stack([one.logits[:, t] for one, t in zip(run, self.targets, strict=True)]).sum(0)
+
+    def log_prob(self, run: Readings) -> Float[Tensor, " runs"]:
+        """The targets' log-probability in every run."""
+        return torch.stack([one.log_prob(t) for one, t in zip(run, self.targets, strict=True)]).sum(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +100,7 @@ class BaseRun:
     Attributes:
         prompt: up to the explained position.
         question: what is explained.
-        reading: logits and activation at the target hook, of one run.
+        readings: logits and activation at the target hook at each explained position, of one run.
         x: activation at the source, ``[pos, d_model]``.
         G: ``V·J``, ``[k, pos, d_model]``.
         weights: c of the rows, ``[k]``.
@@ -69,7 +108,7 @@ class BaseRun:
 
     prompt: EncodedPrompt
     question: Question
-    reading: Reading
+    readings: Readings
     x: Float[Tensor, "pos d_model"]
     G: Float[Tensor, "k pos d_model"]
     weights: Float[Tensor, " k"]
@@ -81,7 +120,7 @@ class BaseRun:
 
     def predicted(self, slopes: Float[Tensor, "k runs"]) -> Float[Tensor, " runs"]:
         """From ``Σ_t ⟨G_it, δ_t⟩`` of every row to the prediction."""
-        measure = self.question.scalar.measure
+        measure = self.question.measure
         if measure == "signed":
             return slopes[0]
         if measure == "norm":
@@ -90,22 +129,24 @@ class BaseRun:
         squares: Tensor = einsum(self.weights.cpu().double(), slopes.square(), "k, k runs -> runs")
         return squares / 2
 
-    def measured(self, changed: Reading) -> Float[Tensor, " runs"]:
+    def measured(self, changed: Readings) -> Float[Tensor, " runs"]:
         """Change of the scalar in other runs."""
-        return self.question.scalar.change(self.reading, changed)
+        return self.question.change(self.readings, changed)
 
-    def target_changes(self, changed: Reading) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
-        """Changes of the target's logit and of its log-probability in other runs, on the CPU."""
-        target = self.question.target
-        runs = ((r.logits[:, target], r.log_prob(target)) for r in (self.reading, changed))
-        (z, log_p), (changed_z, changed_log_p) = runs
-        return (changed_z - z).cpu(), (changed_log_p - log_p).cpu()
+    def target_changes(self, changed: Readings) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
+        """Changes of the targets' logits and of their log-probability in other runs, on the CPU."""
+        asked, before = self.question, self.readings
+        return (
+            (asked.logit(changed) - asked.logit(before)).cpu(),
+            (asked.log_prob(changed) - asked.log_prob(before)).cpu(),
+        )
 
     def noise_floor(self, model: LensModel) -> float:
         """Size of a change that rounding alone can make in the measured scalar, in the model's dtype."""
-        scalar, run = self.question.scalar, self.reading
-        values = run.logits if scalar.measure == "divergence" else scalar.read(run)[0]
-        scale = float(values.abs().max())
+        scale = 0.0
+        for scalar, run in zip(self.question.scalars, self.readings, strict=True):
+            values = run.logits if scalar.measure == "divergence" else scalar.read(run)[0]
+            scale += float(values.abs().max())
         return 64 * torch.finfo(model.W_U.dtype).eps * max(1.0, scale) if math.isfinite(scale) else math.inf
 
 
@@ -116,12 +157,19 @@ def prompt_of(attribution: Attribution) -> EncodedPrompt:
             f"(attribution=...): this one is by {kind}, and {kind}s have no token ids; pass the attribution that "
             f"by_{'word' if kind == 'word' else 'unit'}() was called on"
         )
+    if "foil_log_prob" in attribution.details:
+        raise ValueError(
+            "(attribution=...): it compares two answers, each of them in a text of its own, and one text is changed here. "
+            "Take the attribution of one answer, semantic_scope(target=...)"
+        )
     end = attribution.pos + 1
     return EncodedPrompt(
         tokens=attribution.tokens[:end],
         str_tokens=attribution.str_tokens[:end],
         pos=attribution.pos,
         special=frozenset(p for p in attribution.special if p < end),
+        span=attribution.span,
+        answer=tuple(p for p in attribution.answer if p < end),
     )
 
 
@@ -145,20 +193,32 @@ def base_run(model: LensModel, attribution: Attribution, at: str | None = None) 
     at = str(attribution.details.get("at", "hook_embed")) if at is None else at
     options = RunOptions(at=at, target_hook=target_hook_of(attribution))
     with differentiable(model):
-        run = forward_pass(model, prompt.tokens.clone()[None], torch.tensor([prompt.pos]), options.recording())
+        read = torch.tensor([p for _, p in prompt.positions])
+        recording, rows = options.recording(), torch.zeros_like(read)
+        run = forward_pass(model, prompt.tokens.clone()[None], read, recording, rows=rows)
         logits = run.logits.to(compute_dtype(run.logits.dtype))
-        question = question_of(model, attribution, logits[0])
-        question.direction.check(state)
-        (read,) = read_outs(model, run, [0])
-        (rows,) = question.direction.rows([read], state)
-        parts = [pulled[:, 0] for (pulled,) in pull_back(run.hidden, [run.source], rows.V[:, None], options)]
-    weights, probes = rows.weights, len(rows.V) - len(rows.weights)
-    if rows.relative_to is not None:
-        weights = weights * rows.relative_to
-    if probes:
-        weights = torch.cat([weights, torch.full((probes,), 1 / probes).to(weights)])
-    reading = Reading(logits, run.hidden.detach())
-    return BaseRun(prompt, question, reading, run.source.detach()[0], torch.cat(parts), weights)
+        question = question_of(model, attribution, logits)
+        found: list[Rows] = []
+        for direction, one in zip(question.directions, read_outs(model, run, [0] * len(read)), strict=True):
+            direction.check(state)
+            found += direction.rows([one], state)
+        # a change of several numbers is that of their sum; divergences of several positions are each a form of their own
+        V = (
+            apart([one.V for one in found])
+            if question.measure == "divergence"
+            else torch.stack([one.V for one in found], 1)
+        )
+        parts = [pulled[:, 0] for (pulled,) in pull_back(run.hidden, [run.source], V, options)]
+    weights = torch.cat([_weights(one) for one in found[: len(found) if question.measure == "divergence" else 1]])
+    readings = tuple(Reading(logits[m : m + 1], run.hidden.detach()[m : m + 1]) for m in range(len(read)))
+    return BaseRun(prompt, question, readings, run.source.detach()[0], torch.cat(parts), weights)
+
+
+def _weights(rows: Rows) -> Float[Tensor, " k"]:
+    """c of one position's rows."""
+    probes = len(rows.V) - len(rows.weights)
+    weights = rows.weights if rows.relative_to is None else rows.weights * rows.relative_to
+    return torch.cat([weights, torch.full((probes,), 1 / max(probes, 1)).to(weights)])
 
 
 def target_hook_of(attribution: Attribution) -> str:
@@ -172,40 +232,57 @@ def require_vocabulary(model: LensModel, attribution: Attribution) -> None:
         raise ValueError("(attribution=...): it has token ids outside this model's vocabulary")
 
 
-def question_of(model: LensModel, attribution: Attribution, logits: Float[Tensor, " d_vocab"]) -> Question:
-    """Rebuild what an attribution explains from its method, target and details, and the logits of its unchanged prompt.
+def question_of(model: LensModel, attribution: Attribution, logits: Float[Tensor, "read d_vocab"]) -> Question:
+    """Rebuild what an attribution explains from its method, targets and details, and the logits of its unchanged prompt.
 
     Raises:
         ValueError: an unknown method, something needed was not kept, or another model made the attribution.
     """
-    top = _top_token(model, attribution, logits)
-    target = top if attribution.target is None else attribution.target
-    method, details = attribution.method, attribution.details
-    direction: Direction
-    if (scope := scope_of(method)) is not None:
-        direction = scope.rebuild(model, Explained(method, target, details, attribution.direction))
-    elif method in BASELINES:
-        direction = Semantic((target,), details.get("of", "logit"))
-    else:
+    _require_same_model(model, attribution, logits[-1])
+    given = attribution.targets or (attribution.target,)
+    targets = tuple(int(z.argmax()) if t is None else t for z, t in zip(logits, given, strict=True))
+    method = attribution.method
+    scope = scope_of(method)
+    if scope is None and method not in BASELINES:
         raise ValueError(
             f"(attribution=...): method {method!r} does not say which scalar it explains. Use one of this package's "
             "scopes or baselines"
         )
-    scalar = direction.scalar(target, lambda token: str(target_string(model, token)))
-    return Question(direction, scalar, target, target_hook_of(attribution))
+    rebuild = SEMANTIC.rebuild if scope is None else scope.rebuild
+    several, text = len(targets) > 1, "".join(str(target_string(model, target)) for target in targets)
+    details = [_details_at(attribution, m) for m in range(len(targets))]
+    directions = tuple(
+        rebuild(model, Explained(method, target, own, attribution.direction))
+        for target, own in zip(targets, details, strict=True)
+    )
+
+    def name(token: int) -> str:
+        return text if token == targets[0] else str(target_string(model, token))
+
+    scalars = tuple(one.scalar(target, name) for one, target in zip(directions, targets, strict=True))
+    said = scalars[0].name
+    if several and scope is not None and not scope.targeted:
+        said += f" at {len(targets)} positions"
+    return Question(directions, scalars, targets, target_hook_of(attribution), said, text)
 
 
-def _top_token(model: LensModel, attribution: Attribution, logits: Float[Tensor, " d_vocab"]) -> int:
-    """The model's top prediction; refuse a model that predicts otherwise than the attribution says."""
+def _details_at(attribution: Attribution, m: int) -> dict[str, Any]:
+    """What the direction noted at one of the explained positions."""
+    by_position = attribution.details.get("by_position", {})
+    return {**attribution.details, **{name: values[m] for name, values in by_position.items()}}
+
+
+def _require_same_model(model: LensModel, attribution: Attribution, logits: Float[Tensor, " d_vocab"]) -> None:
+    """Refuse a model that predicts otherwise than the attribution says."""
+    if not attribution.top_predictions:
+        return
     p = logits.softmax(-1)
     top = int(p.argmax())
-    if attribution.top_predictions:
-        (text, probability), *others = attribution.top_predictions
-        own = target_string(model, top)
-        clear = own != text and probability - (others[0][1] if others else 0.0) > OTHER_MODEL
-        if clear or abs(float(p[top]) - probability) > OTHER_MODEL:
-            raise ValueError(
-                f"(attribution=...): this model predicts {own!r} with p = {float(p[top]):.2f}, and the attribution "
-                f"was made where {text!r} had p = {probability:.2f}. Pass the model that made it"
-            )
-    return top
+    (text, probability), *others = attribution.top_predictions
+    own = target_string(model, top)
+    clear = own != text and probability - (others[0][1] if others else 0.0) > OTHER_MODEL
+    if clear or abs(float(p[top]) - probability) > OTHER_MODEL:
+        raise ValueError(
+            f"(attribution=...): this model predicts {own!r} with p = {float(p[top]):.2f}, and the attribution "
+            f"was made where {text!r} had p = {probability:.2f}. Pass the model that made it"
+        )

@@ -18,7 +18,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tl_scopes.analysis.explained_scalar import base_run, prompt_of
-from tl_scopes.directions.base import Reading
 from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.model.forward import embedded
@@ -81,7 +80,7 @@ def substitutions(
     if not 1 <= k <= len(ids):
         raise ValueError(f"(k={k!r}): k must be in 1..{len(ids)}, the number of candidates")
     base = base_run(model, attribution, at="hook_embed")
-    scalar = base.question.scalar
+    scalar = base.question
     size = rows_per_forward(model, [prompt], batch_size)
     G, x = to_float64(base.G[:, t]), to_float64(base.x[t])
     slopes = torch.cat([(G @ (embedded(model, part).to(G) - x).T).cpu() for part in torch.split(ids, CHUNK)], dim=1)
@@ -91,9 +90,9 @@ def substitutions(
     swapped[:, t] = ids[best]
     changes, parts = [], torch.split(swapped, size)
     for part in tqdm(parts, desc=call_name(), unit="batch", disable=None if len(parts) > 1 else True, leave=False):
-        run = run_changed(model, part, torch.full((len(part),), prompt.pos), target_hook=base.question.target_hook)
-        changed = Reading(run.logits, run.hidden)
-        changes.append((base.measured(changed), *base.target_changes(changed)))
+        read = torch.tensor([p for _, p in prompt.positions]).repeat(len(part))
+        run = run_changed(model, part, read, target_hook=base.question.target_hook)
+        changes.append((base.measured(run.readings), *base.target_changes(run.readings)))
     measured, delta_logit, delta_log_prob = map(torch.cat, zip(*changes, strict=True))
     return Substitutions(
         attribution=attribution,
@@ -101,8 +100,8 @@ def substitutions(
         token=attribution.str_tokens[t],
         tokens=ids[best],
         str_tokens=tuple(token_strings(model, ids[best])),
-        predicted=predicted[best].to(base.reading.logits.dtype),
-        measured=measured.to(base.reading.logits.dtype),
+        predicted=predicted[best].to(base.readings[0].logits.dtype),
+        measured=measured.to(base.readings[0].logits.dtype),
         delta_logit=delta_logit,
         delta_log_prob=delta_log_prob,
         scalar=scalar.name,

@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 
 from tl_scopes.analysis.explained_scalar import Question, prompt_of, question_of, require_vocabulary, target_hook_of
-from tl_scopes.directions.base import Reading
+from tl_scopes.directions.base import Reading, Readings
 from tl_scopes.directions.by_name import scope_of
 from tl_scopes.kernel.ablation import Ablation, prompt_generator, run_ablated, substitutes
 from tl_scopes.kernel.batching import rows_per_forward
-from tl_scopes.kernel.read_out import target_string
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.soundness import refuse_wrong
@@ -85,7 +84,7 @@ def verdict(
 
     Args:
         model: the model that made the attribution.
-        attribution: of any scope or baseline; its hidden and its special tokens stay in place. A list gives a list, and those
+        attribution: of any scope or baseline; hidden and special tokens stay in place, and those of an answer. A list gives a list, and those
             of one prompt share their runs.
         k: units removed together.
         n_random: random sets; all other sets where there are no more than that. Fewer than 19 cannot reach p ≤ 0.05.
@@ -173,7 +172,7 @@ def judge(
     attributions: Sequence[Attribution],
     plans: Sequence[Plan],
     batch_size: int | None = None,
-    base: tuple[Reading, Question] | None = None,
+    base: tuple[Readings, Question] | None = None,
 ) -> list[Verdict]:
     """The verdict on each attribution; ``base`` is the unchanged run of the only one, where it is at hand."""
     model = require_lens_model(model)
@@ -184,7 +183,7 @@ def judge(
     for i, attribution in enumerate(attributions):
         at, hook = attribution.details.get("at", "hook_embed"), target_hook_of(attribution)
         removable = frozenset(p for unit in plans[i].units for p in unit)
-        key = (tuple(attribution.tokens.tolist()), attribution.pos, at, hook, removable)
+        key = (tuple(attribution.tokens.tolist()), attribution.pos, attribution.span, at, hook, removable)
         groups.setdefault(key, []).append(i)
     found: dict[int, Verdict] = {}
     for members in groups.values():
@@ -197,7 +196,7 @@ def plan_of(attribution: Attribution, removal: Removal) -> Plan:
     """Which units are removed, by the scores and the seed; refuses what cannot be, before any run."""
     prompt_of(attribution)
     of = attribution if removal.unit == "token" else attribution.by_unit(removal.unit)
-    candidates = [p for p in of.shown if p not in of.special]
+    candidates = [p for p in of.shown if p not in of.special and p not in of.answer]
     grouped = token_positions(of.details) or [[p] for p in range(len(of))]
     units = [tuple(t for t in grouped[p] if t <= attribution.pos) for p in candidates]
     scores, n, k = of.scores[candidates], len(units), removal.k
@@ -222,7 +221,7 @@ def _together(
     model: LensModel,
     chosen: Sequence[tuple[Attribution, Plan]],
     batch_size: int | None,
-    base: tuple[Reading, Question] | None,
+    base: tuple[Readings, Question] | None,
 ) -> Iterator[Verdict]:
     """Verdicts on attributions of one prompt: each set is removed once, and the unchanged prompt is a row like any other."""
     first, plan = chosen[0]
@@ -233,22 +232,22 @@ def _together(
     values = substitutes(removal.ablation, removable, prompt.tokens, removal.seed)
     size = rows_per_forward(model, [prompt], batch_size, at=at)
     questions: list[Question] = []
-    unchanged: Reading | None = None
+    unchanged: Readings | None = None
     if base is not None:
         unchanged, questions = base[0], [base[1]]
     effects: list[list[Tensor]] = [[] for _ in chosen]
     own: list[list[Tensor]] = [[] for _ in chosen]
     rows = sets if unchanged is not None else [(), *sets]
-    for reading in run_ablated(model, prompt, rows, values, batch_size=size, at=at, target_hook=target_hook_of(first)):
-        changed = reading
+    for changed in run_ablated(model, prompt, rows, values, batch_size=size, at=at, target_hook=target_hook_of(first)):
         if unchanged is None:
-            unchanged = Reading(reading.logits[:1], reading.hidden[:1])
-            questions = [question_of(model, a, unchanged.logits[0]) for a, _ in chosen]
-            changed = Reading(reading.logits[1:], reading.hidden[1:])
+            unchanged = tuple(Reading(one.logits[:1], one.hidden[:1]) for one in changed)
+            logits = torch.cat([one.logits for one in unchanged])
+            questions = [question_of(model, a, logits) for a, _ in chosen]
+            changed = tuple(Reading(one.logits[1:], one.hidden[1:]) for one in changed)
         for i, ((attribution, _), question) in enumerate(zip(chosen, questions, strict=True)):
-            effects[i].append((changed.log_prob(question.target) - unchanged.log_prob(question.target)).cpu())
+            effects[i].append((question.log_prob(changed) - question.log_prob(unchanged)).cpu())
             if _explains_something_else(attribution):
-                own[i].append(question.scalar.change(unchanged, changed))
+                own[i].append(question.change(unchanged, changed))
     numbers = {s: n for n, s in enumerate(sets)}
     for (attribution, plan), question, effect, scalar in zip(chosen, questions, effects, own, strict=True):
         at_sets = [numbers[s] for s in plan.sets]
@@ -285,11 +284,11 @@ def _verdict(
         singles=tuple(plan.units[i] for i in plan.singles),
         single_scores=plan.scores[plan.singles],
         single_effects=effects[n + 1 :],
-        scalar=None if scalars is None else question.scalar.name,
-        scalar_unit=None if scalars is None else question.scalar.unit,
+        scalar=None if scalars is None else question.name,
+        scalar_unit=None if scalars is None else question.unit,
         scalar_effect=None if scalars is None else float(scalars[0]),
         scalar_drawn=None if scalars is None else scalars[1 : n + 1],
         ablation=removal.ablation,
         seed=removal.seed,
-        target_str=str(target_string(model, question.target)),
+        target_str=question.text,
     )

@@ -22,7 +22,6 @@ from tl_scopes.analysis.explained_scalar import base_run
 from tl_scopes.analysis.verdict import Removal, judge, plan_of
 from tl_scopes.kernel.ablation import Ablation, run_ablated, substitutes
 from tl_scopes.kernel.batching import rows_per_forward
-from tl_scopes.kernel.read_out import target_string
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.lock import model_call
 from tl_scopes.numerics.arguments import Seed, integer
@@ -92,7 +91,8 @@ def verify(
     integer("k", k, least=1)
     integer("n_random", n_random, least=1)
     shares = _checked(fractions, top, step, bound)
-    candidates = [p for p in attribution.shown if p not in attribution.special]
+    stay = {*attribution.special, *attribution.answer}
+    candidates = [p for p in attribution.shown if p not in stay]
     if not candidates:
         raise ValueError("(attribution=...): every token is special or hidden, so there is none to remove")
     plan = plan_of(attribution, Removal(k, n_random, "token", ablation, seed))
@@ -110,11 +110,11 @@ def verify(
     at = str(attribution.details.get("at", "hook_embed"))
     size = rows_per_forward(model, [base.prompt], batch_size, at=at)
     hook = base.question.target_hook
-    dtype, scalar = base.reading.logits.dtype, base.question.scalar
+    dtype, scalar = base.readings[0].logits.dtype, base.question
     runs = run_ablated(model, base.prompt, removals, moved, batch_size=size, at=at, target_hook=hook)
     changes = [(base.measured(run), *base.target_changes(run)) for run in runs]
     measured, delta_logit, delta_log_prob = map(torch.cat, zip(*changes, strict=True))
-    (judged,) = judge(model, [attribution], [plan], batch_size, (base.reading, base.question))
+    (judged,) = judge(model, [attribution], [plan], batch_size, (base.readings, base.question))
     noise, signed = base.noise_floor(model), scalar.measure == "signed"
     return Verification(
         attribution=attribution,
@@ -135,7 +135,7 @@ def verify(
         step=step,
         bound=bound,
         noise=noise,
-        target_str=str(target_string(model, base.question.target)),
+        target_str=base.question.text,
         verdict=judged,
     )
 

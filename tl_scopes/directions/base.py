@@ -148,6 +148,10 @@ class Reading:
         return self.each(lambda logits: logits.log_softmax(-1)[:, token])
 
 
+Readings = tuple[Reading, ...]
+"""What was read at each explained position."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scalar:
     """The number that a direction explains, as something that a run can be read for.

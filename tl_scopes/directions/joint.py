@@ -157,7 +157,7 @@ def joint(
                 f"{direction.method} has {fixed} rows at these {len(parts)} positions, one vector-Jacobian product each. Ask "
                 'for fewer positions, a lower rank, or method="sampled"'
             )
-        return EachAlone(parts, _apart(parts), details, weights=_weights(parts))
+        return EachAlone(parts, apart(parts), details, weights=_weights(parts))
     drawn = generator()
     V = _probes(parts, random or n_probes or N_PROBES, drawn, [rows.V[len(rows.weights) :] for rows in parts])
     return Probed(parts, V, details, generator=drawn)
@@ -180,7 +180,7 @@ def _fixed(parts: Sequence[Rows]) -> Tensor:
     return torch.cat([rows.V[: len(rows.weights)] for rows in parts])
 
 
-def _apart(parts: Sequence[Rows]) -> Tensor:
+def apart(parts: Sequence[Rows]) -> Tensor:
     """Every row at its own position, 0 at all others."""
     owners, rows = _owners(parts), _fixed(parts)
     V = rows.new_zeros(len(rows), len(parts), *rows.shape[1:])

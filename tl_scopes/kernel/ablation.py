@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tl_scopes.directions.base import Reading
+from tl_scopes.directions.base import Readings
 from tl_scopes.kernel.batching import repeated
 from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.model.hooks import Y_HOOK
@@ -71,8 +71,8 @@ def run_ablated(
     batch_size: int,
     at: str = "hook_embed",
     target_hook: str = Y_HOOK,
-) -> Iterator[Reading]:
-    """What is read with each set of positions replaced, ``batch_size`` sets at a time.
+) -> Iterator[Readings]:
+    """What is read at each explained position with each set of positions replaced, ``batch_size`` sets at a time.
 
     All sets of one prompt are one batch, or a few. Positions after the explained one are cut off: nothing there can reach it.
     """
@@ -87,7 +87,7 @@ def run_ablated(
             return torch.where(part.to(x.device)[..., None], values(x[0]), x)
 
         run = run_changed(model, *repeated(prompt, len(part)), changes=[(at, change)], at=at, target_hook=target_hook)
-        yield Reading(run.logits, run.hidden)
+        yield run.readings
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +122,7 @@ def ablated(
     Logits of all tokens exist for one batch at a time.
     """
     logit, log_prob, first = [], [], None
-    for run in run_ablated(model, prompt, sets, values, batch_size=batch_size, at=at):
+    for (run,) in run_ablated(model, prompt, sets, values, batch_size=batch_size, at=at):
         if first is None:
             first = run.logits[0].log_softmax(-1)
         token = int(run.logits[0].argmax()) if token is None else token

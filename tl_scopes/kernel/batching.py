@@ -32,10 +32,10 @@ def rows_per_forward(
     if batch_size is not None:
         return min(batch_size, sys.maxsize)  # as much as PyTorch counts
     require_hook(model, model.hook_dict, at, "at")
-    longest = max(p.pos for p in prompts) + 1
+    longest, reads = max(p.pos for p in prompts) + 1, max(len(p.positions) for p in prompts)
     with differentiable(model):
         memory = Memory(model, Recording(at), checkpoint=False)
-        while most > 1 and not memory.fits(Run(most, longest, most)):
+        while most > 1 and not memory.fits(Run(most, longest, most * reads)):
             most //= 2
     return most
 
@@ -60,6 +60,6 @@ def cut_prompts(prompts: Sequence[EncodedPrompt]) -> list[EncodedPrompt]:
 
 
 def repeated(prompt: EncodedPrompt, n: int) -> tuple[Tensor, Tensor]:
-    """Tokens and read positions of ``n`` copies of one prompt, cut after the explained position."""
+    """Tokens and read positions of ``n`` copies of one prompt, cut after the explained position; all of a span's for each."""
     tokens = repeat(prompt.tokens[: prompt.pos + 1], "pos -> n pos", n=n)
-    return tokens, torch.full((n,), prompt.pos)
+    return tokens, repeat(torch.tensor(prompt.span or (prompt.pos,)), "read -> (n read)", n=n)

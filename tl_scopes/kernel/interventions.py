@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_scopes.directions.base import Direction, Rows
+from tl_scopes.directions.base import Direction, Reading, Readings, Rows
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.kernel.read_out import read_outs, require_finite
@@ -36,28 +36,34 @@ class Outcome:
 
     Attributes:
         x: what the model saw at the source hook, ``[batch, pos, d_model]``.
-        hidden: activation at the target hook, ``[batch, ...]``; by default the final hidden state.
-        logits: at each row's explained position, ``[batch, d_vocab]``, float32 (float64 for a float64 model).
+        hidden: activation at the target hook, ``[read, ...]``; by default the final hidden state.
+        logits: at each explained position, ``[read, d_vocab]``, float32 (float64 for a float64 model).
         gradient: ``∂s/∂x``, ``[batch, pos, d_model]``; None where no scalar was explained.
-        rows: the direction's rows, one per batch row; empty where no scalar was explained.
+        rows: the direction's rows, one per explained position; empty where no scalar was explained.
     """
 
     x: Float[Tensor, "batch pos d_model"]
-    hidden: Float[Tensor, "batch ..."]
-    logits: Float[Tensor, "batch d_vocab"]
+    hidden: Float[Tensor, "read ..."]
+    logits: Float[Tensor, "read d_vocab"]
     gradient: Float[Tensor, "batch pos d_model"] | None
     rows: list[Rows]
 
     @property
-    def log_probs(self) -> Float[Tensor, "batch d_vocab"]:
+    def log_probs(self) -> Float[Tensor, "read d_vocab"]:
         """Log-softmax of the logits."""
         return self.logits.log_softmax(-1)
+
+    @property
+    def readings(self) -> Readings:
+        """What was read at the first explained position of every row, at the second, …"""
+        n = len(self.logits) // len(self.x)
+        return tuple(Reading(self.logits[m::n], self.hidden[m::n]) for m in range(n))
 
 
 def run_changed(
     model: LensModel,
     tokens: Int[Tensor, "batch pos"],
-    read: Int[Tensor, " batch"],
+    read: Int[Tensor, " read"],
     *,
     changes: Sequence[tuple[str, Change]] = (),
     direction: Direction | None = None,
@@ -65,14 +71,14 @@ def run_changed(
     at: str = "hook_embed",
     target_hook: str = Y_HOOK,
 ) -> Outcome:
-    """Run the model once with its activations changed at some hooks; every row has its own read position.
+    """Run the model once with its activations changed at some hooks; every row has its own read positions.
 
     Args:
         tokens: right-padded.
-        read: explained position of each row.
+        read: explained positions of the rows, equally many of each, row by row.
         changes: hooks, and what takes the place of the activation there.
         direction: whose gradient is wanted, one row of V per prompt; None runs without a graph.
-        indices: number of each row's prompt in the call, for the direction's targets; None: row n is prompt n.
+        indices: number of each explained position in the call, for the direction's targets; None: as they come.
         at: source hook.
         target_hook: whose activation is wanted, and where the direction's rows live.
 
@@ -101,13 +107,14 @@ def run_changed(
         if direction is not None:
             memory = Memory(model, recording, adjustable=False)
             again = memory.batch_plan(tokens.shape[1], len(tokens), fixed=True).checkpoint
-        run = forward_pass(model, tokens, read, recording, checkpoint=again)
+        rows = torch.arange(len(tokens)).repeat_interleave(len(read) // len(tokens))
+        run = forward_pass(model, tokens, read, recording, rows=rows, checkpoint=again)
         require_finite(run)
         logits = run.logits.to(compute_dtype(run.logits.dtype))
         if direction is None:
             return Outcome(run.source.detach(), run.hidden.detach(), logits, None, [])
         state = model_state(model)
-        reads = read_outs(model, run, range(len(tokens)) if indices is None else indices)
+        reads = read_outs(model, run, range(len(read)) if indices is None else indices)
         chosen = direction.rows(reads, state)
         V = torch.stack([rows.V for rows in chosen], dim=1)
         (pulled,) = list(pull_back(run.hidden, [run.source], V, RunOptions(at=at, target_hook=target_hook)))
