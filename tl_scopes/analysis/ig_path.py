@@ -39,6 +39,7 @@ from tl_scopes.model.state import model_state
 from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import to_float64
+from tl_scopes.numerics.progress import progress
 from tl_scopes.results.ig_path import IGPath
 
 DEFAULT_ALPHAS = tuple(i / 50 for i in range(51))
@@ -150,7 +151,7 @@ def _path(
     chosen = int(plain.logits[0].argmax()) if target is None else target
     grid, notes = _without_a_jump(model, prompt, way, difference, grid, chosen)
     norms, slopes, logits, entropy = [], [], [], []
-    for first in range(0, len(grid), batch_size):
+    for first in progress(range(0, len(grid), batch_size), unit="batch"):
         part = grid[first : first + batch_size]
         run = run_changed(
             model,
