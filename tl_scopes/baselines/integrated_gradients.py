@@ -34,6 +34,7 @@ from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.progress import progress
 from tl_scopes.numerics.quadrature import NEAR_ZERO, split_rule
 from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.written import minus
 
 FIRST_REACH = 1e-4
 """α of what a path begins with: a change below it is a jump at the baseline, which no rule's nodes see."""
@@ -103,7 +104,7 @@ def integrated_gradients(
             "jump": path.jump,
         }
         name = start_name(baseline)
-        notes = (*path.notes, *_about_the_gap(path, name))
+        notes = (*path.notes, *map(minus, _about_the_gap(path, name)))
         details = {
             "of": of,
             "at": at,

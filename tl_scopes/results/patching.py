@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, Serializable
+from tl_scopes.results.written import minus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +115,7 @@ class PatchTop(Displayable, Serializable):
         names = ", ".join(repr(self.attribution.str_tokens[p]) for p in self.positions)
         return (
             f"{names} at {self.component} of layer {self.layers[0]} recover {whole_percent(row.recovered)} of the change of "
-            f"{self.scalar} ({self.corrupt:.3g} → {self.clean:.3g}); {len(self.positions)} random tokens "
+            f"{self.scalar} ({minus(f'{self.corrupt:.3g} → {self.clean:.3g}')}); {len(self.positions)} random tokens "
             f"{whole_percent(row.random_mean)} [{whole_percent(row.random_low)}, {whole_percent(row.random_high)}] over "
             f"{self.random.shape[1]} draws. "
             f"Cells patched: {self.cells.numel()} of {self.full_cells} ({self.cost:.0%})."
@@ -125,5 +126,5 @@ class PatchTop(Displayable, Serializable):
 
 
 def whole_percent(share: float) -> str:
-    """Whole per cent; never minus zero."""
-    return f"{round(share, 2) + 0.0:.0%}"
+    """Whole per cent."""
+    return minus(f"{share:.0%}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tl_scopes.results.patching import PatchTop, whole_percent
+from tl_scopes.results.written import minus
 from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.heatmap import HeatMap, heatmap
 from tl_scopes.views.canvas.heatmap_figure import draw_heatmap
@@ -45,7 +46,7 @@ def recovery_view(result: PatchTop) -> View:
 @text.register(PatchTop)
 def recovery_text(result: PatchTop) -> str:
     """One sentence, and a line per layer."""
-    table = result.by_layer().to_string(index=False, float_format=lambda v: f"{v:.2f}")
+    table = result.by_layer().to_string(index=False, float_format=lambda v: minus(f"{v:.2f}"))
     return f"{result.summary}\n{table}"
 
 
