@@ -5,7 +5,9 @@ Joint patches are checked against a run with hand-written hooks, the estimate ag
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from html import escape
 from typing import Any
 
 import families
@@ -200,4 +202,12 @@ def test_pictures_and_words(kind: str) -> None:
     assert result.cost == pytest.approx(2 / len(result.attribution))
     curve = result.plot().axes[0].lines
     assert any(torch.allclose(torch.tensor(c.get_ydata()).double(), result.recovered(result.joint)) for c in curve)
-    assert result.html().startswith("<!doctype html>")
+    assert result.html().startswith("<!doctype html>") and escape(result.summary) in result.html()
+    close = replace(
+        result, cells=torch.full_like(result.cells, result.corrupt + 34.4 * (result.clean - result.corrupt))
+    )
+    (note,) = close.notes
+    assert "by up to 34 times the difference" in note and note in close.html() and note in str(close)
+    assert not replace(
+        close, cells=torch.full_like(close.cells, close.clean), random=close.random * 0 + close.clean
+    ).notes

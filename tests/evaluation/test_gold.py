@@ -78,9 +78,7 @@ def test_answers_that_a_tokenizer_splits_are_refused_with_the_example_and_what_t
 
 def test_corpora_whose_answers_are_one_token_are_named(demo_model, monkeypatch) -> None:
     monkeypatch.setattr(gold, "_determined", lambda corpus, n, seed: [_with_answer(corpus, seed)])
-    with pytest.raises(
-        ValueError, match=r"of example 0 of 'bias' is \[.*Leave these corpora out: corpora=\['series'\]"
-    ):
+    with pytest.raises(ValueError, match=r"of example 0 of 'bias' is \[.*Ask for those that fit, corpora=\['series'\]"):
         gold_alignment(demo_model, corpora=["bias", "series"], n=1)
 
 

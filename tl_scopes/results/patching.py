@@ -22,6 +22,8 @@ from tl_scopes.results.written import minus
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_SHARE = 3.0
+"""Times the difference of the prompts that a patch may move the metric before shares of it are doubtful."""
 Component = Literal["resid_pre", "resid_mid", "attn_out", "mlp_out"]
 
 
@@ -119,6 +121,17 @@ class PatchTop(Displayable, Serializable):
             f"{whole_percent(row.random_mean)} [{whole_percent(row.random_low)}, {whole_percent(row.random_high)}] over "
             f"{self.random.shape[1]} draws. "
             f"Cells patched: {self.cells.numel()} of {self.full_cells} ({self.cost:.0%})."
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know first: that the prompts differ too little for shares of it to say anything."""
+        moved = max(float(self.recovered(t).abs().max()) for t in (self.cells, self.joint, self.random))
+        if not moved > MOST_SHARE:
+            return ()
+        return (
+            f"Patches move {self.scalar} by up to {moved:.0f} times the difference of the two prompts, so that shares of it "
+            "say little: take a counterpart that changes the prediction more.",
         )
 
     def __repr__(self) -> str:

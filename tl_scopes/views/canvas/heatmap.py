@@ -150,7 +150,7 @@ class HeatMap:
         share = float(self.sizes[:, rest].sum() / sizes.sum().clamp_min(torch.finfo(torch.double).tiny))
         even = len(rest) / len(self.shown)
         held = f"{percent(share)} of the sum of all sizes{', each row by its largest' if self.per_row else ''}"
-        flat = f"nearly their even share of {percent(even)}: the map is flat" if share > FLAT * even else ""
+        flat = f"nearly their even share of {percent(even)}: they are hardly weaker" if share > FLAT * even else ""
         told = flat or f"an even share is {percent(even)}"
         largest = float(self.sizes[:, rest].max())
         most = "" if self.per_row else f", none above {number(largest)} {self.unit}".rstrip()
