@@ -5,7 +5,9 @@ Joint patches are checked against a run with hand-written hooks, the estimate ag
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from html import escape
 from typing import Any
 
 import families
@@ -47,7 +49,7 @@ def test_cells_are_those_of_the_full_sweep(pair: families.Pair, component: str) 
         sweep = getattr(patching, f"get_act_patch_{component}")
         full = sweep(model, corrupt, cache, partial(logit, target=target))
     assert result.cells.shape == (model.cfg.n_layers, 3) and result.full_cells == full.numel()
-    assert torch.allclose(result.cells, full[:, list(result.positions)], rtol=FLOAT32, atol=FLOAT32)
+    assert torch.allclose(result.cells.float(), full[:, list(result.positions)], rtol=FLOAT32, atol=FLOAT32)
     assert float(full.std()) > 1e-3, "the sweep must be able to tell cells apart"
 
 
@@ -84,6 +86,20 @@ def test_joint_random_and_estimate_against_own_hooks(pair: families.Pair) -> Non
                 assert slope == pytest.approx((up - down) / 2e-3, rel=2e-3, abs=1e-4)
         assert result.clean == pytest.approx(float(model(clean)[0, -1, target]), rel=1e-6)
         assert result.corrupt == pytest.approx(float(model(corrupt)[0, -1, target]), rel=1e-6)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_logits_exist_at_the_explained_position_alone_unless_a_metric_reads_all(own: bool, kind: str) -> None:
+    model = families.build("llama", kind).model
+    attribution, clean, corrupt, target = setting(model, pos=5)
+    shapes = []
+    model.add_hook("unembed.hook_out", lambda logits, hook: shapes.append(tuple(logits.shape[:2])))
+    metric = partial(logit, target=target) if own else None
+    result = tls.patch_top(model, clean, corrupt, attribution, k=2, n_random=3, metric=metric)
+    model.reset_hooks(including_permanent=True)
+    n = clean.shape[1]
+    assert {read for _, read in shapes} == ({n} if own else {1})
+    assert sum(rows for rows, _ in shapes[-model.cfg.n_layers :]) == result.cells.shape[0] * (2 + 1 + 3)
 
 
 def test_own_metric_gives_the_same_as_the_explained_scalar(kind: str) -> None:
@@ -186,4 +202,12 @@ def test_pictures_and_words(kind: str) -> None:
     assert result.cost == pytest.approx(2 / len(result.attribution))
     curve = result.plot().axes[0].lines
     assert any(torch.allclose(torch.tensor(c.get_ydata()).double(), result.recovered(result.joint)) for c in curve)
-    assert result.html().startswith("<!doctype html>")
+    assert result.html().startswith("<!doctype html>") and escape(result.summary) in result.html()
+    close = replace(
+        result, cells=torch.full_like(result.cells, result.corrupt + 34.4 * (result.clean - result.corrupt))
+    )
+    (note,) = close.notes
+    assert "by up to 34 times the difference" in note and note in close.html() and note in str(close)
+    assert not replace(
+        close, cells=torch.full_like(close.cells, close.clean), random=close.random * 0 + close.clean
+    ).notes

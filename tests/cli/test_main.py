@@ -34,13 +34,14 @@ RESULTS = {
     "spectrum": tls.FisherSpectrum,
     "ig-path": tls.IGPath,
     "verify": tls.Verification,
+    "patch": tls.PatchTop,
     "gold": tls.GoldAlignment,
     "aopc": tls.AOPCTable,
     "series": tls.timeseries.Forecast,
     "check": tls.ModelReport,
 }
-MANY_MEANINGS = {"--method", "--model", "--target", "--rank"}
-"""One or several, or of passages in place of prompts: `aopc` and the commands that compare say so in their help."""
+MANY_MEANINGS = {"--method", "--model", "--target", "--rank", "--k"}
+"""One or several, of passages in place of prompts, or how many of what is ranked: the help of a command says which."""
 OWN_DEFAULT = {"--n"}
 """How many differs with what one costs."""
 Walk = list[tuple[str, Any]]
@@ -130,7 +131,7 @@ def test_no_command_lists_the_scopes() -> None:
     "name", [c for c in COMMANDS if any(command == c and p.name == "method" for command, p in visible())]
 )
 def test_scope_is_an_older_word_for_method(name: str, refused: Callable[..., str]) -> None:
-    given = [name, *([] if name in ("gold", "aopc", "series") else ["x"])]
+    given = [name, *{"gold": [], "aopc": [], "series": [], "patch": ["x", "y"]}.get(name, ["x"])]
     assert refused(*given, "--scope", "magic") == refused(*given, "--method", "magic")
 
 
@@ -330,6 +331,10 @@ def test_a_device_or_a_model_that_is_not_there_is_one_line(
             ([name, "x", "--method", "contrast"], "needs a foil")
             for name in ("trace", "matrix", "layers", "sinks", "verify")
         ),
+        (["patch", "x", "y", "--method", "contrast"], "needs a foil"),
+        (["patch", "x"], "give two prompts"),
+        (["patch", "x", ""], "give two prompts"),
+        (["patch", "x", "y", "--k", "0"], "--k"),
         *(([name, "x", "--rank", "2"], "does not read it") for name in ("matrix", "layers", "verify")),
         (["trace", "x", "--method", "semantic", "--rank", "2"], "does not read it"),
         (["sinks", "x", "--multiple", "nan"], "--multiple"),
@@ -354,6 +359,7 @@ QUICK = {
     "spectrum": ["-n", "1"],
     "ig-path": ["--points", "5"],
     "verify": ["--top", "3"],
+    "patch": ["-k", "2", "--layer", "0", "--n-random", "2"],
     "gold": ["-n", "3", "--corpus", "translation"],
     "aopc": ["demo:translation", "-n", "2", "--method", "random"],
     "series": ["--length", "12"],

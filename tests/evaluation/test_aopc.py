@@ -156,7 +156,7 @@ def test_a_bos_that_is_left_out_is_said_with_what_it_costs(demo_model: Any, kwar
         expected += [float(log_p[tokens[-1]]), bool(log_p.argmax() == tokens[-1])]
     without, right, within, right_with = expected
     (note,) = [n for n in table.notes if "BOS" in n]
-    assert f"{without:.2f} on average, with it {within:.2f}" in note
+    assert f"{without:.2f} on average, with it {within:.2f}".replace("-", "−") in note
     assert f"right on {right:d} of 1 prompts, with it on {right_with:d}" in note
     assert f"{next(iter(kwargs))}=" in note
     assert note in str(table)

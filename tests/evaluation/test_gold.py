@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tokenizers_by_word import digit_model
 
 import tl_scopes as tls
 from tl_scopes.demo.corpora import examples
@@ -62,6 +63,28 @@ def test_the_figures_are_means_over_prompts_with_a_seeded_bootstrap(demo_model) 
     assert figures["top1_low"] <= figures["top1"] <= figures["top1_high"]
     assert figures == _figures(records, seed=3)
     assert BOOTSTRAPS >= 1000
+
+
+def test_answers_that_a_tokenizer_splits_are_refused_with_the_example_and_what_to_do_before_any_run(kind: str) -> None:
+    model = digit_model(kind)
+    model.add_hook("hook_embed", lambda *_, **__: pytest.fail("the model was run"))
+    answer = next(e for e in gold._determined("series", 3, 0)).answer
+    with pytest.raises(
+        ValueError, match=r"gold_alignment\(corpora=\['series'\]\): every answer must be one token"
+    ) as refused:
+        gold_alignment(model, corpora=["series"], n=3)
+    assert f"{answer!r} of example 0 of 'series' is {list(answer)}. Use the demo model" in str(refused.value)
+
+
+def test_corpora_whose_answers_are_one_token_are_named(demo_model, monkeypatch) -> None:
+    monkeypatch.setattr(gold, "_determined", lambda corpus, n, seed: [_with_answer(corpus, seed)])
+    with pytest.raises(ValueError, match=r"of example 0 of 'bias' is \[.*Ask for those that fit, corpora=\['series'\]"):
+        gold_alignment(demo_model, corpora=["bias", "series"], n=1)
+
+
+def _with_answer(corpus: str, seed: int):
+    (example,) = examples(corpus, 1, seed)
+    return replace(example, answer=" dogdog") if corpus == "bias" else example
 
 
 def test_numbers_do_not_depend_on_the_batch_or_the_global_seed(demo_model) -> None:

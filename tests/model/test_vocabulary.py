@@ -10,8 +10,9 @@ import torch
 import vocabularies
 from vocabularies import Holder
 
+from tl_scopes.model import vocabulary as module
 from tl_scopes.model.prompts import encode_targets, token_strings
-from tl_scopes.model.vocabulary import vocabulary
+from tl_scopes.model.vocabulary import Vocabulary, vocabulary
 
 pytestmark = pytest.mark.one_lens
 
@@ -38,6 +39,40 @@ def test_every_token_is_named_by_what_it_is_shown_as_or_the_refusal_names_it(kin
         assert encode_targets(model, i, 1) == [i]
     assert not wrong
     assert named > 0.3 * len(ids), "most are named, or refused for being half a character"
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "demo" else kind for kind in vocabularies.KINDS]
+)
+def test_a_text_looked_up_alone_names_the_tokens_that_the_whole_vocabulary_has(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = vocabularies.KINDS[kind]()
+    size = Holder(tokenizer).W_U.shape[1]
+    alone, whole = Vocabulary.of(tokenizer), Vocabulary.of(tokenizer)
+    monkeypatch.setattr(module, "FEW", 0)
+    wanted = {text: whole.shown_as(tokenizer, text, size) for text in whole.texts(tokenizer, range(size))}
+    monkeypatch.setattr(module, "FEW", 10**9)
+    for text, ids in wanted.items():
+        if any(c.isalnum() for c in text):
+            assert alone.shown_as(tokenizer, text, size) == ids, text
+    assert alone.shown_as(tokenizer, "no such token", size) == []
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_few_texts_are_looked_up_without_decoding_the_vocabulary_and_many_decode_it_once(
+    n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = vocabularies.byte_level()
+    size = Holder(tokenizer).W_U.shape[1]
+    decoded: list[int] = []
+    real = module._decoded
+    monkeypatch.setattr(module, "_decoded", lambda t, rows: decoded.append(len(rows)) or real(t, rows))
+    monkeypatch.setattr(module, "FEW", 2)
+    own = Vocabulary.of(tokenizer)
+    for text in ("the", " dog", "dog")[:n] * 2:
+        assert own.shown_as(tokenizer, text, size), text
+    assert sum(rows > size / 2 for rows in decoded) == (n == 3)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in vocabularies.KINDS if kind not in ("demo", "wordpiece")])

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import every_result
@@ -18,6 +18,7 @@ from samples import HOSTILE
 
 from tl_scopes import views
 from tl_scopes.results.base import Displayable, Picture
+from tl_scopes.results.written import minus
 from tl_scopes.views.canvas.figures import Figure
 from tl_scopes.views.wording import visible
 
@@ -49,6 +50,32 @@ def below(cls: type) -> set[type]:
 
 def test_every_class_of_result_is_in_the_list() -> None:
     assert {c.__name__ for c in below(Displayable) if not c.__name__.startswith("_")} == {*CLASSES, "Displayable"}
+
+
+def test_a_number_below_zero_has_one_sign_and_zero_has_none() -> None:
+    text = "-0.41 (-0.5 to -0.0), slope -13, -inf, R² -0.00, -0%, +2, rank-1, 2-5, 1e-05, -1e-05, fisher@-2"
+    assert minus(text) == "−0.41 (−0.5 to 0.0), slope −13, −inf, R² 0.00, 0%, +2, rank-1, 2-5, 1e-05, −1e-05, fisher@−2"
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_no_reader_sees_two_minus_signs(name: str) -> None:
+    result = below_zero(every_result.every_result()[name])
+    page = re.sub(r"<(style|script|title)\b.*?</\1>", "", result.view().html(), flags=re.DOTALL)
+    drawn = re.findall(r"<!-- (.*?) -->", result.view().html())
+    texts = [str(result), " ".join(re.findall(r">([^<]*)<", page)), *drawn]
+    assert [re.findall(r".{0,20}(?<![\w.{])-[\d.]\d*", text) for text in texts] == [[] for _ in texts]
+
+
+def below_zero(result: Any) -> Any:
+    """With numbers below 0 wherever a result may have them."""
+    names = {"predicted", "measured", "delta_logit", "delta_log_prob", "cells", "joint", "random", "logits", "slopes"}
+    names |= {"drawn", "single_effects", "target_effects"}
+    changed = {
+        f.name: -value
+        for f in fields(result)
+        if f.name in names and isinstance(value := getattr(result, f.name), torch.Tensor)
+    }
+    return replace(result, **changed)
 
 
 @pytest.mark.parametrize("name", CLASSES)

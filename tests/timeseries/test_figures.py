@@ -56,7 +56,7 @@ def test_a_truth_off_the_scale_is_an_arrow_at_its_end(truth: float, end: int, ma
     shown = replace(every_result.forecast(), truth=truth, truth_number=None)
     (drawn,) = (line for line in shown.plot().axes[0].lines if line.get_marker() == mark)
     assert float(np.ravel(drawn.get_ydata())[0]) == end
-    said = f"{shown.encoded.would_be(truth):.0f}, off the scale"
+    said = f"{shown.encoded.would_be(truth):.0f}, off the scale".replace("-", "−")
     html = shown.html()
     assert f"the true next number: {said}" in html
     assert f"truth {said}" in html

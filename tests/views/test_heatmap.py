@@ -116,11 +116,16 @@ def long_map(n: int = 100, rows: int = 2, **changes: object) -> HeatMap:
 def test_of_a_long_prompt_the_strongest_columns_are_drawn_and_the_others_are_folded_and_said() -> None:
     one = long_map(explained=7, marked=frozenset({3}))
     assert one.drawn == [3, 7, *range(42, 100)], "the red ones, and the 58 largest that are not left out"
-    assert "The 60 strongest of 100 tokens are drawn; none of the 39 others is above 42 nats." in heatmap(one).body
+    away = sum(c + 1 for c in range(1, 100) if c not in one.drawn) / sum(range(2, 101))
+    told = f"the 39 others hold {away:.1%} of the sum of all sizes (an even share is 39.4%), none above 42 nats."
+    assert f"The 60 strongest of 100 tokens are drawn; {told}" in heatmap(one).body
     assert len(long_map(most=None).drawn) == 100 and not long_map(most=None).folded
     assert not long_map(MOST_COLUMNS).folded
     by_row = long_map(per_row=True)
-    assert "above 40.0% of its row's largest" in by_row.folded
+    away = sum(range(2, 41)) / sum(range(2, 101))
+    assert f"the 39 others hold {away:.1%} of the sum of all sizes, each row by its largest (an even" in by_row.folded
+    flat = some_map(values=torch.ones(2, 100) + torch.eye(2, 100), columns=tuple(map(str, range(100))))
+    assert flat.folded.endswith("(nearly their even share of 40.0%: they are hardly weaker), none above 1 nats.")
 
 
 def test_folded_columns_are_on_the_page_unless_it_grows_too_large() -> None:

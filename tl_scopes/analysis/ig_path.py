@@ -39,7 +39,9 @@ from tl_scopes.model.state import model_state
 from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import to_float64
+from tl_scopes.numerics.progress import progress
 from tl_scopes.results.ig_path import IGPath
+from tl_scopes.results.written import minus
 
 DEFAULT_ALPHAS = tuple(i / 50 for i in range(51))
 _EPS = 1e-6
@@ -150,7 +152,7 @@ def _path(
     chosen = int(plain.logits[0].argmax()) if target is None else target
     grid, notes = _without_a_jump(model, prompt, way, difference, grid, chosen)
     norms, slopes, logits, entropy = [], [], [], []
-    for first in range(0, len(grid), batch_size):
+    for first in progress(range(0, len(grid), batch_size), unit="batch"):
         part = grid[first : first + batch_size]
         run = run_changed(
             model,
@@ -209,4 +211,4 @@ def _without_a_jump(
         f"logit jumps from {logits[0]:.3g} to {logits[2]:.3g}, which no grid resolves. Starts within the data: "
         f"{OTHER_STARTS}."
     )
-    return [least if a == 0 else a for a in grid], (says,)
+    return [least if a == 0 else a for a in grid], (minus(says),)

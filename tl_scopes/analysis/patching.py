@@ -1,4 +1,4 @@
-"""Activation patching where an attribution points, by TransformerLens' own ``patching`` functions.
+"""Activation patching where an attribution points: cells of TransformerLens' ``patching`` sweeps, and whole sets of tokens.
 
 Legend: the *clean* and the *corrupt* prompt have equally many tokens; ``m`` is the metric, by default the scalar that the
 attribution explains. A patch puts the clean run's activation into the corrupt run at one layer and some positions:
@@ -7,8 +7,8 @@ attribution explains. A patch puts the clean run's activation into the corrupt r
 
 1 restores the clean metric, 0 does nothing. Three things side by side:
 
-* the *cells*: each attributed token at each layer alone, from ``transformer_lens.patching.get_act_patch_*`` with only these
-  cells in its index, so the numbers are those of the full sweep;
+* the *cells*: each attributed token at each layer alone; the numbers are those of a full sweep by
+  ``transformer_lens.patching.get_act_patch_*``, which computes all logits for every cell of the prompt;
 * *jointly*: all attributed tokens at one layer, beside as many tokens drawn at random;
 * the *estimate* of each cell from one backward, attribution patching: ``⟨∂m/∂a, a_clean − a_corrupt⟩`` at the corrupt run.
 """
@@ -17,16 +17,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import torch
-from einops import einsum, repeat
+from einops import einsum, rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.analysis.explained_scalar import prompt_of, question_of, target_hook_of
-from tl_scopes.directions.base import Reading
+from tl_scopes.directions.base import Reading, Readings
 from tl_scopes.kernel.ablation import prompt_generator
+from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.kernel.calls import encode
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
@@ -36,12 +38,15 @@ from tl_scopes.model.lens import LensModel, architecture, source_device
 from tl_scopes.model.lock import model_call
 from tl_scopes.numerics.arguments import Seed, integer, number
 from tl_scopes.numerics.precision import compute_dtype, to_float64
+from tl_scopes.numerics.progress import progress
 from tl_scopes.numerics.ranking import most_influential
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.patching import Component, PatchTop
 
 Metric = Callable[[Tensor], Tensor]
 """From logits ``[batch, pos, d_vocab]`` to one number, as TransformerLens' patching functions take it."""
+MOST_LOGITS = 2**27
+"""Of one forward: half a GiB in float32."""
 
 
 @model_call
@@ -87,8 +92,8 @@ def patch_top(
             component or n_random out of range.
         TypeError: not a TransformerLens model, or several prompts.
 
-    Cost: ``k · len(layers)`` forwards for the cells, ``len(layers)`` forwards of ``n_random + 1`` rows, two more and one
-    backward; full logits, as TransformerLens runs them.
+    Cost: forwards of ``len(layers) · (k + 1 + n_random)`` rows, two more and one backward; logits at one position of
+    each row, or at all for a ``metric`` of one's own.
 
     >>> clean, corrupt = (f"German: der {w} sieht die Katze. English: the" for w in ("Hund", "Vogel"))
     >>> attr = semantic_scope(model, clean, target=" dog")
@@ -112,30 +117,30 @@ def patch_top(
     generator = prompt_generator(seed, attribution.tokens)
     draws = [[candidates[i] for i in torch.randperm(len(candidates), generator=generator)[:k]] for _ in range(n_random)]
     estimate = runs.estimate(chosen)
-    together = runs.jointly([chosen, *draws])
+    found = runs.patched([*([position] for position in chosen), chosen, *draws])
     return PatchTop(
         attribution=attribution,
         positions=tuple(chosen),
         layers=tuple(rows),
         component=component,
-        scalar=runs.scalar.name if metric is None else getattr(metric, "__name__", "metric"),
+        scalar=runs.question.name if metric is None else getattr(metric, "__name__", "metric"),
         clean=m_clean,
         corrupt=m_corrupt,
-        cells=runs.cells(chosen),
+        cells=found[:, :k],
         estimate=estimate,
-        joint=together[:, 0],
-        random=together[:, 1:],
+        joint=found[:, k],
+        random=found[:, k + 1 :],
         random_positions=tuple(tuple(d) for d in draws),
         full_cells=model.cfg.n_layers * pair.shape[1],
     )
 
 
 class _Runs:
-    """Runs on one pair of prompts with one metric; everything patched goes through TransformerLens' own functions, which take
-    it for the model.
+    """Runs on one pair of prompts with one metric.
 
     The clean prompt runs once with its activations cached, the corrupt one once with a graph; one of the two is the
-    attribution's own, and tells what is explained.
+    attribution's own, and tells what is explained. Logits exist at the explained position alone, unless a caller's metric
+    takes those of all positions.
     """
 
     def __init__(
@@ -147,30 +152,30 @@ class _Runs:
         component: Component,
         layers: Sequence[int],
     ) -> None:
-        self.model, self.pair, self.metric, self.pos = model, pair, metric, attribution.pos
-        self.component, self.layers = component, layers
+        self.model, self.pair, self.metric, self.prompt = model, pair, metric, prompt_of(attribution)
+        explained = list(attribution.span or [attribution.pos])
+        read = explained if metric is None else list(range(pair.shape[1]))
+        self.read, self.at = torch.tensor(read), [read.index(p) for p in explained]
         self.target_hook = target_hook_of(attribution) if metric is None else Y_HOOK
         self.names = [f"blocks.{layer}.hook_{component}" for layer in layers]
         for name in self.names:
             require_hook(model, model.hook_dict, name, "component")
-        self.seen: list[Tensor] = []
         self.cache: dict[str, Tensor] = {}
         with torch.no_grad():
-            logits = self.run_with_hooks(pair[:1], [(name, self._keep(name)) for name in self.names])
-        clean = self._reading(logits, self.seen[-1])
+            clean = self.run(pair[:1], [(name, self._keep(name)) for name in self.names])
         with differentiable(model):
-            length = pair.shape[1]
-            self.run = forward_pass(
+            self.graph = forward_pass(
                 model,
                 pair[1:].clone(),
-                torch.arange(length),
+                self.read,
                 Recording(self.names[0], self.target_hook, tuple(self.names[1:])),
-                rows=torch.zeros(length, dtype=torch.int64),
+                rows=torch.zeros(len(read), dtype=torch.int64),
             )
-        corrupt = self.run.logits.detach(), self.run.hidden.detach()
-        own = clean if torch.equal(attribution.tokens, pair[0].cpu()) else self._reading(*(t[None] for t in corrupt))
-        self.scalar, self.base = question_of(model, attribution, own.logits[0]).scalar, clean
-        self.ends = (float(self.values(logits, self.seen[-1])), float(self.values(*(t[None] for t in corrupt))))
+        corrupt = self.graph.logits.detach()[None], self.graph.hidden.detach()[None]
+        self.base = self._reading(*clean)
+        own = self.base if torch.equal(attribution.tokens, pair[0].cpu()) else self._reading(*corrupt)
+        self.question = question_of(model, attribution, torch.cat([one.logits for one in own]))
+        self.ends = float(self.values(*clean)), float(self.values(*corrupt))
 
     def _keep(self, name: str) -> Hook:
         def hook(activation: Tensor, hook: Any) -> None:
@@ -178,80 +183,50 @@ class _Runs:
 
         return hook
 
-    def run_with_hooks(self, tokens: Int[Tensor, "batch pos"], fwd_hooks: Sequence[tuple[str, Hook]]) -> Tensor:
-        """As the model's own, but in this thread alone; what passes the target hook is kept, the newest last."""
+    def run(self, tokens: Int[Tensor, "batch pos"], hooks: Sequence[tuple[str, Hook]]) -> tuple[Tensor, Tensor]:
+        """Logits ``[batch, read, d_vocab]`` and what passed the target hook, ``[batch, read, ...]``."""
+        seen: list[Tensor] = []
 
         def watch(activation: Tensor, hook: Any) -> None:
-            self.seen[:] = [activation]
+            seen[:] = [activation[:, self.read.to(activation.device)]]
 
-        return run_with_hooks(self.model, tokens, [*fwd_hooks, (self.target_hook, watch)])
+        def read_out(activation: Tensor, hook: Any) -> Tensor:
+            return activation[:, self.read.to(activation.device)]
 
-    @property
-    def cfg(self) -> Any:
-        """The model's, as TransformerLens' functions ask for it."""
-        return self.model.cfg
+        logits = run_with_hooks(self.model, tokens, [*hooks, (self.target_hook, watch), (Y_HOOK, read_out)])
+        return logits, seen[-1]
 
-    @property
-    def training(self) -> bool:
-        """The model's, as TransformerLens' functions ask for it."""
-        return self.model.training
-
-    def _reading(self, logits: Tensor, hidden: Tensor) -> Reading:
-        return Reading(logits[:, self.pos].to(compute_dtype(logits.dtype)), hidden[:, self.pos])
+    def _reading(self, logits: Tensor, hidden: Tensor) -> Readings:
+        return tuple(Reading(logits[:, m].to(compute_dtype(logits.dtype)), hidden[:, m]) for m in self.at)
 
     def values(self, logits: Tensor, hidden: Tensor) -> Float[Tensor, " batch"]:
         """The metric of every row."""
         if self.metric is None:
-            return self.scalar.metric(self.base, self._reading(logits, hidden))
+            return self.question.metric(self.base, self._reading(logits, hidden))
         return torch.stack([_one_number(self.metric(row[None])) for row in logits])
 
-    def cells(self, positions: Sequence[int]) -> Float[Tensor, "layer token"]:
-        """One token at one layer at a time, by ``get_act_patch_*`` restricted to these cells."""
-        import pandas as pd
-        from transformer_lens import patching
-
-        sweep = getattr(patching, f"get_act_patch_{self.component}")
-        index = pd.DataFrame(itertools.product(self.layers, positions), columns=["layer", "pos"])
-        with torch.no_grad():
-            found = sweep(self, self.pair[1:], self.cache, self._scalar, index_axis_names=None, index_df=index)
-        out: Tensor = found.cpu().reshape(len(self.layers), len(positions))
-        return out
-
-    def _scalar(self, logits: Tensor) -> Tensor:
-        return self.values(logits, self.seen[-1])[0]
-
-    def jointly(self, sets: Sequence[Sequence[int]]) -> Float[Tensor, "layer set"]:
-        """All tokens of a set at one layer; the sets are the rows of one batch, each patched in its own places."""
-        import pandas as pd
-        from transformer_lens.patching import generic_activation_patch
-
-        chosen = torch.zeros(len(sets), self.pair.shape[1], dtype=torch.bool, device=self.pair.device)
+    def patched(self, sets: Sequence[Sequence[int]]) -> Float[Tensor, "layer set"]:
+        """The metric with the tokens of a set patched at one layer; a set is a row of a batch, patched in its places."""
+        chosen = torch.zeros(len(sets), self.pair.shape[1], dtype=torch.bool)
         for row, positions in enumerate(sets):
             chosen[row, list(positions)] = True
         found: list[Tensor] = []
+        size = rows_per_forward(self.model, [replace(self.prompt, pos=self.pair.shape[1] - 1)], None)
+        size = min(size, max(1, MOST_LOGITS // (len(self.read) * int(self.model.cfg.d_vocab))))
+        with torch.no_grad(), progress(total=len(self.names) * len(sets), unit="patch") as bar:
+            for name, part in itertools.product(self.names, torch.split(chosen, size)):
 
-        def put(corrupted: Tensor, index: Sequence[int], clean: Tensor) -> Tensor:
-            return torch.where(chosen.to(corrupted.device)[..., None], clean, corrupted)
+                def put(corrupted: Tensor, hook: Any, name: str = name, part: Tensor = part) -> Tensor:
+                    return torch.where(part.to(corrupted.device)[..., None], self.cache[name], corrupted)
 
-        def collect(logits: Tensor) -> Tensor:
-            found.append(self.values(logits, self.seen[-1]))
-            return found[-1].mean()
-
-        with torch.no_grad():
-            generic_activation_patch(
-                self,
-                repeat(self.pair[1], "pos -> sets pos", sets=len(sets)),
-                self.cache,
-                collect,
-                put,
-                self.component,
-                index_df=pd.DataFrame({"layer": list(self.layers)}),
-            )
-        return torch.stack(found).cpu()
+                rows = repeat(self.pair[1], "pos -> sets pos", sets=len(part))
+                found.append(self.values(*self.run(rows, [(name, put)])))
+                bar.update(len(part))
+        return rearrange(torch.cat(found).cpu(), "(layer set) -> layer set", set=len(sets))
 
     def estimate(self, positions: Sequence[int]) -> Float[Tensor, "layer token"] | None:
         """Attribution patching: from the corrupt run's gradient, ``m_corrupt + ⟨∂m/∂a, a_clean − a_corrupt⟩``; once."""
-        run = vars(self).pop("run")  # and with it its graph
+        run = vars(self).pop("graph")  # which is freed with it
         with differentiable(self.model):
             logits = run.logits.clone().requires_grad_(True)
             hidden = run.hidden.detach().clone().requires_grad_(True)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from tl_scopes.directions.fisher import require_rank
 from tl_scopes.kernel.calls import encode
@@ -24,8 +23,9 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import Prompt, pad_right, token_strings
 from tl_scopes.model.state import model_state
-from tl_scopes.numerics.arguments import call_name, integer
+from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.precision import to_float64
+from tl_scopes.numerics.progress import progress
 from tl_scopes.results.spectrum import FisherSpectrum
 
 
@@ -76,9 +76,7 @@ def fisher_spectrum(
     integer("n_tokens", n_tokens, least=1, most=int(state.cfg.d_vocab))
     values, traces, entropies, moved = [], [], [], []
     with differentiable(model):
-        for i, text in enumerate(
-            tqdm(prompts, desc=call_name(), unit="prompt", disable=None if len(prompts) > 1 else True)
-        ):
+        for i, text in enumerate(progress(prompts, unit="prompt")):
             tokens = pad_right([text])
             run = forward_pass(model, tokens, torch.tensor([text.pos]))
             read = read_outs(model, run, [i])[0]

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from tl_scopes.analysis.explained_scalar import base_run, prompt_of
 from tl_scopes.kernel.batching import rows_per_forward
@@ -24,8 +23,8 @@ from tl_scopes.model.forward import embedded
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import Token, encode_targets, token_strings
-from tl_scopes.numerics.arguments import call_name
 from tl_scopes.numerics.precision import to_float64
+from tl_scopes.numerics.progress import progress
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.substitutions import Substitutions
 
@@ -89,7 +88,7 @@ def substitutions(
     swapped = prompt.tokens.repeat(k, 1)
     swapped[:, t] = ids[best]
     changes, parts = [], torch.split(swapped, size)
-    for part in tqdm(parts, desc=call_name(), unit="batch", disable=None if len(parts) > 1 else True, leave=False):
+    for part in progress(parts, unit="batch"):
         read = torch.tensor([p for _, p in prompt.positions]).repeat(len(part))
         run = run_changed(model, part, read, target_hook=base.question.target_hook)
         changes.append((base.measured(run.readings), *base.target_changes(run.readings)))

@@ -84,8 +84,8 @@ def verdict(
 
     Args:
         model: the model that made the attribution.
-        attribution: of any scope or baseline; hidden and special tokens stay in place, and those of an answer. A list gives a list, and those
-            of one prompt share their runs.
+        attribution: of any scope or baseline; hidden and special tokens stay in place, and those of an answer. A list gives
+            a list, and those of one prompt share their runs.
         k: units removed together.
         n_random: random sets; all other sets where there are no more than that. Fewer than 19 cannot reach p ≤ 0.05.
         unit: ``"token"``, or ``"word"``, ``"sentence"``, ``"line"``, ``"paragraph"`` or ``"turn"``, as by

@@ -42,6 +42,7 @@ from tl_scopes.model.prompts import Prompt, Target, encode_targets
 from tl_scopes.numerics.arguments import Seed, integer
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import to_float64
+from tl_scopes.numerics.progress import progress
 from tl_scopes.results.attribution import Attribution
 
 
@@ -197,25 +198,27 @@ def smoothgrad(
     at, results = chosen.at, []
     targets = encode_targets(model, target, len(prompts))
     size = rows_per_forward(model, prompts, chosen.batch_size, at=at)
-    for given, wanted in zip(prompts, targets, strict=True):
-        plain = run_changed(model, *repeated(given, 1), at=at)
-        token = int(plain.logits[0].argmax()) if wanted is None else wanted
-        width = 0.1 * float(to_float64(plain.x).square().mean().sqrt()) if sigma is None else float(sigma)
-        explained = explained_scalar(of, [token])
-        generator = prompt_generator(seed, given.tokens)
-        total = torch.zeros_like(to_float64(plain.x[0]))
-        for first in range(0, n_samples, size):
-            n = min(size, n_samples - first)
-            noise = width * torch.randn(n, *plain.x.shape[1:], generator=generator, dtype=torch.float64)
+    with progress(total=len(prompts) * n_samples, unit="copy") as bar:
+        for given, wanted in zip(prompts, targets, strict=True):
+            plain = run_changed(model, *repeated(given, 1), at=at)
+            token = int(plain.logits[0].argmax()) if wanted is None else wanted
+            width = 0.1 * float(to_float64(plain.x).square().mean().sqrt()) if sigma is None else float(sigma)
+            explained = explained_scalar(of, [token])
+            generator = prompt_generator(seed, given.tokens)
+            total = torch.zeros_like(to_float64(plain.x[0]))
+            for first in range(0, n_samples, size):
+                n = min(size, n_samples - first)
+                noise = width * torch.randn(n, *plain.x.shape[1:], generator=generator, dtype=torch.float64)
 
-            def change(x: Tensor, noise: Tensor = noise) -> Tensor:
-                return x + noise.to(x)
+                def change(x: Tensor, noise: Tensor = noise) -> Tensor:
+                    return x + noise.to(x)
 
-            copies = repeated(given, n)
-            run = run_changed(model, *copies, changes=[(at, change)], direction=explained, indices=[0] * n, at=at)
-            assert run.gradient is not None
-            total += reduce(to_float64(run.gradient), "n pos d_model -> pos d_model", "sum")
-        details = {"of": of, "at": at, "n_samples": n_samples, "sigma": width, "seed": seed}
-        answer = Answer(row_norms(total / n_samples), token, details, target_note(wanted))
-        results.append(attributed(model, given, plain.log_probs[0], "smoothgrad", answer))
+                copies = repeated(given, n)
+                run = run_changed(model, *copies, changes=[(at, change)], direction=explained, indices=[0] * n, at=at)
+                assert run.gradient is not None
+                total += reduce(to_float64(run.gradient), "n pos d_model -> pos d_model", "sum")
+                bar.update(n)
+            details = {"of": of, "at": at, "n_samples": n_samples, "sigma": width, "seed": seed}
+            answer = Answer(row_norms(total / n_samples), token, details, target_note(wanted))
+            results.append(attributed(model, given, plain.log_probs[0], "smoothgrad", answer))
     return results

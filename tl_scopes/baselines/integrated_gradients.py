@@ -31,8 +31,10 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target, encode_targets
 from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.norms import row_norms
+from tl_scopes.numerics.progress import progress
 from tl_scopes.numerics.quadrature import NEAR_ZERO, split_rule
 from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.written import minus
 
 FIRST_REACH = 1e-4
 """α of what a path begins with: a change below it is a jump at the baseline, which no rule's nodes see."""
@@ -102,7 +104,7 @@ def integrated_gradients(
             "jump": path.jump,
         }
         name = start_name(baseline)
-        notes = (*path.notes, *_about_the_gap(path, name))
+        notes = (*path.notes, *map(minus, _about_the_gap(path, name)))
         details = {
             "of": of,
             "at": at,
@@ -191,21 +193,24 @@ def integrate_path(
     nodes, weights, n_near = split_rule(n_steps)
     parts = [torch.zeros_like(difference), torch.zeros_like(difference)]
     notes = target_note(target)
-    for part, chunk in enumerate((range(n_near), range(n_near, n_steps))):
-        for first in range(chunk.start, chunk.stop, batch_size):
-            last = min(first + batch_size, chunk.stop)
-            run = run_changed(
-                model,
-                *repeated(prompt, last - first),
-                changes=[(at, along(nodes[first:last], baseline))],
-                direction=explained,
-                indices=[0] * (last - first),
-                at=at,
-            )
-            assert run.gradient is not None
-            w = torch.tensor(weights[first:last], dtype=torch.float64)
-            parts[part] += einsum(w, run.gradient.cpu().double(), "a, a pos d_model -> pos d_model")
-            notes = tuple(dict.fromkeys((*notes, *run.rows[0].notes)))
+    chunks = [
+        (part, first, min(first + batch_size, stop))
+        for part, (begin, stop) in enumerate(((0, n_near), (n_near, n_steps)))
+        for first in range(begin, stop, batch_size)
+    ]
+    for part, first, last in progress(chunks, unit="batch"):
+        run = run_changed(
+            model,
+            *repeated(prompt, last - first),
+            changes=[(at, along(nodes[first:last], baseline))],
+            direction=explained,
+            indices=[0] * (last - first),
+            at=at,
+        )
+        assert run.gradient is not None
+        w = torch.tensor(weights[first:last], dtype=torch.float64)
+        parts[part] += einsum(w, run.gradient.cpu().double(), "a, a pos d_model -> pos d_model")
+        notes = tuple(dict.fromkeys((*notes, *run.rows[0].notes)))
     near_sum, far_sum = (float((difference * part).sum()) for part in parts)
     return PathIntegral(
         product=difference * (parts[0] + parts[1]),

@@ -22,6 +22,7 @@ from tl_scopes.cli.ig_path import ig_path
 from tl_scopes.cli.layers import layers
 from tl_scopes.cli.matrix import matrix
 from tl_scopes.cli.output import any_terminal
+from tl_scopes.cli.patch import patch
 from tl_scopes.cli.series import series
 from tl_scopes.cli.sinks import sinks
 from tl_scopes.cli.spectrum import spectrum
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "spectrum": spectrum,
     "ig-path": ig_path,
     "verify": verify,
+    "patch": patch,
     "gold": gold,
     "aopc": aopc,
     "series": series,

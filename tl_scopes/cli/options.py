@@ -64,6 +64,15 @@ class Ablated(str, Enum):
     resample = "resample"
 
 
+class Component(str, Enum):
+    """What is patched in a layer."""
+
+    resid_pre = "resid_pre"
+    resid_mid = "resid_mid"
+    attn_out = "attn_out"
+    mlp_out = "mlp_out"
+
+
 class Measure(str, Enum):
     """What is measured with AOPC."""
 
@@ -200,6 +209,18 @@ Raw = Annotated[
 Heads = Annotated[bool, typer.Option("--heads/--no-heads", help="Attention heads instead of layers.")]
 Sensitivity = Annotated[
     bool, typer.Option("--sensitivity/--no-sensitivity", help="With --heads: norms instead of signed influence.")
+]
+
+Corrupt = Annotated[
+    str | None, typer.Argument(metavar="CORRUPT", help="Its counterpart, which is run; without both, a demo.")
+]
+Patched = Annotated[int, typer.Option("--k", "-k", min=1, help="Highest-scored tokens that are patched.")]
+PatchedLayers = Annotated[
+    list[int] | None, typer.Option("--layer", min=0, help=f"Layer that is patched; {_SEVERAL}. Default: all.")
+]
+PatchedComponent = Annotated[Component, typer.Option("--component", help="Activation that is patched.")]
+NRandom = Annotated[
+    int, typer.Option("--n-random", min=1, help="Sets of as many random tokens, patched for comparison.")
 ]
 
 NFirst = Annotated[int, typer.Option("--n-first", min=1, help="First tokens that count as sink.")]

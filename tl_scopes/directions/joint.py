@@ -157,7 +157,7 @@ def joint(
                 f"{direction.method} has {fixed} rows at these {len(parts)} positions, one vector-Jacobian product each. Ask "
                 'for fewer positions, a lower rank, or method="sampled"'
             )
-        return EachAlone(parts, apart(parts), details, weights=_weights(parts))
+        return EachAlone(parts, apart([rows.V for rows in parts]), details, weights=_weights(parts))
     drawn = generator()
     V = _probes(parts, random or n_probes or N_PROBES, drawn, [rows.V[len(rows.weights) :] for rows in parts])
     return Probed(parts, V, details, generator=drawn)
@@ -170,9 +170,9 @@ def _weights(parts: Sequence[Rows]) -> Float[Tensor, " k"]:
     return torch.cat([rows.weights * share for rows, share in zip(parts, shares, strict=True)])
 
 
-def _owners(parts: Sequence[Rows]) -> Int[Tensor, " k"]:
-    """The position of each row that has a weight."""
-    return torch.repeat_interleave(torch.arange(len(parts)), torch.tensor([len(rows.weights) for rows in parts]))
+def _owners(counts: Sequence[int]) -> Int[Tensor, " k"]:
+    """The position of each row, of so many for each."""
+    return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
 
 
 def _fixed(parts: Sequence[Rows]) -> Tensor:
@@ -180,9 +180,9 @@ def _fixed(parts: Sequence[Rows]) -> Tensor:
     return torch.cat([rows.V[: len(rows.weights)] for rows in parts])
 
 
-def apart(parts: Sequence[Rows]) -> Tensor:
-    """Every row at its own position, 0 at all others."""
-    owners, rows = _owners(parts), _fixed(parts)
+def apart(parts: Sequence[Tensor]) -> Tensor:
+    """The rows of each position at that position, 0 at all others."""
+    rows, owners = torch.cat(list(parts)), _owners(list(map(len, parts)))
     V = rows.new_zeros(len(rows), len(parts), *rows.shape[1:])
     V[torch.arange(len(rows)), owners] = rows
     return V
@@ -193,7 +193,8 @@ def _probes(parts: Sequence[Rows], n: int, generator: torch.Generator, drawn: Se
     rows, weights = _fixed(parts), _weights(parts)
     signs = (torch.randint(2, (n, len(rows)), generator=generator) * 2 - 1).to(weights) * weights.sqrt()
     out = rows.new_zeros(n, len(parts), *rows.shape[1:])
-    out.index_add_(1, _owners(parts).to(rows.device), torch.einsum("nk, k... -> nk...", signs.to(rows), rows))
+    owners = _owners([len(part.weights) for part in parts]).to(rows.device)
+    out.index_add_(1, owners, torch.einsum("nk, k... -> nk...", signs.to(rows), rows))
     for m, part in enumerate(parts):
         more = part.more(n) if drawn is None else drawn[m]
         if more is not None and len(more):

@@ -29,6 +29,8 @@ from tl_scopes.jacobian_scopes.jacobian import scopes
 from tl_scopes.kernel.options import check_batch_size
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
+from tl_scopes.model.prompts import encode_targets, token_strings
+from tl_scopes.model.vocabulary import pieces
 from tl_scopes.numerics.arguments import Seed, call_name, integer
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.gold import GoldAlignment, GoldRecord
@@ -83,7 +85,8 @@ def gold_alignment(
         A :class:`GoldAlignment`; ``print`` it, ``.to_frame()``, ``.plot()``.
 
     Raises:
-        ValueError: an unknown method or corpus; n below 1; a model that answers no prompt right.
+        ValueError: an unknown method or corpus; n below 1; a corpus with an answer that the model's tokenizer splits;
+            a model that answers no prompt right.
 
     Cost: ``n`` forwards and one vector-Jacobian product per method and prompt for each corpus, in batches.
 
@@ -104,11 +107,12 @@ def gold_alignment(
         raise ValueError(f"(corpora={names}): {wrong}; the corpora are {list(CORPORA)}")
     integer("n", n, least=1)
     check_batch_size(batch_size)
+    drawn = {corpus: _determined(corpus, n, seed) for corpus in names}
+    _require_answers_of_one_token(model, drawn)
     records: list[GoldRecord] = []
     accuracy: dict[str, float] = {}
     with tqdm(total=len(names) * len(methods), desc=call_name(), unit="method", disable=None) as bar:
-        for corpus in names:
-            found = _determined(corpus, n, seed)
+        for corpus, found in drawn.items():
             right: list[bool] = []
             for name, attributions in _attributions(model, methods, found, batch_size):
                 right = right or [a.top_predictions[0][0] == e.answer for a, e in zip(attributions, found, strict=True)]
@@ -132,6 +136,28 @@ def _determined(corpus: str, n: int, seed: int) -> list[Example]:
         found = [e for e in examples(corpus, drawn, seed) if e.determined and e.causes][:n]
         drawn *= 2
     return found
+
+
+def _require_answers_of_one_token(model: LensModel, drawn: Mapping[str, Sequence[Example]]) -> None:
+    """Refuse corpora with an answer that the model's tokenizer splits, before any run: no one logit is its."""
+    if model.tokenizer is None:
+        return  # refused with the prompts
+    refused = {}
+    for corpus, found in drawn.items():
+        for i, answer in enumerate(e.answer for e in found):
+            try:
+                encode_targets(model, answer, 1)
+            except ValueError:
+                split = token_strings(model, torch.tensor(pieces(model.tokenizer, answer)))
+                refused[corpus] = f"{answer!r} of example {i} of {corpus!r} is {split}"
+                break
+    if refused:
+        fit = [corpus for corpus in drawn if corpus not in refused]
+        remedy = f"Ask for those that fit, corpora={fit}" if fit else "Use the demo model, tl_scopes.load_model()"
+        raise ValueError(
+            f"(corpora={list(drawn)}): every answer must be one token, and this model's tokenizer splits some: "
+            f"{'; '.join(refused.values())}. {remedy}, or a model with the demo's tokenizer"
+        )
 
 
 def _attributions(

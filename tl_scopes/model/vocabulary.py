@@ -18,6 +18,9 @@ from typing import Any
 
 _BYTE = re.compile(r"<0x([0-7][0-9A-F])>")
 """A piece that stands for one ASCII character, by SentencePiece's byte fallback."""
+_WORD = re.compile(r"[A-Za-z0-9]+")
+FEW = 32
+"""Texts that are looked up one by one; from then on all of a vocabulary is decoded, once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +31,17 @@ class Vocabulary:
         before: tokens that the others are decoded after.
         prefix: their text.
         special: special tokens, as they are written.
-        ids: of the tokens with each text, filled when first asked for.
+        ids: of the tokens below a size with each text, as far as they were asked for.
+        walked: sizes whose tokens are all in ``ids``.
+        names: the piece of each id below a size, once they were looked through.
     """
 
     before: tuple[int, ...]
     prefix: str
     special: dict[int, str]
-    ids: dict[str, list[int]] = field(default_factory=dict)
+    ids: dict[int, dict[str, list[int]]] = field(default_factory=dict)
+    walked: set[int] = field(default_factory=set)
+    names: dict[int, list[str | None]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, tokenizer: Any) -> Vocabulary:
@@ -64,10 +71,33 @@ class Vocabulary:
 
     def shown_as(self, tokenizer: Any, text: str, size: int) -> list[int]:
         """Ids below ``size`` of all tokens with a text, ascending."""
-        if not self.ids:
-            for i, shown in enumerate(self.texts(tokenizer, range(size))):
-                self.ids.setdefault(shown, []).append(i)
-        return self.ids.get(text, [])
+        known = self.ids.setdefault(size, {})
+        if text in known or size in self.walked:
+            return known.get(text, [])
+        chosen = self._with_the_letters_of(tokenizer, text, size) if len(known) < FEW else range(size)
+        shown = self.texts(tokenizer, chosen)
+        if len(chosen) < size:
+            known[text] = [i for i, own in zip(chosen, shown, strict=True) if own == text]
+        else:
+            known.clear()
+            for i, own in enumerate(shown):
+                known.setdefault(own, []).append(i)
+            self.walked.add(size)
+            self.names.clear()
+        return known.get(text, [])
+
+    def _with_the_letters_of(self, tokenizer: Any, text: str, size: int) -> Sequence[int]:
+        """Ids that alone can have a text: a piece keeps ASCII letters and digits, however a tokenizer writes all else.
+
+        Decoding all of a large vocabulary takes longer than a small model's forward.
+        """
+        words = _WORD.findall(text)
+        if not words or text.startswith("<") or not getattr(tokenizer, "is_fast", False):
+            return range(size)
+        if size not in self.names:
+            self.names[size] = tokenizer.convert_ids_to_tokens(list(range(size)))
+        word = max(words, key=len)
+        return [i for i, name in enumerate(self.names[size]) if name is None or word in name or name.startswith("<0x")]
 
 
 _KNOWN: weakref.WeakKeyDictionary[Any, tuple[int, Vocabulary]] = weakref.WeakKeyDictionary()

@@ -27,6 +27,7 @@ from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
 from tl_scopes.numerics.statistics import LEAST_PROMPTS, Comparison, paired_bootstrap, standard_error
 from tl_scopes.numerics.values import shown
 from tl_scopes.results.base import Displayable, Serializable, views
+from tl_scopes.results.written import minus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +77,7 @@ class AOPC(Displayable, Serializable):
         return len(self.per_prompt)
 
     def __repr__(self) -> str:
-        return f"AOPC({self.mean:.4f} ± {self.sem:.4f}, {len(self)} prompts, fractions {self.fractions})"
+        return minus(f"AOPC({self.mean:.4f} ± {self.sem:.4f}, {len(self)} prompts, fractions {self.fractions})")
 
 
 @public_call
@@ -239,7 +240,7 @@ class AOPCTable(Displayable, Serializable):
                     else ""
                 )
             )
-        return tuple(found)
+        return tuple(map(minus, found))
 
     @property
     def _without_bos(self) -> list[Mapping[str, Any]]:

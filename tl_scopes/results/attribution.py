@@ -168,10 +168,11 @@ class Attribution(Displayable, Serializable):
         reader's back.
 
         Args:
-            tokens: ``"special"`` for BOS, EOS and padding; ``"sinks"`` for those, the token at position 0, and the
-                sinks of :attr:`sinks` (a correction: the result's notes name them and say how much of the influence was
-                on them); or positions (negative counts from the end). They join what is left out already;
-                ``"nothing"`` shows every token again.
+            tokens: ``"special"`` for BOS, EOS and padding; ``"sinks"`` for those, the token at position 0, and of
+                :attr:`sinks` each that takes more than an even share of the influence, which is ``1/n`` of it for n
+                tokens up to ``pos`` (a correction: the result's notes name them, how much of the influence was on them,
+                and which sinks stay); or positions (negative counts from the end). They join what is left out
+                already; ``"nothing"`` shows every token again.
         """
         if isinstance(tokens, str):
             if tokens not in ("special", "sinks", "nothing"):
@@ -194,16 +195,23 @@ class Attribution(Displayable, Serializable):
         return replace(self, hidden=self.hidden | chosen)
 
     def _without_sinks(self, shares: bool = True) -> Attribution:
-        """Special tokens, the token at 0 and the sinks hidden, and a note that names them, with their share."""
+        """Special tokens, the token at 0 and sinks with more than an even share hidden, and a note that names them."""
         first = frozenset({0, *(p for p in self.special if p <= self.pos)})
-        others = (self.sinks or frozenset()) - first
+        found = (self.sinks or frozenset()) - first
+        even = float(self.scores[: self.pos + 1].double().mean())
+        others = frozenset(p for p in found if float(self.scores[p]) > even)
         said = f"{_CORRECTED}, scores unchanged. Left out: {self._part(first, shares)}"
         if self.sinks is None:
             said += ". Secondary sinks: not looked for."
-        elif not others:
+        elif not found:
             said += ". Secondary sinks: none found."
+        elif others:
+            said += f"; secondary sinks, found by norm or attention: {self._part(others, shares)}."
         else:
-            said += f"; secondary sinks, found by norm or attention and not by influence: {self._part(others, shares)}."
+            said += "."
+        if kept := found - others:
+            named = ", ".join(map(self._named, sorted(kept)))
+            said += f" Secondary sinks that stay, each with no more than an even share: {named}."
         return replace(
             self,
             hidden=self.hidden | self.special | first | others,

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.results.base import Displayable, Serializable
+from tl_scopes.results.written import minus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,9 +99,9 @@ class IGPath(Displayable, Serializable):
         return pd.DataFrame({n.removesuffix("s") if n != "sink_share" else n: getattr(self, n).tolist() for n in names})
 
     def __repr__(self) -> str:
-        return (
-            f"IGPath({len(self.alphas)} points, {len(self.tokens)} tokens, target={self.target_str!r}, "
+        numbers = minus(
             f"logit {float(self.logits[0]):.3g} -> {float(self.logits[-1]):.3g}, "
             f"sink share {float(self.sink_share[0]):.0%} -> {float(self.sink_share[-1]):.0%}, "
-            f"residual {self.completeness_residual:.2g})"
+            f"residual {self.completeness_residual:.2g}"
         )
+        return f"IGPath({len(self.alphas)} points, {len(self.tokens)} tokens, target={self.target_str!r}, {numbers})"

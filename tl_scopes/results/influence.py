@@ -21,6 +21,7 @@ from tl_scopes.results.base import Displayable, Picture, Serializable, views
 from tl_scopes.results.lossless import Archive, naming
 from tl_scopes.results.methods import legend
 from tl_scopes.results.units import Entries, Grouping, Units, grouping, joined
+from tl_scopes.results.written import minus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -258,7 +259,7 @@ class HeadInfluence(_Inside):
         self.require(self.signed or not bool((self.scores < 0).any()), "scores", "norms have none below 0")
 
     def __repr__(self) -> str:
-        best = ", ".join(f"L{t.layer}H{t.head} {t.score:+.3g}" for t in self.top_heads(3))
+        best = ", ".join(f"L{t.layer}H{t.head} {minus(f'{t.score:+.3g}')}" for t in self.top_heads(3))
         return f"HeadInfluence({self.method}, {self.kind}, {tuple(self.scores.shape)}, top: {best})"
 
     @property

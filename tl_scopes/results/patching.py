@@ -17,10 +17,13 @@ from torch import Tensor
 
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, Serializable
+from tl_scopes.results.written import minus
 
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_SHARE = 3.0
+"""Times the difference of the prompts that a patch may move the metric before shares of it are doubtful."""
 Component = Literal["resid_pre", "resid_mid", "attn_out", "mlp_out"]
 
 
@@ -114,10 +117,21 @@ class PatchTop(Displayable, Serializable):
         names = ", ".join(repr(self.attribution.str_tokens[p]) for p in self.positions)
         return (
             f"{names} at {self.component} of layer {self.layers[0]} recover {whole_percent(row.recovered)} of the change of "
-            f"{self.scalar} ({self.corrupt:.3g} → {self.clean:.3g}); {len(self.positions)} random tokens "
+            f"{self.scalar} ({minus(f'{self.corrupt:.3g} → {self.clean:.3g}')}); {len(self.positions)} random tokens "
             f"{whole_percent(row.random_mean)} [{whole_percent(row.random_low)}, {whole_percent(row.random_high)}] over "
             f"{self.random.shape[1]} draws. "
             f"Cells patched: {self.cells.numel()} of {self.full_cells} ({self.cost:.0%})."
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know first: that the prompts differ too little for shares of it to say anything."""
+        moved = max(float(self.recovered(t).abs().max()) for t in (self.cells, self.joint, self.random))
+        if not moved > MOST_SHARE:
+            return ()
+        return (
+            f"Patches move {self.scalar} by up to {moved:.0f} times the difference of the two prompts, so that shares of it "
+            "say little: take a counterpart that changes the prediction more.",
         )
 
     def __repr__(self) -> str:
@@ -125,5 +139,5 @@ class PatchTop(Displayable, Serializable):
 
 
 def whole_percent(share: float) -> str:
-    """Whole per cent; never minus zero."""
-    return f"{round(share, 2) + 0.0:.0%}"
+    """Whole per cent."""
+    return minus(f"{share:.0%}")

@@ -13,6 +13,7 @@ from torch import Tensor
 from tl_scopes.numerics.statistics import rank_interval, spearman
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, Serializable
+from tl_scopes.results.written import minus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -218,5 +219,4 @@ def _numbers(*values: float) -> list[str]:
     """All with the same decimals, so many that the largest has two digits."""
     largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
     decimals = 2 if largest >= 0.1 or largest == 0 else min(9, 1 - math.floor(math.log10(largest)))
-    texts = [f"{v:.{decimals}f}" for v in values]
-    return [t.replace("-", "" if float(t) == 0 else "−") for t in texts]
+    return [minus(f"{v:.{decimals}f}") for v in values]

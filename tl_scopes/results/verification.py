@@ -13,6 +13,7 @@ from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, Serializable
 from tl_scopes.results.verdict import Ablation, Verdict
+from tl_scopes.results.written import minus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,13 +68,13 @@ class Linearity:
         if self.spearman >= ORDERS:
             return "the gradient orders removals, and misses their size"
         return (
-            "the gradient does not predict removals, which are large steps; the ranking can hold all the same, and a smaller "
-            "step= shows where the prediction begins to"
+            "the gradient does not predict removals, which are large steps; the ranking can hold all the same, and a part of "
+            "the way to removal (step below 1) shows where the prediction begins to hold"
         )
 
     def __str__(self) -> str:
         sign = "" if math.isnan(self.wrong_sign) else f", wrong sign {self.wrong_sign:.0%}"
-        return (
+        return minus(
             f"slope {self.slope:.2f}, R² {self.r2:.2f}, Spearman {self.spearman:.2f}{sign}, "
             f"flagged {self.wrong:.0%} of {self.n} tokens"
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tl_scopes.results.written import minus
 from tl_scopes.timeseries.encoding import FIRST, LAST
 from tl_scopes.timeseries.result import Forecast
 from tl_scopes.timeseries.rolling import RollingForecast
@@ -80,7 +81,8 @@ def _truth(forecast: Forecast) -> tuple[int, str, str] | None:
     if forecast.truth_number is not None:
         return forecast.truth_number, "o", f"{forecast.truth_number}"
     place = forecast.encoded.would_be(forecast.truth)
-    return (LAST, "^", f"{place:.0f}, off the scale") if place > LAST else (FIRST, "v", f"{place:.0f}, off the scale")
+    says = minus(f"{place:.0f}, off the scale")
+    return (LAST, "^", says) if place > LAST else (FIRST, "v", says)
 
 
 def _step(frame: Any) -> float:
@@ -94,7 +96,7 @@ def _read_out(figure: Any, forecast: Forecast, method: str, panels: tuple[Any, A
     frame, influence = forecast.to_frame(), forecast.influence_by(method).tolist()
     total, half, truth = sum(influence) or 1.0, _step(frame) / 2, _truth(forecast)
     for row, score in zip(frame.itertuples(), influence, strict=True):
-        says = (
+        says = minus(
             f"number {row.index} (token {row.pos}): {row.number}, value {row.value:.4g}; influence {number(score)}, "
             f"{score / total:.1%} of all numbers'"
         )

@@ -28,6 +28,7 @@ from tl_scopes.model.lock import model_call
 from tl_scopes.model.state import ModelState, model_state
 from tl_scopes.numerics.arguments import number
 from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.written import minus
 from tl_scopes.timeseries.encoding import (
     FIRST,
     LAST,
@@ -171,10 +172,11 @@ def _about_the_truth(encoded: EncodedSeries, truth: float | None, asked: Sequenc
     if truth is None or _written(encoded, truth) is not None:
         return ()
     aim = " The Semantic Scope explains the top prediction in its place." if "semantic" in asked else ""
-    return (
+    says = (
         f"The true next value {truth:.4g} lies outside the scale, which was fitted on the history: it would be "
-        f"{encoded.would_be(truth):.0f}, and {FIRST} … {LAST} can be written. The forecast cannot be scored by it.{aim}",
+        f"{encoded.would_be(truth):.0f}, and {FIRST} … {LAST} can be written. The forecast cannot be scored by it.{aim}"
     )
+    return (minus(says),)
 
 
 def _directions(

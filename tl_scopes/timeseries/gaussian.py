@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.numerics.values import vector
+from tl_scopes.results.written import minus
 
 LEAST_R2 = 0.9
 """Share of ẑ's variance under q that a Gaussian forecast's parabola explains."""
@@ -84,7 +85,7 @@ class GaussianCheck:
             )
         elif self.norm_ratio is not None and not 1 / MOST_FACTOR <= self.norm_ratio <= MOST_FACTOR:
             found.append(f"∇log β is {self.norm_ratio:.2g} times as long as ∇log s²")
-        return tuple(found)
+        return tuple(map(minus, found))
 
     @property
     def warranted(self) -> bool:

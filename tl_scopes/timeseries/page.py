@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from html import escape
 
+from tl_scopes.results.written import minus
 from tl_scopes.timeseries.encoding import FIRST, LAST
 from tl_scopes.timeseries.figures import forecast_figure, rolling_figure
 from tl_scopes.timeseries.result import Forecast
@@ -71,7 +72,7 @@ def _lines(result: Forecast) -> list[str]:
         if check.cosine is not None and check.norm_ratio is not None:
             words += f"; −∇log β against ∇log s²: cosine {check.cosine:.2f}, length ratio {check.norm_ratio:.2g}"
         lines.append(words + ".")
-    return lines
+    return list(map(minus, lines))
 
 
 @text.register(Forecast)
@@ -102,4 +103,5 @@ def rolling_view(result: RollingForecast) -> View:
 @text.register(RollingForecast)
 def rolling_text(result: RollingForecast) -> str:
     """A line per forecast, and how good they are."""
-    return f"{result.to_frame().round(2).to_string(index=False)}\n{result!r}"
+    table = result.to_frame().to_string(index=False, float_format=lambda v: minus(f"{v:.2f}"))
+    return f"{table}\n{result!r}"

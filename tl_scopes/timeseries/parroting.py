@@ -29,6 +29,7 @@ from numpy import ndarray
 from tl_scopes.numerics.arguments import integer, public_call
 from tl_scopes.numerics.statistics import spearman
 from tl_scopes.numerics.values import vector
+from tl_scopes.results.written import minus
 
 FEWEST = 8
 """Motifs below which a rank correlation says nothing."""
@@ -65,7 +66,7 @@ class ParrotingTest:
     percentile: float
 
     def __repr__(self) -> str:
-        return (
+        return minus(
             f"ParrotingTest(correlation {self.correlation:+.2f}, control {float(np.mean(self.control)):+.2f} "
             f"(p = {self.p_value:.3g}), best match ends at {self.nearest}, percentile {self.percentile:.0%})"
         )
@@ -90,7 +91,7 @@ class RecencyProfile:
     half: int
 
     def __repr__(self) -> str:
-        return (
+        return minus(
             f"RecencyProfile(correlation with distance {self.correlation:+.2f}, exponent {self.exponent:.2f}, "
             f"half of the influence on the last {self.half} of {len(self.distance)})"
         )

@@ -9,6 +9,7 @@ import numpy as np
 
 from tl_scopes.numerics.statistics import LEAST_PROMPTS, standard_error
 from tl_scopes.results.aopc import AOPC, AOPCTable
+from tl_scopes.results.written import minus
 from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.canvas.table import table as numbers
@@ -31,7 +32,7 @@ def _less_the_best(row: Any) -> str:
     if row.difference == row.low == row.high == 0:
         return ""
     interval = "" if np.isnan(row.low) else f" [{row.low:.3f}, {row.high:.3f}]"
-    return f"{row.difference:.3f}{interval}"
+    return minus(f"{row.difference:.3f}{interval}")
 
 
 @view.register(AOPCTable)
@@ -92,7 +93,7 @@ def _curve(figure: Any, axes: Any, name: str, measured: AOPC, **style: Any) -> N
     axes.errorbar(percent, means, yerr=errors, label=name, **bars, **style)
     for k, mean, error in zip(percent, means, errors, strict=True):
         of = "" if np.isnan(error) else f" ± {error:.2g}"
-        figure.say(axes, f"{name}, {k:g} % removed: {mean:.3g}{of} nats", float(k), float(mean))
+        figure.say(axes, minus(f"{name}, {k:g} % removed: {mean:.3g}{of} nats"), float(k), float(mean))
     axes.set_xticks(percent, [f"{k:g}" for k in percent])
     axes.set_xlabel("tokens removed (%)")
     axes.set_ylabel("change of log p (nats)")
@@ -114,10 +115,8 @@ def aopc_text(table: AOPCTable) -> str:
     lines = [head + "".join(f"{label:>9}" for _, label in beside)]
     for _, row in frame.sort_values("aopc", kind="stable").iterrows():
         mark = "=" if row.indistinguishable_from_best else ""
-        lines.append(
-            f"{row.method:<{width}}{row.aopc:>9.4f}{'± ' + format(row['sem'], '.4f'):>10}  {_less_the_best(row):<24}{mark:<2}"
-            + "".join(f"{row[name]:>9.3f}" for name, _ in beside)
-        )
+        own = f"{row.aopc:>9.4f}{'± ' + format(row['sem'], '.4f'):>10}  {_less_the_best(row):<24}{mark:<2}"
+        lines.append(f"{row.method:<{width}}" + minus(own + "".join(f"{row[name]:>9.3f}" for name, _ in beside)))
     top = np.mean([r["top"] == r["truth"] for r in table.records])
     n = f"{len(table.records)} prompt{'s' * (len(table.records) > 1)}"
     lines.append(f"{n}; nats, more negative is more faithful; SEM over prompts; differences by paired bootstrap.")
@@ -146,7 +145,7 @@ def single_figure(measured: AOPC) -> Any:
     if len(measured):
         right.hist(measured.per_prompt, bins="auto", color=COLOURS[0], alpha=0.6)
         right.axvline(measured.mean, color=COLOURS[5], linewidth=1.2)
-    right.set_title(f"AOPC {measured.mean:.4f} ± {measured.sem:.4f}", fontsize=9)
+    right.set_title(minus(f"AOPC {measured.mean:.4f} ± {measured.sem:.4f}"), fontsize=9)
     right.set_xlabel("AOPC of a prompt (nats)")
     right.set_ylabel("prompts")
     right.locator_params(axis="y", integer=True)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tl_scopes.results.ig_path import IGPath
+from tl_scopes.results.written import minus
 from tl_scopes.views.canvas.colours import COLOURS, RED, blend, css, ink, ink_attributes, ink_before_inversion
 from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, name_columns
 from tl_scopes.views.canvas.page import View, data_script, heading
@@ -65,7 +66,7 @@ def path_figure(path: IGPath, *, notes: bool = True) -> Any:
     for (low, high), says in zip(_spans(alphas), _says(path), strict=True):
         figure.say(main, says, None, (low, high), to=axes)
     figure.suptitle(
-        f"completeness residual {path.completeness_residual:.2g} logits (trapezoid on the grid)", fontsize=8
+        minus(f"completeness residual {path.completeness_residual:.2g} logits (trapezoid on the grid)"), fontsize=8
     )
     if lines:
         figure.supxlabel("\n".join(lines), fontsize=7, color="#a04000", x=0.01, ha="left")
@@ -100,7 +101,7 @@ def _says(path: IGPath) -> list[str]:
     columns = (path.alphas, path.logits, path.entropy, path.sink_share)
     of = "the first token" if path.sink_tokens == 1 else f"the first {path.sink_tokens} tokens"
     return [
-        f"α = {_alpha(a)}: logit of the target {z:.2f}, entropy {h:.2f} nats, {s:.0%} of the gradient on {of}"
+        minus(f"α = {_alpha(a)}: logit of the target {z:.2f}, entropy {h:.2f} nats, {s:.0%} of the gradient on {of}")
         for a, z, h, s in zip(*(c.tolist() for c in columns), strict=True)
     ]
 
@@ -133,11 +134,15 @@ def path_view(path: IGPath) -> View:
         f'<span style="background-color:#fff"><b class="tls-target" style="color:{RED}">→<bdi>'
         f"{escape(visible(path.target_str))}</bdi></b></span></div></div>"
         f"{_slider(path, last)}{path_figure(path, notes=False).chart(title)}"
-        f'<p class="tls-small">Completeness residual of the trapezoid rule on this grid: {path.completeness_residual:.2g} '
-        f"logits, of a change of {float(path.logits[-1] - path.logits[0]):.3g}.</p>{notes}"
+        f'<p class="tls-small">{_residual(path)} logits, of a change of '
+        f"{minus(format(float(path.logits[-1] - path.logits[0]), '.3g'))}.</p>{notes}"
         f"{data_script(data, 'tls-path-data')}</div>"
     )
     return View(title, body, lambda: str(path))
+
+
+def _residual(path: IGPath) -> str:
+    return minus(f"Completeness residual of the trapezoid rule on this grid: {path.completeness_residual:.2g}")
 
 
 def _colour(share: float) -> tuple[str, str, str]:
@@ -172,7 +177,7 @@ def path_text(path: IGPath) -> str:
     lines.append(f"{'alpha':>7}{'logit':>9}{'entropy':>9}{'sink':>7}  largest gradient")
     for i in sorted({round(j * last / 10) for j in range(11)}):
         row, t = frame.iloc[i], strongest[i]
-        figures = f"{_alpha(row.alpha):>7}{row.logit:>9.2f}{row.entropy:>9.2f}{row.sink_share:>7.0%}"
+        figures = minus(f"{_alpha(row.alpha):>7}{row.logit:>9.2f}{row.entropy:>9.2f}{row.sink_share:>7.0%}")
         lines.append(f"{figures}  {t} {visible(path.str_tokens[t])!r}")
-    lines.append(f"Completeness residual of the trapezoid rule on this grid: {path.completeness_residual:.2g} logits.")
+    lines.append(f"{_residual(path)} logits.")
     return "\n".join([*lines, *(f"Note: {note}" for note in path.notes)])

@@ -121,20 +121,21 @@ def _shares(figure: Any, every_axes: Sequence[Any], result: AttentionSinks) -> N
         axes.set_xticks(range(n), name_columns(result.str_tokens), rotation=90, fontsize=7)
         for position in sorted(result.positions):
             axes.get_xticklabels()[position].set_color(RED)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=7)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False, fontsize=7)
 
 
 def _bars(axes: Any, result: AttentionSinks, frame: Any, method: str) -> None:
     """Share of one scope's influence by position, the same without sinks, and the baseline."""
     share = frame[f"share_{method}"].to_numpy()
-    rest = share * ~frame.sink.to_numpy()
+    out = result.attributions[method].without("sinks").hidden
+    rest = share * [p not in out for p in frame.pos]
     rest = rest / rest.sum() if rest.sum() > 0 else rest
     axes.bar(frame.pos - 0.2, share, 0.4, color=COLOURS[0], label="with sinks")
     axes.bar(frame.pos + 0.2, rest, 0.4, color=COLOURS[1], label="sinks left out (a correction)")
     if f"baseline_{method}" in frame:
         base = frame[f"baseline_{method}"]
         axes.plot(frame.pos, base, ".-", color="#555555", linewidth=0.8, markersize=3, label="on unrelated prompts")
-    axes.set_title(f"{method}: {result.share(method):.0%} of the influence is on sinks", fontsize=8)
+    axes.set_title(f"{method}: {result.share(method):.0%} of the influence is on sinks", fontsize=8, loc="left")
     axes.set_ylabel("share", fontsize=7)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)

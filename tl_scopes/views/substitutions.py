@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tl_scopes.results.substitutions import Substitutions
+from tl_scopes.results.written import minus
 from tl_scopes.views.canvas.page import View
 from tl_scopes.views.canvas.scatter import Point, Scatter, scatter_figure, scatter_view
 from tl_scopes.views.canvas.table import seen
@@ -22,7 +23,7 @@ def of_substitutions(result: Substitutions) -> Scatter:
     return Scatter(
         f"Another token in place of {visible(result.token)!r}: change of {visible(result.scalar)}",
         result.unit,
-        f"{result.reading}; Spearman {result.spearman:.2f}",
+        minus(f"{result.reading}; Spearman {result.spearman:.2f}"),
         points,
         frame.drop(columns="id").rename(columns=names),
     )

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from tl_scopes.results.verdict import Verdict
+from tl_scopes.results.written import minus
 from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.labels import label_points
 from tl_scopes.views.canvas.page import View, heading
@@ -91,7 +92,7 @@ def _singles(figure: Any, axes: Any, result: Verdict) -> None:
         figure.say(axes, f"{name}: score {number(score)}, change {number(size)} nats", score, size)
     axes.set_xlabel("score")
     axes.set_ylabel("size of the change without it alone (nats)")
-    axes.set_title(f"Spearman {result.rank_correlation:.2f} over {len(sizes)}", fontsize=9)
+    axes.set_title(minus(f"Spearman {result.rank_correlation:.2f} over {len(sizes)}"), fontsize=9)
     axes.margins(x=0.14, y=0.1)
     (start, end), (low, high) = axes.get_xlim(), axes.get_ylim()
     at = [((x - start) / (end - start), (y - low) / (high - low)) for x, y in zip(scores, sizes, strict=True)]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.methods import legend
+from tl_scopes.results.written import minus
 
 _MARKS = {"\n": "⏎", "\t": "⇥", "\x7f": "␡"} | {chr(c): chr(0x2400 + c) for c in (*range(9), *range(11, 32))}
 _MARKS |= {
@@ -116,8 +117,8 @@ def shares(attribution: Attribution) -> str:
 
 def number(value: float) -> str:
     """Three significant digits; thousands are written out, ``1,320`` and not ``1.32e+03``."""
-    rounded = f"{value:.3g}"
-    return f"{float(rounded):,.0f}" if 1e3 <= abs(float(rounded)) < 1e6 else rounded
+    rounded = float(f"{value:.3g}")
+    return minus(f"{rounded:,.0f}" if 1e3 <= abs(rounded) < 1e6 else f"{rounded:.3g}")
 
 
 def percent(probability: float) -> str:

@@ -25,6 +25,8 @@ BELOW_ZERO = "#a63603"
 """The colour of the lowest value of a signed map (ColorBrewer Oranges): told from the blue with any colour vision."""
 MOST_COLUMNS = 60
 """Columns that a map of tokens draws; of more, the strongest."""
+FLAT = 0.8
+"""Of an even share: from there on what is folded away is hardly weaker than what is drawn."""
 MOST_CELLS = 12_000
 """Cells of a page up to which what is folded away can be unfolded; above, it is in the result's table."""
 LONGEST_ROW_NAME = 16
@@ -144,9 +146,15 @@ class HeatMap:
         said = f"The {len(drawn)} strongest of {len(self.columns)} {self.column_name}s are drawn"
         if not rest:
             return f"{said}; the others are left out."
+        sizes = self.sizes[:, self.shown]
+        share = float(self.sizes[:, rest].sum() / sizes.sum().clamp_min(torch.finfo(torch.double).tiny))
+        even = len(rest) / len(self.shown)
+        held = f"{percent(share)} of the sum of all sizes{', each row by its largest' if self.per_row else ''}"
+        flat = f"nearly their even share of {percent(even)}: they are hardly weaker" if share > FLAT * even else ""
+        told = flat or f"an even share is {percent(even)}"
         largest = float(self.sizes[:, rest].max())
-        size = f"{percent(largest)} of its row's largest" if self.per_row else f"{number(largest)} {self.unit}".strip()
-        return f"{said}; none of the {len(rest)} others is above {size}."
+        most = "" if self.per_row else f", none above {number(largest)} {self.unit}".rstrip()
+        return f"{said}; the {len(rest)} others hold {held} ({told}){most}."
 
     def name(self, column: int) -> str:
         """A column for the reader: its name and number, or the number alone where that is its name."""

@@ -91,7 +91,7 @@ def _ticks(one: HeatMap) -> tuple[list[float], list[str]]:
         values = [v for v in ticks if 0 < v <= scale.high * (1 + 1e-9)]
     at = [(scale.share(v), v) for v in values]
     both = [(-s, -v) for s, v in reversed(at)] + [(0.0, 0.0), *at] if one.signed else [(0.0, 0.0), *at]
-    return [s for s, _ in both], [number(v).replace("-", "−") for _, v in both]
+    return [s for s, _ in both], [number(v) for _, v in both]
 
 
 def _inches(n: int, each: float) -> float:

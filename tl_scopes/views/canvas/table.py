@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from tl_scopes.results.written import minus
 from tl_scopes.views.wording import visible
 
 if TYPE_CHECKING:
@@ -50,4 +51,6 @@ def _cell(value: Any, digits: int) -> str:
         return f"<bdi>{escape(visible(value))}</bdi>"
     if pd.isna(value):
         return "–"
-    return f"{value:.{digits}g}" if isinstance(value, float) else escape(str(value))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return escape(str(value))
+    return minus(f"{value:.{digits}g}" if isinstance(value, float) else f"{value}")
