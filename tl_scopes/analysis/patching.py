@@ -274,18 +274,22 @@ def _checked(
             f"(clean=..., corrupt=...): {len(first.tokens)} and {len(second.tokens)} tokens; positions must "
             f"correspond, so take prompts of equal length. Clean: {first.str_tokens}; corrupt: {second.str_tokens}"
         )
-    if not any(torch.equal(attribution.tokens, p.tokens) for p in (first, second)):
+    answer = attribution.tokens[list(attribution.answer)]
+    pair = [p.tokens for p in (first, second)]
+    if len(answer) and len(pair[0]) == attribution.answer[0]:
+        pair = [torch.cat([tokens, answer]) for tokens in pair]
+    if not any(torch.equal(attribution.tokens, tokens) for tokens in pair):
         raise ValueError(
             f"(attribution=...): it is of another prompt than clean and corrupt: {attribution.str_tokens}; make it "
             "with the same text and prepend_bos"
         )
     prompt_of(attribution)  # refuses one by word
-    return torch.stack([first.tokens, second.tokens]).to(source_device(model))
+    return torch.stack(pair).to(source_device(model))
 
 
 def _top(attribution: Attribution, k: int) -> tuple[list[int], list[int]]:
     """The k tokens with the highest scores, and all that may be drawn."""
-    candidates = [p for p in attribution.shown if p not in attribution.special]
+    candidates = [p for p in attribution.shown if p not in {*attribution.special, *attribution.answer}]
     if not 1 <= k <= len(candidates):
         raise ValueError(f"(k={k!r}): k must be in 1..{len(candidates)}, the tokens that may be patched")
     return most_influential(attribution.scores.tolist(), candidates, k), candidates

@@ -269,7 +269,7 @@ def _target_id(model: LensModel, target: Answer, argument: str) -> int | None:
         return target
     ids = tokens_of(model, target, argument)
     if len(ids) > 1:
-        raise ValueError(f"({argument}={target!r}): one token is explained here; {_what_it_is(model, target)}")
+        raise ValueError(f"({argument}={target!r}): a target is one token here; {_what_it_is(model, target)}")
     return ids[0]
 
 
