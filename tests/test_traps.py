@@ -182,7 +182,6 @@ def test_trap_05_a_target_that_is_not_one_token_is_refused_with_its_pieces(kind:
     model = families.build("gpt2", kind).model
     tokens = families.prompt_tokens()
     for target, message in (
-        (" Paris!", r"target=' Paris!'\): a target is one token; this is 2: \[' Paris', '!'\]"),
         (" kingdom", r"target=' kingdom'\): .*not in the vocabulary.*Pass a token id"),
         ("", r"target=''\): a target is one token; this text has no tokens"),
         (160, r"target=160\): token id outside the vocabulary 0..159"),
@@ -190,8 +189,9 @@ def test_trap_05_a_target_that_is_not_one_token_is_refused_with_its_pieces(kind:
     ):
         with pytest.raises(ValueError, match=message):
             tls.semantic_scope(model, tokens, target=target)
-    with pytest.raises(ValueError, match=r"contrast_scope\(foil=' Paris!'\)"):
-        tls.contrast_scope(model, tokens, target=TARGET, foil=" Paris!")
+    pieces = r"target=' Paris!'\): a target is one token here; this is 2: \[' Paris', '!'\]"
+    with pytest.raises(ValueError, match=pieces):
+        tls.leave_one_out(model, tokens, target=" Paris!")
 
 
 def test_trap_05_the_leading_space_is_part_of_a_target(kind: str) -> None:

@@ -1,7 +1,8 @@
 """What is measured of several predictions together is what plain Hugging Face gives for their sum.
 
 Invariant: verdicts, removals, swaps and patches of a span change ``Σ_m log p(a_m)`` as Hugging Face runs on changed
-embeddings or tokens do, tokens of the answer stay in place, and first-order predictions meet the measured change as steps shrink.
+embeddings or tokens do, tokens of the answer stay in place, and first-order predictions meet the measured change as steps
+shrink.
 """
 
 from __future__ import annotations

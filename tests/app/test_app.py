@@ -281,7 +281,7 @@ def test_clicks_lead_to_the_tokens_that_are_shown(client, demo_model) -> None:
         ({"prompt": "x" * 300_000}, "shorten the text"),
         ({"target": "dog"}, "Did you mean ' dog', with its leading space?"),
         ({"target": 10**9}, "outside the vocabulary"),
-        ({"target": " dog cat"}, "a target is one token"),
+        ({"method": "leave_one_out", "target": " dog cat"}, "a target is one token here"),
         ({"pos": 999}, "pos must be in"),
         ({"pos": "1"}, "explain(pos=...): expected int, got str"),
         ({"pos": True}, "expected int, got bool"),

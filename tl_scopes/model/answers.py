@@ -57,11 +57,12 @@ def with_targets(
             )
         else:
             whole = prompt
-            prompt = _answered(model, whole, str(answer), one, "target")
+            prompt = _answered(model, whole, _text(model, answer, one), one, "target")
             targets += one
             others += [Side(1)] * len(one) if two else [None] * len(one)
             if two:
-                prompt = replace(prompt, against=_answered(model, whole, str(other), two, "foil"), pos=whole.pos)
+                against = _answered(model, whole, _text(model, other, two), two, "foil")
+                prompt = replace(prompt, against=against, pos=whole.pos)
                 targets += two
                 others += [Side(-1)] * len(two)
         found.append(prompt)
@@ -73,6 +74,11 @@ def _ids(model: LensModel, answer: Answer, argument: str) -> list[int]:
     if isinstance(answer, str):
         return tokens_of(model, answer, argument)
     return [token for token in encode_targets(model, answer, 1, argument=argument) if token is not None]
+
+
+def _text(model: LensModel, answer: Answer, ids: Sequence[int]) -> str:
+    """An answer as it was typed, or as its tokens are shown."""
+    return answer if isinstance(answer, str) else "".join(token_strings(model, torch.tensor(ids)))
 
 
 def _one_each(prompts: Sequence[EncodedPrompt], target: Target, argument: str) -> list[Answer]:
