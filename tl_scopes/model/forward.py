@@ -24,7 +24,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.model.checkpointing import checkpointed_blocks
-from tl_scopes.model.hooks import RAW_LOGITS_HOOK, Y_HOOK, Hook, NamesFilter, attached, cache_names, require_hook
+from tl_scopes.model.hooks import (
+    RAW_LOGITS_HOOK,
+    Y_HOOK,
+    Hook,
+    NamesFilter,
+    attached,
+    cache_names,
+    cut_gradients,
+    require_hook,
+    without_hooks,
+)
 from tl_scopes.model.lens import (
     LensModel,
     before_the_fork,
@@ -37,6 +47,7 @@ from tl_scopes.model.lens import (
 )
 from tl_scopes.model.lock import running
 from tl_scopes.model.slopes import slopes_only
+from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.stopping import require_wanted
 
 if TYPE_CHECKING:
@@ -44,6 +55,10 @@ if TYPE_CHECKING:
 
 BY_HEAD_FIRST = ("hook_pattern", "hook_attn_scores")
 """Activations ``[batch, head, query, key]``; with as many heads as tokens their shape alone would not tell."""
+
+
+PROBE_LENGTH = 5
+"""Tokens of the prompt by which a model is looked at: enough for attention and positions to matter."""
 
 
 class _Stop(Exception):
@@ -71,6 +86,24 @@ def embedded(model: LensModel, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, 
     with torch.no_grad(), suppress(_Stop):
         run_with_hooks(model, tokens[:, None], [("hook_embed", stop)])
     return got[0]
+
+
+def final_norms(model: LensModel) -> Float[Tensor, " pos"]:
+    """``‖y‖₂`` after every token of a short random prompt, float64; without the hooks that are on the model."""
+    got: list[Tensor] = []
+
+    def keep(activation: Tensor, hook: Any) -> None:
+        got.append(torch.linalg.vector_norm(to_float64(activation[0]), dim=-1))
+
+    with torch.no_grad(), without_hooks(model):
+        run_with_hooks(model, probe_tokens(model), [(Y_HOOK, keep)])
+    return got[0]
+
+
+def probe_tokens(model: LensModel) -> Int[Tensor, "1 pos"]:
+    """A short random prompt, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(model.cfg.d_vocab, (1, min(PROBE_LENGTH, model.cfg.n_ctx)), generator=generator)
 
 
 @dataclass(frozen=True)
@@ -264,7 +297,7 @@ def forward_pass(
             stack.enter_context(checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again))))
         else:
             stack.enter_context(slopes_only(blocks(model)))
-        logits = run_with_hooks(model, tokens, hooks)
+        logits = run_with_hooks(model, tokens, [*hooks, *cut_gradients(model)])
 
     silent = [n for n in (*differentiated, *explicit) if n not in recorder.got]
     silent += [target] if target != Y_HOOK and "hidden" not in recorder.picked else []

@@ -14,21 +14,18 @@ import math
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from tl_scopes.model.forward import run_with_hooks
+from tl_scopes.model.forward import probe_tokens, run_with_hooks
 from tl_scopes.model.hooks import without_hooks
 from tl_scopes.model.lens import LensModel, blocks, class_kind, eagerly, source_device, transformer_lens_version, whole
-from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.model.state import ModelState, model_state, refuse_unusable
 from tl_scopes.numerics.precision import to_float64
 
-PROBE_LENGTH = 5
-"""Tokens of the prompt that is run: enough for attention and positions to matter."""
 TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.05}
 """Largest accepted difference of logits, as a share of their spread. What rounding does stays far below; a wrong mask, a
 wrong split of weights or a wrong rotation changes them by more than a tenth."""
@@ -81,14 +78,38 @@ def refusal(model: LensModel, difference: float) -> str:
     )
 
 
-def refuse_unseen_future(model: LensModel, prompts: Sequence[EncodedPrompt]) -> None:
+@runtime_checkable
+class ExplainedPrompt(Protocol):
+    """Tokens, and the position whose prediction is explained."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """``[pos]``."""
+        ...
+
+    @property
+    def pos(self) -> int:
+        """Non-negative."""
+        ...
+
+
+def refuse_unseen_future(model: LensModel, prompts: Sequence[ExplainedPrompt]) -> None:
     """Refuse to cut prompts after their explained positions and to pad them to one length, where a model would notice.
 
     Raises:
         ValueError: the model is not causal, and there is something to cut or to pad.
     """
-    changed = len({prompt.pos for prompt in prompts}) > 1 or any(p.pos + 1 < len(p.tokens) for p in prompts)
-    if changed and not within_rounding(model, foresight(model)):
+    if len({prompt.pos for prompt in prompts}) > 1 or any(p.pos + 1 < len(p.tokens) for p in prompts):
+        require_causal(model)
+
+
+def require_causal(model: LensModel) -> None:
+    """Refuse a model whose predictions depend on what stands behind them.
+
+    Raises:
+        ValueError: they do.
+    """
+    if not within_rounding(model, foresight(model)):
         raise ValueError(NOT_CAUSAL)
 
 
@@ -114,7 +135,7 @@ def disagreement(model: LensModel) -> float | str:
         return "this class holds no Hugging Face model"
     if getattr(model, "_weights_processed", False) or getattr(model, "compatibility_mode", False):
         return "the weights are processed, and the Hugging Face model inside no longer whole"
-    tokens = _probe_tokens(model)
+    tokens = probe_tokens(model).to(source_device(model))
     try:
         with torch.no_grad(), eagerly(), without_hooks(model):
             plain = plain_twin(whole(model))
@@ -131,19 +152,12 @@ def disagreement(model: LensModel) -> float | str:
 @_once_per_model
 def foresight(model: LensModel) -> float:
     """How far other tokens behind it change a position's logits, as a share of their spread; the largest of a few."""
-    tokens = _probe_tokens(model)
+    tokens = probe_tokens(model)
     half = tokens.shape[1] // 2
     other = torch.cat([tokens[:, :half], (tokens[:, half:] + 1) % model.cfg.d_vocab], dim=1)
     with torch.no_grad(), without_hooks(model):
         before, after = (run_with_hooks(model, t)[:, :half] for t in (tokens, other))
     return _difference(after, before)
-
-
-def _probe_tokens(model: LensModel) -> Int[Tensor, "1 pos"]:
-    """A random prompt, always the same."""
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(model.cfg.d_vocab, (1, min(PROBE_LENGTH, model.cfg.n_ctx)), generator=generator)
-    return tokens.to(source_device(model))
 
 
 def _difference(ours: Float[Tensor, "1 pos d_vocab"], theirs: Float[Tensor, "1 pos d_vocab"]) -> float:
