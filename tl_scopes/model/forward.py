@@ -47,7 +47,6 @@ from tl_scopes.model.lens import (
 )
 from tl_scopes.model.lock import running
 from tl_scopes.model.slopes import slopes_only
-from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.stopping import require_wanted
 
 if TYPE_CHECKING:
@@ -88,16 +87,18 @@ def embedded(model: LensModel, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, 
     return got[0]
 
 
-def final_norms(model: LensModel) -> Float[Tensor, " pos"]:
-    """``‖y‖₂`` after every token of a short random prompt, float64; without the hooks that are on the model."""
-    got: list[Tensor] = []
+def read_out_probe(
+    model: LensModel,
+) -> tuple[Float[Tensor, "1 pos d_final"], Float[Tensor, "1 pos d_vocab"], Float[Tensor, "1 pos d_vocab"]]:
+    """y, the raw logits and the logits after every token of a short random prompt, without the hooks on the model."""
+    got: dict[str, Tensor] = {}
 
-    def keep(activation: Tensor, hook: Any) -> None:
-        got.append(torch.linalg.vector_norm(to_float64(activation[0]), dim=-1))
+    def keep(name: str) -> tuple[str, Hook]:
+        return name, lambda activation, hook: got.__setitem__(name, activation.clone())
 
     with torch.no_grad(), without_hooks(model):
-        run_with_hooks(model, probe_tokens(model), [(Y_HOOK, keep)])
-    return got[0]
+        logits = run_with_hooks(model, probe_tokens(model), [keep(Y_HOOK), keep(RAW_LOGITS_HOOK)])
+    return got[Y_HOOK], got[RAW_LOGITS_HOOK], logits
 
 
 def probe_tokens(model: LensModel) -> Int[Tensor, "1 pos"]:

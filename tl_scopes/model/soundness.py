@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tl_scopes.model.forward import probe_tokens, run_with_hooks
+from tl_scopes.model.forward import probe_tokens, read_out_probe, run_with_hooks
 from tl_scopes.model.hooks import without_hooks
 from tl_scopes.model.lens import LensModel, blocks, class_kind, eagerly, source_device, transformer_lens_version, whole
 from tl_scopes.model.state import ModelState, model_state, refuse_unusable
@@ -29,6 +29,8 @@ from tl_scopes.numerics.precision import to_float64
 TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.05}
 """Largest accepted difference of logits, as a share of their spread. What rounding does stays far below; a wrong mask, a
 wrong split of weights or a wrong rotation changes them by more than a tenth."""
+READ_OUT_TOLERANCE, READ_OUT_SAMPLE = 2e-3, 256
+"""Largest accepted relative error of raw logits, where the dtype rounds to less; and columns of ``W_U`` looked at."""
 T = TypeVar("T")
 
 
@@ -47,19 +49,48 @@ def _once_per_model(measure: Callable[[LensModel], T]) -> Callable[[LensModel], 
 
 
 def refuse_wrong(model: LensModel) -> None:
-    """Refuse what :func:`tl_scopes.model.state.refuse_unusable` refuses, and a bridge whose logits are not its model's.
+    """Refuse what cannot be explained, and a bridge whose logits are not its model's.
 
     Where the two cannot be compared nothing is refused; ``check_model`` says why they could not.
 
     Raises:
-        ValueError: the logits differ.
+        ValueError: the logits differ; or as :func:`refuse_unreadable`.
 
     Cost: the first time two forwards on 5 tokens, and no memory beside theirs.
     """
-    refuse_unusable(model)
+    refuse_unreadable(model)
     difference = disagreement(model)
     if isinstance(difference, float) and not within_rounding(model, difference):
         raise ValueError(refusal(model, difference))
+
+
+def refuse_unreadable(model: LensModel) -> None:
+    """Refuse what :func:`tl_scopes.model.state.refuse_unusable` refuses, and an unembedding that is not ``y W_U + b_U``.
+
+    Every direction is made of the rows of ``W_U`` that TransformerLens shows: of a quantised head, or one that an adapter
+    was put on, these are not what it multiplies with.
+
+    Raises:
+        ValueError: a model that is unusable, or whose raw logits are others than its ``W_U`` gives.
+    """
+    refuse_unusable(model)
+    try:
+        dtype = model.W_U.dtype
+    except NotImplementedError as error:  # packages that quantise have tensors of their own kind
+        raise ValueError(f"TransformerLens shows no weights W_U of this model's unembedding. {_WHOLE_HEAD}") from error
+    readable = dtype.is_floating_point and dtype.itemsize > 1
+    error = read_out_error(model) if readable else math.inf
+    if error > max(READ_OUT_TOLERANCE, 4 * torch.finfo(dtype).eps if readable else 0.0):
+        shown = f"give logits that differ by {error:.0%}" if readable else f"are {dtype}".replace("torch.", "")
+        raise ValueError(
+            f"the unembedding does not multiply with the weights W_U that TransformerLens shows, which {shown}. {_WHOLE_HEAD}"
+        )
+
+
+_WHOLE_HEAD = (
+    "Directions are made of them: leave the head out of a quantisation (lm_head among the modules that are not converted, "
+    "the default of bitsandbytes and torchao); with an adapter on it call merge_and_unload() first"
+)
 
 
 def refusal(model: LensModel, difference: float) -> str:
@@ -126,6 +157,22 @@ def within_rounding(model: LensModel, difference: float) -> bool:
 
 
 @_once_per_model
+def _probed(model: LensModel) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`tl_scopes.model.forward.read_out_probe` gives: small."""
+    return read_out_probe(model)
+
+
+@_once_per_model
+def read_out_error(model: LensModel) -> float:
+    """Largest ``‖y W_U + b_U − z‖ / ‖z‖`` over a few tokens, z the raw logits; on a sample of the vocabulary."""
+    y, raw, _ = _probed(model)
+    W, columns = model.W_U.detach(), slice(None, None, max(1, model.W_U.shape[1] // READ_OUT_SAMPLE))
+    z = to_float64(raw[0, :, columns])
+    ours = to_float64(y[0]).to(W.device) @ to_float64(W[:, columns]) + to_float64(model.b_U.detach()[columns])
+    return float(((ours.to(z.device) - z).norm(dim=1) / z.norm(dim=1).clamp_min(1e-30)).max())
+
+
+@_once_per_model
 def disagreement(model: LensModel) -> float | str:
     """``‖z − z'‖ / ‖z'‖`` of the bridge's logits and its Hugging Face model's, each less its mean over the vocabulary.
 
@@ -140,7 +187,7 @@ def disagreement(model: LensModel) -> float | str:
         with torch.no_grad(), eagerly(), without_hooks(model):
             plain = plain_twin(whole(model))
             cache = {"use_cache": False} if "use_cache" in inspect.signature(plain.forward).parameters else {}
-            difference = _difference(run_with_hooks(model, tokens), plain(tokens, **cache).logits)
+            difference = _difference(_probed(model)[2], plain(tokens, **cache).logits)
         if not math.isfinite(difference):
             return "the logits are not finite"
         edited = not within_rounding(model, difference) and _edited(model)

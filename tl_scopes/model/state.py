@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tl_scopes.model.forward import final_norms
+from tl_scopes.model.forward import read_out_probe
 from tl_scopes.model.lens import LensModel, class_kind, transformer_lens_version, version
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 
@@ -61,7 +61,7 @@ class ModelState:
         Where that norm goes by another name ``‖y‖₂`` is measured on a few tokens.
         """
         if self.final_norm is None:
-            norms = final_norms(self.model)
+            norms = torch.linalg.vector_norm(to_float64(read_out_probe(self.model)[0]), dim=-1)
             return float(norms.std(correction=0) / norms.mean()) < max(1e-4, torch.finfo(self.model.W_U.dtype).eps)
         gain, bias = (None if t is None else to_float64(t) for t in self.final_norm)
         assert gain is not None
