@@ -53,7 +53,7 @@ def test_prediction_and_measurement_equal_hugging_face(pair: families.Pair) -> N
 def test_embeddings_are_what_the_model_sees(pair: families.Pair) -> None:
     tokens = families.prompt_tokens(9)
     seen = tls.semantic_scope(pair.model, tokens, cache="hook_embed").cache["hook_embed"][0]
-    torch.testing.assert_close(embedded(pair.model, tokens), seen.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(embedded(pair.model, tokens[:, None]), seen.detach(), rtol=1e-12, atol=1e-12)
 
 
 def test_a_translated_word_follows_its_swapped_source(demo_model) -> None:

@@ -204,7 +204,7 @@ def test_narrow_embeddings_are_refused_with_the_hook_that_is_exact() -> None:
         word_embed_proj_dim=16, ffn_dim=64, max_position_embeddings=64, do_layer_norm_before=False, dropout=0.0
     )
     model, hf = bridged(transformers.OPTConfig(**WIDTHS, **sizes))
-    with pytest.raises(ValueError, match=r"16\], not .*= \[1, 12, 32\]\. Use 'blocks\.0\.hook_resid_pre'$"):
+    with pytest.raises(ValueError, match=r"16\], not .*= \[1, 12, 32\]\. Use 'blocks\.0\.hook_resid_pre';"):
         tls.semantic_scope(model, LONG)
     found = tls.semantic_scope(model, LONG, target=TARGET, keep_gradient=True, at="blocks.0.hook_resid_pre")
     # the first layer's input is the projected embedding plus positions: a leaf there has the same gradient

@@ -74,16 +74,16 @@ def run_with_hooks(
     return logits
 
 
-def embedded(model: LensModel, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens d_model"]:
-    """What ``hook_embed`` holds for each token alone; no layer is run."""
+def embedded(model: LensModel, tokens: Int[Tensor, "tokens pos"]) -> Float[Tensor, "tokens d_model"]:
+    """What ``hook_embed`` holds for the last token of each row; no layer is run."""
     got: list[Tensor] = []
 
     def stop(activation: Tensor, hook: Any) -> None:
-        got.append(activation[:, 0].clone())
+        got.append(activation[:, -1].clone())
         raise _Stop
 
     with torch.no_grad(), suppress(_Stop):
-        run_with_hooks(model, tokens[:, None], [("hook_embed", stop)])
+        run_with_hooks(model, tokens, [("hook_embed", stop)])
     return got[0]
 
 
@@ -313,10 +313,12 @@ def forward_pass(
         )
     x = recorder.got[source]
     if x.ndim != 3 or x.shape[:2] != tokens.shape or x.shape[2] != model.cfg.d_model:
-        others = "" if source == "hook_embed" else "'hook_embed' or a residual-stream hook such as "
+        others, without = "'hook_embed' or a residual-stream hook such as ", ""
+        if source == "hook_embed":
+            others, without = "", "; a call that takes no at= has no answer on this model"
         raise ValueError(
             f"(at={source!r}): the activation there is {list(x.shape)}, not [batch, pos, d_model] = "
-            f"{[*tokens.shape, model.cfg.d_model]}. Use {others}'blocks.0.hook_resid_pre'"
+            f"{[*tokens.shape, model.cfg.d_model]}. Use {others}'blocks.0.hook_resid_pre'{without}"
         )
     return ForwardPass(
         source=x,
