@@ -209,6 +209,11 @@ def test_narrow_embeddings_are_refused_with_the_hook_that_is_exact() -> None:
     found = tls.semantic_scope(model, LONG, target=TARGET, keep_gradient=True, at="blocks.0.hook_resid_pre")
     # the first layer's input is the projected embedding plus positions: a leaf there has the same gradient
     assert relative_error(found.gradient, logit_gradient(hf, LONG, TARGET, hf.model.decoder.project_in)) < 1e-5
+    for call in (tls.ig_path, tls.attention_rollout):
+        with pytest.raises(ValueError, match="a call that takes no at= has no answer on this model$"):
+            call(model, LONG)
+    last = Plain(hf, LONG).last
+    assert relative_error(tls.fisher_spectrum(model, LONG, k=3).eigenvalues[0], last.values[:3]) < 1e-5
     report = tls.check_model(model)
     assert not report["embedding"].ok
     assert "at='blocks.0.hook_resid_pre'" in report["embedding"].remedy
