@@ -6,6 +6,7 @@ The oracle is the Hugging Face model that no bridge has touched.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -15,9 +16,11 @@ import families
 import pytest
 import torch
 import transformers
-from bridged import SIZES, WIDTHS, bridged, logit_gradient
+from bridged import SIZES, WIDTHS, bridge_around, bridged, hugging_face, logit_gradient
 from oracles import relative_error
 from plain_models import Plain
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 import tl_scopes as tls
 from tl_scopes.model import soundness
@@ -178,6 +181,46 @@ def test_blocks_that_run_without_gradient_are_refused_where_a_gradient_is_wanted
     whole, without = Plain(hf, LONG), Plain(hf, LONG, zeroed=[3])
     change = float((without.log_prob(-1, TARGET) - whole.log_prob(-1, TARGET)).abs())
     assert abs(float(found.scores[3]) - change) < EXACT
+
+
+class Twice(transformers.LlamaModel):
+    """Its layers run a second time on what came out of them, as Ouro's do."""
+
+    def forward(self, input_ids: Tensor, **options: Any) -> Any:
+        x, n = self.embed_tokens(input_ids), input_ids.shape[1]
+        places = torch.arange(n)[None]
+        mask = torch.full((n, n), torch.finfo(x.dtype).min, dtype=x.dtype).triu(1)[None, None]
+        turned = self.rotary_emb(x, places)
+        for layer in [*self.layers, *self.layers]:
+            x = layer(x, attention_mask=mask, position_ids=places, position_embeddings=turned)
+            x = x[0] if isinstance(x, tuple) else x
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(x))
+
+
+def test_blocks_that_run_twice_have_no_one_activation_and_the_embeddings_are_exact() -> None:
+    hf = hugging_face(transformers.LlamaConfig(**WIDTHS, intermediate_size=64, max_position_embeddings=64))
+    hf.model.__class__ = Twice
+    model = bridge_around(copy.deepcopy(hf))
+    for checkpoint in (False, True):
+        found = tls.semantic_scope(model, LONG, target=TARGET, keep_gradient=True, checkpoint=checkpoint)
+        assert relative_error(found.gradient, logit_gradient(hf, LONG, TARGET)) < EXACT
+    row = tls.attribution_matrix(model, LONG, positions=[3, 8]).scores[1]
+    assert relative_error(row, tls.semantic_scope(model, LONG, target=int(LONG[9]), pos=8).scores) < EXACT
+    other = LONG.clone()
+    other[3] = 20
+    ones = torch.ones(32, dtype=torch.float64)
+    for call in (
+        lambda: tls.layer_influence(model, LONG),
+        lambda: tls.head_influence(model, LONG),
+        lambda: tls.attention_rollout(model, LONG),
+        lambda: tls.attention_sinks(model, LONG, unrelated=0),
+        lambda: tls.patch_top(model, LONG, other, found, k=2),
+        lambda: tls.jacobian_scope(model, LONG, direction=ones, target_hook="blocks.0.hook_resid_post"),
+        lambda: tls.semantic_scope(model, LONG, cache="blocks.1.hook_resid_post"),
+        lambda: tls.semantic_scope(model, LONG, at="blocks.0.hook_resid_pre"),
+    ):
+        with pytest.raises(ValueError, match="fires more than once in a forward"):
+            call()
 
 
 def test_a_constant_norm_is_seen_whatever_the_final_norm_is_called() -> None:

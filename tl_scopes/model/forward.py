@@ -32,6 +32,7 @@ from tl_scopes.model.hooks import (
     attached,
     cache_names,
     cut_gradients,
+    fires_again,
     require_hook,
     without_hooks,
 )
@@ -163,11 +164,12 @@ class _Recorder:
         self._leaves: dict[str, Tensor] = {}
         self._stand_ins: dict[Hook, Hook] = {}
 
-    def observe(self, name: str) -> Hook:
-        """Record the activation."""
-        got = self.got
+    def observe(self, name: str, once: bool) -> Hook:
+        """Record the activation, and whether there is a second one where there must be one only."""
+        got, repeated = self.got, self.repeated
 
         def hook(activation: Tensor, hook: Any) -> None:
+            repeated.update({name} & got.keys() if once else ())
             got.setdefault(name, activation)
 
         self._stand_ins[hook] = lambda activation, hook: None
@@ -195,10 +197,11 @@ class _Recorder:
 
     def pick(self, name: str, check: Callable[[Tensor], None]) -> Hook:
         """Record the explained positions of the activation, once ``check`` lets it pass."""
-        at, picked = _index(self.rows, self.columns), self.picked
+        at, picked, repeated = _index(self.rows, self.columns), self.picked, self.repeated
 
         def hook(activation: Tensor, hook: Any) -> Tensor:
             check(activation)
+            repeated.update({name} & picked.keys())
             picked.setdefault(name, at(activation))
             return activation
 
@@ -288,7 +291,8 @@ def forward_pass(
     differentiated = dict.fromkeys((source, *recording.grads))
     hooks, above = _gradient_hooks(model, recorder, list(differentiated))
     taken = {name for name, _ in hooks}
-    hooks += [(name, recorder.observe(name)) for name in dict.fromkeys(cached) if name not in taken]
+    once = set(explicit)
+    hooks += [(name, recorder.observe(name, name in once)) for name in dict.fromkeys(cached) if name not in taken]
     if target != Y_HOOK:
         hooks.append((target, recorder.pick("hidden", _by_position(tokens.shape, target))))
     hooks += [(Y_HOOK, recorder.read_out), (RAW_LOGITS_HOOK, recorder.raw)]
@@ -306,11 +310,9 @@ def forward_pass(
         raise ValueError(f"hook point {silent[0]!r} exists but did not fire in this model's forward; choose another")
     if recorder.repeated:
         name = min(recorder.repeated)
-        raise ValueError(
-            f"({'at' if name == source else 'grads_at'}={name!r}): this hook fires more than once in a forward "
-            "(as where HookedTransformer normalizes a block's input for queries, keys and values apart), so that no one "
-            "activation is the one there. Use a hook before or after it, such as hook_resid_pre or attn.hook_v"
-        )
+        name, argument = (target, "target_hook") if name == "hidden" else (name, "cache")
+        argument = "at" if name == source else "grads_at" if name in recording.grads else argument
+        raise fires_again(name, argument)
     x = recorder.got[source]
     if x.ndim != 3 or x.shape[:2] != tokens.shape or x.shape[2] != model.cfg.d_model:
         others, without = "'hook_embed' or a residual-stream hook such as ", ""

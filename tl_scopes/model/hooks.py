@@ -76,6 +76,15 @@ def cut_gradients(model: LensModel) -> list[tuple[str, Hook]]:
     return [(name, watch) for name in (f"{stack}.0.hook_in" for stack in stacks(model)) if name in model.hook_dict]
 
 
+def fires_again(name: str, argument: str) -> ValueError:
+    """The refusal of a hook where several activations pass in one forward."""
+    return ValueError(
+        f"({argument}={name!r}): this hook fires more than once in a forward (as where HookedTransformer normalizes a "
+        "block's input for queries, keys and values apart, or a model runs its blocks several times), so that no one "
+        "activation is the one there. Use a hook before or after it, such as hook_embed, hook_resid_pre or attn.hook_v"
+    )
+
+
 @contextmanager
 def attached(points: Mapping[str, Any], hooks: Iterable[tuple[str, Hook]]) -> Iterator[None]:
     """Run with hooks on named hook points, in this thread; afterwards only these hooks are gone.

@@ -132,7 +132,7 @@ def blocks(model: LensModel) -> Iterable[nn.Module]:
 def stacks(model: LensModel) -> tuple[str, ...]:
     """Names of a bridge's stacks of blocks: ``"blocks"`` on most, several where two stacks run in turn."""
     mapping = getattr(getattr(model, "adapter", None), "component_mapping", None) or {}
-    return tuple(name for name, part in mapping.items() if any(c.__name__ == "BlockBridge" for c in type(part).__mro__))
+    return tuple(name for name, part in mapping.items() if type(part).__name__.endswith("BlockBridge"))
 
 
 def has_rotary_positions(model: LensModel) -> bool:
