@@ -39,6 +39,18 @@ CALLS = {
     "rollout": "attention_rollout",
     "leave_one_out": "leave_one_out",
     "model_check": "check_model",
+    "direction": "jacobian_scope",
+    "moment": "moment_scope",
+    "sampled": "total information by probes",
+    "spectrum": "fisher_spectrum",
+    "inner_gradient": "grads_at=",
+    "times_input": "input_x_gradient",
+    "smoothed": "smoothgrad",
+    "path": "integrated_gradients",
+    "path_norms": "ig_path",
+    "removals": "verify",
+    "swaps": "substitutions",
+    "patches": "patch_top",
 }
 """What each check is called on the page."""
 

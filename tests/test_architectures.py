@@ -78,10 +78,8 @@ def test_every_quantity_is_hugging_faces_or_refused_in_words(name, unchecked):
         assert own.fault, f"TransformerLens now computes {name} ({own}): take it out of BROKEN"
     else:
         assert not own.fault, f"the bridge's logits are not Hugging Face's: {own} {own.text}"
-    faults = {check for check, outcome in found.items() if outcome.fault}
-    unknown = {check: found[check] for check in faults if not architectures.known_fault(name, check)}
-    assert not unknown, unknown
-    assert not architectures.stale_lines(name, faults, set(found)), "this works: take it out of KNOWN"
+    faults = {check: outcome for check, outcome in found.items() if outcome.fault}
+    assert not faults, faults
 
 
 @pytest.mark.architectures

@@ -10,6 +10,9 @@ from dataclasses import replace
 import families
 import pytest
 import torch
+import transformers
+from bridged import WIDTHS, bridged
+from plain_models import Plain
 
 import tl_scopes as tls
 from tl_scopes.model.forward import embedded
@@ -53,7 +56,21 @@ def test_prediction_and_measurement_equal_hugging_face(pair: families.Pair) -> N
 def test_embeddings_are_what_the_model_sees(pair: families.Pair) -> None:
     tokens = families.prompt_tokens(9)
     seen = tls.semantic_scope(pair.model, tokens, cache="hook_embed").cache["hook_embed"][0]
-    torch.testing.assert_close(embedded(pair.model, tokens), seen.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(embedded(pair.model, tokens[:, None]), seen.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_an_embedding_that_depends_on_its_place_is_read_at_its_place():
+    """BERT's embedding module adds positions and a norm before anything is seen of it."""
+    config = transformers.BertConfig(**WIDTHS, intermediate_size=64, max_position_embeddings=64, is_decoder=True)
+    model, hf = bridged(config, transformers.BertLMHeadModel)
+    tokens, words = families.prompt_tokens(9), [20, 30, 40]
+    plain = Plain(hf, tokens, "bert.embeddings")
+    (g,) = plain.gradient(plain.z[-1, 7])
+    result = tls.substitutions(model, tls.semantic_scope(model, tokens, target=7), position=POS, k=3, candidates=words)
+    for word, predicted in zip(result.tokens.tolist(), result.predicted.tolist(), strict=True):
+        other = torch.cat([tokens[:POS], torch.tensor([word]), tokens[POS + 1 :]])
+        moved = (Plain(hf, other, "bert.embeddings").x - plain.x)[0, POS]
+        assert abs(float(g[POS] @ moved) - predicted) < EXACT * float(g[POS].norm() * moved.norm())
 
 
 def test_a_translated_word_follows_its_swapped_source(demo_model) -> None:

@@ -221,6 +221,17 @@ def test_measuring_leaves_the_users_hooks_alone_and_does_not_call_them(kind: str
     assert calls == [12, 12]
 
 
+def test_measuring_sees_the_hooks_where_a_user_has_one_too(kind: str) -> None:
+    lens = families.build("gpt2", kind, fresh=True).model
+    plain = tls.semantic_scope(lens, TOKENS, target=TARGET)
+    for name in ("hook_embed", "unembed.hook_in"):
+        lens.hook_dict[name].add_hook(lambda t, hook: t)
+    with differentiable(lens):
+        budget = planner(lens).peak(Run(1, len(TOKENS), 1))
+    found = tls.semantic_scope(lens, TOKENS, target=TARGET, memory_budget=2 * budget)
+    assert torch.equal(found.scores, plain.scores)
+
+
 # -- budgets -----------------------------------------------------------------------------------------
 
 

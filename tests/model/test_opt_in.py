@@ -16,7 +16,7 @@ import torch
 import transformers
 from bridged import SIZES, WIDTHS, bridge_around, hugging_face, logit_gradient
 from oracles import relative_error
-from torch import nn
+from torch import Tensor, nn
 
 import tl_scopes as tls
 
@@ -104,7 +104,67 @@ def test_an_adapter_on_fused_projections_which_a_bridge_leaves_out_is_refused() 
     assert error(bridge_around(copy.deepcopy(merged)), hf) < EXACT
 
 
+def test_an_adapter_on_the_unembedding_is_refused_and_exact_once_merged() -> None:
+    adapted = with_adapter(llama(), "lm_head", "q_proj")
+    hf = copy.deepcopy(adapted).base_model.model
+    model = bridge_around(copy.deepcopy(hf))
+    for call in (tls.semantic_scope, tls.fisher_scope, tls.leave_one_out):
+        with pytest.raises(ValueError, match=r"W_U .* differ by \d+%.* call merge_and_unload\(\) first"):
+            call(model, TOKENS)
+    assert not tls.check_model(model)["usable"].ok
+    merged = adapted.merge_and_unload()
+    assert error(bridge_around(copy.deepcopy(merged)), hf) < EXACT
+
+
 # -- few bits ------------------------------------------------------------------------------------------
+
+
+class FewBits(nn.Module):
+    """A linear layer as the quantising packages have it: integers and a scale for each row, made floats in the forward."""
+
+    def __init__(self, linear: nn.Linear, bits: int) -> None:
+        super().__init__()
+        most, weight = 2 ** (bits - 1) - 1, linear.weight.data
+        scale = weight.abs().amax(dim=1, keepdim=True) / most
+        whole = (weight / scale).round().to(torch.int8)
+        packed = whole if bits == 8 else ((whole[:, ::2] + 8) * 16 + whole[:, 1::2] + 8).to(torch.uint8)
+        self.weight = nn.Parameter(packed, requires_grad=False)
+        self.register_buffer("scale", scale)
+        self.in_features, self.out_features, self.bias, self.bits = linear.in_features, linear.out_features, None, bits
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = self.weight
+        if self.bits == 4:
+            whole = torch.stack([whole // 16, whole % 16], dim=-1).flatten(1).to(torch.int8) - 8
+        return x @ (whole.to(x) * self.scale.to(x)).T
+
+
+def in_few_bits(bits: int, *spared: str) -> nn.Module:
+    """A model whose linear layers have few bits, but for those spared."""
+    hf = llama()
+    for module in list(hf.modules()):
+        for name, part in list(module.named_children()):
+            if isinstance(part, nn.Linear) and name not in spared:
+                setattr(module, name, FewBits(part, bits))
+    return hf
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weights_that_are_no_floats_are_exact_against_their_own_autograd(bits: int) -> None:
+    hf = in_few_bits(bits, "lm_head")
+    model = bridge_around(copy.deepcopy(hf))
+    for checkpoint in (False, True):
+        assert error(model, hf, checkpoint=checkpoint) < EXACT
+    assert tls.check_model(model).ok
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_an_unembedding_in_few_bits_is_refused_with_what_to_leave_out(bits: int) -> None:
+    model = bridge_around(in_few_bits(bits))
+    for call in (tls.semantic_scope, tls.total_information, tls.input_x_gradient):
+        with pytest.raises(ValueError, match=r"W_U .* are u?int8.* leave the head out of a quantisation"):
+            call(model, TOKENS)
+    assert not tls.check_model(model)["usable"].ok
 
 
 def int8_by_torchao() -> Any:

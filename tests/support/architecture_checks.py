@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 import families
+import further_checks
 import oracles
 import plain_models
 import torch
@@ -77,6 +78,18 @@ class Subject:
 
     def plain(self, tokens: Tensor, **more: Any) -> Plain:
         return Plain(self.built.hf, tokens, self.built.spec.leaf, **more)
+
+    def x_of(self, word: str) -> Tensor:
+        """What the bridge's `hook_embed` holds for a word; one row."""
+        prompt = torch.tensor([families.VOCAB[word], families.VOCAB[word]])
+        cache = tls.semantic_scope(self.model, prompt, target=TARGET, cache="hook_embed").cache
+        row: Tensor = cache["hook_embed"][0, 0]
+        return row
+
+    def without(self, *positions: int) -> Plain:
+        """The prompt with rows of x set to 0."""
+        with torch.no_grad():
+            return self.plain(self.tokens, zeroed=positions)
 
     @cached_property
     def reference(self) -> Plain:
@@ -215,9 +228,8 @@ def rollout(s: Subject) -> float:
 
 def leave_one_out(s: Subject) -> float:
     found = tls.leave_one_out(s.model, s.tokens, target=TARGET)
-    with torch.no_grad():
-        whole = s.reference.log_prob(-1, TARGET)
-        without = [s.plain(s.tokens, zeroed=[t]).log_prob(-1, TARGET) for t in range(len(s.tokens))]
+    whole = s.reference.log_prob(-1, TARGET).detach()
+    without = [s.without(t).log_prob(-1, TARGET).detach() for t in range(len(s.tokens))]
     return relative_error(found.scores, (torch.stack(without) - whole).abs())
 
 
@@ -243,7 +255,7 @@ CHECKS: dict[str, Check] = {
         semantic, contrast, temperature, fisher, rank_3, total_information, middle, matrix, batch, checkpoint, elsewhere,
         layers, heads, sinks, rollout, leave_one_out, model_check,
     )
-}  # fmt: skip
+} | further_checks.CHECKS  # fmt: skip
 
 
 def bridge_logits(s: Subject) -> float:

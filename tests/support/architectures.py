@@ -7,7 +7,7 @@ TransformerLens' own list is read at run time: an architecture that is neither b
 `untested()`, and a test fails until it is one or the other. Configurations are the architecture's own with small sizes
 (`small_models`); what that leaves wrong or out is in `SPECS`. Weights are random in float64, norm gains spread.
 
-What does not work is in two tables: `BROKEN`, where TransformerLens is at fault, and `KNOWN`, where this package is.
+What TransformerLens gets wrong is in `BROKEN`. Of this package no fault is known.
 Each `build` makes new objects, from the variant's own seed: tests may change them.
 """
 
@@ -89,6 +89,7 @@ SPECS: dict[str, Spec] = {name: Spec(name) for name in _DEFAULTS.split()} | {
     "GlmMoeDsaForCausalLM": Spec("GlmMoeDsaForCausalLM", _MLA),
     "GraniteForCausalLM, multipliers": Spec("GraniteForCausalLM", _MULTIPLIERS),
     "GraniteMoeHybridForCausalLM, rotary": Spec("GraniteMoeHybridForCausalLM", _ROPE),
+    "HrmTextForCausalLM, gradient in all cycles": Spec("HrmTextForCausalLM", dict(L_bp_cycles=[3, 3])),
     "HunYuanDenseV1ForCausalLM": Spec("HunYuanDenseV1ForCausalLM", dict(head_dim=D_HEAD)),
     "JambaForCausalLM": Spec("JambaForCausalLM", dict(attn_layer_period=2, attn_layer_offset=1)),
     "JetMoEForCausalLM": Spec("JetMoEForCausalLM", hf_class="JetMoeForCausalLM"),
@@ -176,32 +177,6 @@ BROKEN: dict[int, dict[str, str]] = {
     | {"HunYuanDenseV1ForCausalLM": "other logits than Hugging Face's"},
 }
 """By TransformerLens' major version: variants whose bridge it does not build, does not run, or gets other logits from."""
-
-KNOWN: list[tuple[str, str, tuple[str, ...]]] = [
-    (
-        "Hugging Face's gradient leaves out early cycles, which check_model reports",
-        "model_check",
-        ("HrmTextForCausalLM",),
-    ),
-    ("a constant norm is not seen where the final norm is not ln_final", "temperature", ("HrmTextForCausalLM",)),
-]
-"""Faults of this package that are known: reason, checks, architectures (`*`: any, of which some may work). Each line goes
-when its fault does: a test fails where a line names what works."""
-
-
-def known_fault(name: str, check: str) -> str | None:
-    """Why a check is known to fail on a variant."""
-    architecture = name.split(",")[0]
-    for reason, checks, architectures in KNOWN:
-        if {"*", check} & set(checks.split()) and {"*", architecture} & set(architectures):
-            return reason
-    return None
-
-
-def stale_lines(name: str, faults: set[str], asked: set[str]) -> list[str]:
-    """The reasons of `KNOWN` that name this variant's architecture, and something that works."""
-    own = [(reason, checks.split()) for reason, checks, architectures in KNOWN if name.split(",")[0] in architectures]
-    return [reason for reason, checks in own if (not faults if "*" in checks else bool((set(checks) & asked) - faults))]
 
 
 # ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ replaced by a leaf of the graph; everything else is read off that graph. Symbols
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ class Plain:
     """One forward of a plain Hugging Face model on one unpadded prompt, differentiable from x.
 
     `blocks` and `heads` are paths of modules whose inputs (and, of the last block, output) are kept too; `zeroed` are the
-    positions whose row of x is 0.
+    positions whose row of x is 0; `changed` makes another x of x, and `patched` another input of the block of that number.
     """
 
     def __init__(
@@ -32,6 +32,8 @@ class Plain:
         blocks: Sequence[str] = (),
         heads: Sequence[str | None] = (),
         zeroed: Sequence[int] = (),
+        changed: Callable[[Tensor], Tensor] | None = None,
+        patched: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
         self.streams: list[Tensor] = []
         self.head_outputs: dict[int, Tensor] = {}
@@ -41,7 +43,7 @@ class Plain:
             if "x" not in seen:
                 x = output.detach().clone()
                 x[:, list(zeroed)] = 0
-                seen["x"] = x.requires_grad_(True)
+                seen["x"] = (x if changed is None else changed(x)).detach().requires_grad_(True)
             return seen["x"]
 
         def head(module: nn.Module, args: Any) -> None:
@@ -50,7 +52,8 @@ class Plain:
         def block(module: nn.Module, args: Any, kwargs: Any) -> Any:
             # a view: what reaches the block, and not what else reads the same tensor (a second input of every layer)
             stream = args[0] if args else kwargs["hidden_states"]
-            self.streams.append(stream.view_as(stream))
+            change = (patched or {}).get(len(self.streams))
+            self.streams.append(stream.view_as(stream) if change is None else change(stream))
             return (
                 ((self.streams[-1], *args[1:]), kwargs)
                 if args

@@ -28,7 +28,7 @@ from tl_scopes.model.forward import forward_pass
 from tl_scopes.model.hooks import Y_HOOK, differentiable
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.prompts import EncodedPrompt
-from tl_scopes.model.soundness import refuse_wrong
+from tl_scopes.model.soundness import refuse_unseen_future, refuse_wrong
 from tl_scopes.model.state import model_state
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.results.attribution import Attribution
@@ -189,6 +189,7 @@ def base_run(model: LensModel, attribution: Attribution, at: str | None = None) 
     refuse_wrong(model)
     prompt = prompt_of(attribution)
     require_vocabulary(model, attribution)
+    refuse_unseen_future(model, [attribution])
     state = model_state(model)
     at = str(attribution.details.get("at", "hook_embed")) if at is None else at
     options = RunOptions(at=at, target_hook=target_hook_of(attribution))

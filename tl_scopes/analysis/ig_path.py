@@ -132,7 +132,7 @@ class _Way:
             return p
 
         watched = [("hook_pos_embed", watch)] if self.scale_positions else []
-        plain = run_changed(model, *repeated(prompt, 1), changes=watched)
+        plain = run_changed(model, *repeated(model, prompt, 1), changes=watched)
         moved = (plain.x - self.start(plain.x))[0]
         return plain, moved + positions[0][0] if self.scale_positions else moved
 
@@ -156,7 +156,7 @@ def _path(
         part = grid[first : first + batch_size]
         run = run_changed(
             model,
-            *repeated(prompt, len(part)),
+            *repeated(model, prompt, len(part)),
             changes=way.changes(part),
             direction=Semantic((chosen,)),
             indices=[0] * len(part),
@@ -201,7 +201,7 @@ def _without_a_jump(
         return list(grid), ()
     eps = getattr(model.cfg, "eps", None) or _EPS
     least = min([math.sqrt(eps / size), *(a / 2 for a in grid if a > 0)])
-    run = run_changed(model, *repeated(prompt, 3), changes=way.changes([0.0, least / 100, least]))
+    run = run_changed(model, *repeated(model, prompt, 3), changes=way.changes([0.0, least / 100, least]))
     y, logits = to_float64(run.hidden), run.logits[:, target].tolist()
     if not jumps(y[0], y[1]):
         return list(grid), ()

@@ -17,11 +17,11 @@ from tl_scopes.directions.base import Direction
 from tl_scopes.directions.by_name import DEFAULT_METHODS, SCOPES, named_directions, reads
 from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.options import RunOptions
-from tl_scopes.model.lens import LensModel, in_float32, require_lens_model
+from tl_scopes.model.lens import LensModel, class_kind, in_float32, require_lens_model, transformer_lens_version
 from tl_scopes.model.lock import model_call, others_wait
 from tl_scopes.model.prompts import EncodedPrompt, encode_prompts
-from tl_scopes.model.soundness import disagreement, foresight, refusal, within_rounding
-from tl_scopes.model.state import ModelState, model_state, refuse_unusable
+from tl_scopes.model.soundness import disagreement, foresight, refusal, refuse_unreadable, within_rounding
+from tl_scopes.model.state import ModelState, model_state
 from tl_scopes.numerics.arguments import Seed
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.numerics.statistics import spearman
@@ -66,9 +66,15 @@ def check_model(model: LensModel, *, seed: Seed = 0, precision_prompt: str | Ten
     """
     model = require_lens_model(model)
     compared = None if precision_prompt is None else _ranked_prompt(model, precision_prompt)
+    findings = [Finding("class", True, f"{class_kind(model)}, TransformerLens {transformer_lens_version()}")]
+    try:
+        refuse_unreadable(model)
+    except ValueError as error:
+        findings.append(Finding("usable", False, str(error)))
+        findings += [Finding(scope_subject(name), False, f"not valid: {error}") for name in SCOPES]
+        return ModelReport(tuple(findings))
     state = model_state(model)
-    findings = [
-        Finding("class", True, f"{state.kind}, TransformerLens {state.provenance()['transformer_lens']}"),
+    findings += [
         Finding("dtype", True, f"{model.W_U.dtype}".removeprefix("torch.")),
         Finding(
             "final norm",
@@ -85,12 +91,6 @@ def check_model(model: LensModel, *, seed: Seed = 0, precision_prompt: str | Ten
             "Use contrast_scope, or load the weights unprocessed" if state.centred_unembedding else "",
         ),
     ]
-    try:
-        refuse_unusable(model)
-    except ValueError as error:
-        findings.append(Finding("usable", False, str(error)))
-        findings += [Finding(scope_subject(name), False, f"not valid: {error}") for name in SCOPES]
-        return ModelReport(tuple(findings))
     findings.append(Finding("usable", True, "evaluation mode or no dropout"))
     for name, scope in SCOPES.items():
         try:

@@ -33,7 +33,7 @@ from tl_scopes.kernel.calls import encode
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.model.forward import Recording, forward_pass, run_with_hooks
-from tl_scopes.model.hooks import Y_HOOK, Hook, differentiable, require_hook
+from tl_scopes.model.hooks import Y_HOOK, Hook, differentiable, fires_again, require_hook
 from tl_scopes.model.lens import LensModel, architecture, source_device
 from tl_scopes.model.lock import model_call
 from tl_scopes.numerics.arguments import Seed, integer, number
@@ -179,6 +179,8 @@ class _Runs:
 
     def _keep(self, name: str) -> Hook:
         def hook(activation: Tensor, hook: Any) -> None:
+            if name in self.cache:
+                raise fires_again(name, "component")
             self.cache[name] = activation
 
         return hook

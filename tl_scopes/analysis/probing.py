@@ -27,7 +27,7 @@ FIRST_BLOCK = "blocks.0.hook_resid_pre"
 
 def embedding_width(model: LensModel) -> int:
     """Width of what stands at ``hook_embed``."""
-    return embedded(model, torch.zeros(1, dtype=torch.int64)).shape[-1]
+    return embedded(model, torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,9 +17,9 @@ from tl_scopes.directions.fisher import require_rank
 from tl_scopes.kernel.calls import encode
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.read_out import read_outs
-from tl_scopes.model.forward import forward_pass
+from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import differentiable
-from tl_scopes.model.lens import LensModel
+from tl_scopes.model.lens import LensModel, residual_hooks
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import Prompt, pad_right, token_strings
 from tl_scopes.model.state import model_state
@@ -74,11 +74,14 @@ def fisher_spectrum(
     require_rank(state, state.cfg.d_model if k is None else k, tol, argument="k")
     integer("n_directions", n_directions, least=0)
     integer("n_tokens", n_tokens, least=1, most=int(state.cfg.d_vocab))
+    # No gradient is taken before the read-out: the graph begins after the last block.
+    last = residual_hooks(model)[-1]
+    recording = Recording(last if last in model.hook_dict else "hook_embed")
     values, traces, entropies, moved = [], [], [], []
     with differentiable(model):
         for i, text in enumerate(progress(prompts, unit="prompt")):
             tokens = pad_right([text])
-            run = forward_pass(model, tokens, torch.tensor([text.pos]))
+            run = forward_pass(model, tokens, torch.tensor([text.pos]), recording)
             read = read_outs(model, run, [i])[0]
             fisher = read.fisher(state.unembedding_norms)
             pairs = fisher.all_eigenpairs(full=True) if k is None else fisher.eigenpairs(k, tol)

@@ -10,10 +10,10 @@ position embeddings are the same for both tokens and cancel. A swap is no small 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.analysis.explained_scalar import base_run, prompt_of
@@ -30,6 +30,8 @@ from tl_scopes.results.substitutions import Substitutions
 
 CHUNK = 4096
 """Tokens whose embeddings are compared at once."""
+NEAR = 1e-2
+"""Share of an embedding that rounding may change."""
 
 
 @model_call
@@ -82,7 +84,7 @@ def substitutions(
     scalar = base.question
     size = rows_per_forward(model, [prompt], batch_size)
     G, x = to_float64(base.G[:, t]), to_float64(base.x[t])
-    slopes = torch.cat([(G @ (embedded(model, part).to(G) - x).T).cpu() for part in torch.split(ids, CHUNK)], dim=1)
+    slopes = torch.cat([(G @ (e.to(G) - x).T).cpu() for e in _embeddings(model, prompt.tokens[: t + 1], ids, x)], dim=1)
     predicted = base.predicted(slopes)
     best = predicted.abs().topk(k).indices
     swapped = prompt.tokens.repeat(k, 1)
@@ -106,6 +108,20 @@ def substitutions(
         scalar=scalar.name,
         unit=scalar.unit,
     )
+
+
+def _embeddings(
+    model: LensModel, before: Int[Tensor, " pos"], ids: Int[Tensor, " candidates"], x: Float[Tensor, " d_model"]
+) -> Iterator[Float[Tensor, "part d_model"]]:
+    """``E(w)`` of every candidate in the place of the last token, whose own is x.
+
+    A token alone is enough where its embedding does not depend on its place, as it does where the embedding module adds
+    positions itself (BERT).
+    """
+    alone = embedded(model, before[-1:, None])[0].to(x)
+    prefix = before[:0] if bool((alone - x).norm() <= NEAR * x.norm()) else before[:-1]
+    for part in torch.split(ids, max(1, CHUNK // (len(prefix) + 1))):
+        yield embedded(model, torch.cat([prefix.expand(len(part), -1), part[:, None]], dim=1))
 
 
 def _position(attribution: Attribution, position: int | None) -> int:

@@ -27,7 +27,7 @@ from tl_scopes.kernel.ablation import Ablation, prompt_generator, run_ablated, s
 from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
-from tl_scopes.model.soundness import refuse_wrong
+from tl_scopes.model.soundness import refuse_unseen_future, refuse_wrong
 from tl_scopes.numerics.arguments import Seed, integer
 from tl_scopes.numerics.ranking import most_influential
 from tl_scopes.results.attribution import Attribution
@@ -179,6 +179,7 @@ def judge(
     refuse_wrong(model)
     for attribution in attributions:
         require_vocabulary(model, attribution)
+        refuse_unseen_future(model, [attribution])
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, attribution in enumerate(attributions):
         at, hook = attribution.details.get("at", "hook_embed"), target_hook_of(attribution)

@@ -200,7 +200,7 @@ def smoothgrad(
     size = rows_per_forward(model, prompts, chosen.batch_size, at=at)
     with progress(total=len(prompts) * n_samples, unit="copy") as bar:
         for given, wanted in zip(prompts, targets, strict=True):
-            plain = run_changed(model, *repeated(given, 1), at=at)
+            plain = run_changed(model, *repeated(model, given, 1), at=at)
             token = int(plain.logits[0].argmax()) if wanted is None else wanted
             width = 0.1 * float(to_float64(plain.x).square().mean().sqrt()) if sigma is None else float(sigma)
             explained = explained_scalar(of, [token])
@@ -213,7 +213,7 @@ def smoothgrad(
                 def change(x: Tensor, noise: Tensor = noise) -> Tensor:
                     return x + noise.to(x)
 
-                copies = repeated(given, n)
+                copies = repeated(model, given, n)
                 run = run_changed(model, *copies, changes=[(at, change)], direction=explained, indices=[0] * n, at=at)
                 assert run.gradient is not None
                 total += reduce(to_float64(run.gradient), "n pos d_model -> pos d_model", "sum")

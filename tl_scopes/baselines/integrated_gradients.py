@@ -183,7 +183,7 @@ def integrate_path(
 ) -> PathIntegral:
     """Integrated gradients of one prompt, in batches over α."""
     alphas = [0.0, FIRST_REACH, NEAR_ZERO, 1.0]
-    ends = run_changed(model, *repeated(prompt, len(alphas)), changes=[(at, along(alphas, baseline))], at=at)
+    ends = run_changed(model, *repeated(model, prompt, len(alphas)), changes=[(at, along(alphas, baseline))], at=at)
     chosen = int(ends.logits[-1].argmax()) if target is None else target
     explained = explained_scalar(of, [chosen])
     table = ends.logits if of == "logit" else ends.log_probs
@@ -201,7 +201,7 @@ def integrate_path(
     for part, first, last in progress(chunks, unit="batch"):
         run = run_changed(
             model,
-            *repeated(prompt, last - first),
+            *repeated(model, prompt, last - first),
             changes=[(at, along(nodes[first:last], baseline))],
             direction=explained,
             indices=[0] * (last - first),

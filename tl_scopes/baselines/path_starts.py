@@ -110,7 +110,7 @@ def _given(model: LensModel, prompt: EncodedPrompt, baseline: Tensor) -> Change:
 
 def _rows_of(model: LensModel, prompt: EncodedPrompt, ids: Tensor, at: str) -> Change:
     """What stands at the hook for other tokens in the place of the prompt's."""
-    tokens, read = repeated(prompt, 1)
+    tokens, read = repeated(model, prompt, 1)
     given = ids[0] if ids.ndim == 2 and len(ids) == 1 else ids
     if given.ndim != 1 or len(given) < tokens.shape[1]:
         raise ValueError(

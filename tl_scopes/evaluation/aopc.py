@@ -50,7 +50,7 @@ from tl_scopes.kernel.ablation import Ablation
 from tl_scopes.kernel.options import check_batch_size
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
-from tl_scopes.model.soundness import refuse_wrong
+from tl_scopes.model.soundness import refuse_wrong, require_causal
 from tl_scopes.model.state import model_state
 from tl_scopes.numerics.arguments import Seed, call_name, name_call, public_call
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
@@ -133,6 +133,7 @@ def aopc(
     """
     model = require_lens_model(model)
     refuse_wrong(model)
+    require_causal(model)  # a passage's last token is cut off
     if not prompts:
         raise ValueError("(prompts=[]): the list of passages is empty")
     check_batch_size(batch_size)

@@ -153,7 +153,7 @@ def paper_integrated_gradients(model: LensModel, given: EncodedPrompt, target: i
     """The released scripts' IG, ``‖x_t ⊙ (1/5) Σ_α α·∇CE(α x)_t‖₂``, ``[pos]``; 0 after the read position."""
     run = run_changed(
         model,
-        *repeated(given, len(PAPER_ALPHAS)),
+        *repeated(model, given, len(PAPER_ALPHAS)),
         changes=[("hook_embed", along(PAPER_ALPHAS, torch.zeros_like))],
         direction=Semantic((target,), "log_prob"),
         indices=[0] * len(PAPER_ALPHAS),
@@ -189,7 +189,7 @@ def measure_passage(
     truth = int(whole.tokens[-1])
     top, base = None, None
     if protocol.explained == "argmax":
-        base = run_changed(model, *repeated(given, 1)).log_probs[0]
+        base = run_changed(model, *repeated(model, given, 1)).log_probs[0]
         top = int(base.argmax())
     explained = truth if top is None else top
     scores = method_scores(model, given, explained, methods, protocol)
@@ -233,7 +233,7 @@ def measure_passage(
         "removed": removed,
     }
     if (kept_bos := _with_bos(model, passage, whole)) is not None:
-        with_it = run_changed(model, *repeated(kept_bos, 1)).log_probs[0]
+        with_it = run_changed(model, *repeated(model, kept_bos, 1)).log_probs[0]
         record["without_bos"] = {
             "log_prob": float(found.first[truth]),
             "log_prob_with": float(with_it[truth]),

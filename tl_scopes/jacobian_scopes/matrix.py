@@ -38,6 +38,7 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.memory import Memory, Run
 from tl_scopes.model.prompts import EncodedPrompt
+from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState, model_state
 from tl_scopes.numerics.arguments import call_name
 from tl_scopes.numerics.norms import row_norms
@@ -113,6 +114,8 @@ def matrix_of(
 ) -> AttributionMatrix:
     """:func:`attribution_matrix` of a prompt that is already encoded; ``on_read`` is shown what each row was read from."""
     explained = _positions(positions, len(text.tokens))
+    if explained != [len(text.tokens) - 1]:
+        require_causal(model)  # positions share a forward, on the prompt up to the last of them
     check_methods([method], "method")
     scope, own = SCOPES[method], dict(keywords)
     if scope.targeted:

@@ -86,7 +86,9 @@ def run_ablated(
         def change(x: Tensor, part: Tensor = part) -> Tensor:
             return torch.where(part.to(x.device)[..., None], values(x[0]), x)
 
-        run = run_changed(model, *repeated(prompt, len(part)), changes=[(at, change)], at=at, target_hook=target_hook)
+        run = run_changed(
+            model, *repeated(model, prompt, len(part)), changes=[(at, change)], at=at, target_hook=target_hook
+        )
         yield run.readings
 
 

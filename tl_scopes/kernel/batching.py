@@ -51,15 +51,12 @@ def padded(model: LensModel, prompts: Sequence[EncodedPrompt], batch: Sequence[i
     """Tokens and explained positions of some of the prompts, cut after the explained position and padded."""
     chosen = [prompts[i] for i in batch]
     refuse_unseen_future(model, chosen)
-    return pad_right(cut_prompts(chosen)), torch.tensor([p.pos for p in chosen])
+    cut = [replace(p, tokens=p.tokens[: p.pos + 1], str_tokens=p.str_tokens[: p.pos + 1]) for p in chosen]
+    return pad_right(cut), torch.tensor([p.pos for p in chosen])
 
 
-def cut_prompts(prompts: Sequence[EncodedPrompt]) -> list[EncodedPrompt]:
-    """The prompts up to their explained positions: nothing after them can matter."""
-    return [replace(p, tokens=p.tokens[: p.pos + 1], str_tokens=p.str_tokens[: p.pos + 1]) for p in prompts]
-
-
-def repeated(prompt: EncodedPrompt, n: int) -> tuple[Tensor, Tensor]:
+def repeated(model: LensModel, prompt: EncodedPrompt, n: int) -> tuple[Tensor, Tensor]:
     """Tokens and read positions of ``n`` copies of one prompt, cut after the explained position; all of a span's for each."""
+    refuse_unseen_future(model, [prompt])
     tokens = repeat(prompt.tokens[: prompt.pos + 1], "pos -> n pos", n=n)
     return tokens, repeat(torch.tensor(prompt.span or (prompt.pos,)), "read -> (n read)", n=n)

@@ -39,6 +39,7 @@ from tl_scopes.model.hooks import NamesFilter, differentiable
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory, Run
 from tl_scopes.model.prompts import EncodedPrompt, pad_right
+from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState, model_state
 from tl_scopes.numerics.arguments import call_name
 from tl_scopes.numerics.norms import row_norms
@@ -80,6 +81,8 @@ def explain_inside(
     state = model_state(model)
     for direction in directions:
         direction.check(state)
+    if any(len(prompt.positions) > 1 for prompt in prompts):
+        require_causal(model)
     with differentiable(model):
         memory = options.memory(model, probes)
         explanation = _Explanation(model, state, directions, probes, options, memory)

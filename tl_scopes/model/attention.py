@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.model.hooks import Hook, attached
-from tl_scopes.model.lens import LensModel, architecture
+from tl_scopes.model.lens import LensModel, architecture, residual_hooks
 
 PATTERN, OUTPUT = "attn.hook_pattern", "attn.hook_z"
 VALUE, NORMED_VALUE = "attn.hook_v", "attn.v_norm.hook_out"
@@ -31,17 +31,20 @@ def attention_layers(model: LensModel, *names: str) -> tuple[int, ...]:
         return found
     missing = next(name for name in names if not any(f"blocks.{n}.{name}" in points for n in range(model.cfg.n_layers)))
     if not _config(model, "num_attention_heads", 1):
-        raise ValueError(f"{architecture(model)} has no attention in any layer. {_OTHERWISE}")
+        raise ValueError(f"{architecture(model)} has no attention in any layer. {_otherwise(model)}")
     raise _not_shown(model, missing)
 
 
-_OTHERWISE = "Use layer_influence, which reads the residual stream alone, or a scope"
+def _otherwise(model: LensModel) -> str:
+    """What can be asked of the model instead."""
+    stream = all(name in model.hook_dict for name in residual_hooks(model))
+    return "Use layer_influence, which reads the residual stream alone, or a scope" if stream else "Use a scope"
 
 
 def _not_shown(model: LensModel, name: str) -> ValueError:
     return ValueError(
         f"TransformerLens' bridge shows no {name} in any layer of {architecture(model)}: what its attention computes stays "
-        f"inside. {_OTHERWISE}"
+        f"inside. {_otherwise(model)}"
     )
 
 

@@ -24,7 +24,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.model.checkpointing import checkpointed_blocks
-from tl_scopes.model.hooks import RAW_LOGITS_HOOK, Y_HOOK, Hook, NamesFilter, attached, cache_names, require_hook
+from tl_scopes.model.hooks import (
+    RAW_LOGITS_HOOK,
+    Y_HOOK,
+    Hook,
+    NamesFilter,
+    attached,
+    cache_names,
+    cut_gradients,
+    fires_again,
+    require_hook,
+    without_hooks,
+)
 from tl_scopes.model.lens import (
     LensModel,
     before_the_fork,
@@ -46,6 +57,10 @@ BY_HEAD_FIRST = ("hook_pattern", "hook_attn_scores")
 """Activations ``[batch, head, query, key]``; with as many heads as tokens their shape alone would not tell."""
 
 
+PROBE_LENGTH = 5
+"""Tokens of the prompt by which a model is looked at: enough for attention and positions to matter."""
+
+
 class _Stop(Exception):
     """Ends a forward that has shown what was wanted."""
 
@@ -60,17 +75,37 @@ def run_with_hooks(
     return logits
 
 
-def embedded(model: LensModel, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens d_model"]:
-    """What ``hook_embed`` holds for each token alone; no layer is run."""
+def embedded(model: LensModel, tokens: Int[Tensor, "tokens pos"]) -> Float[Tensor, "tokens d_model"]:
+    """What ``hook_embed`` holds for the last token of each row; no layer is run."""
     got: list[Tensor] = []
 
     def stop(activation: Tensor, hook: Any) -> None:
-        got.append(activation[:, 0].clone())
+        got.append(activation[:, -1].clone())
         raise _Stop
 
     with torch.no_grad(), suppress(_Stop):
-        run_with_hooks(model, tokens[:, None], [("hook_embed", stop)])
+        run_with_hooks(model, tokens, [("hook_embed", stop)])
     return got[0]
+
+
+def read_out_probe(
+    model: LensModel,
+) -> tuple[Float[Tensor, "1 pos d_final"], Float[Tensor, "1 pos d_vocab"], Float[Tensor, "1 pos d_vocab"]]:
+    """y, the raw logits and the logits after every token of a short random prompt, without the hooks on the model."""
+    got: dict[str, Tensor] = {}
+
+    def keep(name: str) -> tuple[str, Hook]:
+        return name, lambda activation, hook: got.__setitem__(name, activation.clone())
+
+    with torch.no_grad(), without_hooks(model):
+        logits = run_with_hooks(model, probe_tokens(model), [keep(Y_HOOK), keep(RAW_LOGITS_HOOK)])
+    return got[Y_HOOK], got[RAW_LOGITS_HOOK], logits
+
+
+def probe_tokens(model: LensModel) -> Int[Tensor, "1 pos"]:
+    """A short random prompt, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(model.cfg.d_vocab, (1, min(PROBE_LENGTH, model.cfg.n_ctx)), generator=generator)
 
 
 @dataclass(frozen=True)
@@ -129,11 +164,12 @@ class _Recorder:
         self._leaves: dict[str, Tensor] = {}
         self._stand_ins: dict[Hook, Hook] = {}
 
-    def observe(self, name: str) -> Hook:
-        """Record the activation."""
-        got = self.got
+    def observe(self, name: str, once: bool) -> Hook:
+        """Record the activation, and whether there is a second one where there must be one only."""
+        got, repeated = self.got, self.repeated
 
         def hook(activation: Tensor, hook: Any) -> None:
+            repeated.update({name} & got.keys() if once else ())
             got.setdefault(name, activation)
 
         self._stand_ins[hook] = lambda activation, hook: None
@@ -161,10 +197,11 @@ class _Recorder:
 
     def pick(self, name: str, check: Callable[[Tensor], None]) -> Hook:
         """Record the explained positions of the activation, once ``check`` lets it pass."""
-        at, picked = _index(self.rows, self.columns), self.picked
+        at, picked, repeated = _index(self.rows, self.columns), self.picked, self.repeated
 
         def hook(activation: Tensor, hook: Any) -> Tensor:
             check(activation)
+            repeated.update({name} & picked.keys())
             picked.setdefault(name, at(activation))
             return activation
 
@@ -254,7 +291,8 @@ def forward_pass(
     differentiated = dict.fromkeys((source, *recording.grads))
     hooks, above = _gradient_hooks(model, recorder, list(differentiated))
     taken = {name for name, _ in hooks}
-    hooks += [(name, recorder.observe(name)) for name in dict.fromkeys(cached) if name not in taken]
+    once = set(explicit)
+    hooks += [(name, recorder.observe(name, name in once)) for name in dict.fromkeys(cached) if name not in taken]
     if target != Y_HOOK:
         hooks.append((target, recorder.pick("hidden", _by_position(tokens.shape, target))))
     hooks += [(Y_HOOK, recorder.read_out), (RAW_LOGITS_HOOK, recorder.raw)]
@@ -264,7 +302,7 @@ def forward_pass(
             stack.enter_context(checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again))))
         else:
             stack.enter_context(slopes_only(blocks(model)))
-        logits = run_with_hooks(model, tokens, hooks)
+        logits = run_with_hooks(model, tokens, [*hooks, *cut_gradients(model)])
 
     silent = [n for n in (*differentiated, *explicit) if n not in recorder.got]
     silent += [target] if target != Y_HOOK and "hidden" not in recorder.picked else []
@@ -272,17 +310,17 @@ def forward_pass(
         raise ValueError(f"hook point {silent[0]!r} exists but did not fire in this model's forward; choose another")
     if recorder.repeated:
         name = min(recorder.repeated)
-        raise ValueError(
-            f"({'at' if name == source else 'grads_at'}={name!r}): this hook fires more than once in a forward "
-            "(as where HookedTransformer normalizes a block's input for queries, keys and values apart), so that no one "
-            "activation is the one there. Use a hook before or after it, such as hook_resid_pre or attn.hook_v"
-        )
+        name, argument = (target, "target_hook") if name == "hidden" else (name, "cache")
+        argument = "at" if name == source else "grads_at" if name in recording.grads else argument
+        raise fires_again(name, argument)
     x = recorder.got[source]
     if x.ndim != 3 or x.shape[:2] != tokens.shape or x.shape[2] != model.cfg.d_model:
-        others = "" if source == "hook_embed" else "'hook_embed' or a residual-stream hook such as "
+        others, without = "'hook_embed' or a residual-stream hook such as ", ""
+        if source == "hook_embed":
+            others, without = "", "; a call that takes no at= has no answer on this model"
         raise ValueError(
             f"(at={source!r}): the activation there is {list(x.shape)}, not [batch, pos, d_model] = "
-            f"{[*tokens.shape, model.cfg.d_model]}. Use {others}'blocks.0.hook_resid_pre'"
+            f"{[*tokens.shape, model.cfg.d_model]}. Use {others}'blocks.0.hook_resid_pre'{without}"
         )
     return ForwardPass(
         source=x,

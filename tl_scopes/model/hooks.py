@@ -11,8 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tl_scopes.model.lens import LensModel, architecture, feeds_a_branch, residual_hooks, whole
-from tl_scopes.model.state import model_state
+from tl_scopes.model.lens import (
+    LensModel,
+    architecture,
+    feeds_a_branch,
+    has_rotary_positions,
+    residual_hooks,
+    stacks,
+    whole,
+)
 
 NamesFilter = bool | str | Sequence[str] | Callable[[str], bool] | None
 """Which activations to keep: TransformerLens' ``names_filter``, or True for all, None for none."""
@@ -23,7 +30,7 @@ Hook = Callable[..., Tensor | None]
 
 def require_hook(model: LensModel, points: Mapping[str, Any], name: str, argument: str) -> None:
     """Refuse a hook name that does not exist, or never fires, on this model."""
-    if name == "hook_pos_embed" and model_state(model).rotary:
+    if name == "hook_pos_embed" and has_rotary_positions(model):
         raise ValueError(
             f"({argument}='hook_pos_embed'): this model has no additive position embedding "
             f"(positional_embedding_type={model.cfg.positional_embedding_type!r}), so nothing flows through "
@@ -51,6 +58,31 @@ def required_residual_hooks(model: LensModel) -> tuple[str, ...]:
             "none. Use a scope, or grads_at= with a hook of model.hook_dict"
         )
     return names
+
+
+def cut_gradients(model: LensModel) -> list[tuple[str, Hook]]:
+    """Hooks that refuse a model which runs its blocks without a graph inside a run that is to have one."""
+    if not torch.is_grad_enabled():
+        return []
+
+    def watch(activation: Tensor, hook: Any) -> None:
+        if not torch.is_grad_enabled():
+            raise ValueError(
+                f"{architecture(model)} runs some of its blocks without gradient, as its training does, so that autograd "
+                "gives something else than the derivative of its logits. Load it so that they have one (HRM-Text: with "
+                "L_bp_cycles=[config.L_cycles] * config.H_cycles), or use leave_one_out, which needs no gradient"
+            )
+
+    return [(name, watch) for name in (f"{stack}.0.hook_in" for stack in stacks(model)) if name in model.hook_dict]
+
+
+def fires_again(name: str, argument: str) -> ValueError:
+    """The refusal of a hook where several activations pass in one forward."""
+    return ValueError(
+        f"({argument}={name!r}): this hook fires more than once in a forward (as where HookedTransformer normalizes a "
+        "block's input for queries, keys and values apart, or a model runs its blocks several times), so that no one "
+        "activation is the one there. Use a hook before or after it, such as hook_embed, hook_resid_pre or attn.hook_v"
+    )
 
 
 @contextmanager
@@ -83,14 +115,16 @@ def _in_this_thread(hook: Hook) -> Hook:
 
 
 class _Hidden(MutableMapping[int, Any]):
-    """A module's hooks, which the thread that made this does not see."""
+    """A module's hooks, of which the thread that made this sees those alone that came afterwards."""
 
     def __init__(self, hooks: MutableMapping[int, Any]) -> None:
-        self.hooks, self._thread = hooks, threading.get_ident()
+        self.hooks, self._thread, self._before = hooks, threading.get_ident(), set(hooks)
 
     @property
-    def _seen(self) -> MutableMapping[int, Any]:
-        return {} if threading.get_ident() == self._thread else self.hooks
+    def _seen(self) -> Mapping[int, Any]:
+        if threading.get_ident() != self._thread:
+            return self.hooks
+        return {key: hook for key, hook in self.hooks.items() if key not in self._before}
 
     def __getitem__(self, key: int) -> Any:
         return self._seen[key]
@@ -110,8 +144,8 @@ class _Hidden(MutableMapping[int, Any]):
 
 @contextmanager
 def without_hooks(model: LensModel) -> Iterator[None]:
-    """The model without the hooks that are on it now, in this thread: a measurement is no run of the
-    user's."""
+    """The model without the hooks that are on it now, in this thread: a measurement is no run of the user's. What is put
+    on it inside acts."""
     places = [
         (point, name) for point in set(model.hook_dict.values()) for name in ("_forward_hooks", "_backward_hooks")
     ]

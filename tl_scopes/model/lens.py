@@ -129,6 +129,17 @@ def blocks(model: LensModel) -> Iterable[nn.Module]:
     return found
 
 
+def stacks(model: LensModel) -> tuple[str, ...]:
+    """Names of a bridge's stacks of blocks: ``"blocks"`` on most, several where two stacks run in turn."""
+    mapping = getattr(getattr(model, "adapter", None), "component_mapping", None) or {}
+    return tuple(name for name, part in mapping.items() if type(part).__name__.endswith("BlockBridge"))
+
+
+def has_rotary_positions(model: LensModel) -> bool:
+    """Has the model no additive position embedding at ``hook_pos_embed``?"""
+    return str(model.cfg.positional_embedding_type) not in ("standard", "shortformer")
+
+
 def block_hooks(model: LensModel, name: str) -> tuple[str, ...]:
     """One hook point of every block, first block first: ``"hook_resid_pre"``, ``"attn.hook_z"``, ..."""
     return tuple(f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers))

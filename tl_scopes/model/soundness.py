@@ -14,24 +14,23 @@ import math
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from tl_scopes.model.forward import run_with_hooks
+from tl_scopes.model.forward import probe_tokens, read_out_probe, run_with_hooks
 from tl_scopes.model.hooks import without_hooks
 from tl_scopes.model.lens import LensModel, blocks, class_kind, eagerly, source_device, transformer_lens_version, whole
-from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.model.state import ModelState, model_state, refuse_unusable
 from tl_scopes.numerics.precision import to_float64
 
-PROBE_LENGTH = 5
-"""Tokens of the prompt that is run: enough for attention and positions to matter."""
 TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.05}
 """Largest accepted difference of logits, as a share of their spread. What rounding does stays far below; a wrong mask, a
 wrong split of weights or a wrong rotation changes them by more than a tenth."""
+READ_OUT_TOLERANCE, READ_OUT_SAMPLE = 2e-3, 256
+"""Largest accepted relative error of raw logits, where the dtype rounds to less; and columns of ``W_U`` looked at."""
 T = TypeVar("T")
 
 
@@ -50,19 +49,48 @@ def _once_per_model(measure: Callable[[LensModel], T]) -> Callable[[LensModel], 
 
 
 def refuse_wrong(model: LensModel) -> None:
-    """Refuse what :func:`tl_scopes.model.state.refuse_unusable` refuses, and a bridge whose logits are not its model's.
+    """Refuse what cannot be explained, and a bridge whose logits are not its model's.
 
     Where the two cannot be compared nothing is refused; ``check_model`` says why they could not.
 
     Raises:
-        ValueError: the logits differ.
+        ValueError: the logits differ; or as :func:`refuse_unreadable`.
 
     Cost: the first time two forwards on 5 tokens, and no memory beside theirs.
     """
-    refuse_unusable(model)
+    refuse_unreadable(model)
     difference = disagreement(model)
     if isinstance(difference, float) and not within_rounding(model, difference):
         raise ValueError(refusal(model, difference))
+
+
+def refuse_unreadable(model: LensModel) -> None:
+    """Refuse what :func:`tl_scopes.model.state.refuse_unusable` refuses, and an unembedding that is not ``y W_U + b_U``.
+
+    Every direction is made of the rows of ``W_U`` that TransformerLens shows: of a quantised head, or one that an adapter
+    was put on, these are not what it multiplies with.
+
+    Raises:
+        ValueError: a model that is unusable, or whose raw logits are others than its ``W_U`` gives.
+    """
+    refuse_unusable(model)
+    try:
+        dtype = model.W_U.dtype
+    except NotImplementedError as error:  # packages that quantise have tensors of their own kind
+        raise ValueError(f"TransformerLens shows no weights W_U of this model's unembedding. {_WHOLE_HEAD}") from error
+    readable = dtype.is_floating_point and dtype.itemsize > 1
+    away = read_out_error(model) if readable else math.inf
+    if away > max(READ_OUT_TOLERANCE, 4 * torch.finfo(dtype).eps if readable else 0.0):
+        shown = f"give logits that differ by {away:.0%}" if readable else f"are {dtype}".replace("torch.", "")
+        raise ValueError(
+            f"the unembedding does not multiply with the weights W_U that TransformerLens shows, which {shown}. {_WHOLE_HEAD}"
+        )
+
+
+_WHOLE_HEAD = (
+    "Directions are made of them: leave the head out of a quantisation (lm_head among the modules that are not converted, "
+    "the default of bitsandbytes and torchao); with an adapter on it call merge_and_unload() first"
+)
 
 
 def refusal(model: LensModel, difference: float) -> str:
@@ -81,14 +109,44 @@ def refusal(model: LensModel, difference: float) -> str:
     )
 
 
-def refuse_unseen_future(model: LensModel, prompts: Sequence[EncodedPrompt]) -> None:
+@runtime_checkable
+class ExplainedPrompt(Protocol):
+    """Tokens, and the positions whose predictions are explained."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """``[pos]``."""
+        ...
+
+    @property
+    def pos(self) -> int:
+        """The last of them, non-negative."""
+        ...
+
+    @property
+    def span(self) -> tuple[int, ...]:
+        """All of them, where they are several."""
+        ...
+
+
+def refuse_unseen_future(model: LensModel, prompts: Sequence[ExplainedPrompt]) -> None:
     """Refuse to cut prompts after their explained positions and to pad them to one length, where a model would notice.
 
     Raises:
-        ValueError: the model is not causal, and there is something to cut or to pad.
+        ValueError: the model is not causal, and there is something to cut or to pad, or earlier positions are explained.
     """
-    changed = len({prompt.pos for prompt in prompts}) > 1 or any(p.pos + 1 < len(p.tokens) for p in prompts)
-    if changed and not within_rounding(model, foresight(model)):
+    cut = len({prompt.pos for prompt in prompts}) > 1 or any(p.pos + 1 < len(p.tokens) for p in prompts)
+    if cut or any(len(p.span) > 1 for p in prompts):
+        require_causal(model)
+
+
+def require_causal(model: LensModel) -> None:
+    """Refuse a model whose predictions depend on what stands behind them.
+
+    Raises:
+        ValueError: they do.
+    """
+    if not within_rounding(model, foresight(model)):
         raise ValueError(NOT_CAUSAL)
 
 
@@ -105,6 +163,22 @@ def within_rounding(model: LensModel, difference: float) -> bool:
 
 
 @_once_per_model
+def _probed(model: LensModel) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`tl_scopes.model.forward.read_out_probe` gives: small."""
+    return read_out_probe(model)
+
+
+@_once_per_model
+def read_out_error(model: LensModel) -> float:
+    """Largest ``‖y W_U + b_U − z‖ / ‖z‖`` over a few tokens, z the raw logits; on a sample of the vocabulary."""
+    y, raw, _ = _probed(model)
+    W, columns = model.W_U.detach(), slice(None, None, max(1, model.W_U.shape[1] // READ_OUT_SAMPLE))
+    z = to_float64(raw[0, :, columns])
+    ours = to_float64(y[0]).to(W.device) @ to_float64(W[:, columns]) + to_float64(model.b_U.detach()[columns])
+    return float(((ours.to(z.device) - z).norm(dim=1) / z.norm(dim=1).clamp_min(1e-30)).max())
+
+
+@_once_per_model
 def disagreement(model: LensModel) -> float | str:
     """``‖z − z'‖ / ‖z'‖`` of the bridge's logits and its Hugging Face model's, each less its mean over the vocabulary.
 
@@ -114,12 +188,12 @@ def disagreement(model: LensModel) -> float | str:
         return "this class holds no Hugging Face model"
     if getattr(model, "_weights_processed", False) or getattr(model, "compatibility_mode", False):
         return "the weights are processed, and the Hugging Face model inside no longer whole"
-    tokens = _probe_tokens(model)
+    tokens = probe_tokens(model).to(source_device(model))
     try:
         with torch.no_grad(), eagerly(), without_hooks(model):
             plain = plain_twin(whole(model))
             cache = {"use_cache": False} if "use_cache" in inspect.signature(plain.forward).parameters else {}
-            difference = _difference(run_with_hooks(model, tokens), plain(tokens, **cache).logits)
+            difference = _difference(_probed(model)[2], plain(tokens, **cache).logits)
         if not math.isfinite(difference):
             return "the logits are not finite"
         edited = not within_rounding(model, difference) and _edited(model)
@@ -131,19 +205,12 @@ def disagreement(model: LensModel) -> float | str:
 @_once_per_model
 def foresight(model: LensModel) -> float:
     """How far other tokens behind it change a position's logits, as a share of their spread; the largest of a few."""
-    tokens = _probe_tokens(model)
+    tokens = probe_tokens(model)
     half = tokens.shape[1] // 2
     other = torch.cat([tokens[:, :half], (tokens[:, half:] + 1) % model.cfg.d_vocab], dim=1)
     with torch.no_grad(), without_hooks(model):
         before, after = (run_with_hooks(model, t)[:, :half] for t in (tokens, other))
     return _difference(after, before)
-
-
-def _probe_tokens(model: LensModel) -> Int[Tensor, "1 pos"]:
-    """A random prompt, always the same."""
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(model.cfg.d_vocab, (1, min(PROBE_LENGTH, model.cfg.n_ctx)), generator=generator)
-    return tokens.to(source_device(model))
 
 
 def _difference(ours: Float[Tensor, "1 pos d_vocab"], theirs: Float[Tensor, "1 pos d_vocab"]) -> float:

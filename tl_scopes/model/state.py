@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tl_scopes.model.forward import read_out_probe
 from tl_scopes.model.lens import LensModel, class_kind, transformer_lens_version, version
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 
@@ -55,9 +56,13 @@ class ModelState:
 
     @cached_property
     def constant_norm(self) -> bool:
-        """Is ``‖y‖₂`` the constant ``√d_model``·gain, because the final norm has one gain for all units?"""
+        """Is ``‖y‖₂`` the constant ``√d_model``·gain, because the final norm has one gain for all units?
+
+        Where that norm goes by another name ``‖y‖₂`` is measured on a few tokens.
+        """
         if self.final_norm is None:
-            return False
+            norms = torch.linalg.vector_norm(to_float64(read_out_probe(self.model)[0]), dim=-1)
+            return float(norms.std(correction=0) / norms.mean()) < max(1e-4, torch.finfo(self.model.W_U.dtype).eps)
         gain, bias = (None if t is None else to_float64(t) for t in self.final_norm)
         assert gain is not None
         spread = float(gain.abs().std(correction=0) / gain.abs().mean().clamp_min(1e-30))
@@ -102,11 +107,6 @@ class ModelState:
     def unembedding_bias(self) -> bool:
         """Is there a non-zero ``b_U``?"""
         return bool((self.model.b_U != 0).any())
-
-    @property
-    def rotary(self) -> bool:
-        """Has the model no additive position embedding at ``hook_pos_embed``?"""
-        return str(self.cfg.positional_embedding_type) not in ("standard", "shortformer")
 
     def provenance(self) -> dict[str, Any]:
         """What is saved with every result."""

@@ -32,6 +32,7 @@ from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
+from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import to_float64
@@ -137,6 +138,7 @@ def spelled(
 
     Cost: one forward without a graph, on a row for each beginning of a number.
     """
+    require_causal(model)  # beginnings of several lengths are padded to one
     pieces = number_pieces(model)
     beginnings = sorted({p[:i] for p in pieces for i in range(len(p))}, key=lambda u: (len(u), u))
     place = {u: row for row, u in enumerate(beginnings)}
