@@ -20,6 +20,8 @@ _COLUMN, _ROW = 0.21, 0.17
 """Inches of a cell where there is room."""
 _MOST = 15.0
 """Inches that all columns, or all rows, take together."""
+_NARROW = 4.5
+"""Inches of a map of few columns above a wider one."""
 _LARGE, _SMALL = 7.0, 4.0
 """Points of names, where there is room and where there is least."""
 _LINE = 1.2
@@ -36,9 +38,12 @@ def heatmap_figure(maps: HeatMap | Sequence[HeatMap]) -> Any:
     width = max(2.6 + _inches(len(m.drawn), _COLUMN) for m in drawn)
     heights = [1.0 + _inches(len(m.rows), _ROW) + _label_height(m) for m in drawn]
     figure = Figure(figsize=(max(width, 5.0), sum(heights)), dpi=150, layout="constrained")
-    all_axes = figure.subplots(len(drawn), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for one, axes in zip(drawn, all_axes, strict=True):
-        draw_heatmap(one, axes)
+    places = figure.add_gridspec(len(drawn), 1, height_ratios=heights)
+    for one, place in zip(drawn, places, strict=True):
+        own = max(_NARROW, 2.6 + _inches(len(one.drawn), _COLUMN))
+        # a few columns are not drawn as wide as a prompt below them
+        part = place.subgridspec(1, 2, width_ratios=[own, width - own])[0] if own < width / 2 else place
+        draw_heatmap(one, figure.add_subplot(part))
     return figure
 
 
