@@ -1,7 +1,8 @@
 """Run the tutorials again and keep their outputs: ``python scripts/run_tutorials.py [01 05 ...]``.
 
-Of interactive views the kept outputs have the static picture, not the bundle of CircuitsVis. The last tutorial needs a model
-that is not bundled: it is left as it is unless it is named.
+Of interactive views the kept outputs have the static picture, not the bundle of CircuitsVis; what went to standard error
+(bars, warnings with paths of this machine) is left out. The last tutorial needs a model that is not bundled: it is left as it
+is unless it is named.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def run(path: Path) -> None:
     )
     client.execute()
     for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
         for output in cell.get("outputs", []):
             for kind, text in output.get("data", {}).items():
                 if kind == "text/html":
