@@ -29,6 +29,7 @@ _DECADES = 4.0
 def path_figure(path: IGPath, *, notes: bool = True) -> Any:
     """The α × token map of gradient norms, with the target's logit, entropy and sink share beside it."""
     from matplotlib.colors import ListedColormap
+    from matplotlib.ticker import MaxNLocator
 
     from tl_scopes.views.canvas.figures import Figure
 
@@ -62,6 +63,7 @@ def path_figure(path: IGPath, *, notes: bool = True) -> Any:
         axes.plot(curve.tolist(), alphas, color=COLOURS[i], linewidth=1.2)
         axes.set_xlabel(name, fontsize=8)
         axes.tick_params(labelleft=False, labelsize=7)
+        axes.xaxis.set_major_locator(MaxNLocator(2))
         axes.spines[["top", "right"]].set_visible(False)
     for (low, high), says in zip(_spans(alphas), _says(path), strict=True):
         figure.say(main, says, None, (low, high), to=axes)

@@ -29,6 +29,8 @@ from tl_scopes.views.wording import number, percent, predicted, read_text, unit,
 
 MAX_TOKENS = 256
 """Above this many tokens hovering becomes slow in CircuitsVis; the list of sources is shown alone."""
+MOST_LISTED = 40
+"""Targets whose sources are listed below the map; of more the list is folded."""
 _RAMP = 200
 """Steps between white and the colour of the highest score."""
 _SOURCES = 5
@@ -41,10 +43,13 @@ def matrix(attributions: AttributionMatrix) -> View:
     rows = [attributions.row(i) for i in range(len(attributions))]
     name = _title(attributions)
     table = map_table(matrix_map(attributions)) if rows and len(attributions.tokens) <= MAX_TOKENS else ""
-    static = (
-        f'{table}<p class="tls-small">Strongest sources of each target</p>'
-        f'<div class="tls-targets">{"".join(_sources(row) for row in rows)}</div>'
-    )
+    listed = f'<div class="tls-targets">{"".join(_sources(row) for row in rows)}</div>'
+    if table and len(rows) > MOST_LISTED:
+        static = (
+            f"{table}<details><summary>Strongest sources of each of {len(rows)} targets</summary>{listed}</details>"
+        )
+    else:
+        static = f'{table}<p class="tls-small">Strongest sources of each target</p>{listed}'
     flagged = " The last target is the model's top prediction." if attributions.top_target_flagged else ""
     if not rows or len(attributions.tokens) > MAX_TOKENS or "axis" in attributions.details:
         content = f'<div class="tls-static">{static}</div>'

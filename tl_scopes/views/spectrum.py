@@ -16,6 +16,8 @@ from tl_scopes.views.wording import visible
 
 RANKS = (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Ranks that have a line."""
+SIZE = (4.2, 3.4)
+"""Inches of each chart."""
 _LETTERS = 80
 """Of a prompt that is named."""
 
@@ -25,40 +27,57 @@ def spectrum_figure(result: FisherSpectrum) -> Any:
     """Eigenvalues of each prompt on log-log axes; mean cumulative share with one standard deviation (paper fig. 16)."""
     from tl_scopes.views.canvas.figures import Figure
 
-    eigenvalues, share = result.eigenvalues.double().numpy(), result.share.double().numpy()
-    figure = Figure(figsize=(8.4, 3.4), dpi=150, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    rank = np.arange(1, eigenvalues.shape[1] + 1)
+    figure = Figure(figsize=(2 * SIZE[0], SIZE[1]), dpi=150, layout="constrained")
+    for draw, axes in zip((_eigenvalues, _share), figure.subplots(1, 2), strict=True):
+        draw(axes, result)
+    return figure
+
+
+def _eigenvalues(axes: Any, result: FisherSpectrum) -> None:
+    """Of each prompt, on log-log axes."""
+    eigenvalues = result.eigenvalues.double().numpy()
     for values in eigenvalues[:10]:
-        left.plot(rank, np.where(values > 0, values, np.nan), color=COLOURS[0], alpha=0.5, linewidth=1)
-    left.set(xscale="log", yscale="log", xlabel="i", ylabel="eigenvalue λ_i (nats per squared unit of y)")
-    left.set_title(f"{min(len(eigenvalues), 10)} of {len(eigenvalues)} prompts", fontsize=9)
-    mean = share.mean(axis=0)
-    right.plot(rank, mean, color=COLOURS[0])
+        rank = np.arange(1, len(values) + 1)
+        axes.plot(rank, np.where(values > 0, values, np.nan), color=COLOURS[0], alpha=0.5, linewidth=1)
+    axes.set(xscale="log", yscale="log", xlabel="i", ylabel="eigenvalue λ_i (nats per squared unit of y)")
+    axes.set_title(f"{min(len(eigenvalues), 10)} of {len(eigenvalues)} prompts", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _share(axes: Any, result: FisherSpectrum) -> None:
+    """Mean cumulative share with one standard deviation."""
+    share = result.share.double().numpy()
+    mean, rank = share.mean(axis=0), np.arange(1, share.shape[1] + 1)
+    axes.plot(rank, mean, color=COLOURS[0])
     if len(share) > 1:
         spread = share.std(axis=0, ddof=1)
         low, high = np.clip(mean - spread, 0, 1), np.clip(mean + spread, 0, 1)
-        right.fill_between(rank, low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="± 1 σ over prompts")
-        right.legend(frameon=False, loc="lower right")
-    right.plot(1, mean[0], "o", color=COLOURS[5])
-    right.annotate(f"rank 1: {mean[0]:.0%}", (1, mean[0]), (6, -16), textcoords="offset points", color=COLOURS[5])
-    right.set(xscale="log", xlabel="rank r", ylabel="share of tr F", ylim=(0, 1.02))
-    right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
+        axes.fill_between(rank, low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="± 1 σ over prompts")
+        axes.legend(frameon=False, loc="lower right")
+    axes.plot(1, mean[0], "o", color=COLOURS[5])
+    axes.annotate(f"rank 1: {mean[0]:.0%}", (1, mean[0]), (6, -16), textcoords="offset points", color=COLOURS[5])
+    axes.set(xscale="log", xlabel="rank r", ylabel="share of tr F", ylim=(0, 1.02))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 @view.register(FisherSpectrum)
 def spectrum_view(result: FisherSpectrum) -> View:
-    """The figure, a row per rank: eigenvalue and share; and what each direction moves in one prompt, which is named."""
+    """The two charts, a row per rank: eigenvalue and share; and what each direction moves in one prompt, which is named."""
+    from tl_scopes.views.canvas.figures import Figure
+
     n, ranks = len(result.prompts), _ranks(result)
     title = f"Spectrum of the Fisher information: {n} prompt{'s' * (n != 1)}"
     rows = table(result.to_frame().iloc[[r - 1 for r in ranks]])
     moves = [(r, m) for r in ranks if (m := _moves(result, r))]
     if moves:
         rows += heading(_whose(result)) + table(_frame(moves))
-    body = f'<div class="tls">{heading(title)}{spectrum_figure(result).chart(title)}{rows}</div>'
+    charts = []
+    for draw, what in ((_eigenvalues, "eigenvalues"), (_share, "cumulative share")):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        draw(figure.subplots(), result)
+        charts.append(f"<div>{figure.chart(f'{title}: {what}')}</div>")
+    body = f'<div class="tls">{heading(title)}<div class="tls-charts">{"".join(charts)}</div>{rows}</div>'
     return View(title, body, lambda: str(result))
 
 

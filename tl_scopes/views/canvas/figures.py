@@ -33,6 +33,8 @@ _ALONE = re.compile(r"<g>(<(?:path|use)[^>]*/>)</g>")
 _TAG, _DIGITS = re.compile(r"<[^>]*>"), re.compile(r"(\.\d\d)\d+")
 """Coordinates are as fine as a hundredth of a point."""
 
+LEAST = 0.72
+"""Of its own size, to which a page may shrink a figure before it scrolls: a scatter fits a telephone."""
 Span = float | tuple[float, float] | None
 
 
@@ -79,7 +81,7 @@ class Figure(figure.Figure):
         )
         return (
             f'<div class="tls-scroll"><svg class="tls-chart tls-ink"{" tabindex=0" if self.marks else ""} '
-            f'viewBox="0 0 {width:g} {height:g}" style="min-width:{0.9 * width:.0f}px;max-width:{1.25 * width:.0f}px" '
+            f'viewBox="0 0 {width:g} {height:g}" style="min-width:{LEAST * width:.0f}px;max-width:{1.25 * width:.0f}px" '
             f'role="img" aria-label="{escape(label)}">{self._drawn()}{"".join(map(self._place, self.marks))}</svg></div>'
             f"{read if self.marks else ''}"
         )

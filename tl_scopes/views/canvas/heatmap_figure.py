@@ -14,12 +14,14 @@ from tl_scopes.views.wording import literal, number, visible
 
 MOST_LABELS = 120
 """Tokens up to which a chart with a place for each of them names them."""
-LONGEST_LABEL = 18
-"""Characters of a name that a matplotlib map shows."""
+LONGEST_LABEL, LONGEST_ROW = 18, 32
+"""Characters of the name of a column, which may stand upright, and of a row, that a matplotlib map shows."""
 _COLUMN, _ROW = 0.21, 0.17
 """Inches of a cell where there is room."""
 _MOST = 15.0
 """Inches that all columns, or all rows, take together."""
+_NARROW = 4.5
+"""Inches of a map of few columns above a wider one."""
 _LARGE, _SMALL = 7.0, 4.0
 """Points of names, where there is room and where there is least."""
 _LINE = 1.2
@@ -36,9 +38,12 @@ def heatmap_figure(maps: HeatMap | Sequence[HeatMap]) -> Any:
     width = max(2.6 + _inches(len(m.drawn), _COLUMN) for m in drawn)
     heights = [1.0 + _inches(len(m.rows), _ROW) + _label_height(m) for m in drawn]
     figure = Figure(figsize=(max(width, 5.0), sum(heights)), dpi=150, layout="constrained")
-    all_axes = figure.subplots(len(drawn), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for one, axes in zip(drawn, all_axes, strict=True):
-        draw_heatmap(one, axes)
+    places = figure.add_gridspec(len(drawn), 1, height_ratios=heights)
+    for one, place in zip(drawn, places, strict=True):
+        own = max(_NARROW, 2.6 + _inches(len(one.drawn), _COLUMN))
+        # a few columns are not drawn as wide as a prompt below them
+        part = place.subgridspec(1, 2, width_ratios=[own, width - own])[0] if own < width / 2 else place
+        draw_heatmap(one, figure.add_subplot(part))
     return figure
 
 
@@ -108,7 +113,8 @@ def _points(n: int, each: float) -> tuple[float, int]:
 def _name_axis(axis: Any, names: Sequence[str], each: float, rotation: int = 0) -> None:
     """Every name beside its cell; where they would stand on each other, every second or third."""
     size, step = _points(len(names), each)
-    axis.set_ticks(range(0, len(names), step), name_columns(names[::step]), fontsize=size)
+    longest = LONGEST_ROW if axis.axis_name == "y" else LONGEST_LABEL
+    axis.set_ticks(range(0, len(names), step), [_short(name, longest) for name in names[::step]], fontsize=size)
     for label in axis.get_ticklabels():
         label.set_rotation(rotation)
 
@@ -125,8 +131,8 @@ def name_columns(texts: Sequence[str]) -> list[str]:
     return [_short(text) for text in texts]
 
 
-def _short(text: str) -> str:
+def _short(text: str, longest: int = LONGEST_LABEL) -> str:
     """A name on matplotlib axes, cut where it would take the picture's room."""
     shown = visible(text) if text.strip(" ") else "␣" * len(text)
     read = characters(shown)
-    return literal(shown if len(read) <= LONGEST_LABEL else "".join(read[: LONGEST_LABEL - 1]) + "…")
+    return literal(shown if len(read) <= longest else "".join(read[: longest - 1]) + "…")
