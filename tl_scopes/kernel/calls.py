@@ -21,12 +21,13 @@ from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
-from tl_scopes.model.prompts import EncodedPrompt, Prompt, encode_prompts
+from tl_scopes.model.prompts import EncodedPrompt, GivenTokens, OnePrompt, Prompt, encode_prompts, is_single
 from tl_scopes.model.soundness import refuse_wrong
 from tl_scopes.results.attribution import Attribution
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Message = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
 _ENTRY = re.compile(r"^        (\w+)(:.*?\n)(?=        \w|    \Z)", re.DOTALL | re.MULTILINE)
 """One entry of a docstring's list."""
@@ -38,10 +39,16 @@ class PromptCall(Protocol[P, R]):
     """Typing of a call on prompts: one prompt gives one result, a list gives a list."""
 
     @overload
-    def __call__(self, model: LensModel, prompt: str | Tensor, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(
+        self, model: LensModel, prompt: str | Tensor | GivenTokens | list[Message], *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
     @overload
     def __call__(
-        self, model: LensModel, prompt: list[str] | list[Tensor], *args: P.args, **kwargs: P.kwargs
+        self,
+        model: LensModel,
+        prompt: list[str] | list[Tensor] | list[GivenTokens] | list[list[Message]],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> list[R]: ...
 
 
@@ -52,7 +59,7 @@ def prompt_call(function: Callable[Concatenate[LensModel, Prompt, P], list[R]]) 
     @functools.wraps(shown)
     def call(model: LensModel, prompt: Prompt, *args: P.args, **kwargs: P.kwargs) -> Any:
         results = shown(model, prompt, *args, **kwargs)
-        return results[0] if isinstance(prompt, str | Tensor) else results
+        return results[0] if is_single(prompt) else results
 
     signature = inspect.signature(shown)
     one = str(signature.return_annotation).removeprefix("list[").removesuffix("]")
@@ -117,8 +124,25 @@ def encode(
     """Check the model, then the prompts by :func:`tl_scopes.model.prompts.encode_prompts`."""
     checked = require_lens_model(model)
     refuse_wrong(checked)
-    encoded = encode_prompts(checked, prompt, pos=options.pos, prepend_bos=options.prepend_bos, argument=argument)
+    encoded = encode_prompts(
+        checked,
+        prompt,
+        pos=options.pos,
+        prepend_bos=options.prepend_bos,
+        chat_options=options.chat_options,
+        argument=argument,
+    )
     return checked, encoded
+
+
+def encode_one(
+    model: LensModel, prompt: OnePrompt, options: RunOptions, argument: str = "prompt"
+) -> tuple[LensModel, EncodedPrompt]:
+    """As :func:`encode`, of a call that takes one prompt."""
+    if isinstance(prompt, Tensor) and not is_single(prompt):
+        raise ValueError(f"({argument}=tensor of shape {list(prompt.shape)}): expected one prompt, [pos] or [1, pos]")
+    model, (encoded,) = encode(model, prompt, options, argument)
+    return model, encoded
 
 
 def explain_scope(

@@ -29,6 +29,7 @@ class PromptKeywords(TypedDict, total=False):
 
     pos: int | Sequence[int]
     prepend_bos: bool | None
+    chat_options: Mapping[str, Any] | None
 
 
 class BatchKeywords(PromptKeywords, total=False):
@@ -76,6 +77,7 @@ class MatrixKeywords(RowKeywords, MemoryKeywords, total=False):
     """What a matrix takes, whose targets are the text's own tokens."""
 
     prepend_bos: bool | None
+    chat_options: Mapping[str, Any] | None
     at: str
 
 
@@ -90,7 +92,9 @@ class RunOptions:
     Attributes:
         pos: position whose next-token prediction is explained, or one for each prompt; -1 is the token after the prompt.
         prepend_bos: put BOS before a string prompt; None is the model's own default. False where the text has its own,
-            as a rendered chat template has.
+            as a rendered chat template has. A chat has what its template writes; True puts one where it writes none.
+        chat_options: of a prompt that is a list of messages, what ``tokenizer.apply_chat_template`` takes besides:
+            ``tools``, ``documents``, ``chat_template``, ``add_generation_prompt`` (True unless a message is continued), …
         at: hook of the source, any ``[batch, pos, d_model]`` activation.
         batch_size: prompts per forward; None lets the package choose. Numbers do not depend on it.
         cache: TransformerLens names filter (or True): the run's ``ActivationCache`` comes back as ``.cache``.
@@ -106,6 +110,7 @@ class RunOptions:
 
     pos: int | Sequence[int] = -1
     prepend_bos: bool | None = None
+    chat_options: Mapping[str, Any] | None = None
     at: str = "hook_embed"
     batch_size: int | None = None
     cache: NamesFilter = None
