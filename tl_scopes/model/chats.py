@@ -38,6 +38,7 @@ _OWN = {
 """Arguments of ``apply_chat_template`` that say what it gives back, which is for this package to say."""
 _THINKING = frozenset(("thinking", "reasoning", "reasoning_content"))
 _INLINE = re.compile(r"<(think|thinking|reasoning)>(.*?)</\1>", re.DOTALL)
+_THOUGHT = re.compile(r".*?</(?:think|thinking|reasoning)>", re.DOTALL)
 _UNSEEN = frozenset(("role", "type"))
 """What templates branch on, and write as their own words."""
 Path = tuple[str | int, ...]
@@ -120,6 +121,22 @@ def rendered_chat(tokenizer: Any, chat: Chat, options: Mapping[str, Any] | None,
     except Exception as error:  # a template may raise anything
         raise ValueError(f"({name}=[{{...}}]): the chat template does not take these messages: {error}") from error
     return RenderedChat(text, tuple(_units(render, data, text)))
+
+
+def answer_units(answer: str, start: int) -> tuple[Unit, ...]:
+    """Turn and thinking of an answer that stands at ``start``; what it thinks may have been begun by the template."""
+    blocks = [m.span() for m in _INLINE.finditer(answer)]
+    if not blocks and (ended := _THOUGHT.match(answer)):
+        blocks = [ended.span()]
+    found: list[Unit] = []
+    last = 0
+    for a, b in [*blocks, (len(answer), len(answer))]:
+        if answer[last:a].strip():
+            found.append(Unit("assistant", start + last, start + a))
+        if b > a:
+            found.append(Unit("thinking", start + a, start + b))
+        last = b
+    return tuple(found)
 
 
 def _plain(items: Any) -> list[Any]:

@@ -23,22 +23,24 @@ from tl_scopes.model.units import Unit
 from tl_scopes.model.vocabulary import pieces, vocabulary
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class GivenTokens:
-    """A prompt whose tokens are known already, with what they stand for.
+    """A prompt whose tokens are known already: what a result that may be a prompt has.
 
     Attributes:
         tokens: ``[pos]`` ids on the CPU.
-        text: as text.
-        offsets: characters that each token stands for, where they are known.
+        offsets: characters of :attr:`text` that each token stands for, where they are known.
         units: parts of the text that have names.
     """
 
     in_words: ClassVar[str] = "what generate() gave"
-    tokens: Int[Tensor, " pos"]
-    text: str
-    offsets: tuple[tuple[int, int], ...] | None = None
-    units: tuple[Unit, ...] = ()
+    tokens: Tensor
+    offsets: tuple[tuple[int, int], ...] | None
+    units: tuple[Unit, ...]
+
+    @property
+    def text(self) -> str:
+        """The tokens as text."""
+        raise NotImplementedError
 
 
 OnePrompt = str | Tensor | GivenTokens | Sequence[Mapping[str, Any]]
