@@ -278,6 +278,7 @@ def test_one_chat_gives_one_result_and_a_list_a_list(demo_model: Any) -> None:
     assert set(turns.without("special").shares()) == {"template", "system", "user"}
 
 
+@pytest.mark.slow
 def test_every_call_on_prompts_takes_a_chat(demo_model: Any) -> None:
     given: dict[str, Any] = {"chat_options": PLAIN_OPTIONS}
     calls = (

@@ -163,3 +163,15 @@ def test_offsets_tie_every_token_to_its_characters_and_make_whole_words(demo_mod
     by_ids = tls.semantic_scope(demo_model, attr.tokens)
     assert by_ids.text is None
     assert torch.equal(by_ids.scores, attr.scores)
+
+
+@pytest.mark.runs
+def test_a_tensor_of_several_rows_is_a_list_of_prompts(model) -> None:
+    rows = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]])
+    together, alone = tls.semantic_scope(model, rows), tls.semantic_scope(model, list(rows))
+    assert [a.tokens.tolist() for a in together] == rows.tolist()
+    assert all(torch.equal(a.scores, b.scores) for a, b in zip(together, alone, strict=True))
+    assert not isinstance(tls.semantic_scope(model, rows[:1]), list)
+    assert [a.pos for a in tls.semantic_scope(model, rows, pos=[1, 2], target=[5, 6])] == [1, 2]
+    with pytest.raises(ValueError, match=r"attribution_matrix\(prompt=tensor of shape \[2, 4\]\): expected one prompt"):
+        tls.attribution_matrix(model, rows)
