@@ -47,7 +47,10 @@ ARGUMENTS: dict[str, Callable[[Any], kinds.Cases]] = {
     **dict.fromkeys(
         ["n_directions", "n_tokens", "first", "n_fit", "min_words", "dimension", "skip", "period"], kinds.integer
     ),
-    **dict.fromkeys(["n_random", "n_samples", "n_steps", "n", "length", "burn_in", "every", "unrelated"], kinds.count),
+    **dict.fromkeys(
+        ["max_new_tokens", "n_random", "n_samples", "n_steps", "n", "length", "burn_in", "every", "unrelated"],
+        kinds.count,
+    ),
     **dict.fromkeys(["prepend_bos", "keep_gradient", "checkpoint", "relative", "scale_positions"], kinds.flag),
     **dict.fromkeys(
         [
@@ -68,6 +71,7 @@ ARGUMENTS: dict[str, Callable[[Any], kinds.Cases]] = {
             "drift",
             "mu",
             "noise",
+            "temperature",
         ],
         kinds.number,
     ),
@@ -99,6 +103,8 @@ ARGUMENTS: dict[str, Callable[[Any], kinds.Cases]] = {
     **dict.fromkeys(["series", "numbers", "influence", "logits"], kinds.vector),
     **dict.fromkeys(["out", "folder", "path", "source", "name"], kinds.file),
     **dict.fromkeys(["cache", "grads_at"], kinds.hooks),
+    "chat_options": lambda good: kinds.refused(5, "x", [], {}, {"tools": []}, {1: 2}, {"x"}, True),
+    "stop": lambda good: kinds.refused(5, 1.5, [5], {}, {"x"}, True, b"x", [""], ""),
     "seed": kinds.seed,
     "pos": kinds.position,
     "prompts": kinds.passages,
@@ -138,7 +144,7 @@ GOOD: dict[str, Any] = {
     "numbers": NUMBERS, "influence": NUMBERS, "series": NUMBERS, "logits": NUMBERS, "feature": 1, "min_words": 1,
     "scored": "argmax", "preset": "text", "beside": ["sufficiency"], "random_positions": [[[1], [1, 2]], [[1], [0, 1]]],
     "deltas": [[-1.0, -2.0]], "metric": lambda logits: logits[0, -1, 5], "name": "demo", "source": "demo", "column": "a",
-    "unit": "word",
+    "unit": "word", "max_new_tokens": 3, "temperature": 0.5,
 }  # fmt: skip
 BASES: dict[str, dict[str, Any]] = {
     **{name: {"prompt": TOKENS} for name in FUNCTIONS if "prompt" in inspect.signature(FUNCTIONS[name]).parameters},

@@ -1,4 +1,5 @@
 from . import timeseries as timeseries
+from .analysis.generation import generate as generate
 from .analysis.ig_path import ig_path as ig_path
 from .analysis.layers import head_influence as head_influence
 from .analysis.layers import layer_influence as layer_influence
@@ -37,6 +38,7 @@ from .results.aopc import AOPCTable as AOPCTable
 from .results.aopc import aopc_from_deltas as aopc_from_deltas
 from .results.attribution import Attribution as Attribution
 from .results.attribution import TokenScore as TokenScore
+from .results.generation import Generation as Generation
 from .results.gold import GoldAlignment as GoldAlignment
 from .results.ig_path import IGPath as IGPath
 from .results.influence import HeadInfluence as HeadInfluence

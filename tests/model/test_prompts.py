@@ -34,14 +34,23 @@ def never_runs(model, monkeypatch, request) -> None:
         ([], ValueError, "list of prompts is empty"),
         (["the dog", ""], ValueError, r"prompt\[1\]=''.*empty"),
         (torch.zeros(0, dtype=torch.int64), ValueError, "no tokens"),
-        (torch.zeros(2, 3, dtype=torch.int64), ValueError, r"expected \[pos\] or \[1, pos\]"),
+        (torch.zeros(2, 3, 4, dtype=torch.int64), ValueError, r"expected \[pos\] or \[1, pos\]; for several prompts"),
         (torch.zeros(3), ValueError, "must be integers"),
         (torch.tensor([0, families.D_VOCAB]), ValueError, f"token id {families.D_VOCAB} is outside the vocabulary"),
         (torch.tensor([-1]), ValueError, "token id -1 is outside"),
         (torch.zeros(families.N_CTX + 1, dtype=torch.int64), ValueError, f"context of {families.N_CTX}"),
         (7, TypeError, "expected a string, a tensor"),
-        ([1, 2], TypeError, "expected a string or a tensor"),
-        (None, TypeError, r"prompt=None\): expected a string, a tensor or a list of strings or tensors"),
+        (
+            [1, 2],
+            TypeError,
+            r"prompt\[0\]=1\): expected a string, a tensor, what generate\(\) gave, a mapping or a list of",
+        ),
+        ([{"role": "user"}, "the dog"], TypeError, r"prompt\[0\]=\{'role': 'user'\}\): expected a string, .* got dict"),
+        (
+            None,
+            TypeError,
+            r"prompt=None\): expected a string, a tensor, what generate\(\) gave or a list of strings or",
+        ),
     ],
     ids=lambda v: None if isinstance(v, type) else str(v)[:20],
 )
@@ -153,3 +162,15 @@ def test_offsets_tie_every_token_to_its_characters_and_make_whole_words(demo_mod
     by_ids = tls.semantic_scope(demo_model, attr.tokens)
     assert by_ids.text is None
     assert torch.equal(by_ids.scores, attr.scores)
+
+
+@pytest.mark.runs
+def test_a_tensor_of_several_rows_is_a_list_of_prompts(model) -> None:
+    rows = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]])
+    together, alone = tls.semantic_scope(model, rows), tls.semantic_scope(model, list(rows))
+    assert [a.tokens.tolist() for a in together] == rows.tolist()
+    assert all(torch.equal(a.scores, b.scores) for a, b in zip(together, alone, strict=True))
+    assert not isinstance(tls.semantic_scope(model, rows[:1]), list)
+    assert [a.pos for a in tls.semantic_scope(model, rows, pos=[1, 2], target=[5, 6])] == [1, 2]
+    with pytest.raises(ValueError, match=r"attribution_matrix\(prompt=tensor of shape \[2, 4\]\): expected one prompt"):
+        tls.attribution_matrix(model, rows)

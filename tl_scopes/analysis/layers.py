@@ -87,7 +87,8 @@ def layer_influence(
 
     Args:
         model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
-        prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, or a list of strings or of 1-D tensors.
+        prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, a chat as a list of messages, or what
+            :func:`tl_scopes.generate` gave; a list of these, or a ``[batch, pos]`` tensor, gives a list of results.
         method: which scope: ``"semantic"``, ``"contrast"``, ``"fisher"``, ``"temperature"``, ``"total_information"``,
             ``"moment"`` or ``"jacobian"``.
         relative: multiply by ``‖r_{l,t}‖``: the norm of the stream grows with depth, so raw rows are not comparable with

@@ -16,7 +16,7 @@ attribution explains. A patch puts the clean run's activation into the corrupt r
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -29,13 +29,14 @@ from tl_scopes.analysis.explained_scalar import prompt_of, question_of, target_h
 from tl_scopes.directions.base import Reading, Readings
 from tl_scopes.kernel.ablation import prompt_generator
 from tl_scopes.kernel.batching import rows_per_forward
-from tl_scopes.kernel.calls import encode
+from tl_scopes.kernel.calls import encode_one
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.model.forward import Recording, forward_pass, run_with_hooks
 from tl_scopes.model.hooks import Y_HOOK, Hook, differentiable, fires_again, require_hook
 from tl_scopes.model.lens import LensModel, architecture, source_device
 from tl_scopes.model.lock import model_call
+from tl_scopes.model.prompts import OnePrompt
 from tl_scopes.numerics.arguments import Seed, integer, number
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.numerics.progress import progress
@@ -52,8 +53,8 @@ MOST_LOGITS = 2**27
 @model_call
 def patch_top(
     model: LensModel,
-    clean: str | Tensor,
-    corrupt: str | Tensor,
+    clean: OnePrompt,
+    corrupt: OnePrompt,
     attribution: Attribution,
     *,
     k: int = 5,
@@ -63,6 +64,7 @@ def patch_top(
     n_random: int = 20,
     seed: Seed = 0,
     prepend_bos: bool | None = None,
+    chat_options: Mapping[str, Any] | None = None,
 ) -> PatchTop:
     """How much of a clean/corrupt difference is recovered by patching the top tokens of an attribution.
 
@@ -83,6 +85,7 @@ def patch_top(
         n_random: draws of k random tokens.
         seed: of the draws; the global RNG is not used.
         prepend_bos: put BOS before string prompts; None is the model's own default.
+        chat_options: of prompts that are lists of messages, as in :func:`tl_scopes.semantic_scope`.
 
     Returns:
         A :class:`PatchTop`; print it, ``.summary``, ``.by_layer()``, ``.to_frame()``, ``.plot()``, ``.html()``.
@@ -103,7 +106,8 @@ def patch_top(
 
     Reference: Zhang and Nanda 2024 (arXiv 2309.16042); attribution patching: Syed et al. 2023 (arXiv 2310.10348).
     """
-    pair = _checked(model, clean, corrupt, attribution, prepend_bos)
+    options = RunOptions(prepend_bos=prepend_bos, chat_options=chat_options)
+    pair = _checked(model, clean, corrupt, attribution, options)
     chosen, candidates = _top(attribution, k)
     integer("n_random", n_random, least=1)
     rows = _layers(model, layers, target_hook_of(attribution) if metric is None else Y_HOOK, component)
@@ -265,12 +269,11 @@ def _one_number(found: object) -> Tensor:
 
 
 def _checked(
-    model: LensModel, clean: str | Tensor, corrupt: str | Tensor, attribution: Attribution, prepend_bos: bool | None
+    model: LensModel, clean: OnePrompt, corrupt: OnePrompt, attribution: Attribution, options: RunOptions
 ) -> Int[Tensor, "two pos"]:
     """Both prompts as tokens ``[2, pos]``, one of which is the attribution's."""
-    options = RunOptions(prepend_bos=prepend_bos)
-    model, (first,) = encode(model, clean, options, "clean")
-    _, (second,) = encode(model, corrupt, options, "corrupt")
+    model, first = encode_one(model, clean, options, "clean")
+    _, second = encode_one(model, corrupt, options, "corrupt")
     if len(first.tokens) != len(second.tokens):
         raise ValueError(
             f"(clean=..., corrupt=...): {len(first.tokens)} and {len(second.tokens)} tokens; positions must "

@@ -7,7 +7,8 @@ Fisher Scope of rank r sees.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -37,6 +38,7 @@ def fisher_spectrum(
     k: int | None = None,
     pos: int | Sequence[int] = -1,
     prepend_bos: bool | None = None,
+    chat_options: Mapping[str, Any] | None = None,
     tol: float = 1e-4,
     n_directions: int = 8,
     n_tokens: int = 5,
@@ -51,6 +53,7 @@ def fisher_spectrum(
         k: leading eigenvalues; None is all of them, from the dense matrix.
         pos: position whose next-token distribution is looked at, or one per prompt.
         prepend_bos: put BOS before string prompts; None is the model's own default.
+        chat_options: of a chat, as in :func:`tl_scopes.semantic_scope`.
         tol: relative residual of each eigenpair where the matrix is not built.
         n_directions: directions to describe by tokens.
         n_tokens: tokens on each side of a direction.
@@ -69,7 +72,7 @@ def fisher_spectrum(
 
     Reference: paper fig. 16 (appendix A.9).
     """
-    model, prompts = encode(model, prompt, RunOptions(pos=pos, prepend_bos=prepend_bos))
+    model, prompts = encode(model, prompt, RunOptions(pos=pos, prepend_bos=prepend_bos, chat_options=chat_options))
     state = model_state(model)
     require_rank(state, state.cfg.d_model if k is None else k, tol, argument="k")
     integer("n_directions", n_directions, least=0)

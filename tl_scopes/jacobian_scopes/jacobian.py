@@ -54,7 +54,8 @@ def semantic_scope(
 
     Args:
         model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
-        prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, or a list of strings or of 1-D tensors.
+        prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, a chat as a list of messages, or what
+            :func:`tl_scopes.generate` gave; a list of these, or a ``[batch, pos]`` tensor, gives a list of results.
         target: the token whose logit is explained, as text (``" dog"``: the leading space matters) or id; a list
             gives one per prompt. None: the model's own top prediction, and the result says so. A text of several
             tokens is an answer, explained as a whole: its tokens are in ``.answer``.

@@ -27,7 +27,7 @@ from tl_scopes.directions.base import Direction, ReadOut, Rows
 from tl_scopes.directions.by_name import SCOPES, check_methods, named_directions
 from tl_scopes.directions.scope import Scope
 from tl_scopes.kernel.attributed import refuse_influence_from_the_future
-from tl_scopes.kernel.calls import encode, show_keywords
+from tl_scopes.kernel.calls import encode_one, show_keywords
 from tl_scopes.kernel.options import MatrixKeywords, RunOptions, run_options, split_keywords
 from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.kernel.read_out import read_outs, target_string, top_predictions
@@ -37,7 +37,7 @@ from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.memory import Memory, Run
-from tl_scopes.model.prompts import EncodedPrompt
+from tl_scopes.model.prompts import EncodedPrompt, OnePrompt
 from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState, model_state
 from tl_scopes.numerics.arguments import call_name
@@ -55,7 +55,7 @@ OnRead = Callable[[int, ReadOut], None]
 @show_keywords
 def attribution_matrix(
     model: LensModel,
-    prompt: str | Tensor,
+    prompt: OnePrompt,
     *,
     method: str = "semantic",
     positions: Sequence[int] | None = None,
@@ -69,12 +69,12 @@ def attribution_matrix(
 
     Args:
         model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
-        prompt: one string, or a 1-D or ``[1, pos]`` tensor of token ids.
+        prompt: one string, a 1-D or ``[1, pos]`` tensor of token ids, or a chat as a list of messages.
         method: the scope of every row.
         positions: explained positions (negative counts from the end), in the order of the rows; None is all.
         keywords: of the scopes that read them, with their defaults, but for ``n_samples``, which is 32 here.
-        prepend_bos, at, checkpoint, memory_budget: as in :func:`tl_scopes.semantic_scope`. Blocks of positions and rows
-            pulled back at once shrink until they fit; the numbers do not depend on it.
+        prepend_bos, chat_options, at, checkpoint, memory_budget: as in :func:`tl_scopes.semantic_scope`. Blocks of
+            positions and rows pulled back at once shrink until they fit; the numbers do not depend on it.
 
     Returns:
         An :class:`AttributionMatrix` that leaves special tokens out of views and rankings
@@ -99,7 +99,7 @@ def attribution_matrix(
     """
     own, given = split_keywords(keywords)
     options = run_options(**given)
-    model, (text,) = encode(model, prompt, options)
+    model, text = encode_one(model, prompt, options)
     return matrix_of(model, text, method, positions, own, options).without("special")
 
 

@@ -24,12 +24,13 @@ from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.answers import with_targets
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
-from tl_scopes.model.prompts import EncodedPrompt, Prompt, encode_prompts
+from tl_scopes.model.prompts import EncodedPrompt, GivenTokens, OnePrompt, Prompt, encode_prompts, is_single
 from tl_scopes.model.soundness import refuse_wrong
 from tl_scopes.results.attribution import Attribution
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Message = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
 _ENTRY = re.compile(r"^        (\w+)(:.*?\n)(?=        \w|    \Z)", re.DOTALL | re.MULTILINE)
 """One entry of a docstring's list."""
@@ -41,10 +42,16 @@ class PromptCall(Protocol[P, R]):
     """Typing of a call on prompts: one prompt gives one result, a list gives a list."""
 
     @overload
-    def __call__(self, model: LensModel, prompt: str | Tensor, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(
+        self, model: LensModel, prompt: str | Tensor | GivenTokens | list[Message], *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
     @overload
     def __call__(
-        self, model: LensModel, prompt: list[str] | list[Tensor], *args: P.args, **kwargs: P.kwargs
+        self,
+        model: LensModel,
+        prompt: list[str] | list[Tensor] | list[GivenTokens] | list[list[Message]],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> list[R]: ...
 
 
@@ -55,7 +62,7 @@ def prompt_call(function: Callable[Concatenate[LensModel, Prompt, P], list[R]]) 
     @functools.wraps(shown)
     def call(model: LensModel, prompt: Prompt, *args: P.args, **kwargs: P.kwargs) -> Any:
         results = shown(model, prompt, *args, **kwargs)
-        return results[0] if isinstance(prompt, str | Tensor) else results
+        return results[0] if is_single(prompt) else results
 
     signature = inspect.signature(shown)
     one = str(signature.return_annotation).removeprefix("list[").removesuffix("]")
@@ -124,7 +131,15 @@ def encode(
     """
     checked = require_lens_model(model)
     refuse_wrong(checked)
-    encoded = encode_prompts(checked, prompt, pos=options.pos, prepend_bos=options.prepend_bos, argument=argument)
+    encoded = encode_prompts(
+        checked,
+        prompt,
+        pos=options.pos,
+        prepend_bos=options.prepend_bos,
+        chat_options=options.chat_options,
+        argument=argument,
+        spans=spans,
+    )
     if not spans and any(one.span for one in encoded):
         raise ValueError(
             f"(pos={options.pos!r}): one position is explained here. Several at once are explained by the scopes, "
@@ -163,6 +178,16 @@ def asked(
     if any(len(one.positions) > 1 for one in prompts):
         require_combine(directions, options.combine)
     return model, prompts, directions
+
+
+def encode_one(
+    model: LensModel, prompt: OnePrompt, options: RunOptions, argument: str = "prompt"
+) -> tuple[LensModel, EncodedPrompt]:
+    """As :func:`encode`, of a call that takes one prompt."""
+    if isinstance(prompt, Tensor) and not is_single(prompt):
+        raise ValueError(f"({argument}=tensor of shape {list(prompt.shape)}): expected one prompt, [pos] or [1, pos]")
+    model, (encoded,) = encode(model, prompt, options, argument)
+    return model, encoded
 
 
 def explain_scope(

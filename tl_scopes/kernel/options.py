@@ -31,6 +31,7 @@ class PromptKeywords(TypedDict, total=False):
 
     pos: Position | Sequence[Position]
     prepend_bos: bool | None
+    chat_options: Mapping[str, Any] | None
 
 
 class BatchKeywords(PromptKeywords, total=False):
@@ -79,6 +80,7 @@ class MatrixKeywords(RowKeywords, MemoryKeywords, total=False):
     """What a matrix takes, whose targets are the text's own tokens."""
 
     prepend_bos: bool | None
+    chat_options: Mapping[str, Any] | None
     at: str
 
 
@@ -95,7 +97,9 @@ class RunOptions:
             positions of one prompt: all of them together, each for the token that follows it in the text (the last
             token's: for the model's top prediction). A list of prompts takes one entry each.
         prepend_bos: put BOS before a string prompt; None is the model's own default. False where the text has its own,
-            as a rendered chat template has.
+            as a rendered chat template has. A chat has what its template writes; True puts one where it writes none.
+        chat_options: of a prompt that is a list of messages, what ``tokenizer.apply_chat_template`` takes besides:
+            ``tools``, ``documents``, ``chat_template``, ``add_generation_prompt`` (True unless a message is continued), …
         at: hook of the source, any ``[batch, pos, d_model]`` activation.
         batch_size: prompts per forward; None lets the package choose. Numbers do not depend on it.
         cache: TransformerLens names filter (or True): the run's ``ActivationCache`` comes back as ``.cache``.
@@ -115,6 +119,7 @@ class RunOptions:
 
     pos: Position | Sequence[Position] = -1
     prepend_bos: bool | None = None
+    chat_options: Mapping[str, Any] | None = None
     at: str = "hook_embed"
     batch_size: int | None = None
     cache: NamesFilter = None

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         to_tokens: Callable[..., Tensor]
         to_str_tokens: Callable[..., Any]
         run_with_cache: Callable[..., Any]
+        generate: Callable[..., Tensor]
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             """Run the model."""
@@ -69,6 +70,13 @@ def class_kind(model: object) -> str | None:
         if kind in names:
             return kind
     return None
+
+
+def keeps_keys_and_values(model: object) -> bool:
+    """May ``generate`` keep keys and values between steps? A bridge's loses them with transformers 5.24: it reads its own
+    last token alone.
+    """
+    return class_kind(model) == "HookedTransformer"
 
 
 def require_lens_model(model: object) -> LensModel:

@@ -9,21 +9,49 @@ from __future__ import annotations
 import itertools
 import re
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from tl_scopes.model.chats import is_chat, rendered_chat
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.units import Unit
 from tl_scopes.model.vocabulary import pieces, vocabulary
 
-Prompt = str | Tensor | Sequence[str | Tensor]
-"""A string, a 1-D or ``[1, pos]`` tensor of token ids, or a list of strings or of 1-D tensors."""
+
+class GivenTokens:
+    """A prompt whose tokens are known already: what a result that may be a prompt has.
+
+    Attributes:
+        tokens: ``[pos]`` ids on the CPU.
+        offsets: characters of :attr:`text` that each token stands for, where they are known.
+        units: parts of the text that have names.
+        answer_start: position of the first token of the part that is explained.
+    """
+
+    in_words: ClassVar[str] = "what generate() gave"
+    tokens: Tensor
+    offsets: tuple[tuple[int, int], ...] | None
+    units: tuple[Unit, ...]
+    answer_start: int
+
+    @property
+    def text(self) -> str:
+        """The tokens as text."""
+        raise NotImplementedError
+
+
+OnePrompt = str | Tensor | GivenTokens | Sequence[Mapping[str, Any]]
+"""A string, a 1-D or ``[1, pos]`` tensor of token ids, a chat as a list of messages, or what was generated."""
+Prompt = (
+    str | Tensor | GivenTokens | Sequence[str | Tensor | GivenTokens | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
+)
+"""One prompt, a list of them, or a ``[batch, pos]`` tensor."""
 Token = str | int
 Answer = Token | Sequence[Token | None] | None
 """What is explained of one prompt: a token, a text of several, or one token for each position of a span."""
@@ -86,51 +114,112 @@ def encode_prompts(
     *,
     pos: Position | Sequence[Position],
     prepend_bos: bool | None,
+    chat_options: Mapping[str, Any] | None = None,
     argument: str = "prompt",
+    spans: bool = False,
 ) -> list[EncodedPrompt]:
-    """Token ids of each prompt; errors name the caller's ``argument``."""
-    single = isinstance(prompt, str | Tensor)
-    if not single and not isinstance(prompt, list | tuple):
-        raise TypeError(
-            f"({argument}=...): expected a string, a tensor of token ids, or a list of either; got "
-            f"{type(prompt).__name__}"
-        )
-    items: list[object] = [prompt] if single else list(prompt)
-    if not items:
-        raise ValueError(f"({argument}=[]): the list of prompts is empty")
+    """Token ids of each prompt; errors name the caller's ``argument``.
+
+    With ``spans`` an answer that was generated is explained as a whole, where no position is named.
+    """
+    items = prompt_items(prompt, argument)
+    single = is_single(prompt)
     positions: list[Any] = [pos] * len(items) if single or isinstance(pos, int) else list(pos)
     if len(positions) != len(items):
         raise ValueError(f"(pos=...): {len(positions)} positions for {len(items)} prompt{'s' * (len(items) > 1)}")
+    if chat_options is not None and not any(map(is_chat, items)):
+        raise ValueError(f"(chat_options=...): they are for chats, and {argument} is not a list of messages")
     encoded = []
     for i, (item, p) in enumerate(zip(items, positions, strict=True)):
         name = argument if single else f"{argument}[{i}]"
-        tokens = _token_ids(model, item, prepend_bos, name)
-        notes = _two_bos(model, tokens, item) if isinstance(item, str) and prepend_bos is not False else ()
-        encoded.append(_encoded(model, tokens, p, item, name, notes))
+        read = _read(model, item, prepend_bos, chat_options, name)
+        if spans and read.answer and p == -1:
+            p = [t - 1 for t in read.answer]
+        else:
+            read = replace(read, answer=())
+        encoded.append(_encoded(model, read, p, name))
     return encoded
 
 
-def _token_ids(model: LensModel, item: object, prepend_bos: bool | None, name: str) -> Int[Tensor, " pos"]:
-    """Ids of one prompt on the CPU, checked for type, emptiness and length."""
-    if isinstance(item, str):
-        if not item:
-            raise ValueError(f"({name}=''): the prompt is empty")
-        if model.tokenizer is None:
-            raise ValueError(f"({name}={item!r}): this model has no tokenizer; pass token ids as a tensor")
-        refuse_surrogates(name, item)
-        tokens = model.to_tokens(item, prepend_bos=prepend_bos, truncate=False)[0]
-    elif isinstance(item, Tensor):
-        tokens = item[0] if item.ndim == 2 and item.shape[0] == 1 else item
-        if tokens.ndim != 1:
-            raise ValueError(
-                f"({name}=tensor of shape {list(item.shape)}): expected [pos] or [1, pos]; for several "
-                "prompts pass a list of 1-D tensors"
-            )
-        if tokens.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8):
-            raise ValueError(f"({name}=...): token ids must be integers, got {tokens.dtype}")
-    else:
-        raise TypeError(f"({name}={item!r}): expected a string or a tensor of token ids, got {type(item).__name__}")
-    # A copy made outside inference mode, so that it can enter a graph.
+def is_single(prompt: object) -> bool:
+    """One prompt, so that one result is given, or a list of them?"""
+    if isinstance(prompt, Tensor):
+        return prompt.ndim != 2 or len(prompt) < 2
+    return isinstance(prompt, str | GivenTokens) or is_chat(prompt)
+
+
+def prompt_items(prompt: object, argument: str = "prompt") -> list[object]:
+    """The prompts that a caller gave, one by one."""
+    if is_single(prompt):
+        return [prompt]
+    if not isinstance(prompt, list | tuple | Tensor):
+        raise TypeError(
+            f"({argument}=...): expected a string, a tensor of token ids, a list of messages, or a list of these; got "
+            f"{type(prompt).__name__}"
+        )
+    if not len(prompt):
+        raise ValueError(f"({argument}=[]): the list of prompts is empty")
+    return list(prompt)
+
+
+def _read(
+    model: LensModel, item: object, prepend_bos: bool | None, chat_options: Mapping[str, Any] | None, name: str
+) -> _Read:
+    """One prompt as ids, checked for type, emptiness and length; with its text where there is one."""
+    if isinstance(item, Tensor):
+        return _Read(_checked_ids(model, _flat(item, name), name))
+    if isinstance(item, GivenTokens):
+        tokens = _checked_ids(model, item.tokens, name)
+        return _Read(tokens, item.text, item.offsets, item.units, answer=tuple(range(item.answer_start, len(tokens))))
+    if is_chat(item):
+        chat = rendered_chat(model.tokenizer, cast("Sequence[Mapping[str, Any]]", item), chat_options, name)
+        refuse_surrogates(name, chat.text)
+        bos, ids = getattr(model.tokenizer, "bos_token_id", None), pieces(model.tokenizer, chat.text)
+        if prepend_bos and bos is not None and ids[:1] != [bos]:
+            ids = [bos, *ids]
+        tokens = _checked_ids(model, torch.tensor(ids, dtype=torch.int64), name)
+        return _Read(tokens, chat.text, offsets_of(model, tokens, chat.text), chat.units)
+    if not isinstance(item, str):
+        raise TypeError(
+            f"({name}={item!r}): expected a string, a tensor of token ids, or a list of messages, got {type(item).__name__}"
+        )
+    if not item:
+        raise ValueError(f"({name}=''): the prompt is empty")
+    if model.tokenizer is None:
+        raise ValueError(f"({name}={item!r}): this model has no tokenizer; pass token ids as a tensor")
+    refuse_surrogates(name, item)
+    tokens = _checked_ids(model, model.to_tokens(item, prepend_bos=prepend_bos, truncate=False)[0], name)
+    notes = _two_bos(model, tokens, item) if prepend_bos is not False else ()
+    return _Read(tokens, item, offsets_of(model, tokens, item), notes=notes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """One prompt as ids, with its text, the tokens' characters and named parts where they are known."""
+
+    tokens: Int[Tensor, " pos"]
+    text: str | None = None
+    offsets: tuple[tuple[int, int], ...] | None = None
+    units: tuple[Unit, ...] = ()
+    notes: tuple[str, ...] = ()
+    answer: tuple[int, ...] = ()
+
+
+def _flat(item: Tensor, name: str) -> Tensor:
+    """One row of ids."""
+    tokens = item[0] if item.ndim == 2 and item.shape[0] == 1 else item
+    if tokens.ndim != 1:
+        raise ValueError(
+            f"({name}=tensor of shape {list(item.shape)}): expected [pos] or [1, pos]; for several prompts pass [batch, pos] "
+            "or a list of 1-D tensors"
+        )
+    if tokens.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8):
+        raise ValueError(f"({name}=...): token ids must be integers, got {tokens.dtype}")
+    return tokens
+
+
+def _checked_ids(model: LensModel, tokens: Tensor, name: str) -> Int[Tensor, " pos"]:
+    """Ids on the CPU that the model takes; a copy made outside inference mode, so that it can enter a graph."""
     tokens = torch.tensor(tokens.tolist(), dtype=torch.int64)
     if not len(tokens):
         raise ValueError(f"({name}=...): the prompt has no tokens")
@@ -182,22 +271,22 @@ def _explained(pos: Position, n: int, name: str) -> list[int]:
     return found
 
 
-def _encoded(
-    model: LensModel, tokens: Tensor, pos: Position, item: object, name: str, notes: tuple[str, ...]
-) -> EncodedPrompt:
+def _encoded(model: LensModel, read: _Read, pos: Position, name: str) -> EncodedPrompt:
+    tokens = read.tokens
     n = len(tokens)
     explained = _explained(pos, n, name)
     special = set(getattr(model.tokenizer, "all_special_ids", None) or ())
-    offsets = offsets_of(model, tokens, item) if isinstance(item, str) else None
     return EncodedPrompt(
         tokens=tokens,
         str_tokens=token_strings(model, tokens),
         pos=explained[-1],
         span=() if isinstance(pos, int) else tuple(explained),
+        answer=read.answer,
         special=frozenset(i for i, token in enumerate(tokens.tolist()) if token in special),
-        text=item if isinstance(item, str) and offsets is not None else None,
-        offsets=offsets,
-        notes=notes,
+        text=None if read.offsets is None else read.text,
+        offsets=read.offsets,
+        notes=read.notes,
+        units=() if read.offsets is None else read.units,
     )
 
 

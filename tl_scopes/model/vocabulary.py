@@ -69,6 +69,11 @@ class Vocabulary:
             after = self.prefix + _decoded(tokenizer, [[i]])[0]
         return after[len(self.prefix) :] or f"<{i}>"
 
+    def continuation(self, tokenizer: Any, ids: Sequence[int]) -> str:
+        """Tokens one after another, as what they add to a text."""
+        after = _decoded(tokenizer, [[*self.before, *ids]])[0]
+        return after[len(self.prefix) :] if after.startswith(self.prefix) else _decoded(tokenizer, [list(ids)])[0]
+
     def shown_as(self, tokenizer: Any, text: str, size: int) -> list[int]:
         """Ids below ``size`` of all tokens with a text, ascending."""
         known = self.ids.setdefault(size, {})

@@ -183,13 +183,13 @@ def _options(hint: Any, plural: bool = False) -> list[str]:
     if origin is Literal:
         return list(map(repr, members))
     if origin in (collections.abc.Sequence, collections.abc.Iterable, list, tuple):
-        return [f"a list of {' or '.join(_options(members[0], plural=True))}"]
+        return [f"{'lists' if plural else 'a list'} of {' or '.join(_options(members[0], plural=True))}"]
     if origin in (collections.abc.Mapping, dict):
-        return ["a mapping"]
+        return ["mappings" if plural else "a mapping"]
     if origin is collections.abc.Callable:
         return ["a function"]
     if hint is bool:
         return ["True", "False"]
-    if hint in _WORDS:
-        return [_WORDS[hint][plural]]
+    if hint in _WORDS or hasattr(hint, "in_words"):
+        return [_WORDS[hint][plural] if hint in _WORDS else str(hint.in_words)]
     return [f"{hint.__name__} objects" if plural else f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"]

@@ -359,7 +359,13 @@ class Attribution(Displayable, Serializable):
     def to_frame(self) -> pd.DataFrame:
         """One row per token: ``pos``, ``token``, ``str_token``, ``score``, ``stderr``, ``shown``; ``name`` where units have.
 
-        Of a list of results: ``pandas.concat([r.to_frame() for r in results], keys=range(len(results)))``.
+        Of a list of results, with the number of each in front:
+
+        >>> import pandas
+        >>> results = semantic_scope(model, ["a dog sees the cat", "the old man"])
+        >>> frame = pandas.concat([r.to_frame() for r in results], keys=range(len(results)), names=["prompt"])
+        >>> frame.loc[1].str_token.tolist() == results[1].str_tokens
+        True
         """
         import pandas as pd
 
