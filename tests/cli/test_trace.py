@@ -50,6 +50,19 @@ def test_json_holds_the_numbers_of_the_library(run, demo_model, tmp_path: Path) 
     assert saved["target_str"] == " dog"
 
 
+def test_what_the_model_writes_is_explained_as_a_whole(run) -> None:
+    code, out, _ = run("trace", PROMPT, "--generate", "4")
+    assert code == 0
+    assert "4 tokens together" in out
+    assert "log-probability of ' dog sees the cat'" in out
+    assert "lowers log p of ' dog sees the cat'" in out
+    code, given, _ = run("trace", PROMPT, "--target", " dog sees the cat")
+    assert (code, given) == (0, out), "the same answer, typed"
+    code, _, err = run("trace", PROMPT, "--generate", "4", "--target", " dog")
+    assert code == 2
+    assert "leave out --target" in err
+
+
 @pytest.mark.parametrize("prompt", [(), (PROMPT,)], ids=["demo", "given"])
 def test_a_target_is_left_out_with_a_word_where_the_scope_has_none(run, prompt: tuple[str, ...]) -> None:
     code, out, err = run("trace", *prompt, "--method", "fisher", "--target", " dog")

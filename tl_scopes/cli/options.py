@@ -106,6 +106,9 @@ ByPosition = Annotated[
     int,
     typer.Option("--by-position", min=0, help="Random prompts whose mean shares stand beside the scores in --html."),
 ]
+Generate = Annotated[
+    int, typer.Option("--generate", min=0, help="Tokens that the model writes, greedily, to be explained as a whole.")
+]
 TraceMethods = Annotated[
     list[str] | None,
     typer.Option("--method", help=f"Scope, e.g. fisher; {_SEVERAL}, or all for the paper's three. Default: semantic."),

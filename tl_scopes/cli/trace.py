@@ -29,6 +29,7 @@ def trace(
     foil: options.Foil = None,
     rank: options.Rank = None,
     pos: options.Pos = -1,
+    generate: options.Generate = 0,
     bos: options.Bos = False,
     model: options.Model = "demo",
     kind: options.Kind = "auto",
@@ -45,6 +46,10 @@ def trace(
         raise ValueError("--by-position is for the page: give --html FILE too")
     if by_position == 1:
         raise ValueError("--by-position 1: a baseline needs at least two prompts")
+    if generate and (target is not None or foil is not None or pos != -1 or by_position):
+        raise ValueError(
+            "--generate explains what the model writes after PROMPT: leave out --target, --foil, --pos, --by-position"
+        )
     tls = library()
     methods = default_methods(tls.scopes) if method == ["all"] else tuple(method or ["semantic"])
     aimed = aimed_at_a_token(methods, foil=foil, rank=rank)
@@ -53,6 +58,8 @@ def trace(
         target = None
     text, target = prompt_or_demo(prompt, model, target, aimed=aimed)
     lens = load_model(model, kind, device)
+    if generate:
+        text, target = tls.generate(lens, text, max_new_tokens=generate), None
     found = tls.scopes(lens, text, methods=methods, target=target, foil=foil, rank=rank, pos=pos)
     shown = [a if bos else a.without("special") for a in found.values()]
     asked = {"target": target, "foil": foil, "rank": rank}

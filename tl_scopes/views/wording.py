@@ -85,6 +85,8 @@ def unit(attribution: Attribution) -> str:
 
 def explained_tokens(attribution: Attribution) -> dict[int, str]:
     """The tokens of the text that are explained together, where they stand, with what the model thought of each."""
+    if not attribution.span:  # of units, too
+        return {}
     log_probs = attribution.details.get("target_log_probs") or [None] * len(attribution.span)
     chosen = zip(attribution.span, log_probs, strict=True)
     n = len(attribution)
