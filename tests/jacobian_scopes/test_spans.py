@@ -133,13 +133,27 @@ def test_gradient_baselines_of_a_span(pair: Pair) -> None:
     x = oracles.embeddings(pair.hf, TOKENS)
     found = tls.input_x_gradient(pair.model, TOKENS, pos=SPAN)
     assert relative_error(found.scores, (each.sum(0) * x).norm(dim=-1)) < bound(pair)
-    assert relative_error(
-        torch.tensor(found.details["signed"], dtype=torch.float64), (each.sum(0) * x).sum(-1)
-    ) < bound(pair)
+    signed = torch.tensor(found.details["signed"], dtype=torch.float64)
+    assert relative_error(signed, (each.sum(0) * x).sum(-1)[: len(signed)]) < bound(pair)
     apart = tls.input_x_gradient(pair.model, TOKENS, pos=SPAN, combine="norm")
     assert relative_error(apart.scores, (each * x).square().sum((0, 2)).sqrt()) < bound(pair)
     saliency = tls.gradient_norm(pair.model, TOKENS, pos=SPAN)
     assert relative_error(saliency.scores, gradients(pair, log_prob).sum(0).norm(dim=-1)) < bound(pair)
+
+
+@pytest.mark.families("gpt2")
+def test_paths_and_noise_explain_the_sum_too(pair: Pair) -> None:
+    found = tls.integrated_gradients(pair.model, TOKENS, pos=SPAN, n_steps=20)
+    x = oracles.embeddings(pair.hf, TOKENS)
+    with torch.no_grad():
+        ends = [sum(float(logit(oracles.run(pair.hf, start), m)) for m in SPAN) for start in (x, torch.zeros_like(x))]
+    assert found.details["change"] == pytest.approx(ends[0] - ends[1], rel=1e-6)
+    assert abs(found.details["completeness_gap"]) < 0.2 * abs(ends[0] - ends[1])
+    assert (found.span, found.targets) == (tuple(SPAN), tuple(FOLLOWING))
+    still = tls.smoothgrad(pair.model, TOKENS, pos=SPAN, n_samples=2, sigma=0.0)
+    assert relative_error(still.scores, gradients(pair, logit).sum(0).norm(dim=-1)) < bound(pair)
+    answer = tls.integrated_gradients(pair.model, QUESTION, target=ANSWER, n_steps=4, prepend_bos=True)
+    assert (answer.target_str, answer.details["of"]) == (ANSWER, "log_prob")
 
 
 @pytest.mark.families("gpt2", "llama")
@@ -308,7 +322,7 @@ def test_what_makes_no_sense_is_refused_before_the_model_runs(pair: Pair) -> Non
         ),
         ("pass target=", lambda: tls.contrast_scope(model, QUESTION, foil=OTHER)),
         ("follows the prompt's last token", lambda: tls.semantic_scope(model, QUESTION, target=ANSWER, pos=3)),
-        ("one position is explained here", lambda: tls.integrated_gradients(model, TOKENS, pos=SPAN)),
+        ("one position is explained here", lambda: tls.leave_one_out(model, TOKENS, pos=SPAN)),
         ("expected 'logit', 'log_prob' or None", lambda: tls.semantic_scope(model, TOKENS, of="odds")),  # type: ignore[arg-type]
         ("context", lambda: tls.semantic_scope(model, families.prompt_tokens(families.N_CTX), target=ANSWER)),
     ]

@@ -19,7 +19,6 @@ All take any model the Semantic Scope takes; what is signed is in ``details``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -28,27 +27,22 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Unpack
 
-from tl_scopes.directions.base import Direction, target_note
+from tl_scopes.baselines.aims import aims
 from tl_scopes.directions.logits import Of, Semantic
 from tl_scopes.kernel.ablation import prompt_generator
-from tl_scopes.kernel.attributed import Answer, attributed
+from tl_scopes.kernel.attributed import attributed
 from tl_scopes.kernel.batching import repeated, rows_per_forward
-from tl_scopes.kernel.calls import asked, encode, prompt_call
+from tl_scopes.kernel.calls import asked, prompt_call
 from tl_scopes.kernel.explain import explain_inside
 from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.kernel.options import GradientKeywords, GradientProbe, RunOptions, SourceKeywords, run_options
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import Prompt, Target, encode_targets
+from tl_scopes.model.prompts import Prompt, Target
 from tl_scopes.numerics.arguments import Seed, integer
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.progress import progress
 from tl_scopes.results.attribution import Attribution
-
-
-def explained_scalar(of: Of, targets: Sequence[int | None]) -> Direction:
-    """The direction whose gradient a baseline takes."""
-    return Semantic(tuple(targets), of)
 
 
 @prompt_call
@@ -161,7 +155,7 @@ def smoothgrad(
     sigma: float | None = None,
     seed: Seed = 0,
     target: Target = None,
-    of: Of = "logit",
+    of: Of | None = None,
     **options: Unpack[SourceKeywords],
 ) -> list[Attribution]:
     """Norm of the gradient averaged over noisy copies of the embeddings.
@@ -191,19 +185,20 @@ def smoothgrad(
     Reference: Smilkov et al. 2017 (arXiv 1706.03825).
     """
     chosen = run_options(**options)
-    model, prompts = encode(model, prompt, chosen)
+    model, asked_for = aims(model, prompt, target, of, chosen)
+    prompts = [aim.prompt for aim in asked_for]
     integer("n_samples", n_samples, least=1)
     if sigma is not None and sigma < 0:
         raise ValueError(f"(sigma={sigma!r}): expected a number of at least 0")
     at, results = chosen.at, []
-    targets = encode_targets(model, target, len(prompts))
     size = rows_per_forward(model, prompts, chosen.batch_size, at=at)
     with progress(total=len(prompts) * n_samples, unit="copy") as bar:
-        for given, wanted in zip(prompts, targets, strict=True):
+        for aim in asked_for:
+            given = aim.prompt
             plain = run_changed(model, *repeated(model, given, 1), at=at)
-            token = int(plain.logits[0].argmax()) if wanted is None else wanted
+            targets = aim.chosen(plain.readings)
             width = 0.1 * float(to_float64(plain.x).square().mean().sqrt()) if sigma is None else float(sigma)
-            explained = explained_scalar(of, [token])
+            explained = Semantic(targets, aim.of)
             generator = prompt_generator(seed, given.tokens)
             total = torch.zeros_like(to_float64(plain.x[0]))
             for first in range(0, n_samples, size):
@@ -214,11 +209,12 @@ def smoothgrad(
                     return x + noise.to(x)
 
                 copies = repeated(model, given, n)
-                run = run_changed(model, *copies, changes=[(at, change)], direction=explained, indices=[0] * n, at=at)
+                indices = [*range(len(targets))] * n
+                run = run_changed(model, *copies, changes=[(at, change)], direction=explained, indices=indices, at=at)
                 assert run.gradient is not None
                 total += reduce(to_float64(run.gradient), "n pos d_model -> pos d_model", "sum")
                 bar.update(n)
-            details = {"of": of, "at": at, "n_samples": n_samples, "sigma": width, "seed": seed}
-            answer = Answer(row_norms(total / n_samples), token, details, target_note(wanted))
-            results.append(attributed(model, given, plain.log_probs[0], "smoothgrad", answer))
+            details = {"at": at, "n_samples": n_samples, "sigma": width, "seed": seed}
+            answer = aim.answer(row_norms(total / n_samples), plain.readings, details, ())
+            results.append(attributed(model, given, plain.log_probs[-1], "smoothgrad", answer))
     return results

@@ -18,17 +18,17 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Unpack
 
-from tl_scopes.baselines.gradients import explained_scalar
+from tl_scopes.baselines.aims import Aim, aims
 from tl_scopes.baselines.path_starts import OTHER_STARTS, StartName, jumps, path_start, start_name
-from tl_scopes.directions.base import target_note
-from tl_scopes.directions.logits import Of
-from tl_scopes.kernel.attributed import Answer, attributed
+from tl_scopes.directions.base import Readings
+from tl_scopes.directions.logits import Of, Semantic
+from tl_scopes.kernel.attributed import attributed
 from tl_scopes.kernel.batching import repeated, rows_per_forward
-from tl_scopes.kernel.calls import encode, prompt_call
+from tl_scopes.kernel.calls import prompt_call
 from tl_scopes.kernel.interventions import Change, along, run_changed
 from tl_scopes.kernel.options import SourceKeywords, run_options
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target, encode_targets
+from tl_scopes.model.prompts import Prompt, Target
 from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.progress import progress
@@ -48,7 +48,7 @@ def integrated_gradients(
     n_steps: int = 50,
     baseline: StartName | int | Tensor = "zero",
     target: Target = None,
-    of: Of = "logit",
+    of: Of | None = None,
     **options: Unpack[SourceKeywords],
 ) -> list[Attribution]:
     """Gradients integrated along the straight path from a baseline to the prompt's embeddings.
@@ -87,15 +87,15 @@ def integrated_gradients(
     takes five points of the cross-entropy's gradient and keeps a factor α.
     """
     chosen = run_options(**options)
-    model, prompts = encode(model, prompt, chosen)
+    model, asked_for = aims(model, prompt, target, of, chosen)
+    prompts = [aim.prompt for aim in asked_for]
     if integer("n_steps", n_steps) < 2:
         raise ValueError(f"(n_steps={n_steps!r}): expected an integer of at least 2, one for each part of the path")
     at, results = chosen.at, []
-    targets = encode_targets(model, target, len(prompts))
     size = rows_per_forward(model, prompts, chosen.batch_size, at=at)
-    for given, wanted in zip(prompts, targets, strict=True):
-        start = path_start(model, given, baseline, at)
-        path = integrate_path(model, given, start, of, wanted, n_steps=n_steps, at=at, batch_size=size)
+    for aim in asked_for:
+        start = path_start(model, aim.prompt, baseline, at)
+        path = integrate_path(model, aim, start, n_steps=n_steps, at=at, batch_size=size)
         gap = path.signed_sum - path.change
         near = {
             "signed_sum": path.near_sum,
@@ -106,7 +106,6 @@ def integrated_gradients(
         name = start_name(baseline)
         notes = (*path.notes, *map(minus, _about_the_gap(path, name)))
         details = {
-            "of": of,
             "at": at,
             "n_steps": n_steps,
             "baseline": name,
@@ -115,8 +114,9 @@ def integrated_gradients(
             "completeness_gap": gap,
             "near_zero": {"up_to": NEAR_ZERO, **near},
         }
-        answer = Answer(row_norms(path.product), path.target, details, notes)
-        results.append(attributed(model, given, path.log_probs, "integrated_gradients", answer))
+        answer = aim.answer(row_norms(path.product), path.unchanged, details, notes)
+        log_probs = path.unchanged[-1].logits[-1].log_softmax(-1)
+        results.append(attributed(model, aim.prompt, log_probs, "integrated_gradients", answer))
     return results
 
 
@@ -153,8 +153,7 @@ class PathIntegral:
         near_change: ``s(x(NEAR_ZERO)) − s(x')``.
         jump: ``s(x(FIRST_REACH)) − s(x')``.
         limit: is the final hidden state another there, so that x' is a limit of the path and no point of it?
-        log_probs: of the unchanged prompt.
-        target: the explained token.
+        unchanged: what was read, the unchanged prompt last.
         notes: of the direction.
     """
 
@@ -165,17 +164,14 @@ class PathIntegral:
     near_change: float
     jump: float
     limit: bool
-    log_probs: Float[Tensor, " d_vocab"]
-    target: int
+    unchanged: Readings
     notes: tuple[str, ...]
 
 
 def integrate_path(
     model: LensModel,
-    prompt: EncodedPrompt,
+    aim: Aim,
     baseline: Change,
-    of: Of,
-    target: int | None,
     *,
     n_steps: int,
     at: str,
@@ -183,16 +179,16 @@ def integrate_path(
 ) -> PathIntegral:
     """Integrated gradients of one prompt, in batches over α."""
     alphas = [0.0, FIRST_REACH, NEAR_ZERO, 1.0]
+    prompt = aim.prompt
     ends = run_changed(model, *repeated(model, prompt, len(alphas)), changes=[(at, along(alphas, baseline))], at=at)
-    chosen = int(ends.logits[-1].argmax()) if target is None else target
-    explained = explained_scalar(of, [chosen])
-    table = ends.logits if of == "logit" else ends.log_probs
-    start, first_reached, near, end = table[:, chosen].tolist()
+    targets = aim.chosen(ends.readings)
+    explained = Semantic(targets, aim.of)
+    start, first_reached, near, end = aim.values(ends.readings, targets).tolist()
     x = ends.x[-1:]
     difference = (x - baseline(x))[0].cpu().double()
     nodes, weights, n_near = split_rule(n_steps)
     parts = [torch.zeros_like(difference), torch.zeros_like(difference)]
-    notes = target_note(target)
+    notes: tuple[str, ...] = ()
     chunks = [
         (part, first, min(first + batch_size, stop))
         for part, (begin, stop) in enumerate(((0, n_near), (n_near, n_steps)))
@@ -204,7 +200,7 @@ def integrate_path(
             *repeated(model, prompt, last - first),
             changes=[(at, along(nodes[first:last], baseline))],
             direction=explained,
-            indices=[0] * (last - first),
+            indices=[*range(len(targets))] * (last - first),
             at=at,
         )
         assert run.gradient is not None
@@ -219,8 +215,7 @@ def integrate_path(
         near_sum=near_sum,
         near_change=near - start,
         jump=first_reached - start,
-        limit=jumps(ends.hidden[0], ends.hidden[1]),
-        log_probs=ends.log_probs[-1],
-        target=chosen,
+        limit=any(jumps(one.hidden[0], one.hidden[1]) for one in ends.readings),
+        unchanged=ends.readings,
         notes=notes,
     )

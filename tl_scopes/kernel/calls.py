@@ -142,8 +142,8 @@ def encode(
     )
     if not spans and any(one.span for one in encoded):
         raise ValueError(
-            f"(pos={options.pos!r}): one position is explained here. Several at once are explained by the scopes, "
-            "layer_influence and head_influence; attribution_matrix explains each by itself"
+            f"(pos={options.pos!r}): one position is explained here. The scopes, the gradient baselines, layer_influence and "
+            "head_influence explain several together; attribution_matrix explains each by itself"
         )
     return checked, encoded
 
