@@ -200,34 +200,32 @@ MUTATIONS: dict[str, Mutation] = {
         "kernel.explain:_Explanation.of",
         (
             (
-                "tokens = pad_right(batch)",
-                "tokens = pad_right(batch)\n"
-                "    lengths = [len(p.tokens) for p in batch]\n"
-                "    tokens = torch.stack([t.roll(tokens.shape[1] - n) for t, n in zip(tokens, lengths)])",
+                "pad_right(texts.all)",
+                "torch.stack([t.roll(len(t) - len(p.tokens)) for t, p in zip(pad_right(texts.all), texts.all)])",
             ),
             (
-                "torch.tensor([p.pos for p in batch])",
-                "torch.tensor([p.pos + tokens.shape[1] - n for p, n in zip(batch, lengths)])",
+                "texts.columns",
+                "texts.columns + torch.tensor([max(len(q.tokens) for q in texts.all) - len(p.tokens) for p in texts.all])",
             ),
         ),
         also=ValueError,  # influence of padding is refused
         further=(
             (
                 "kernel.explain:_Explanation._pull",
-                (("x[:, n, : len(prompt.tokens)]", "x[:, n, -len(prompt.tokens) :]"),),
+                (("n, : len(prompt.tokens)] for x", "n, -len(prompt.tokens) :] for x"),),
             ),
         ),
     ),
     "07 scores on padding": Mutation(
         traps.test_trap_07_prompts_of_unequal_length_score_as_they_do_alone,
         "kernel.explain:_Explanation._pull",
-        (("x[:, n, : len(prompt.tokens)]", "x[:, n]"),),
+        (("n, : len(prompt.tokens)] for x", "n] for x"),),
         also=(ValueError, RuntimeError),
     ),
     "07 last column read": Mutation(
         traps.test_trap_07_lists_of_strings_are_padded_as_lists_of_tokens,
         "kernel.explain:_Explanation.of",
-        (("torch.tensor([p.pos for p in batch])", "torch.tensor([tokens.shape[1] - 1 for p in batch])"),),
+        (("texts.columns", "torch.full_like(texts.columns, pad_right(texts.all).shape[1] - 1)"),),
         also=ValueError,
     ),
     "07 results in the order of length": Mutation(
@@ -237,8 +235,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "07 another prompt's target": Mutation(
         traps.test_trap_07_prompts_of_unequal_length_score_as_they_do_alone,
-        "kernel.explain:_Explanation._pull",
-        (("for rows in chosen], dim=1)", "for rows in chosen[::-1]], dim=1)"),),
+        "kernel.explain:_Texts.stacked",
+        (("zip(asked, self.counts, strict=True)", "zip(asked[::-1], self.counts, strict=True)"),),
     ),
     "08 computed in the model's dtype": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
@@ -254,7 +252,7 @@ MUTATIONS: dict[str, Mutation] = {
     "08 softmax in half precision": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
         "kernel.explain:_Explanation.of",
-        (("run.logits.to(dtype).log_softmax(-1)", "run.logits.log_softmax(-1)"),),
+        (("logits[read_at].to(dtype).log_softmax(-1)", "logits[read_at].log_softmax(-1)"),),
     ),
     "08 fisher in half precision": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
@@ -308,24 +306,24 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "10 one token squeezed away": Mutation(
         traps.test_trap_10_one_token_prompts_have_one_score,
-        "model.prompts:_token_ids",
+        "model.prompts:_flat",
         (("item[0] if item.ndim == 2 and item.shape[0] == 1 else item", "item.squeeze()"),),
         also=ValueError,
     ),
     "10 length not checked": Mutation(
         traps.test_trap_10_prompts_longer_than_the_context_are_refused_not_cut,
-        "model.prompts:_token_ids",
+        "model.prompts:_checked_ids",
         (("if len(tokens) > model.cfg.n_ctx:", "if False:"),),
         also=(RuntimeError, IndexError),
     ),
     "10 long text cut": Mutation(
         traps.test_trap_10_prompts_longer_than_the_context_are_refused_not_cut,
-        "model.prompts:_token_ids",
+        "model.prompts:_read",
         (("truncate=False", "truncate=True"),),
     ),
     "10 no tokens let through": Mutation(
         traps.test_trap_10_prompts_without_tokens_are_refused,
-        "model.prompts:_token_ids",
+        "model.prompts:_checked_ids",
         (("if not len(tokens):", "if False:"),),
         also=(RuntimeError, IndexError, ValueError, ZeroDivisionError),
     ),
