@@ -308,24 +308,24 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "10 one token squeezed away": Mutation(
         traps.test_trap_10_one_token_prompts_have_one_score,
-        "model.prompts:_token_ids",
+        "model.prompts:_flat",
         (("item[0] if item.ndim == 2 and item.shape[0] == 1 else item", "item.squeeze()"),),
         also=ValueError,
     ),
     "10 length not checked": Mutation(
         traps.test_trap_10_prompts_longer_than_the_context_are_refused_not_cut,
-        "model.prompts:_token_ids",
+        "model.prompts:_checked_ids",
         (("if len(tokens) > model.cfg.n_ctx:", "if False:"),),
         also=(RuntimeError, IndexError),
     ),
     "10 long text cut": Mutation(
         traps.test_trap_10_prompts_longer_than_the_context_are_refused_not_cut,
-        "model.prompts:_token_ids",
+        "model.prompts:_read",
         (("truncate=False", "truncate=True"),),
     ),
     "10 no tokens let through": Mutation(
         traps.test_trap_10_prompts_without_tokens_are_refused,
-        "model.prompts:_token_ids",
+        "model.prompts:_checked_ids",
         (("if not len(tokens):", "if False:"),),
         also=(RuntimeError, IndexError, ValueError, ZeroDivisionError),
     ),
