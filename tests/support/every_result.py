@@ -10,7 +10,9 @@ import torch
 from samples import attribution, matrix
 
 from tl_scopes import Attribution, timeseries
+from tl_scopes.model.units import Unit
 from tl_scopes.results.aopc import AOPCTable
+from tl_scopes.results.generation import Generation
 from tl_scopes.results.gold import GoldAlignment, GoldRecord
 from tl_scopes.results.ig_path import IGPath
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
@@ -229,6 +231,14 @@ def gold() -> GoldAlignment:
     return GoldAlignment(tuple(records), {"binding": 1.0, "bias": 2 / 3}, 3, 0)
 
 
+def generation() -> Generation:
+    return Generation(
+        prompt="a <b>", answer=" c\n", tokens=torch.arange(4), str_tokens=["a", " <b>", " c", "\n"], answer_start=2,
+        stopped="stop", offsets=((0, 1), (1, 5), (5, 7), (7, 8)), units=(Unit("user", 0, 5), Unit("assistant", 5, 8)),
+        settings={"seed": 3, "stop": ["x"]}, provenance={"model_name": "demo"},
+    )  # fmt: skip
+
+
 def report() -> ModelReport:
     return ModelReport((Finding("model", True, "a <model>"), Finding("fisher_scope", False, "no", "load it otherwise")))
 
@@ -250,6 +260,6 @@ def every_result(dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     made = (
         single(dtype), rows(dtype), layers(dtype), heads(dtype), sinks(dtype), baseline(dtype), patch(dtype),
         judged(dtype), verification(dtype), swaps(dtype), path(dtype), spectrum(dtype), curves(),
-        curves()["semantic"], gold(), report(), forecast(dtype), rolling(dtype),
+        curves()["semantic"], gold(), generation(), report(), forecast(dtype), rolling(dtype),
     )  # fmt: skip
     return {type(result).__name__: result for result in made}

@@ -106,9 +106,11 @@ class Grouping:
                 kept[key] = joined(values, self.positions, additive=key == "signed").tolist()
         names = [g.name or "" for g in self.groups]
         how = "sum" if additive else "root of the sum of squares"
-        word = self.kind == "word"
-        own = {"words": tokens, "word_score": how} if word else {"units": tokens, "unit_score": how}
-        return {**kept, **own, "unit": self.kind, **({"names": names} if any(names) else {})}
+        if self.kind == "word":
+            kept.pop("unit", None)
+            return {**kept, "words": tokens, "word_score": how}
+        kept |= {"unit": self.kind, "units": tokens, "unit_score": how}
+        return {**kept, "names": names} if any(names) else kept
 
 
 def members(details: Mapping[str, Any]) -> list[list[int]] | None:

@@ -107,9 +107,10 @@ def matrix_map(attributions: AttributionMatrix) -> HeatMap:
 
 def unit_of(attributions: AttributionMatrix, axis: str) -> str:
     """What a row or column stands for: a token, or a unit of some kind."""
-    details, joined = attributions.details, attributions.details.get("axis", axis)
-    kind = details.get("row_unit") if joined == "rows" else kind_of(details)
-    return str(kind or "token") if joined == axis else "token"
+    details = attributions.details
+    if details.get("axis", axis) != axis:
+        return "token"
+    return str(details.get("row_unit") or kind_of(details) or "token")
 
 
 @text.register(AttributionMatrix)
