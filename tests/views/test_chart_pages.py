@@ -127,7 +127,7 @@ def test_perturbation_curves_read_out_their_marks(look: Any, dark: bool) -> None
     assert [heights[i] for i in order] == sorted(heights, reverse=True), "lower is lower"
     first = page.locator("tbody tr").first.locator("td").all_text_contents()
     assert first[0] == table.best
-    assert float(first[2]) == pytest.approx(table.mean[table.best], rel=1e-3)
+    assert float(first[2].replace("−", "-")) == pytest.approx(table.mean[table.best], rel=1e-3)
     assert page.locator("img").count() == 0
     assert "4 prompts" in page.locator("body").inner_text()
 
