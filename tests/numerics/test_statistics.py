@@ -17,6 +17,7 @@ import scipy.stats
 
 from tl_scopes.numerics.statistics import LEAST_PROMPTS, paired_bootstrap, spearman, standard_error
 from tl_scopes.results.aopc import AOPCTable
+from tl_scopes.results.written import minus
 
 pytestmark = pytest.mark.one_lens
 
@@ -145,7 +146,7 @@ def test_a_table_of_seven_prompts_shows_intervals_and_no_verdict(words: Any) -> 
     assert "7 prompts are too few to say which methods can be told apart (from 20 on)" in shown
     frame = seven_prompts().to_frame().set_index("method")
     row = frame.loc["random"]
-    assert f"{row.difference:.3f} [{row.low:.3f}, {row.high:.3f}]" in shown
+    assert minus(f"{row.difference:.3f} [{row.low:.3f}, {row.high:.3f}]") in shown
     assert row.low < row.difference < row.high
 
 

@@ -21,6 +21,7 @@ from tokenizers_by_word import digit_model, with_tokenizer, word_tokenizer
 import tl_scopes as tls
 from tl_scopes import timeseries as ts
 from tl_scopes.model.state import model_state
+from tl_scopes.results.written import minus
 from tl_scopes.timeseries.encoding import NUMBERS, number_ids
 from tl_scopes.timeseries.prediction import NumberDistribution
 
@@ -316,9 +317,9 @@ def test_a_truth_that_the_scale_does_not_reach_is_reported_and_the_forecast_goes
         for method in METHODS:
             assert torch.equal(result.influence_by(method), plain.influence_by(method)), "as without a truth"
         (note,) = (n for n in result.notes if "outside the scale" in n)
-        assert f"it would be {place}, and 10 … 99" in note
+        assert minus(f"it would be {place}, and 10 … 99") in note
         assert "Semantic Scope explains the top prediction" in note
-        assert f"Truth: {truth:.4g}, which would be {place}: outside 10 … 99." in str(result)
+        assert minus(f"Truth: {truth:.4g}, which would be {place}: outside 10 … 99.") in str(result)
         again = ts.Forecast.load(result.save(tmp_path / "f.json"))
         assert str(again) == str(result)
     both = ts.forecast_scope(model, [SERIES, SERIES], truth=[9.0, 2.0])

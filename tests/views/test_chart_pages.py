@@ -12,6 +12,7 @@ import every_result
 import pytest
 from samples import HOSTILE, some_map
 
+from tl_scopes.results.written import minus
 from tl_scopes.views.canvas.heatmap import heatmap
 from tl_scopes.views.canvas.scatter import KINDS
 from tl_scopes.views.wording import visible
@@ -44,7 +45,7 @@ def test_a_scatter_reads_out_the_hovered_point(look: Any, name: str, dark: bool)
     marks.nth(1).hover()
     line = page.locator(".tls-read").text_content()
     assert line != before
-    assert line.startswith(f"{visible(HOSTILE[1])}: predicted {float(result.predicted[1]):.3g}")
+    assert line.startswith(minus(f"{visible(HOSTILE[1])}: predicted {float(result.predicted[1]):.3g}"))
     lit = marks.nth(1).locator(".tls-hit").evaluate("e => getComputedStyle(e).fillOpacity")
     assert lit > clear, "the mark lights up"
     cells = page.locator("tbody td.tls-text").all_text_contents()
@@ -112,7 +113,10 @@ def test_perturbation_curves_read_out_their_marks(look: Any, dark: bool) -> None
     frame = table.curves()
     marks = page.locator(".tls-chart .tls-mark")
     assert marks.count() == 9
-    said = [f"{r.method}, {100 * r.fraction:g} % removed: {r.delta:.3g} ± {r.sem:.2g} nats" for r in frame.itertuples()]
+    said = [
+        minus(f"{r.method}, {100 * r.fraction:g} % removed: {r.delta:.3g} ± {r.sem:.2g} nats")
+        for r in frame.itertuples()
+    ]
     marks.nth(1).hover()
     assert page.locator(".tls-read").text_content() == said[1]
     page.locator(".tls-chart").focus()
@@ -123,7 +127,7 @@ def test_perturbation_curves_read_out_their_marks(look: Any, dark: bool) -> None
     assert [heights[i] for i in order] == sorted(heights, reverse=True), "lower is lower"
     first = page.locator("tbody tr").first.locator("td").all_text_contents()
     assert first[0] == table.best
-    assert float(first[2]) == pytest.approx(table.mean[table.best], rel=1e-3)
+    assert float(first[2].replace("−", "-")) == pytest.approx(table.mean[table.best], rel=1e-3)
     assert page.locator("img").count() == 0
     assert "4 prompts" in page.locator("body").inner_text()
 
@@ -156,4 +160,4 @@ def test_the_keyboard_walks_the_points_of_a_scatter(look: Any) -> None:
     for key, i in (("ArrowRight", 0), ("ArrowRight", 1), ("ArrowDown", 2), ("ArrowUp", 1), ("End", len(HOSTILE) - 1)):
         page.keyboard.press(key)
         said = page.locator(".tls-read").text_content()
-        assert said.startswith(f"{visible(HOSTILE[i])}: predicted {float(result.predicted[i]):.3g}"), key
+        assert said.startswith(minus(f"{visible(HOSTILE[i])}: predicted {float(result.predicted[i]):.3g}")), key

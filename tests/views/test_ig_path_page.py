@@ -17,6 +17,7 @@ from samples import HOSTILE
 
 from tl_scopes import views
 from tl_scopes.results.ig_path import IGPath
+from tl_scopes.results.written import minus
 from tl_scopes.views.canvas.colours import blend, css, ink, ink_before_inversion
 from tl_scopes.views.wording import visible
 
@@ -30,7 +31,7 @@ def shows(page: Any, shown: IGPath, i: int, root: str = "") -> None:
     alpha = f"{float(shown.alphas[i]):.3f}"
     assert page.locator(f"{root} output").text_content() == alpha
     line = page.locator(f"{root} .tls-read").text_content()
-    assert line == (
+    assert line == minus(
         f"α = {alpha}: logit of the target {float(shown.logits[i]):.2f}, entropy {float(shown.entropy[i]):.2f} nats, "
         f"{float(shown.sink_share[i]):.0%} of the gradient on the first token"
     )

@@ -40,7 +40,7 @@ def heatmap_figure(maps: HeatMap | Sequence[HeatMap]) -> Any:
     figure = Figure(figsize=(max(width, 5.0), sum(heights)), dpi=150, layout="constrained")
     places = figure.add_gridspec(len(drawn), 1, height_ratios=heights)
     for i, one in enumerate(drawn):
-        place = places[i]
+        place = places[i, 0]
         own = max(_NARROW, 2.6 + _inches(len(one.drawn), _COLUMN))
         # a few columns are not drawn as wide as a prompt below them
         part = place.subgridspec(1, 2, width_ratios=[own, width - own])[0] if own < width / 2 else place
