@@ -85,8 +85,8 @@ def refuse_unreadable(model: LensModel) -> None:
     refuse_unusable(model)
     try:
         dtype = model.W_U.dtype
-    except NotImplementedError as error:  # packages that quantise have tensors of their own kind
-        raise ValueError(f"TransformerLens shows no weights W_U of this model's unembedding. {_WHOLE_HEAD}") from error
+    except NotImplementedError as why:  # packages that quantise have tensors of their own kind
+        raise ValueError(f"TransformerLens shows no weights W_U of this model's unembedding. {_WHOLE_HEAD}") from why
     readable = dtype.is_floating_point and dtype.itemsize > 1
     error = read_out_error(model) if readable else math.inf
     if error > max(READ_OUT_TOLERANCE, 4 * torch.finfo(dtype).eps if readable else 0.0):
