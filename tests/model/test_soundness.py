@@ -183,6 +183,24 @@ def test_blocks_that_run_without_gradient_are_refused_where_a_gradient_is_wanted
     assert abs(float(found.scores[3]) - change) < EXACT
 
 
+class Noisy(transformers.LlamaModel):
+    """Draws in its forward, as Raven does."""
+
+    draws = torch.Generator().manual_seed(0)
+
+    def forward(self, input_ids: Tensor, **options: Any) -> Any:
+        x = self.embed_tokens(input_ids)
+        noise = torch.randn(x.shape, generator=self.draws, dtype=x.dtype)
+        return super().forward(**options | {"inputs_embeds": x + noise})
+
+
+def test_a_model_that_draws_random_numbers_is_refused() -> None:
+    hf = hugging_face(transformers.LlamaConfig(**WIDTHS, intermediate_size=64, max_position_embeddings=64))
+    hf.model.__class__ = Noisy
+    with pytest.raises(ValueError, match="two runs of LlamaForCausalLM on the same tokens give logits that differ"):
+        tls.semantic_scope(bridge_around(hf), LONG)
+
+
 class Twice(transformers.LlamaModel):
     """Its layers run a second time on what came out of them, as Ouro's do."""
 

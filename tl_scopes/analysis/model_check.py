@@ -17,7 +17,7 @@ from tl_scopes.directions.base import Direction
 from tl_scopes.directions.by_name import DEFAULT_METHODS, SCOPES, named_directions, reads
 from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.options import RunOptions
-from tl_scopes.model.lens import LensModel, class_kind, in_float32, require_lens_model, transformer_lens_version
+from tl_scopes.model.lens import LensModel, in_float32, require_lens_model, transformer_lens_version
 from tl_scopes.model.lock import model_call, others_wait
 from tl_scopes.model.prompts import EncodedPrompt, encode_prompts
 from tl_scopes.model.soundness import disagreement, foresight, refusal, refuse_unreadable, within_rounding
@@ -66,7 +66,7 @@ def check_model(model: LensModel, *, seed: Seed = 0, precision_prompt: str | Ten
     """
     model = require_lens_model(model)
     compared = None if precision_prompt is None else _ranked_prompt(model, precision_prompt)
-    findings = [Finding("class", True, f"{class_kind(model)}, TransformerLens {transformer_lens_version()}")]
+    findings = [Finding("class", True, f"{ModelState(model).kind}, TransformerLens {transformer_lens_version()}")]
     try:
         refuse_unreadable(model)
     except ValueError as error:

@@ -22,7 +22,16 @@ from torch import Tensor, nn
 
 from tl_scopes.model.forward import probe_tokens, read_out_probe, run_with_hooks
 from tl_scopes.model.hooks import without_hooks
-from tl_scopes.model.lens import LensModel, blocks, class_kind, eagerly, source_device, transformer_lens_version, whole
+from tl_scopes.model.lens import (
+    LensModel,
+    architecture,
+    blocks,
+    class_kind,
+    eagerly,
+    source_device,
+    transformer_lens_version,
+    whole,
+)
 from tl_scopes.model.state import ModelState, model_state, refuse_unusable
 from tl_scopes.numerics.precision import to_float64
 
@@ -76,8 +85,8 @@ def refuse_unreadable(model: LensModel) -> None:
     refuse_unusable(model)
     try:
         dtype = model.W_U.dtype
-    except NotImplementedError as error:  # packages that quantise have tensors of their own kind
-        raise ValueError(f"TransformerLens shows no weights W_U of this model's unembedding. {_WHOLE_HEAD}") from error
+    except NotImplementedError as why:  # packages that quantise have tensors of their own kind
+        raise ValueError(f"TransformerLens shows no weights W_U of this model's unembedding. {_WHOLE_HEAD}") from why
     readable = dtype.is_floating_point and dtype.itemsize > 1
     away = read_out_error(model) if readable else math.inf
     if away > max(READ_OUT_TOLERANCE, 4 * torch.finfo(dtype).eps if readable else 0.0):
@@ -95,7 +104,13 @@ _WHOLE_HEAD = (
 
 def refusal(model: LensModel, difference: float) -> str:
     """What is wrong with a bridge whose logits are not its model's."""
-    architecture = getattr(model.cfg, "architecture", None) or "this model"
+    again = _difference(read_out_probe(model)[2], _probed(model)[2])
+    if not within_rounding(model, again):
+        return (
+            f"two runs of {architecture(model)} on the same tokens give logits that differ by {again:.0%} of their spread: "
+            "it draws random numbers in its forward (as Raven its first state), so there is no one model to explain. Put "
+            "something fixed in their place"
+        )
     adapted = any(type(module).__module__.startswith("peft.") for module in whole(model).modules())
     remedy = "Try another version of TransformerLens"
     if adapted:
@@ -103,8 +118,8 @@ def refusal(model: LensModel, difference: float) -> str:
             "A bridge splits fused weights and leaves what peft adds to them out: call merge_and_unload() before it"
         )
     return (
-        f"TransformerLens {transformer_lens_version()}'s bridge computes {architecture} otherwise than the Hugging Face "
-        f"model inside it: its logits differ by {difference:.0%} of their spread, so attributions would be of another "
+        f"TransformerLens {transformer_lens_version()}'s bridge computes {architecture(model)} otherwise than the Hugging "
+        f"Face model inside it: its logits differ by {difference:.0%} of their spread, so attributions would be of another "
         f"model. {remedy}; tl_scopes.check_model(model) measures the difference"
     )
 
