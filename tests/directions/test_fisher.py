@@ -258,7 +258,7 @@ def test_eigenpairs_are_orthonormal_descending_and_complete(rank: int) -> None:
 def test_the_solver_meets_its_tolerance_and_reports_no_less_than_the_true_residual(
     rank: int, tol: float, dtype: torch.dtype, most_probable: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fisher, "MOST_PROBABLE", most_probable)
+    monkeypatch.setattr(fisher, "FEW_TOKENS", most_probable)
     rounding = {torch.float64: 1e-12, torch.float32: 1e-5}[dtype]
     for off_top in (0.9, 1e-3):
         given_case = case(off_top, seed=rank, slope=True, d=40).to(dtype)
@@ -324,7 +324,7 @@ def test_products_are_in_float32_where_the_user_allows_less(
     allow: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fisher, "DENSE_COST", 0)
-    monkeypatch.setattr(fisher, "MOST_PROBABLE", 8)
+    monkeypatch.setattr(fisher, "FEW_TOKENS", 8)
     allow()
     before = precisions()
     assert set(before) != {"ieee"}
@@ -363,7 +363,7 @@ def test_searches_side_by_side_share_their_passes_and_find_what_each_finds_alone
     rank: int, half: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fisher, "DENSE_COST", 0)
-    monkeypatch.setattr(fisher, "MOST_PROBABLE", 8)
+    monkeypatch.setattr(fisher, "FEW_TOKENS", 8)
     W = case(0.5, d=40, offset=1.0).W.to(torch.bfloat16 if half else torch.float64)
     cases = [Case(W, c.z, c.slope) for c in (case(0.9), case(1e-3, seed=1, slope=True), case(0.3, seed=2), case(1e-6))]
     passes = []
