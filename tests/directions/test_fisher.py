@@ -129,6 +129,9 @@ def test_chunks_of_the_vocabulary_do_not_show(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(fisher, "_CHUNK", 37)
     assert relative_error(given_case.information().dense(), F) < FLOAT64_RTOL
     assert given_case.information().trace() == pytest.approx(trace, rel=FLOAT64_RTOL)
+    for n in (1, 3, 12):
+        a = torch.randn(n, N_UNITS, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+        assert relative_error(fisher.products([given_case.information()] * n, a), a @ F) < FLOAT64_RTOL
 
 
 # -- peaked distributions in float32 -----------------------------------------------------------------
@@ -355,6 +358,20 @@ def test_an_older_torch_has_one_switch(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_a_search_starts_near_what_a_long_tail_of_rare_tokens_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fisher, "FEW_TOKENS", 256)
+    order = torch.randperm(3000, generator=torch.Generator().manual_seed(0)).double()
+    W = case(d=40, V=3000).W
+    W[order >= 256, 1] += 6  # what they have in common, a quarter of the mass together
+    tailed = Case(W, -(1 + order).log(), None)
+    values, vectors = leading(tailed.plain())
+    _, start = tailed.information()._search(1, 1e-4)
+    assert angle(start.vectors[0], vectors[0]) < 0.1, "0.6 from the 256 most probable alone"
+    found = searched(tailed.information(), 1, 1e-3)
+    assert found.products <= 3, "5 from the 256 most probable alone"
+    assert relative_error(found.values, values[:1]) < 1e-5
 
 
 @pytest.mark.parametrize("rank", [1, 3])

@@ -298,9 +298,10 @@ def leading_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: flo
     """The ``rank`` leading eigenpairs of each F, with relative residuals at most ``tol``; all over one W.
 
     Builds F where that costs less than :data:`DENSE_COST`, else :func:`~tl_scopes.numerics.eigensolver.davidson` on products
-    with F, started and preconditioned by F restricted to a few tokens that stand for all. The searches of several distributions run
-    side by side: what they ask of W is one matrix product instead of as many passes over it. Nothing would be gained by
-    starting one from another's eigenvectors: neighbouring positions have other directions (``benchmarks/warm_starts.py``).
+    with F, started and preconditioned by F restricted to a few tokens that stand for all. The searches of several
+    distributions run side by side: what they ask of W is one matrix product instead of as many passes over it. Nothing would
+    be gained by starting one from another's eigenvectors: neighbouring positions have other directions
+    (``benchmarks/warm_starts.py``).
     """
     W = fishers[0].W
     if W.shape[0] * W.shape[1] ** 2 <= DENSE_COST:
