@@ -7,20 +7,23 @@ import statistics
 import time
 from collections.abc import Callable
 
+import torch
+
 Work = Callable[[], object]
 
 
 def paired(subject: Work, floor: Work, pairs: int, warm_up: int = 2) -> tuple[list[float], list[float]]:
-    """Interleaved wall times of both; the order flips from pair to pair."""
+    """Interleaved times of both, CPU time where there is one thread, else wall time; the order flips from pair to pair."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times: tuple[list[float], list[float]] = ([], [])
     for i in range(pairs + warm_up):
         gc.collect()
         order = ((0, subject), (1, floor)) if i % 2 else ((1, floor), (0, subject))
         for which, run in order:
-            start = time.perf_counter()
+            start = clock()
             run()
             if i >= warm_up:
-                times[which].append(time.perf_counter() - start)
+                times[which].append(clock() - start)
     return times
 
 

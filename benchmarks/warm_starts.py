@@ -47,7 +47,7 @@ def main() -> None:
     logits = [model(model.to_tokens(shown.prompt))[0].float() for shown in DEMO_PROMPTS.values()]
     print(f"demo model, {len(logits)} prompts, {sum(map(len, logits))} positions, d_vocab {len(W)}, tol {TOL:.0e}")
     for size in (64, 256, 1024):
-        fisher.MOST_PROBABLE = size
+        fisher.FEW_TOKENS = size
         own: list[int] = []
         warm: list[int] = []
         alike: list[float] = []

@@ -129,6 +129,9 @@ def test_chunks_of_the_vocabulary_do_not_show(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(fisher, "_CHUNK", 37)
     assert relative_error(given_case.information().dense(), F) < FLOAT64_RTOL
     assert given_case.information().trace() == pytest.approx(trace, rel=FLOAT64_RTOL)
+    for n in (1, 3, 12):
+        a = torch.randn(n, N_UNITS, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+        assert relative_error(fisher.products([given_case.information()] * n, a), a @ F) < FLOAT64_RTOL
 
 
 # -- peaked distributions in float32 -----------------------------------------------------------------
@@ -258,7 +261,7 @@ def test_eigenpairs_are_orthonormal_descending_and_complete(rank: int) -> None:
 def test_the_solver_meets_its_tolerance_and_reports_no_less_than_the_true_residual(
     rank: int, tol: float, dtype: torch.dtype, most_probable: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fisher, "MOST_PROBABLE", most_probable)
+    monkeypatch.setattr(fisher, "FEW_TOKENS", most_probable)
     rounding = {torch.float64: 1e-12, torch.float32: 1e-5}[dtype]
     for off_top in (0.9, 1e-3):
         given_case = case(off_top, seed=rank, slope=True, d=40).to(dtype)
@@ -324,7 +327,7 @@ def test_products_are_in_float32_where_the_user_allows_less(
     allow: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fisher, "DENSE_COST", 0)
-    monkeypatch.setattr(fisher, "MOST_PROBABLE", 8)
+    monkeypatch.setattr(fisher, "FEW_TOKENS", 8)
     allow()
     before = precisions()
     assert set(before) != {"ieee"}
@@ -357,13 +360,27 @@ def test_an_older_torch_has_one_switch(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.set_float32_matmul_precision(before)
 
 
+def test_a_search_starts_near_what_a_long_tail_of_rare_tokens_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fisher, "FEW_TOKENS", 256)
+    order = torch.randperm(3000, generator=torch.Generator().manual_seed(0)).double()
+    W = case(d=40, V=3000).W
+    W[order >= 256, 1] += 6  # what they have in common, a quarter of the mass together
+    tailed = Case(W, -(1 + order).log(), None)
+    values, vectors = leading(tailed.plain())
+    _, start = tailed.information()._search(1, 1e-4)
+    assert angle(start.vectors[0], vectors[0]) < 0.1, "0.6 from the 256 most probable alone"
+    found = searched(tailed.information(), 1, 1e-3)
+    assert found.products <= 3, "5 from the 256 most probable alone"
+    assert relative_error(found.values, values[:1]) < 1e-5
+
+
 @pytest.mark.parametrize("rank", [1, 3])
 @pytest.mark.parametrize("half", [False, True])
 def test_searches_side_by_side_share_their_passes_and_find_what_each_finds_alone(
     rank: int, half: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fisher, "DENSE_COST", 0)
-    monkeypatch.setattr(fisher, "MOST_PROBABLE", 8)
+    monkeypatch.setattr(fisher, "FEW_TOKENS", 8)
     W = case(0.5, d=40, offset=1.0).W.to(torch.bfloat16 if half else torch.float64)
     cases = [Case(W, c.z, c.slope) for c in (case(0.9), case(1e-3, seed=1, slope=True), case(0.3, seed=2), case(1e-6))]
     passes = []

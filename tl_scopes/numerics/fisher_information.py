@@ -34,11 +34,13 @@ from tl_scopes.numerics.precision import full_float32, to_float64
 
 DENSE_COST = 2e9
 """Multiply-adds (``d_vocab·d_model²``) up to which the dense matrix is built: about a tenth of a second."""
-MOST_PROBABLE = 2048
-"""Tokens in the restricted problem that starts and preconditions the iterative solver."""
+FEW_TOKENS = 2048
+"""In the restricted problem that starts and preconditions the iterative solver."""
 TOGETHER = 16
 """Distributions whose products share a pass over W: more would save little and hold a vocabulary each."""
 _CHUNK = 8192
+_MANY = 8
+"""Vectors from which W is multiplied chunk by chunk: a tall product with a dozen columns is half as fast."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,10 +215,10 @@ class FisherInformation:
         return leading_eigenpairs([self], rank, tol)[0]
 
     def _search(self, rank: int, tol: float) -> tuple[Search, RitzPairs]:
-        """The search for the leading eigenpairs, and those of F restricted to the most probable tokens."""
+        """The search for the leading eigenpairs, and those of F restricted to a few tokens."""
         generator = torch.Generator().manual_seed(0)
         start = torch.randn(self.d_model, generator=generator, dtype=torch.float64).to(self.tail)
-        size = min(self.W.shape[0], max(MOST_PROBABLE, 4 * rank))
+        size = min(self.W.shape[0], max(FEW_TOKENS, 4 * rank))
         restricted = lanczos(self._restricted(size), start, min(self.d_model, 24 + 3 * rank))
         # Below the tolerance by what rounding may hide, but not below what can be reached.
         hidden = float(self._rounding(restricted.values[:rank], self.dtype).max())
@@ -252,15 +254,28 @@ class FisherInformation:
         return growth * torch.finfo(dtype).eps * (1 + offset)
 
     def _restricted(self, size: int) -> Callable[[Tensor], Tensor]:
-        """Products with F restricted to the ``size`` most probable tokens: small, and close where p is concentrated."""
-        chosen = self.tail.topk(size).indices
-        centred, p = self._rows(chosen) - self.top_row, self.tail[chosen]
+        """Products with F restricted to the ``size`` tokens of :meth:`_standing_for_all`: small, and close."""
+        chosen, p = self._standing_for_all(size)
+        centred = self._rows(chosen) - self.top_row
         mean = p @ centred
 
         def product(a: Tensor) -> Tensor:
             return (p * (centred @ a)) @ centred - torch.dot(mean, a) * mean
 
         return product
+
+    def _standing_for_all(self, size: int) -> tuple[Tensor, Float[Tensor, " size"]]:
+        """The most probable tokens, and as many others at equal steps of probability, each with a share of all that is left.
+
+        A trained model's tail is long: without the others, what is left out would be most of the first residual.
+        """
+        drawn = size // 2 if size < len(self.tail) else 0
+        most = self.exact_tail.topk(size - drawn)
+        so_far = self.exact_tail.index_fill(0, most.indices, 0).cumsum(0)
+        share = so_far[-1] / max(drawn, 1)
+        steps = (torch.arange(drawn).to(so_far) + 0.5) * share
+        others = torch.searchsorted(so_far, steps).clamp_max(len(so_far) - 1)
+        return torch.cat([most.indices, others]), torch.cat([most.values, share.expand(drawn)]).to(self.tail)
 
     def dense_eigenpairs(self, rank: int) -> Eigenpairs:
         """The ``rank`` leading eigenpairs of the dense matrix, in float64."""
@@ -283,9 +298,10 @@ def leading_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: flo
     """The ``rank`` leading eigenpairs of each F, with relative residuals at most ``tol``; all over one W.
 
     Builds F where that costs less than :data:`DENSE_COST`, else :func:`~tl_scopes.numerics.eigensolver.davidson` on products
-    with F, started and preconditioned by F restricted to the most probable tokens. The searches of several distributions run
-    side by side: what they ask of W is one matrix product instead of as many passes over it. Nothing would be gained by
-    starting one from another's eigenvectors: neighbouring positions have other directions (``benchmarks/warm_starts.py``).
+    with F, started and preconditioned by F restricted to a few tokens that stand for all. The searches of several
+    distributions run side by side: what they ask of W is one matrix product instead of as many passes over it. Nothing would
+    be gained by starting one from another's eigenvectors: neighbouring positions have other directions
+    (``benchmarks/warm_starts.py``).
     """
     W = fishers[0].W
     if W.shape[0] * W.shape[1] ** 2 <= DENSE_COST:
@@ -316,10 +332,11 @@ def _times(W: Float[Tensor, "d_vocab d_model"], a: Float[Tensor, "n d_model"]) -
     """``W a`` of each: one pass over W."""
     if W.dtype != a.dtype:
         return torch.cat([rows.to(a) @ a.T for rows in torch.split(W, _CHUNK)]).T.contiguous()
-    if len(a) > 1:
+    if 1 < len(a) < _MANY:
         return (W @ a.T).T.contiguous()
     parts, rest = _chunks(W)
-    return torch.cat([torch.bmm(a.expand(len(parts), 1, -1), parts.mT).flatten()[None], (rest @ a[0])[None]], dim=1)
+    images = torch.bmm(a.expand(len(parts), *a.shape), parts.mT)
+    return torch.cat([rearrange(images, "part n chunk -> n (part chunk)"), a @ rest.T], dim=1)
 
 
 @full_float32()
