@@ -138,23 +138,23 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "05 first piece of a target taken": Mutation(
         traps.test_trap_05_a_target_that_is_not_one_token_is_refused_with_its_pieces,
-        "model.prompts:_named",
+        "model.targets:_named",
         (("if len(ids) == 1 and", "if ids and"),),
     ),
     "05 unknown token taken": Mutation(
         traps.test_trap_05_a_target_that_is_not_one_token_is_refused_with_its_pieces,
-        "model.prompts:_named",
+        "model.targets:_named",
         (("and ids[0] != unknown", ""),),
     ),
     "05 vocabulary not checked": Mutation(
         traps.test_trap_05_a_target_that_is_not_one_token_is_refused_with_its_pieces,
-        "model.prompts:_target_id",
+        "model.targets:_target_id",
         (("if not 0 <= target < model.W_U.shape[1]:", "if False:"),),
         also=IndexError,
     ),
     "05 leading space stripped": Mutation(
         traps.test_trap_05_the_leading_space_is_part_of_a_target,
-        "model.prompts:_named",
+        "model.targets:_named",
         (("pieces(model.tokenizer, text)", "pieces(model.tokenizer, text.strip())"),),
         also=ValueError,
     ),

@@ -10,7 +10,7 @@ import vocabularies
 from tokenizers_by_word import with_tokenizer
 
 import tl_scopes as tls
-from tl_scopes.model.prompts import encode_targets
+from tl_scopes.model.targets import encode_targets
 
 KIND = families.kinds_available()[-1]
 HALF = "the \udcff dog"

@@ -11,7 +11,8 @@ import vocabularies
 from vocabularies import Holder
 
 from tl_scopes.model import vocabulary as module
-from tl_scopes.model.prompts import encode_targets, token_strings
+from tl_scopes.model.prompts import token_strings
+from tl_scopes.model.targets import encode_targets
 from tl_scopes.model.vocabulary import Vocabulary, vocabulary
 
 pytestmark = pytest.mark.one_lens

@@ -34,8 +34,9 @@ from tl_scopes.kernel.options import BatchKeywords, run_options
 from tl_scopes.kernel.read_out import target_string
 from tl_scopes.model.hooks import require_hook
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target, encode_targets
+from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target
 from tl_scopes.model.state import model_state
+from tl_scopes.model.targets import encode_targets
 from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import to_float64

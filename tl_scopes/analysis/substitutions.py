@@ -22,7 +22,8 @@ from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.model.forward import embedded
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
-from tl_scopes.model.prompts import Token, encode_targets, token_strings
+from tl_scopes.model.prompts import Token, token_strings
+from tl_scopes.model.targets import encode_targets
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.progress import progress
 from tl_scopes.results.attribution import Attribution

@@ -31,7 +31,8 @@ from tl_scopes.model.attention import PATTERN, attention_layers, attention_notes
 from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target, encode_targets
+from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target
+from tl_scopes.model.targets import encode_targets
 from tl_scopes.numerics.arguments import Seed
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.results.attribution import Attribution

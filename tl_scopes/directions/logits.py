@@ -22,8 +22,8 @@ from tl_scopes.directions.base import BLOCK, Combine, Reading, ReadOut, Rows, Sc
 from tl_scopes.directions.scope import Explained, Keywords, Scope
 from tl_scopes.model.answers import Side
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import encode_targets
 from tl_scopes.model.state import ModelState
+from tl_scopes.model.targets import encode_targets
 from tl_scopes.numerics.precision import to_float64
 
 Of = Literal["logit", "log_prob"]

@@ -29,7 +29,8 @@ from tl_scopes.jacobian_scopes.jacobian import scopes
 from tl_scopes.kernel.options import check_batch_size
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
-from tl_scopes.model.prompts import encode_targets, token_strings
+from tl_scopes.model.prompts import token_strings
+from tl_scopes.model.targets import encode_targets
 from tl_scopes.model.vocabulary import pieces
 from tl_scopes.numerics.arguments import Seed, call_name, integer
 from tl_scopes.results.attribution import Attribution

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import Answer, EncodedPrompt, Target, encode_targets, offsets_of, token_strings, tokens_of
+from tl_scopes.model.prompts import Answer, EncodedPrompt, Target, offsets_of, token_strings
+from tl_scopes.model.targets import encode_targets, tokens_of
 from tl_scopes.model.vocabulary import pieces
 
 
@@ -34,7 +35,7 @@ def with_targets(
     text.
 
     Raises:
-        ValueError: as :func:`tl_scopes.model.prompts.encode_targets`; an answer of several tokens that is not to follow
+        ValueError: as :func:`tl_scopes.model.targets.encode_targets`; an answer of several tokens that is not to follow
             its prompt's last token; a span with another number of targets than positions.
     """
     asked, foils = _one_each(prompts, target, "target"), _one_each(prompts, foil, "foil")
