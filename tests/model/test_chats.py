@@ -195,7 +195,8 @@ def test_thinking_that_a_template_leaves_out_has_no_unit_and_a_field_of_that_nam
 
 @pytest.mark.one_lens
 def test_a_part_that_cannot_be_marked_without_changing_the_rest_has_no_unit_and_the_others_have(reader: Any) -> None:
-    counted = "{% for m in messages %}{% if m.role == 'system' %}{{ m.content | length }}: {% endif %}{{ m.content }}\n{% endfor %}"
+    length = "{% if m.role == 'system' %}{{ m.content | length }}: {% endif %}"
+    counted = "{% for m in messages %}" + length + "{{ m.content }}\n{% endfor %}"
     assert named(reader(counted, [SYSTEM, ASK, SAY])) == [("user", ASK["content"]), ("assistant", "Paris.")]
 
 
