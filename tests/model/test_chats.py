@@ -194,6 +194,13 @@ def test_thinking_that_a_template_leaves_out_has_no_unit_and_a_field_of_that_nam
 
 
 @pytest.mark.one_lens
+def test_a_part_that_cannot_be_marked_without_changing_the_rest_has_no_unit_and_the_others_have(reader: Any) -> None:
+    length = "{% if m.role == 'system' %}{{ m.content | length }}: {% endif %}"
+    counted = "{% for m in messages %}" + length + "{{ m.content }}\n{% endfor %}"
+    assert named(reader(counted, [SYSTEM, ASK, SAY])) == [("user", ASK["content"]), ("assistant", "Paris.")]
+
+
+@pytest.mark.one_lens
 def test_a_message_may_be_continued_and_options_reach_the_template(reader: Any) -> None:
     going = reader(MARKS, [ASK, SAY], chat_options={"continue_final_message": True})
     assert going.text is not None and going.text.endswith("Paris.") and named(going)[-1] == ("assistant", "Paris.")

@@ -170,6 +170,11 @@ def test_a_token_across_a_border_is_in_the_unit_of_its_first_visible_character()
     assert members(attr.by_unit({"two": (5, 8)}).details) == [[0], [1, 2], [3]], "what is named gets what it touches"
 
 
+def test_white_space_across_a_border_ends_what_stands_before_it() -> None:
+    attr = attribution(["if", ":", "\n  ", "go"], special=frozenset(), pos=3, details={})
+    assert attr.by_unit("line").str_tokens == attr.by_word().by_unit("line").str_tokens == ["if:\n  ", "go"]
+
+
 @pytest.mark.parametrize(
     ("units", "said"),
     [
@@ -243,7 +248,7 @@ def test_left_out_tokens_are_units_apart() -> None:
 
 
 PIECES = st.sampled_from(
-    ["Dr", ". ", " The", " cat", "!", "\n", "\n\n", "\r\n", "。", "東", "😀", " ", "'", '"', "?", "א"]
+    ["Dr", ". ", " The", " cat", "!", "\n", "\n\n", "\r\n", "\n  ", "。", "東", "😀", " ", "'", '"', "?", "א"]
 )
 
 
