@@ -207,7 +207,7 @@ def test_pictures_and_words(kind: str) -> None:
         result, cells=torch.full_like(result.cells, result.corrupt + 34.4 * (result.clean - result.corrupt))
     )
     (note,) = close.notes
-    assert "by up to 34 times the difference" in note and note in close.html() and note in str(close)
+    assert "by up to 34 times the difference" in note and escape(note) in close.html() and note in str(close)
     assert not replace(
         close, cells=torch.full_like(close.cells, close.clean), random=close.random * 0 + close.clean
     ).notes
