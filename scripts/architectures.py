@@ -3,7 +3,7 @@
 Each is a tiny random model, compared with plain Hugging Face autograd in every quantity that the package computes
 (``tests/support/architecture_checks.py``). The results of this version of TransformerLens go into
 ``benchmarks/results/architectures.json`` beside those of the other, and ``docs/architectures.md`` is written from both;
-``--page`` writes the page alone. Some minutes on one core.
+``--page`` writes the page alone; names of variants measure these again. Some minutes on one core.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ CALLS = {
     "patches": "patch_top",
 }
 """What each check is called on the page."""
+
+LONGEST = 220
+"""Characters of a reason."""
 
 BRIDGE = "from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module"
 
@@ -125,8 +129,8 @@ UPSTREAM: list[tuple[str, str, str]] = [
 """TransformerLens' own faults: what, a script that shows it, and the first line of its error."""
 
 
-def measure() -> dict[str, Any]:
-    """Every variant on the installed TransformerLens."""
+def measure(chosen: Sequence[str] = ()) -> dict[str, Any]:
+    """The chosen variants, or every one, on the installed TransformerLens."""
     sys.path.insert(0, str(SUPPORT))
     import architecture_checks
     import architectures
@@ -138,7 +142,7 @@ def measure() -> dict[str, Any]:
     logging.disable(logging.WARNING)
     transformers.logging.set_verbosity_error()
     rows: dict[str, Any] = {}
-    for name in architectures.names():
+    for name in chosen or architectures.names():
         found = architecture_checks.examined(name)
         rows[name] = {check: [o.kind, float(f"{o.error:.0e}"), _brief(o.text)] for check, o in found.items()}
         faults = [check for check, o in found.items() if o.fault]
@@ -164,7 +168,8 @@ def _brief(text: str) -> str:
     )
     text = re.sub(r"^vjp differs from central differences by \S+ of its size.*", "`vjp` not accepted", text)
     text = re.sub(r"\[\d+(, \d+)*\]", "[…]", re.sub(r"blocks\.\d+", "blocks.…", text))
-    return re.sub(r"position \d+", "position …", text)[:220]
+    text = re.sub(r"position \d+", "position …", text)
+    return text if len(text) < LONGEST else text[: LONGEST - 1].rsplit(" ", 1)[0] + " …"
 
 
 def _called(check: str) -> str:
@@ -285,10 +290,14 @@ def written(measured: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, unless ``--page``; write the page."""
-    found = None if "--page" in sys.argv else measure()
+    chosen = [argument for argument in sys.argv[1:] if argument != "--page"]
+    found = None if "--page" in sys.argv else measure(chosen)
     measured = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     if found is not None:
-        measured[found["versions"]["transformer_lens"].split(".")[0]] = found
+        major = found["versions"]["transformer_lens"].split(".")[0]
+        if chosen:
+            found["rows"] = dict(sorted((measured[major]["rows"] | found["rows"]).items()))
+        measured[major] = found
         RESULTS.write_text(written(measured), encoding="utf-8")
     if {"3", "4"} <= set(measured):
         PAGE.write_text(page(measured), encoding="utf-8")

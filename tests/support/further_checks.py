@@ -44,7 +44,7 @@ def moment(s: Subject) -> float:
 
 def sampled(s: Subject) -> float:
     """Total information by probes, within six standard errors of the truth."""
-    found = tls.total_information(s.model, s.tokens, n_samples=24, rank=4, rtol=None)
+    found = tls.total_information(s.model, s.tokens, n_samples=200, rank=4, rtol=None)
     off = (found.scores * s.scale**2 - s.reference.last.total_information()).abs()
     assert found.stderr is not None
     if bool((off > 6 * found.stderr * s.scale**2 + 1e-5 * off.max()).any()):

@@ -308,7 +308,8 @@ def _layers(model: LensModel, layers: Sequence[int] | None, target_hook: str, co
         n = int(parts[1]) + (component == "resid_pre" or parts[2] == "hook_resid_post")
     there = [i for i in range(n) if f"blocks.{i}.hook_{component}" in model.hook_dict]
     if n and not there:
-        has = [c for c in get_args(Component) if any(p.endswith(f".hook_{c}") for p in model.hook_dict)]
+        blocks = [p for p in model.hook_dict if p.startswith("blocks.")]
+        has = [c for c in get_args(Component) if any(p.endswith(f".hook_{c}") for p in blocks)]
         raise ValueError(
             f"(component={component!r}): TransformerLens shows no hook_{component} in any layer of {architecture(model)}. "
             + (f"Use one of {has}" if has else "There is nothing to patch; use a scope, or leave_one_out")
