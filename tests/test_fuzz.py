@@ -48,7 +48,18 @@ ARGUMENTS: dict[str, Callable[[Any], kinds.Cases]] = {
         ["n_directions", "n_tokens", "first", "n_fit", "min_words", "dimension", "skip", "period"], kinds.integer
     ),
     **dict.fromkeys(
-        ["max_new_tokens", "n_random", "n_samples", "n_steps", "n", "length", "burn_in", "every", "unrelated"],
+        [
+            "n_probes",
+            "max_new_tokens",
+            "n_random",
+            "n_samples",
+            "n_steps",
+            "n",
+            "length",
+            "burn_in",
+            "every",
+            "unrelated",
+        ],
         kinds.count,
     ),
     **dict.fromkeys(["prepend_bos", "keep_gradient", "checkpoint", "relative", "scale_positions"], kinds.flag),
@@ -85,6 +96,7 @@ ARGUMENTS: dict[str, Callable[[Any], kinds.Cases]] = {
             "method",
             "moment",
             "of",
+            "combine",
             "kind",
             "ablation",
             "component",
@@ -123,8 +135,23 @@ ARGUMENTS: dict[str, Callable[[Any], kinds.Cases]] = {
     "column": lambda good: kinds.refused(1.5, True, [good], {}, "nonsense", -1, 10**30),
 }
 """The cases of an argument by its name, made from a good plain value."""
+TOGETHER = {
+    *(
+        "semantic_scope",
+        "contrast_scope",
+        "fisher_scope",
+        "temperature_scope",
+        "jacobian_scope",
+        "moment_scope",
+        "scopes",
+    ),
+    *("total_information", "layer_influence", "head_influence", "input_x_gradient", "gradient_norm", "smoothgrad"),
+    "integrated_gradients",
+}
+"""Functions that explain several positions together."""
 OTHERWISE: dict[tuple[str, str], Callable[[Any], kinds.Cases]] = {
     ("aopc", "target"): kinds.name,
+    **{(name, "pos"): kinds.one_position for name in FUNCTIONS if name not in TOGETHER},
 }
 """Where a name means something else."""
 GOOD: dict[str, Any] = {
@@ -134,6 +161,7 @@ GOOD: dict[str, Any] = {
     "direction": PLAIN, "method": "temperature", "methods": ["temperature", "semantic"], "at": "blocks.0.hook_resid_pre",
     "target_hook": "blocks.0.hook_resid_post", "batch_size": 2, "cache": "hook_embed", "grads_at": "blocks.0.hook_resid_pre",
     "keep_gradient": True, "checkpoint": False, "memory_budget": 2**40, "positions": [2, 4], "of": "log_prob",
+    "combine": "norm", "n_probes": 4,
     "ablation": "mean", "n_steps": 4, "baseline": PLAIN, "sigma": 0.1, "alphas": [0.25, 0.5, 1.0], "scale_positions": False,
     "sink_tokens": 2, "relative": True, "kind": "sensitivity", "n_first": 2, "multiple": 3.0, "bos": [0, 1], "unrelated": 2,
     "k": 2, "n_directions": 1, "n_tokens": 2, "position": 3, "candidates": [7, 8, 9], "fractions": [0.25, 0.5], "top": 2,

@@ -97,6 +97,7 @@ def combinations(corpus: str, text: str) -> set[tuple[str, ...]]:
     return set(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("corpus", ["binding", "mystery", "instruction", "series"])
 def test_held_out_combinations_never_occur_in_training(corpus: str) -> None:
     trained = {found for text in texts(corpus, "train", 600) for found in combinations(corpus, text)}
@@ -104,6 +105,7 @@ def test_held_out_combinations_never_occur_in_training(corpus: str) -> None:
         assert combinations(corpus, text) - trained, text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("corpus", sorted(CORPORA))
 def test_no_held_out_prompt_occurs_in_training(corpus: str) -> None:
     assert not {*texts(corpus, "train", 600)} & {*texts(corpus, "held_out", 200)}

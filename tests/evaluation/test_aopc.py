@@ -134,6 +134,7 @@ def test_paper_preset_is_the_released_protocol_line_by_line(float64_demo: tuple[
             assert record["deltas"][method] == pytest.approx(deltas, abs=1e-5), method
 
 
+@pytest.mark.slow
 def test_paper_preset_in_float32_gives_the_same_deltas(float64_demo: tuple[Any, Any, Any], demo_model: Any) -> None:
     texts = passages(1)
     exact = aopc(float64_demo[0], texts, preset="paper")

@@ -408,11 +408,6 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "prompt type": (lambda m: tls.semantic_scope(m, 3), TypeError, "expected a string, a tensor"),
     "prompt empty": (lambda m: tls.semantic_scope(m, ""), ValueError, r"prompt=''\): the prompt is empty"),
     "prompts none": (lambda m: tls.semantic_scope(m, []), ValueError, "list of prompts is empty"),
-    "prompt batch": (
-        lambda m: tls.semantic_scope(m, torch.zeros(2, 3, dtype=torch.int64)),
-        ValueError,
-        r"\[2, 3\].*list of 1-D tensors",
-    ),
     "prompt float": (lambda m: tls.semantic_scope(m, TOKENS.float()), ValueError, "must be integers, got torch.float"),
     "prompt id": (lambda m: tls.semantic_scope(m, TOKENS + 1000), ValueError, "outside the vocabulary 0..159"),
     "pos": (lambda m: tls.semantic_scope(m, TOKENS, pos=12), ValueError, r"pos=12\).*12 tokens; .* -12..11"),

@@ -210,7 +210,7 @@ def test_mistakes_are_refused(options, message) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_list_of_prompts_is_refused() -> None:
-    with pytest.raises(TypeError, match="expected a string or a tensor"):
+    with pytest.raises(TypeError, match="expected one prompt"):
         tls.attribution_matrix(families.build("gpt2", "bridge").model, ["the dog"])
 
 

@@ -131,6 +131,7 @@ def test_checkpointed_blocks_are_as_before_also_after_an_error(kind: str) -> Non
         assert ("forward" in block.__dict__) == ("forward" in held)
 
 
+@pytest.mark.slow
 def test_a_checkpointed_graph_that_is_never_used_is_freed(kind: str) -> None:
     lens = families.build("gpt2", kind).model
 
@@ -389,6 +390,7 @@ def test_an_impossible_budget_is_refused(budget: int) -> None:
         tls.semantic_scope(families.build("gpt2", "bridge").model, TOKENS, memory_budget=budget)
 
 
+@pytest.mark.slow
 def test_measurements_do_not_keep_a_model_alive() -> None:
     lens = families.build("gpt2", "bridge", fresh=True).model
     with differentiable(lens):

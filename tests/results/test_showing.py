@@ -57,6 +57,7 @@ def test_a_number_below_zero_has_one_sign_and_zero_has_none() -> None:
     assert minus(text) == "−0.41 (−0.5 to 0.0), slope −13, −inf, R² 0.00, 0%, +2, rank-1, 2-5, 1e-05, −1e-05, fisher@−2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_no_reader_sees_two_minus_signs(name: str) -> None:
     result = below_zero(every_result.every_result()[name])
@@ -149,6 +150,7 @@ def test_figures_show_the_scores(name: str) -> None:
         assert torch.allclose(drawn[:, shown].double(), wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_long_prompts_have_figures_too() -> None:
     n = 600
     scores = torch.rand(n, generator=torch.Generator().manual_seed(0)) ** 9

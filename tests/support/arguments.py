@@ -93,6 +93,11 @@ def count(good: int) -> Cases:
     return [case for case in integer(good) if case[1] != EITHER] + either(-5, -1, 0, 1, -(10**30))
 
 
+def one_position(good: int) -> Cases:
+    """Of a call that explains one position of a prompt."""
+    return [*integer(good), *refused([1.0], [True], {good}, {good: 1}, str(good), [None]), *either([good], (good,))]
+
+
 def position(good: int) -> Cases:
     lists = [([good], Twin([good])), ((np.int64(good),), Twin([good])), (torch.tensor([good]), Twin([good]))]
     bad = ([1.0], [True], {good}, {good: 1}, str(good), torch.tensor([1.5]), [None])

@@ -53,6 +53,7 @@ CALLS: dict[str, Call] = {
     "positional_baseline": _of_prompt("positional_baseline", unrelated=2),
     "ig_path": _of_prompt("ig_path", alphas=(0.0, 0.5, 1.0)),
     "fisher_spectrum": _of_prompt("fisher_spectrum", n_directions=2),
+    "generate": _of_prompt("generate", max_new_tokens=3),
     "verdict": lambda model: tls.verdict(model, explained(), k=2),
     "verify": lambda model: tls.verify(model, explained(), top=3),
     "substitutions": lambda model: tls.substitutions(model, explained(), k=2),

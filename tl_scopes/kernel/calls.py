@@ -186,6 +186,8 @@ def encode_one(
     """As :func:`encode`, of a call that takes one prompt."""
     if isinstance(prompt, Tensor) and not is_single(prompt):
         raise ValueError(f"({argument}=tensor of shape {list(prompt.shape)}): expected one prompt, [pos] or [1, pos]")
+    if isinstance(prompt, Sequence) and not is_single(prompt):
+        raise TypeError(f"({argument}=[...]): expected one prompt, got a list of {len(prompt)}")
     model, (encoded,) = encode(model, prompt, options, argument)
     return model, encoded
 

@@ -46,7 +46,7 @@ class GivenTokens:
         raise NotImplementedError
 
 
-OnePrompt = str | Tensor | GivenTokens | Sequence[Mapping[str, Any]]
+OnePrompt = str | Tensor | GivenTokens | Sequence[Any]
 """A string, a 1-D or ``[1, pos]`` tensor of token ids, a chat as a list of messages, or what was generated."""
 Prompt = (
     str | Tensor | GivenTokens | Sequence[str | Tensor | GivenTokens | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
