@@ -13,7 +13,7 @@ slow: # the other tier: minutes
 	pytest -m slow
 
 families: # every architecture that TransformerLens lists, against plain Hugging Face: minutes
-	pytest -m architectures
+	pytest -m families
 
 docs: # the pages that are written from the source
 	python scripts/make_api.py

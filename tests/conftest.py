@@ -35,7 +35,7 @@ install_import_hook("tl_scopes", "beartype.beartype")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "families(*names, slow=()): run a test with the argument `pair` on these families only"
+        "markers", "on_families(*names, slow=()): run a test with the argument `pair` on these families only"
     )
 
 

@@ -2,7 +2,7 @@
 
 The registry is `support/architectures.py`, what is asked of each `support/architecture_checks.py`, and what came of it
 `docs/architectures.md`, which `python scripts/architectures.py` writes. All of them are a tier of their own,
-`pytest -m architectures` (`make families`), a few of them on TransformerLens 3.9; three are looked at in the fast tier.
+`pytest -m families` (`make families`), a few of them on TransformerLens 3.9; three are looked at in the fast tier.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def test_the_semantic_scope_of_an_unusual_architecture_is_hugging_faces(name):
     assert {outcome.kind for outcome in found.values()} == {"exact"}, found
 
 
-@pytest.mark.architectures
+@pytest.mark.families
 @pytest.mark.parametrize("name", architectures.names() if TL_MAJOR > 3 else DOZEN)
 def test_every_quantity_is_hugging_faces_or_refused_in_words(name, unchecked):
     found = architecture_checks.examined(name)
@@ -82,7 +82,7 @@ def test_every_quantity_is_hugging_faces_or_refused_in_words(name, unchecked):
     assert not faults, faults
 
 
-@pytest.mark.architectures
+@pytest.mark.families
 def test_models_are_not_degenerate():
     """Every position of the prompt reaches the last one, and the distribution is neither flat nor one-hot."""
     subject = architecture_checks.Subject(architectures.build("JambaForCausalLM"))
@@ -103,7 +103,7 @@ def test_the_readme_states_the_counts_of_the_page(script):
     assert script.sentence(measured["4"]) in readme
 
 
-@pytest.mark.architectures
+@pytest.mark.families
 @pytest.mark.skipif(TL_MAJOR < 4, reason="the faults are those of the newer TransformerLens")
 def test_the_faults_of_transformer_lens_are_raised_as_they_are_quoted():
     blocks = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

@@ -110,7 +110,7 @@ def test_the_device_made_of_the_cpu_tells_devices_apart() -> None:
             torch.randn(3, generator=torch.Generator(), device=FIRST)
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_a_matrix_elsewhere_is_that_on_the_cpu(pair: families.Pair) -> None:
     """One call in the fast tier; the next test makes them all."""
     model = families.build(pair.family, pair.kind, fresh=True).model
@@ -123,7 +123,7 @@ def test_a_matrix_elsewhere_is_that_on_the_cpu(pair: families.Pair) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.families("gpt2", "gemma2")
+@pytest.mark.on_families("gpt2", "gemma2")
 @pytest.mark.parametrize("solver", ["dense", "iterative"])
 def test_scores_elsewhere_are_those_on_the_cpu(pair: families.Pair, solver: str, monkeypatch: Any) -> None:
     if solver == "iterative":
@@ -171,7 +171,7 @@ two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA d
 
 @pytest.mark.gpu
 @cuda
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 @pytest.mark.parametrize("solver", ["dense", "iterative"])
 def test_scores_on_cuda_are_those_on_the_cpu(pair: families.Pair, solver: str, monkeypatch: Any) -> None:
     if solver == "iterative":

@@ -56,7 +56,7 @@ def gradient(pair: Pair, tokens: Tensor, v: Tensor, **options: Any) -> Tensor:
 # -- the score is the norm of a linear functional ------------------------------
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 @few
 @given(seed=seeds, pos=st.integers(0, 11))
 def test_pulled_back_gradient_is_the_adjoint_of_the_forward_derivative(pair: Pair, seed: int, pos: int) -> None:
@@ -67,7 +67,7 @@ def test_pulled_back_gradient_is_the_adjoint_of_the_forward_derivative(pair: Pai
     assert abs(float(g[t] @ delta) - forward) < CENTRAL_RTOL * float(g[t].norm() * delta.norm())
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 @few
 @given(seed=seeds, a=st.floats(-4, 4), b=st.floats(-4, 4))
 def test_pulled_back_gradient_is_linear_in_v(pair: Pair, seed: int, a: float, b: float) -> None:
@@ -81,14 +81,14 @@ def test_pulled_back_gradient_is_linear_in_v(pair: Pair, seed: int, a: float, b:
     assert float(error.abs().max()) < families.FLOAT64_RTOL[pair.family] * size
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 def test_score_is_proportional_to_the_length_of_v_and_blind_to_its_sign(pair: Pair) -> None:
     tokens, v = families.prompt_tokens(), gaussian(D, seed=0)
     one, other = (tls.jacobian_scope(pair.model, tokens, direction=c * v).scores for c in (1, -1024))
     assert torch.equal(1024 * one, other), "scaling by a power of two is exact"
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_several_rows_give_the_root_of_their_squared_scores(pair: Pair) -> None:
     tokens, V = families.prompt_tokens(), gaussian(3, D, seed=0)
     single = torch.stack([tls.jacobian_scope(pair.model, tokens, direction=v).scores for v in V])
@@ -109,7 +109,7 @@ def change(pair: Pair, tokens: Tensor, delta: Tensor) -> float:
     return float(moved - base)
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 @few
 @given(seed=seeds)
 def test_no_random_direction_beats_the_score_and_the_gradient_direction_attains_it(pair: Pair, seed: int) -> None:
@@ -126,7 +126,7 @@ def test_no_random_direction_beats_the_score_and_the_gradient_direction_attains_
         assert change(pair, tokens, delta) == pytest.approx(score * EPSILON, rel=slack)
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_root_of_squares_over_tokens_is_the_score_of_moving_them_together(pair: Pair) -> None:
     tokens = families.prompt_tokens(8)
     attr = tls.semantic_scope(pair.model, tokens, target=TARGET, keep_gradient=True)
@@ -137,7 +137,7 @@ def test_root_of_squares_over_tokens_is_the_score_of_moving_them_together(pair: 
     assert change(pair, tokens, delta) == pytest.approx(together * EPSILON, rel=1e-2)
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 @few
 @given(seed=seeds)
 def test_fisher_scores_bound_the_kl_divergence_of_a_small_move(pair: Pair, seed: int) -> None:
@@ -159,7 +159,7 @@ def test_fisher_scores_bound_the_kl_divergence_of_a_small_move(pair: Pair, seed:
 # -- causality -----------------------------------------------------------------
 
 
-@pytest.mark.families("gpt2", "mistral", "gemma3")
+@pytest.mark.on_families("gpt2", "mistral", "gemma3")
 @few
 @given(pos=st.integers(0, 10), seed=seeds)
 def test_score_is_zero_after_the_read_position_and_blind_to_what_stands_there(pair: Pair, pos: int, seed: int) -> None:
@@ -177,7 +177,7 @@ def test_score_is_zero_after_the_read_position_and_blind_to_what_stands_there(pa
             assert relative_error(attr.scores[: pos + 1], other[: pos + 1]) < rtol
 
 
-@pytest.mark.families("mistral")
+@pytest.mark.on_families("mistral")
 def test_a_sliding_window_delays_influence_but_does_not_cut_it(pair: Pair) -> None:
     tokens = families.prompt_tokens(24)
     expected = oracles.semantic(pair.hf, tokens, 23, TARGET)
@@ -190,7 +190,7 @@ def test_a_sliding_window_delays_influence_but_does_not_cut_it(pair: Pair) -> No
 # -- how the work is cut up ----------------------------------------------------
 
 
-@pytest.mark.families("gpt2", "neox", "llama", "mistral", "gemma2")
+@pytest.mark.on_families("gpt2", "neox", "llama", "mistral", "gemma2")
 @pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 2, None])
 def test_a_batch_of_unequal_lengths_scores_as_its_prompts_alone(pair: Pair, batch_size: int | None) -> None:
     prompts = [families.prompt_tokens(n, seed=n) for n in (3, 11, 1, 7)]
@@ -201,7 +201,7 @@ def test_a_batch_of_unequal_lengths_scores_as_its_prompts_alone(pair: Pair, batc
         assert relative_error(attr.scores, alone.scores) < families.FLOAT64_RTOL[pair.family]
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_scores_do_not_depend_on_how_many_rows_are_pulled_back_at_once(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,7 +213,7 @@ def test_scores_do_not_depend_on_how_many_rows_are_pulled_back_at_once(
         assert relative_error(attr.scores, expected.scores) < families.FLOAT64_RTOL[pair.family]
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 def test_the_same_call_gives_the_same_bits(pair: Pair) -> None:
     first, second = (tls.scopes(pair.model, families.prompt_tokens(), rank=3) for _ in range(2))
     for method, attr in first.items():
@@ -235,7 +235,7 @@ def test_each_prompt_of_a_list_has_its_own_target_foil_and_position(kind: str) -
 # -- weight processing ---------------------------------------------------------
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_contrast_does_not_change_under_weight_processing(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     folded = families.processed(pair.family, pair.kind).model
@@ -243,7 +243,7 @@ def test_contrast_does_not_change_under_weight_processing(pair: Pair) -> None:
     assert relative_error(after.scores, raw.scores) < families.PROCESSED_RTOL
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_log_probability_gradient_does_not_change_under_weight_processing(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     z = oracles.run_tokens(pair.hf, tokens).logits[-1].detach()

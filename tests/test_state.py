@@ -211,7 +211,7 @@ GRAD_MODES: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
 }
 
 
-@pytest.mark.families("gpt2", "gemma2", slow=("llama",))
+@pytest.mark.on_families("gpt2", "gemma2", slow=("llama",))
 @pytest.mark.parametrize("mode", GRAD_MODES)
 def test_every_scope_works_under_every_grad_mode_with_tensors_made_there(pair: families.Pair, mode: str) -> None:
     expected = tls.scopes(pair.model, TOKENS, methods=("semantic", "contrast", "fisher", "temperature"), foil=FOIL)
@@ -313,7 +313,7 @@ def test_weights_edited_through_data_after_a_call_are_seen(kind: str) -> None:
         tls.temperature_scope(pair.model, TOKENS)
 
 
-@pytest.mark.families("gpt2", "gemma3")
+@pytest.mark.on_families("gpt2", "gemma3")
 def test_what_is_known_of_the_weights_is_found_again_until_they_change(pair: families.Pair) -> None:
     """Gemma's norm has the gain ``1 + weight``, a tensor made anew at each look; an untouched model is looked at once."""
     model = families.build(pair.family, pair.kind, fresh=True).model
@@ -390,7 +390,7 @@ def test_training_flags_are_kept_module_by_module_also_after_an_error(kind: str)
 # -- the user's hooks --------------------------------------------------------------------------------------
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_a_user_hook_takes_effect_on_the_scores_and_stays(pair: families.Pair) -> None:
     own = families.build(pair.family, pair.kind, fresh=True)
     calls: list[int] = []
@@ -410,7 +410,7 @@ def test_a_user_hook_takes_effect_on_the_scores_and_stays(pair: families.Pair) -
         own.model.reset_hooks()
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 def test_scores_under_a_steering_hook_are_the_gradients_of_the_steered_model(pair: families.Pair) -> None:
     steer = torch.randn(families.D_MODEL, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

@@ -28,7 +28,7 @@ def greedy(model: Any, tokens: torch.Tensor, n: int) -> list[int]:
     return ids
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_it_is_what_plain_forwards_say(pair: Pair) -> None:
     tokens = torch.tensor([3, 5, 8, 2])
     found = tls.generate(pair.model, tokens, 6)

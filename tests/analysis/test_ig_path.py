@@ -23,7 +23,7 @@ TARGET = families.VOCAB[" house"]
 PROMPT = "German: der Hund sieht die Katze. English: the"
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 def test_rows_are_the_gradients_at_scaled_embeddings(pair: Pair) -> None:
     tokens, pos, grid = families.prompt_tokens(), 9, (0.1, 0.5, 1.0)
     path = ig_path(pair.model, tokens, TARGET, alphas=grid, pos=pos)
@@ -60,7 +60,7 @@ def test_residual_goes_to_zero_with_the_grid(demo_model: Any) -> None:
         assert residuals[2] < min(0.02, residuals[0] / 20), (scaled, residuals)
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_scaled_positions_start_from_nothing(pair: Pair) -> None:
     """At α = 0 all tokens look alike, so the prediction does not depend on the prompt."""
     logits = [
@@ -71,7 +71,7 @@ def test_scaled_positions_start_from_nothing(pair: Pair) -> None:
     assert float(logits[0][1]) != pytest.approx(float(logits[1][1]), rel=1e-3)
 
 
-@pytest.mark.families("llama", "gemma2", "gemma3")
+@pytest.mark.on_families("llama", "gemma2", "gemma3")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_where_zero_is_a_limit_the_row_stands_beside_it_and_says_so(pair: Pair, dtype: torch.dtype) -> None:
     """Norms without mean: the gradient at 0 itself is 1/√eps to the power of the depth, or overflows."""
@@ -92,7 +92,7 @@ def test_where_zero_is_a_limit_the_row_stands_beside_it_and_says_so(pair: Pair, 
     assert abs(other.completeness_residual) < 0.01
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 @pytest.mark.parametrize("baseline", ["mean", "prompt"])
 def test_a_path_from_the_data_is_autograd_at_its_points(pair: Pair, baseline: str) -> None:
     tokens, other, grid = families.prompt_tokens(), families.prompt_tokens(seed=4), (0.0, 0.5, 1.0)
@@ -153,7 +153,7 @@ def test_a_wrong_argument_is_refused(unchecked: None, demo_model: Any, kwargs: d
         ig_path(demo_model, PROMPT, **kwargs)
 
 
-@pytest.mark.families("llama")
+@pytest.mark.on_families("llama")
 def test_rotary_models_have_no_positions_to_scale(pair: Pair) -> None:
     with pytest.raises(ValueError, match="no additive position embedding"):
         ig_path(pair.model, families.prompt_tokens(), scale_positions=True)

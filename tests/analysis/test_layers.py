@@ -78,7 +78,7 @@ def hf_layer_norms(pair: Pair, tokens: Tensor) -> Tensor:
     return torch.stack([g[0].norm(dim=-1) for g in grads])
 
 
-@pytest.mark.families("gpt2", "neox", "llama", "gemma2", "granite", "cohere")
+@pytest.mark.on_families("gpt2", "neox", "llama", "gemma2", "granite", "cohere")
 def test_layers_are_hugging_face_gradients_at_every_block(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     layers = tls.layer_influence(pair.model, tokens, target=TARGET, pos=POS)
@@ -104,7 +104,7 @@ def test_row_0_is_the_scope_and_the_last_row_is_at_pos_only(pair: Pair) -> None:
     assert not layers.scores[:, POS + 1 :].any()
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 def test_at_the_final_hidden_state_the_influence_is_the_norm_of_v(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     layers = tls.layer_influence(pair.model, tokens, target=TARGET, pos=POS, grads_at="unembed.hook_in")
@@ -120,7 +120,7 @@ def test_at_the_final_hidden_state_the_influence_is_the_norm_of_v(pair: Pair) ->
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.families("llama", slow=("gpt2",))
+@pytest.mark.on_families("llama", slow=("gpt2",))
 def test_every_method_is_the_scope_at_every_layer(pair: Pair, method: str) -> None:
     tokens = families.prompt_tokens()
     layers = tls.layer_influence(pair.model, tokens, method=method, pos=POS, **METHODS[method])
@@ -207,7 +207,7 @@ def explained(model: Any, tokens: Tensor, v: Tensor, scale: tuple[int, int, int,
     return float(v @ run.y[0])
 
 
-@pytest.mark.families("gpt2", "neox", "llama", "gemma2", slow=("neox_sequential", "granite", "cohere"))
+@pytest.mark.on_families("gpt2", "neox", "llama", "gemma2", slow=("neox_sequential", "granite", "cohere"))
 def test_scaling_a_head_changes_the_scalar_to_first_order(pair: Pair) -> None:
     """llama, gemma2, granite, cohere have grouped queries; neox and cohere parallel attention."""
     tokens = families.prompt_tokens()
@@ -229,7 +229,7 @@ def test_scaling_a_head_changes_the_scalar_to_first_order(pair: Pair) -> None:
         assert slope == pytest.approx(2, abs=0.1), (layer, head, s, large, small)
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_sensitivity_is_the_norm_of_the_gradient_and_signed_its_product_with_z(pair: Pair) -> None:
     tokens, hook = families.prompt_tokens(), "blocks.1.attn.hook_z"
     options: dict[str, Any] = {"target": TARGET, "pos": POS, "cache": hook, "grads_at": hook}

@@ -46,7 +46,7 @@ def test_a_native_unit_gain_has_fisher_but_no_temperature(kind: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_a_wrong_gradient_is_found(pair: families.Pair, dtype: torch.dtype) -> None:
     model = families.build(pair.family, pair.kind, dtype, fresh=True).model
 
@@ -102,7 +102,7 @@ def copy_in_float32(family: str, kind: str, dtype: torch.dtype) -> families.Pair
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.families("gpt2", slow=("llama", "gemma2"))
+@pytest.mark.on_families("gpt2", slow=("llama", "gemma2"))
 def test_precision_is_the_rank_correlation_with_the_same_weights_in_float32(pair, dtype: torch.dtype) -> None:
     half = families.build(pair.family, pair.kind, dtype).model
     tokens = families.prompt_tokens(24)

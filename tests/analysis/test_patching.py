@@ -38,7 +38,7 @@ def setting(model: Any, **options: Any) -> tuple[Any, torch.Tensor, torch.Tensor
     return attribution, attribution.tokens[None], corrupt, attribution.target
 
 
-@pytest.mark.families("llama", "neox", slow=("gpt2",))
+@pytest.mark.on_families("llama", "neox", slow=("gpt2",))
 @pytest.mark.parametrize("component", ["resid_pre", "attn_out"])
 def test_cells_are_those_of_the_full_sweep(pair: families.Pair, component: str) -> None:
     model = pair.model
@@ -66,7 +66,7 @@ def patched(model: Any, clean: torch.Tensor, corrupt: torch.Tensor, layer: int, 
     return model.run_with_hooks(corrupt, fwd_hooks=[(name, hook)])[0, -1]
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_joint_random_and_estimate_against_own_hooks(pair: families.Pair) -> None:
     model = pair.model
     attribution, clean, corrupt, target = setting(model)

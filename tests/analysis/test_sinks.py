@@ -30,7 +30,7 @@ QUIET: dict[str, Any] = {"bos": (), "unrelated": 0, "methods": ("semantic",)}
 # -- against hook_pattern ----------------------------------------------------------------------------------
 
 
-@pytest.mark.families("gpt2", "llama", "mistral", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "mistral", "gemma2")
 def test_figures_are_those_of_a_slow_reading_of_the_cache(pair: Pair) -> None:
     """gemma2: capped scores and sliding windows; mistral: windows; llama: two key-value heads for four query heads."""
     tokens, pos, n_first = families.prompt_tokens(14), 12, 2

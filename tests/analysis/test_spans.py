@@ -32,7 +32,7 @@ def log_prob(pair: Pair, attribution: tls.Attribution, x: Tensor) -> float:
     return sum(float(logits[p, t]) for p, t in zip(attribution.span, attribution.targets, strict=True))
 
 
-@pytest.mark.families("gpt2", slow=("gemma2",))
+@pytest.mark.on_families("gpt2", slow=("gemma2",))
 def test_removals_for_the_verdict_are_those_of_plain_runs(pair: Pair, found: tls.Attribution) -> None:
     judged = tls.verdict(pair.model, found, k=2, n_random=8)
     x = oracles.embeddings(pair.hf, found.tokens)
@@ -46,7 +46,7 @@ def test_removals_for_the_verdict_are_those_of_plain_runs(pair: Pair, found: tls
     assert ANSWER in judged.sentence
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 @pytest.mark.parametrize("name", ["semantic", "contrast", "temperature", "fisher", "total_information"])
 def test_predictions_meet_the_measured_change_of_small_steps(pair: Pair, name: str) -> None:
     tokens, span, model = families.prompt_tokens(), [2, 5, 9], pair.model
@@ -60,7 +60,7 @@ def test_predictions_meet_the_measured_change_of_small_steps(pair: Pair, name: s
         assert oracles.relative_error(result.measured, result.predicted) < most
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_swaps_are_measured_by_plain_runs(pair: Pair, found: tls.Attribution) -> None:
     result = tls.substitutions(pair.model, found, k=3)
     base = log_prob(pair, found, oracles.embeddings(pair.hf, found.tokens))
@@ -71,7 +71,7 @@ def test_swaps_are_measured_by_plain_runs(pair: Pair, found: tls.Attribution) ->
         assert delta == pytest.approx(changed - base, abs=1e-5)
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_patching_everything_restores_the_answers_log_probability(pair: Pair, found: tls.Attribution) -> None:
     corrupt = found.tokens.clone()
     corrupt[3] = families.VOCAB[" city"]
@@ -83,7 +83,7 @@ def test_patching_everything_restores_the_answers_log_probability(pair: Pair, fo
     assert result.corrupt == pytest.approx(log_prob(pair, found, oracles.embeddings(pair.hf, corrupt)), abs=1e-5)
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_a_comparison_of_two_answers_is_refused_by_name(pair: Pair) -> None:
     both = tls.contrast_scope(pair.model, PROMPT, target=ANSWER, foil=" city")
     with pytest.raises(ValueError, match=r"verdict\(attribution=\.\.\.\): it compares two answers"):

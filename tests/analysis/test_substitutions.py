@@ -37,7 +37,7 @@ def oracle(pair: families.Pair, tokens: torch.Tensor, target: int, w: int) -> tu
     return float(predicted.detach()), float((after - logit).detach())
 
 
-@pytest.mark.families(*FAMILIES)
+@pytest.mark.on_families(*FAMILIES)
 def test_prediction_and_measurement_equal_hugging_face(pair: families.Pair) -> None:
     tokens = families.prompt_tokens(10)
     attribution = tls.semantic_scope(pair.model, tokens, target=7)

@@ -34,7 +34,7 @@ def removed(pair: families.Pair, tokens: torch.Tensor, positions: Any, target: i
     return float(changed - plain)
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 def test_effects_are_those_of_plain_hugging_face_runs(pair: families.Pair) -> None:
     attr = tls.semantic_scope(pair.model, families.prompt_tokens(14), target=5)
     found = tls.verdict(pair.model, attr, k=2, n_random=6)
@@ -49,7 +49,7 @@ def test_effects_are_those_of_plain_hugging_face_runs(pair: families.Pair) -> No
     assert all(min(abs(e - p) for p in pairs) < close for e in found.drawn.tolist()), "each is of two tokens"
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_few_sets_are_all_there_are_and_p_is_the_rank_among_them(pair: families.Pair) -> None:
     attr = tls.semantic_scope(pair.model, families.prompt_tokens(12), target=5)
     candidates = [p for p in range(12) if p not in attr.special]
@@ -71,7 +71,7 @@ def test_p_counts_the_random_sets_that_are_at_least_as_harmful() -> None:
         assert own.scalar_p == pytest.approx(p), "by the size of its change"
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_scopes_of_something_else_are_measured_on_their_own_scalar(pair: families.Pair) -> None:
     tokens = families.prompt_tokens(12)
     fisher = tls.verdict(pair.model, tls.fisher_scope(pair.model, tokens), k=2)

@@ -51,24 +51,24 @@ def _noise(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-@pytest.mark.families("neox", "llama", "qwen2", "gemma2")
+@pytest.mark.on_families("neox", "llama", "qwen2", "gemma2")
 def test_error_is_of_second_order(pair: families.Pair) -> None:
     assert slope(pair.model, SIGNED["semantic"](pair.model)) == pytest.approx(2, abs=SLOPE)
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_error_is_of_second_order_for_every_signed_scalar(pair: families.Pair) -> None:
     for what, scope in SIGNED.items():
         assert slope(pair.model, scope(pair.model)) == pytest.approx(2, abs=SLOPE), what
 
 
-@pytest.mark.families("llama")
+@pytest.mark.on_families("llama")
 @pytest.mark.parametrize("ablation", ["mean", "resample"])
 def test_error_is_of_second_order_for_every_ablation(pair: families.Pair, ablation: str) -> None:
     assert slope(pair.model, SIGNED["semantic"](pair.model), ablation=ablation) == pytest.approx(2, abs=SLOPE)
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_divergence_is_predicted_to_third_order_at_full_rank(pair: families.Pair) -> None:
     full = tls.fisher_scope(pair.model, PROMPT, rank=families.D_MODEL)
     exact = tls.total_information(pair.model, PROMPT, method="exact")
@@ -87,7 +87,7 @@ def test_low_rank_predicts_a_part_of_the_divergence(kind: str) -> None:
     assert len(both) >= 5 and all(0 <= part <= whole * (1 + 1e-9) for part, whole in both)
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 def test_predicted_and_measured_are_those_of_hugging_face(pair: families.Pair) -> None:
     attribution = tls.semantic_scope(pair.model, PROMPT, target=" king")
     result = tls.verify(pair.model, attribution, fractions=(0.3,), top=3)

@@ -34,7 +34,7 @@ BASELINES: dict[str, Callable[..., Any]] = {
     "random_attribution": controls.random_attribution,
 }
 each_baseline = pytest.mark.parametrize("name", BASELINES)
-some_families = pytest.mark.families("gpt2", "llama", "gemma2", "granite")
+some_families = pytest.mark.on_families("gpt2", "llama", "gemma2", "granite")
 SCALARS: dict[str, oracles.ScalarFn] = {
     "logit": lambda z, y: z[TARGET],
     "log_prob": lambda z, y: z.log_softmax(-1)[TARGET],
@@ -65,7 +65,7 @@ def test_gradient_norm_of_the_logit_is_the_semantic_scope(demo_model: Any) -> No
     assert torch.equal(own.scores, tls.semantic_scope(demo_model, prompt, target=" dog").scores)
 
 
-@pytest.mark.families("gpt2", "gemma2", slow=("llama", "granite"))
+@pytest.mark.on_families("gpt2", "gemma2", slow=("llama", "granite"))
 @pytest.mark.parametrize("baseline", ["zero", "mean", "pad", "token", "prompt", "given"])
 def test_integrated_gradients_are_the_dense_sum(pair: Pair, baseline: str) -> None:
     """The same nodes, one Hugging Face backward each; BOS stays where a baseline is made of one row."""
@@ -100,7 +100,7 @@ def test_integrated_gradients_are_the_dense_sum(pair: Pair, baseline: str) -> No
     assert attr.details["completeness_gap"] == pytest.approx(float(expected.sum() - change), rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 @pytest.mark.parametrize("of", SCALARS)
 def test_completeness_gap_goes_to_zero(pair: Pair, of: Any) -> None:
     gaps = []
@@ -123,7 +123,7 @@ def test_a_large_gap_is_said(demo_model: Any) -> None:
     assert not any("completeness gap" in note for note in fine.notes)
 
 
-@pytest.mark.families("llama", "gemma2", "gemma3")
+@pytest.mark.on_families("llama", "gemma2", "gemma3")
 def test_a_jump_at_the_baseline_is_not_answered_with_more_steps(pair: Pair) -> None:
     """Without a mean in the norms, zero is a limit: no number of steps reaches what lies below the first of them."""
     tokens = families.prompt_tokens()
@@ -226,7 +226,7 @@ def test_resampling_moves_every_candidate_and_nothing_else() -> None:
     assert not bool((values[2:7] == x[2:7, 0]).any())
 
 
-@pytest.mark.families("gpt2", "llama", "gemma3")
+@pytest.mark.on_families("gpt2", "llama", "gemma3")
 def test_rollout_is_the_product_of_hugging_face_patterns(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     with torch.no_grad():
@@ -253,7 +253,7 @@ def test_random_scores_are_uniform_and_seeded(demo_model: Any) -> None:
 
 
 @each_baseline
-@pytest.mark.families("gpt2", slow=("llama",))
+@pytest.mark.on_families("gpt2", slow=("llama",))
 def test_a_list_gives_the_same_as_one_by_one(pair: Pair, name: str) -> None:
     prompts = [families.prompt_tokens(length, seed=length) for length in (12, 3, 7, 1)]
     few: Any = {"integrated_gradients": {"n_steps": 8}, "smoothgrad": {"n_samples": 4}}.get(name, {})
@@ -327,7 +327,7 @@ def test_dropout_is_refused(name: str) -> None:
         BASELINES[name](pair.model, families.prompt_tokens())
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_log_prob_gradient_survives_a_peaked_prediction(pair: Pair) -> None:
     """1 − p of the target is 1e-9 and less: the direction still has relative accuracy."""
     from tl_scopes.directions.base import ReadOut

@@ -29,7 +29,7 @@ TARGET, POS = families.VOCAB[" house"], 9
 NODES = 40
 CONVERGED = 1e-4
 """Two rules of so many nodes on the whole path; Hugging Face's float32 steps leave about 1e-5."""
-some_families = pytest.mark.families("gpt2", "llama", "gemma2", "granite")
+some_families = pytest.mark.on_families("gpt2", "llama", "gemma2", "granite")
 each_scalar = pytest.mark.parametrize("of", ["logit", "log_prob"])
 
 
@@ -68,7 +68,7 @@ def test_gradient_norm_is_the_norm_of_the_saliency(pair: Pair, of: Any) -> None:
     assert relative_error(ours.scores, theirs.norm(dim=-1)) < 10 * families.FLOAT64_RTOL[pair.family]
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 @each_scalar
 @pytest.mark.parametrize("baseline", ["zero", "mean"])
 def test_integrated_gradients(pair: Pair, of: Any, baseline: Any) -> None:
@@ -90,7 +90,7 @@ def test_integrated_gradients(pair: Pair, of: Any, baseline: Any) -> None:
     assert float(theirs.sum() - delta) == pytest.approx(ours.details["change"], rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.families("gpt2", "qwen2")
+@pytest.mark.on_families("gpt2", "qwen2")
 def test_integrated_gradients_from_padding_through_the_embedding_layer(pair: Pair) -> None:
     """Captum's layer form starts from token ids, so that even the embeddings of the baseline are its own."""
     tokens, _ = inputs(pair)
@@ -120,7 +120,7 @@ def test_leave_one_out_is_feature_ablation_by_token(pair: Pair, of: Any, ablatio
     assert not theirs[POS + 1 :].any()
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_leave_one_out_is_occlusion_with_a_window_of_one_token(pair: Pair) -> None:
     tokens, x = inputs(pair)
     window = (1, x.shape[2])
@@ -129,7 +129,7 @@ def test_leave_one_out_is_occlusion_with_a_window_of_one_token(pair: Pair) -> No
     assert relative_error(torch.tensor(ours.details["delta_log_prob"]), -theirs[: POS + 1, 0]) < 1e-4
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 @each_scalar
 def test_smoothgrad_is_the_noise_tunnel_over_the_same_noise(pair: Pair, of: Any) -> None:
     tokens, x = inputs(pair)

@@ -111,7 +111,7 @@ def test_product_trace_and_dense_are_the_definition(seed: int, off_top: float, s
     assert found.trace() == pytest.approx(float(F.trace()), rel=FLOAT64_RTOL)
 
 
-@pytest.mark.families("gpt2", "gemma2", "granite", "llama")
+@pytest.mark.on_families("gpt2", "gemma2", "granite", "llama")
 def test_fisher_information_is_the_hessian_of_the_kl_divergence(pair: Pair) -> None:
     y = oracles.run_tokens(pair.hf, families.prompt_tokens()).y[-1].detach()
     point = y.clone().requires_grad_(True)
@@ -223,7 +223,7 @@ def test_information_ignores_a_vector_added_to_every_row_and_a_number_added_to_e
     assert moved.trace() == pytest.approx(base.information().trace(), rel=FLOAT64_RTOL * 100)
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_total_information_does_not_change_under_weight_processing(pair: Pair) -> None:
     # the scope is refused there because u_1 changes; tr(J_tᵀFJ_t) must not
     tokens = families.prompt_tokens()
@@ -424,7 +424,7 @@ def test_the_solver_survives_an_information_of_low_rank(rank: int) -> None:
     assert pairs.next_value == pytest.approx(float(values[rank]), abs=1e-9 * float(values[0]))
 
 
-@pytest.mark.families("gpt2", "gemma2")
+@pytest.mark.on_families("gpt2", "gemma2")
 def test_fisher_scope_by_the_solver_is_the_oracle(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fisher, "DENSE_COST", 0)
     tokens = families.prompt_tokens()

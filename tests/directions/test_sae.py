@@ -57,7 +57,7 @@ CASES = {
 }
 
 
-@pytest.mark.families("gpt2", "llama", "neox")
+@pytest.mark.on_families("gpt2", "llama", "neox")
 @pytest.mark.parametrize("case", [*CASES])
 def test_directions_inside_the_model(pair: families.Pair, case: str) -> None:
     hook, make = CASES[case]
@@ -68,7 +68,7 @@ def test_directions_inside_the_model(pair: families.Pair, case: str) -> None:
     assert torch.equal(attribution.direction[0], v)
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_source_at_an_earlier_layer(pair: families.Pair) -> None:
     v = one_hot(pair.model.cfg.d_mlp, 5)
     hook, at = "blocks.1.mlp.hook_post", "blocks.1.hook_resid_pre"

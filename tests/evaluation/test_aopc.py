@@ -208,7 +208,7 @@ def test_no_table_of_all_removals_by_the_whole_vocabulary_is_kept(
 # -- the default protocol --------------------------------------------------------------------------
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 @pytest.mark.parametrize("ablation", ["zero", "mean", "resample"])
 def test_deltas_are_interventions_on_the_embeddings(pair: families.Pair, ablation: Any) -> None:
     tokens = families.prompt_tokens(24)

@@ -66,7 +66,7 @@ def test_scores_are_the_gradient_norms_of_hugging_face_autograd(pair: Pair, name
     assert relative_error(attr.scores, expected) < families.rtol(pair)
 
 
-@pytest.mark.families("gpt2", "neox", "llama", "gemma2", "gemma3", "granite")
+@pytest.mark.on_families("gpt2", "neox", "llama", "gemma2", "gemma3", "granite")
 @pytest.mark.parametrize("name", ["semantic", "contrast", "temperature", "fisher_rank_4"])
 def test_float32_scores_are_right_to_1e_5_of_the_largest(pair: Pair, name: str) -> None:
     pair = families.build(pair.family, pair.kind, torch.float32)
@@ -81,7 +81,7 @@ HALF_RTOL = {torch.bfloat16: 0.2, torch.float16: 0.03}
 """Several rounding steps of 2^-9 and 2^-11 in each of 2-3 layers; measured 0.07 and 0.01 (`families`)."""
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2", "gemma3")
+@pytest.mark.on_families("gpt2", "llama", "gemma2", "gemma3")
 @pytest.mark.parametrize("dtype", HALF_RTOL, ids=str)
 def test_half_precision_scores_are_float32_and_near_hugging_face_in_the_same_dtype(
     pair: Pair, dtype: torch.dtype
@@ -95,7 +95,7 @@ def test_half_precision_scores_are_float32_and_near_hugging_face_in_the_same_dty
         assert relative_error(attr.scores, oracle(pair.hf, tokens, 11)) < HALF_RTOL[dtype], name
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 def test_kept_gradient_is_the_signed_gradient_behind_the_scores(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     attr = tls.semantic_scope(pair.model, tokens, target=TARGET, keep_gradient=True)
@@ -104,7 +104,7 @@ def test_kept_gradient_is_the_signed_gradient_behind_the_scores(pair: Pair) -> N
     assert relative_error(attr.gradient.norm(dim=-1), attr.scores) < ROUNDING
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 def test_semantic_scope_without_target_explains_the_top_prediction(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     logits = oracles.run_tokens(pair.hf, tokens).logits[-1].detach()
@@ -115,7 +115,7 @@ def test_semantic_scope_without_target_explains_the_top_prediction(pair: Pair) -
     assert relative_error(attr.scores, oracles.semantic(pair.hf, tokens, 11, attr.target)) < families.rtol(pair)
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 def test_fisher_details_are_the_spectrum_of_the_dense_matrix(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     F = oracles.dense_fisher(pair.hf, tokens, 11)
@@ -130,7 +130,7 @@ def test_fisher_details_are_the_spectrum_of_the_dense_matrix(pair: Pair) -> None
     assert max(details["relative_residual"]) < 1e-9
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_fisher_at_full_rank_is_the_total_information_over_lambda_1(pair: Pair) -> None:
     tokens = families.prompt_tokens(5)
     attr = tls.fisher_scope(pair.model, tokens, rank=families.D_MODEL)
@@ -140,7 +140,7 @@ def test_fisher_at_full_rank_is_the_total_information_over_lambda_1(pair: Pair) 
     assert attr.details["explained_share"] == pytest.approx(1, rel=ROUNDING)
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2", "granite")
+@pytest.mark.on_families("gpt2", "llama", "gemma2", "granite")
 def test_temperature_details_hold_beta_and_say_where_it_is_not_exact(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     attr = tls.temperature_scope(pair.model, tokens)
@@ -170,7 +170,7 @@ def layer_output(hf: nn.Module, tokens: Tensor, layer: int) -> tuple[oracles.Run
     return out, got[0]
 
 
-@pytest.mark.families("gpt2", "neox", "llama", "mistral", "gemma2")
+@pytest.mark.on_families("gpt2", "neox", "llama", "mistral", "gemma2")
 @pytest.mark.parametrize("pos", [-1, MIDDLE])
 def test_jacobian_scope_at_a_middle_layer_is_the_dense_jacobian_there(pair: Pair, pos: int) -> None:
     tokens = families.prompt_tokens()
@@ -194,7 +194,7 @@ def test_jacobian_scope_along_an_unembedding_row_is_the_semantic_scope_without_a
     assert relative_error(attr.scores, expected) < families.rtol(pair)
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_jacobian_scope_takes_a_direction_of_the_shape_of_a_head_activation(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     shape = (families.N_HEADS, families.D_HEAD)
@@ -205,7 +205,7 @@ def test_jacobian_scope_takes_a_direction_of_the_shape_of_a_head_activation(pair
     assert relative_error(attr.scores, gradient[0].norm(dim=-1)) < families.rtol(pair)
 
 
-@pytest.mark.families("gpt2", "neox", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "neox", "llama", "gemma2")
 def test_source_at_a_later_residual_stream_is_the_gradient_there(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     out, hidden = layer_output(pair.hf, tokens, 0)
@@ -214,7 +214,7 @@ def test_source_at_a_later_residual_stream_is_the_gradient_there(pair: Pair) -> 
     assert relative_error(attr.scores, gradient[0].norm(dim=-1)) < families.rtol(pair)
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_source_at_the_position_embedding_has_the_token_embeddings_gradient(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     at_pos, at_embed = (
@@ -224,7 +224,7 @@ def test_source_at_the_position_embedding_has_the_token_embeddings_gradient(pair
     assert relative_error(at_pos.gradient, at_embed.gradient) < ROUNDING
 
 
-@pytest.mark.families("neox", "llama", "gemma2")
+@pytest.mark.on_families("neox", "llama", "gemma2")
 def test_position_embedding_of_a_rotary_model_is_refused(pair: Pair) -> None:
     with pytest.raises(ValueError, match=r"at='hook_pos_embed'.*no additive position embedding.*Use 'hook_embed'"):
         tls.semantic_scope(pair.model, families.prompt_tokens(), at="hook_pos_embed")
@@ -233,7 +233,7 @@ def test_position_embedding_of_a_rotary_model_is_refused(pair: Pair) -> None:
 # -- several scopes, one forward -------------------------------------------------------------------
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 def test_scopes_equals_separate_calls_from_one_forward(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     forwards: list[str] = []
@@ -259,7 +259,7 @@ def test_scopes_equals_separate_calls_from_one_forward(pair: Pair) -> None:
         assert attr.details.keys() == alone.details.keys()
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_scopes_takes_the_other_methods_with_their_own_keywords(pair: Pair) -> None:
     tokens, values, v = families.prompt_tokens(), {5: 1.0, 9: 2.5, 17: 4.0}, torch.full_like(ONES, 0.5).double()
     together = tls.scopes(
@@ -283,7 +283,7 @@ def test_scopes_takes_the_other_methods_with_their_own_keywords(pair: Pair) -> N
         assert attr.details.keys() == alone[method].details.keys()
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_every_form_of_a_prompt_gives_the_same_scores(pair: Pair) -> None:
     text = families.PROMPT
     tokens = pair.model.to_tokens(text)
@@ -347,7 +347,7 @@ def test_cache_is_what_run_with_cache_gives(pair: Pair) -> None:
         assert relative_error(attr.cache[name], expected[name]) < families.rtol(pair), name
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 def test_cache_takes_every_form_of_a_names_filter(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     name = "blocks.1.hook_resid_pre"
@@ -363,7 +363,7 @@ def test_cache_takes_every_form_of_a_names_filter(pair: Pair) -> None:
     assert tls.semantic_scope(pair.model, tokens, target=TARGET).cache is None
 
 
-@pytest.mark.families("gpt2", "gemma2")
+@pytest.mark.on_families("gpt2", "gemma2")
 def test_cached_logits_hold_the_explained_position_only(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     attr = tls.semantic_scope(pair.model, tokens, target=TARGET, pos=MIDDLE, cache="unembed.hook_out")
@@ -492,7 +492,7 @@ def test_a_mistake_is_refused_with_its_argument_and_the_way_out(case: str, kind:
         call(families.build("gpt2", kind).model)
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_weights_with_nan_are_refused_not_scored(pair: Pair) -> None:
     own = families.build(pair.family, pair.kind, fresh=True)
     with torch.no_grad():
@@ -515,7 +515,7 @@ def test_the_stream_between_attention_and_mlp_is_read_whole_or_not_at_all(kind: 
             call(model, TOKENS, at=name)
 
 
-@pytest.mark.families("llama", slow=("gpt2",))
+@pytest.mark.on_families("llama", slow=("gpt2",))
 @pytest.mark.filterwarnings("ignore:A forward hook edited hook_scale")
 def test_a_gradient_at_a_hook_is_the_effect_of_what_a_hook_there_gives_back(pair: Pair) -> None:
     """By central differences through TransformerLens' own hooks: of one branch where a bridge's hook is on a branch."""
@@ -546,7 +546,7 @@ def logit(model: nn.Module, name: str, step: Tensor) -> float:
     return float(logits[0, -1, TARGET])
 
 
-@pytest.mark.families("llama")
+@pytest.mark.on_families("llama")
 def test_a_score_at_a_branch_does_not_depend_on_what_else_is_kept(pair: Pair) -> None:
     """On a bridge the branches share the tensor that goes into them; its gradient is not that of one branch."""
     model = families.build(pair.family, pair.kind).model

@@ -58,7 +58,7 @@ SCALARS: dict[str, tuple[Callable[..., tls.Attribution], Callable[[oracles.Run, 
     "temperature": (tls.temperature_scope, confidence),
     "jacobian": (lambda m, t, **kw: tls.jacobian_scope(m, t, direction=ROWS[0], **kw), projection),
 }
-every_family = pytest.mark.families(
+every_family = pytest.mark.on_families(
     "gpt2",
     "gemma2",
     slow=("neox", "neox_sequential", "llama", "mistral", "qwen2", "qwen2_tied", "gemma3", "granite", "cohere"),
@@ -117,7 +117,7 @@ def test_fisher_weighs_each_position_by_its_own_eigenvalues(pair: Pair, rank: in
 
 
 @pytest.mark.slow
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 def test_total_information_is_the_sum_of_traces(pair: Pair) -> None:
     expected = sum(oracles.total_information(pair.hf, TOKENS, m) for m in SPAN)
     exact = tls.total_information(pair.model, TOKENS, pos=SPAN, method="exact")
@@ -127,7 +127,7 @@ def test_total_information_is_the_sum_of_traces(pair: Pair) -> None:
     assert float(away[: SPAN[-1] + 1].max()) < 4
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_gradient_baselines_of_a_span(pair: Pair) -> None:
     each = gradients(pair, logit)
     x = oracles.embeddings(pair.hf, TOKENS)
@@ -141,7 +141,7 @@ def test_gradient_baselines_of_a_span(pair: Pair) -> None:
     assert relative_error(saliency.scores, gradients(pair, log_prob).sum(0).norm(dim=-1)) < bound(pair)
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_paths_and_noise_explain_the_sum_too(pair: Pair) -> None:
     found = tls.integrated_gradients(pair.model, TOKENS, pos=SPAN, n_steps=20)
     x = oracles.embeddings(pair.hf, TOKENS)
@@ -156,7 +156,7 @@ def test_paths_and_noise_explain_the_sum_too(pair: Pair) -> None:
     assert (answer.target_str, answer.details["of"]) == (ANSWER, "log_prob")
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_layers_and_heads_of_a_span_are_those_of_its_sum(pair: Pair) -> None:
     layers = tls.layer_influence(pair.model, TOKENS, pos=SPAN)
     whole = tls.semantic_scope(pair.model, TOKENS, pos=SPAN, at="blocks.0.hook_resid_pre")
@@ -171,7 +171,7 @@ def test_layers_and_heads_of_a_span_are_those_of_its_sum(pair: Pair) -> None:
 # -- one position, several spans -------------------------------------------------------------------
 
 
-@pytest.mark.families("gpt2", "gemma3")
+@pytest.mark.on_families("gpt2", "gemma3")
 @pytest.mark.parametrize("name", ["semantic", "temperature", "fisher", "total_information"])
 def test_a_span_of_one_is_the_single_scope_to_the_bit(pair: Pair, name: str) -> None:
     scopes = tls.scopes(pair.model, TOKENS, methods=[name], pos=range(4, 5))
@@ -181,7 +181,7 @@ def test_a_span_of_one_is_the_single_scope_to_the_bit(pair: Pair, name: str) -> 
     )
 
 
-@pytest.mark.families("gpt2", "llama")
+@pytest.mark.on_families("gpt2", "llama")
 def test_gradients_of_disjoint_spans_add(pair: Pair) -> None:
     def gradient(span: Sequence[int]) -> Tensor:
         found = tls.semantic_scope(pair.model, TOKENS, pos=span, keep_gradient=True).gradient
@@ -191,7 +191,7 @@ def test_gradients_of_disjoint_spans_add(pair: Pair) -> None:
     assert relative_error(gradient(SPAN[:2]) + gradient(SPAN[2:]), gradient(SPAN)) < 1e-6
 
 
-@pytest.mark.families("gpt2", "qwen2")
+@pytest.mark.on_families("gpt2", "qwen2")
 @pytest.mark.parametrize("combine", ["sum", "norm"])
 def test_prompts_of_a_list_have_a_position_or_a_span_each(pair: Pair, combine: str) -> None:
     prompts = [families.prompt_tokens(n, seed=n) for n in (12, 7, 9)]
@@ -260,7 +260,7 @@ def test_two_answers_of_different_lengths_are_compared_on_the_prompt(pair: Pair)
     assert (found.pos, found.details["foil_str"]) == (n - 1, OTHER)
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_a_list_may_mix_tokens_and_answers(pair: Pair) -> None:
     targets = [" dog", ANSWER, None]
     for one, target in zip(
@@ -278,7 +278,7 @@ def test_a_list_may_mix_tokens_and_answers(pair: Pair) -> None:
         assert relative_error(one.scores, alone.scores) < 1e-12
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_several_scopes_explain_one_answer(pair: Pair) -> None:
     found = tls.scopes(pair.model, QUESTION, methods=["semantic", "fisher", "temperature"], target=ANSWER)
     assert {one.span for one in found.values()} == {found["semantic"].span}
@@ -287,7 +287,7 @@ def test_several_scopes_explain_one_answer(pair: Pair) -> None:
     assert relative_error(found["fisher"].scores, alone.scores) < 1e-12
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_a_span_is_saved_and_loaded(pair: Pair, tmp_path) -> None:
     found = tls.semantic_scope(pair.model, QUESTION, prepend_bos=True, target=ANSWER)
     found.save(tmp_path / "a.json")
@@ -298,7 +298,7 @@ def test_a_span_is_saved_and_loaded(pair: Pair, tmp_path) -> None:
 # -- what is refused -------------------------------------------------------------------------------
 
 
-@pytest.mark.families("gpt2")
+@pytest.mark.on_families("gpt2")
 def test_what_makes_no_sense_is_refused_before_the_model_runs(pair: Pair) -> None:
     model = pair.model
     refused: list[tuple[str, Callable[[], object]]] = [

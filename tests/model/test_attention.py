@@ -331,6 +331,6 @@ def test_a_first_row_that_is_not_the_scope_is_said() -> None:
     assert not tls.layer_influence(model, tokens, target=TARGET, at="blocks.0.hook_resid_pre").notes
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 def test_a_first_row_that_is_the_scope_needs_no_word(pair: families.Pair) -> None:
     assert tls.layer_influence(pair.model, families.prompt_tokens(8), target=TARGET).notes == ()

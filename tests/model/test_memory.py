@@ -159,7 +159,7 @@ def planner(lens: Any, checkpoint: bool | None = None, budget: int | None = 1, *
     return Memory(lens, Recording(**options), checkpoint=checkpoint, budget=budget)
 
 
-@pytest.mark.families("gpt2", slow=("llama",))
+@pytest.mark.on_families("gpt2", slow=("llama",))
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_the_peak_of_short_runs_predicts_that_of_a_long_one(pair: Pair, checkpoint: bool) -> None:
     lens = families.build(pair.family, pair.kind, torch.float32).model

@@ -92,7 +92,7 @@ def test_falcons_old_decoder_is_right_and_not_refused(multi_query: bool) -> None
     assert relative_error(found.gradient, logit_gradient(hf, LONG, TARGET)) < EXACT
 
 
-@pytest.mark.families(*families.FAMILIES)
+@pytest.mark.on_families(*families.FAMILIES)
 def test_the_twin_is_the_model_that_no_bridge_has_touched_and_shares_its_weights(pair: families.Pair) -> None:
     if pair.kind != "bridge":
         assert "no Hugging Face model" in disagreement(pair.model)

@@ -5,8 +5,8 @@ every model it was handed has no hook left, the same `requires_grad` and `traini
 unwritten weights.
 
 Parametrisation: a test with the argument `pair` runs on every (family, kind) of `families.PAIRS` in float64, or on
-the families that `@pytest.mark.families("gpt2", ...)` names; unless named, those of `families.late` run in the slow tier.
-`@pytest.mark.families(..., slow=("llama", ...))` names more for the slow tier. One with the argument `kind` runs on every
+the families that `@pytest.mark.on_families("gpt2", ...)` names; unless named, those of `families.late` run in the slow tier.
+`@pytest.mark.on_families(..., slow=("llama", ...))` names more for the slow tier. One with the argument `kind` runs on every
 model class.
 """
 
@@ -54,7 +54,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for name in (marker.args[0].split(",") if isinstance(marker.args[0], str) else marker.args[0])
     }
     if "pair" in set(metafunc.fixturenames) - parametrised:
-        marker = metafunc.definition.get_closest_marker("families")
+        marker = metafunc.definition.get_closest_marker("on_families")
         names = families.FAMILIES if marker is None else marker.args
         slow = () if marker is None else marker.kwargs.get("slow", ())
         assert {*names, *slow} <= set(families.FAMILIES), (names, slow)

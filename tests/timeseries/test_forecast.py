@@ -33,7 +33,7 @@ def numbers_and_ids(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(NUMBERS, dtype=torch.float64), torch.tensor(number_ids(model))
 
 
-@pytest.mark.families("gpt2", "gemma2")
+@pytest.mark.on_families("gpt2", "gemma2")
 def test_influence_distribution_and_check_are_those_of_plain_autograd(pair: families.Pair) -> None:
     result = ts.forecast_scope(pair.model, SERIES, truth=2.0, methods=METHODS)
     tokens = result.attributions["temperature"].tokens
@@ -243,7 +243,7 @@ def test_digits_multiply_to_the_numbers_probability(kind: str) -> None:
     assert float(result.influence[1]) == pytest.approx(float(scores[[4, 5]].norm()))
 
 
-@pytest.mark.families("gpt2", "llama", "gemma2")
+@pytest.mark.on_families("gpt2", "llama", "gemma2")
 def test_moments_over_two_digits_are_those_of_plain_autograd(pair: families.Pair) -> None:
     """Each first digit appended in turn to the same embeddings, and one gradient through all of it."""
     model = digit_model(pair.kind, pair.family)
