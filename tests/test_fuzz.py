@@ -152,6 +152,7 @@ TOGETHER = {
 OTHERWISE: dict[tuple[str, str], Callable[[Any], kinds.Cases]] = {
     ("aopc", "target"): kinds.name,
     **{(name, "pos"): kinds.one_position for name in FUNCTIONS if name not in TOGETHER},
+    **{(name, aim): kinds.answer for name in TOGETHER for aim in ("target", "foil")},
 }
 """Where a name means something else."""
 GOOD: dict[str, Any] = {

@@ -7,6 +7,7 @@ refused with the reason. Nothing is left on the model in whatever order users le
 
 from __future__ import annotations
 
+import gc
 import inspect
 import itertools
 import sys
@@ -24,6 +25,8 @@ from torch import nn
 
 import tl_scopes as tls
 from tl_scopes import timeseries
+from tl_scopes.model.forward import run_with_hooks
+from tl_scopes.model.hooks import without_hooks
 from tl_scopes.model.patches import patched
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -191,6 +194,22 @@ def test_both_of_a_pair_give_what_they_give_alone(model: Any, pairing: tuple[str
             done.result()
     assert model_flags(model) == before
     assert forwards(model) == patches
+
+
+def test_a_hook_that_another_thread_puts_on_during_a_measurement_sees_nothing_of_it_and_comes_off(model: Any) -> None:
+    seen: list[Any] = []
+    point = model.hook_dict["hook_embed"]
+    with without_hooks(model):
+        with ThreadPoolExecutor(1) as other:
+            other.submit(point.add_hook, lambda activation, hook: seen.append(hook.name)).result(WAIT)
+        run_with_hooks(model, model.to_tokens(PROMPT))
+        assert not seen
+    gc.collect()
+    run_plainly(model)
+    assert len(seen) == 1
+    point.remove_hooks()
+    run_plainly(model)
+    assert len(seen) == 1
 
 
 # -- patches -------------------------------------------------------------------------------------------

@@ -97,7 +97,9 @@ def mistakes(name: str, folder: Path, depth: int, *, shown: int) -> list[str]:
                 continue
             seen.add(now)
             try:
-                str(result), result.html(), result.plot()._repr_png_()
+                str(result)
+                if isinstance(result, Displayable):
+                    result.html(), result.plot()._repr_png_()
             except Exception as error:
                 found.append(f"{at} = {kind}: shown: {type(error).__name__}: {str(error)[:100]}")
     return found

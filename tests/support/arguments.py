@@ -202,6 +202,12 @@ def token(good: int) -> Cases:
     ]
 
 
+def answer(good: int) -> Cases:
+    """Of a call that explains a text of several tokens as a whole."""
+    several = ("' two words of it'", repr([[good]]))
+    return [*(case for case in token(good) if repr(case[0]()) not in several), *either(" two words of it", [[good]])]
+
+
 def tokens(good: torch.Tensor) -> Cases:
     wrong = (5, {}, {"a"}, True, good.float(), good.bool(), META, good.to("meta"), good.to_sparse(), 1.5)
     return [

@@ -18,6 +18,9 @@ from tl_scopes.model.state import model_state
 from tl_scopes.numerics.arguments import Seed, call_name, integer
 from tl_scopes.results.generation import Generation
 
+COLDEST = 1e-6
+"""Least temperature above 0: logits divided by much less overflow."""
+
 
 @prompt_call
 def generate(
@@ -65,8 +68,10 @@ def generate(
     ' dog'
     """
     integer("max_new_tokens", max_new_tokens, least=1)
-    if temperature < 0:
-        raise ValueError(f"(temperature={temperature}): expected 0, for the most probable token, or a positive number")
+    if temperature != 0 and not temperature >= COLDEST:
+        raise ValueError(
+            f"(temperature={temperature}): expected 0, for the most probable token, or a number of at least {COLDEST:g}"
+        )
     stops = [stop] if isinstance(stop, str) else list(stop)
     if "" in stops:
         raise ValueError("(stop=...): an empty string stops before anything is said")

@@ -115,16 +115,16 @@ def _in_this_thread(hook: Hook) -> Hook:
 
 
 class _Hidden(MutableMapping[int, Any]):
-    """A module's hooks, of which the thread that made this sees those alone that came afterwards."""
+    """A module's hooks, of which the thread that made this sees those alone that it put there afterwards."""
 
     def __init__(self, hooks: MutableMapping[int, Any]) -> None:
-        self.hooks, self._thread, self._before = hooks, threading.get_ident(), set(hooks)
+        self.hooks, self._thread, self._mine = hooks, threading.get_ident(), set[int]()
 
     @property
     def _seen(self) -> Mapping[int, Any]:
         if threading.get_ident() != self._thread:
             return self.hooks
-        return {key: hook for key, hook in self.hooks.items() if key not in self._before}
+        return {key: self.hooks[key] for key in self._mine if key in self.hooks}
 
     def __getitem__(self, key: int) -> Any:
         return self._seen[key]
@@ -137,23 +137,30 @@ class _Hidden(MutableMapping[int, Any]):
 
     def __setitem__(self, key: int, hook: Any) -> None:
         self.hooks[key] = hook
+        if threading.get_ident() == self._thread:
+            self._mine.add(key)
+        else:
+            _KEPT.append(self)
 
     def __delitem__(self, key: int) -> None:
         del self.hooks[key]
 
 
+_KEPT: list[_Hidden] = []
+"""Those that another thread put a hook into: torch's handle of it refers to them weakly, and takes it off through them."""
+
+
 @contextmanager
 def without_hooks(model: LensModel) -> Iterator[None]:
-    """The model without the hooks that are on it now, in this thread: a measurement is no run of the user's. What is put
-    on it inside acts."""
+    """The model without others' hooks, in this thread: a measurement is no run of the user's. What is put on it inside acts,
+    what other threads put on it meanwhile does not."""
+    _KEPT[:] = [hidden for hidden in _KEPT if hidden.hooks]
     places = [
         (point, name) for point in set(model.hook_dict.values()) for name in ("_forward_hooks", "_backward_hooks")
     ]
     try:
         for point, name in places:
-            hooks = getattr(point, name)
-            if hooks:
-                setattr(point, name, _Hidden(hooks))
+            setattr(point, name, _Hidden(getattr(point, name)))
         yield
     finally:
         for point, name in places:
