@@ -12,6 +12,8 @@ from typing import Any
 import every_result
 import pytest
 
+from tl_scopes.results.base import Displayable
+
 pytestmark = [pytest.mark.one_lens, pytest.mark.usefixtures("unchecked")]
 
 CLASSES = list(every_result.every_result())

@@ -118,7 +118,13 @@ class _Hidden(MutableMapping[int, Any]):
     """A module's hooks, of which the thread that made this sees those alone that it put there afterwards."""
 
     def __init__(self, hooks: MutableMapping[int, Any]) -> None:
-        self.hooks, self._thread, self._mine = hooks, threading.get_ident(), set[int]()
+        self.hooks, self._mine = hooks, set[int]()
+        self._thread: int | None = threading.get_ident()
+
+    def reveal(self) -> MutableMapping[int, Any]:
+        """The hooks, which every thread sees from now on."""
+        self._thread = None
+        return self.hooks
 
     @property
     def _seen(self) -> Mapping[int, Any]:
@@ -166,7 +172,7 @@ def without_hooks(model: LensModel) -> Iterator[None]:
         for point, name in places:
             hooks = getattr(point, name)
             if isinstance(hooks, _Hidden):
-                setattr(point, name, hooks.hooks)
+                setattr(point, name, hooks.reveal())
 
 
 @contextmanager
