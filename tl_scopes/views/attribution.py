@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from textwrap import fill
 from typing import Any
 
 from tl_scopes.numerics.arguments import public_call
@@ -34,6 +35,8 @@ from tl_scopes.views.wording import (
     visible,
 )
 
+_MOST_BARS = 12
+"""Explained tokens whose probability has a bar."""
 text.register(Attribution, attribution_text)
 
 
@@ -124,7 +127,8 @@ def attribution_figure(attribution: Attribution, *, scale: ScaleKind = "auto") -
     from tl_scopes.views.canvas.figures import Figure
 
     n, kind = len(attribution), scale_of(attribution, scale)
-    words = predicted(attribution, 7)[::-1]
+    together, each = said_together(attribution)
+    words = ([(name, p, True) for name, p in each[:_MOST_BARS]] or predicted(attribution, 7))[::-1]
     labels = 0.065 * max(map(len, name_columns(attribution.str_tokens))) if n <= MOST_LABELS else 0.0
     wide = max(3.2, min(12.0, 0.6 + 0.21 * n))
     figure = Figure(figsize=(wide + (2.6 if words else 0.0), 2.6 + labels), dpi=150, layout="constrained")
@@ -145,7 +149,7 @@ def attribution_figure(attribution: Attribution, *, scale: ScaleKind = "auto") -
     red = "explained" if explained_tokens(attribution) else "read here"
     axes.set_xlabel(f"token ({grey}red: {red})", fontsize=8)
     axes.set_ylabel(unit(attribution), fontsize=8)
-    axes.set_title(literal(visible(title(attribution))), fontsize=9, loc="left")
+    axes.set_title(fill(literal(visible(title(attribution))), int(13 * wide)), fontsize=9, loc="left")
     for other in beside:
         bars = [RED if explained else "#3182bd" for *_, explained in words]
         other.barh(range(len(words)), [p for _, p, _ in words], color=bars)
@@ -155,7 +159,7 @@ def attribution_figure(attribution: Attribution, *, scale: ScaleKind = "auto") -
         other.set_yticks(range(len(words)), names, fontsize=7)
         other.set_xlim(0, 1)
         other.set_xlabel("probability", fontsize=8)
-        other.set_title("predicted", fontsize=9)
+        other.set_title("explained" if together else "predicted", fontsize=9)
     for each in (axes, *beside):
         each.tick_params(axis="both", labelsize=7)
         each.spines[["top", "right"]].set_visible(False)

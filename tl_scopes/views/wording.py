@@ -90,7 +90,7 @@ def explained_tokens(attribution: Attribution) -> dict[int, str]:
     log_probs = attribution.details.get("target_log_probs") or [None] * len(attribution.span)
     chosen = zip(attribution.span, log_probs, strict=True)
     n = len(attribution)
-    return {p + 1: "explained" if lp is None else f"explained · log p {lp:.3g}" for p, lp in chosen if p + 1 < n}
+    return {p + 1: "explained" if lp is None else minus(f"explained · log p {lp:.3g}") for p, lp in chosen if p + 1 < n}
 
 
 def said_together(attribution: Attribution) -> tuple[str, list[tuple[str, float]]]:
@@ -101,7 +101,11 @@ def said_together(attribution: Attribution) -> tuple[str, list[tuple[str, float]
         (visible(after.get(p + 1, "next token")), math.exp(lp))
         for p, lp in zip(attribution.span, log_probs, strict=False)
     ]
-    return (f"{len(each)} tokens together: log p {sum(log_probs):.3g}" if each else ""), each
+    if not each:
+        return "", each
+    other = attribution.details.get("foil_log_prob")
+    beside = "" if other is None else f", of {attribution.details.get('foil_str')!r} {other:.3g}"
+    return minus(f"{len(each)} tokens together: log p {sum(log_probs):.3g}{beside}"), each
 
 
 def shares(attribution: Attribution) -> str:
