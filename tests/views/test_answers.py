@@ -1,0 +1,69 @@
+"""Pictures of several predictions: what is explained is outlined, prompt and answer stand apart, their shares add up.
+
+Invariant: in every picture of an answer its tokens, and no others, are marked as explained; the shares of prompt and answer
+are those of the squared scores that are shown.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+
+import tl_scopes as tls
+
+PROMPT = "German: der Hund sieht die Katze. English: the"
+
+
+@pytest.fixture(scope="module")
+def answer(demo: Any) -> tls.Attribution:
+    return tls.semantic_scope(demo, PROMPT, target=" dog sees the cat").without("special")
+
+
+@pytest.fixture(scope="module")
+def demo() -> Any:
+    return tls.load_model()
+
+
+def test_the_answers_tokens_are_outlined_and_no_others(answer: tls.Attribution) -> None:
+    marked = re.findall(r'data-pos="(\d+)" class="[^"]*tls-explained', answer.html())
+    assert sorted(set(map(int, marked))) == list(answer.answer)
+    assert answer.html().count('"tls-target"') > 0, "an arrow stands between prompt and answer"
+
+
+def test_what_the_model_thought_of_each_token_is_said(answer: tls.Attribution) -> None:
+    said = str(answer)
+    assert f"4 tokens together: log p {answer.details['log_prob']:.3g}".replace("-", "−") in said
+    for log_prob in answer.details["target_log_probs"]:
+        assert f"{math.exp(log_prob):.1%}" in said
+    assert "log-probability of ' dog sees the cat'" in said
+
+
+def test_the_shares_of_prompt_and_answer_are_of_the_squared_scores(answer: tls.Attribution) -> None:
+    squares = answer.scores[answer.shown].double().square()
+    own = [i for i, p in enumerate(answer.shown) if p in answer.answer]
+    part = float(squares[own].sum() / squares.sum())
+    line = f"prompt {1 - part:.1%}, answer {part:.1%}"
+    assert line in " ".join(str(answer).split())
+    assert line in answer.html()
+
+
+def test_the_figure_names_the_explained_tokens_in_red(answer: tls.Attribution) -> None:
+    left, right = answer.plot().axes
+    red = [i for i, label in enumerate(left.get_xticklabels()) if label.get_color() == "#b2182b"]
+    assert red == list(answer.answer)
+    assert right.get_title() == "explained"
+    assert len(right.get_yticklabels()) == len(answer.answer)
+
+
+def test_a_comparison_says_both_log_probabilities(demo: Any) -> None:
+    both = tls.contrast_scope(demo, PROMPT, target=" dog sees", foil=" cat")
+    assert f"of ' cat' {both.details['foil_log_prob']:.3g}".replace("-", "−") in str(both)
+
+
+def test_units_of_an_answer_are_shown(answer: tls.Attribution) -> None:
+    words = answer.by_unit("word")
+    assert words.answer, "words of the answer are known"
+    assert "cat" in str(words) and words.html()
