@@ -30,7 +30,6 @@ from torch import Tensor
 
 import tl_scopes as tls
 from tl_scopes.model.state import model_state
-from tl_scopes.results.base import Displayable
 
 TARGET, FOIL = families.VOCAB[" house"], families.VOCAB[" city"]
 TOKENS = families.prompt_tokens()
@@ -269,9 +268,7 @@ def test_showing_a_result_draws_no_random_number(name: str, demo_model: Any) -> 
     result = CALLS[name](demo_model)
     state = global_state()
     for shown in result.values() if name == "scopes" else [result]:
-        str(shown)
-        if isinstance(shown, Displayable):
-            shown.html(), shown.plot()
+        shown.html(), shown.plot(), str(shown)
     assert global_state() == state
 
 

@@ -12,8 +12,6 @@ from typing import Any
 import every_result
 import pytest
 
-from tl_scopes.results.base import Displayable
-
 pytestmark = [pytest.mark.one_lens, pytest.mark.usefixtures("unchecked")]
 
 CLASSES = list(every_result.every_result())
@@ -99,9 +97,7 @@ def mistakes(name: str, folder: Path, depth: int, *, shown: int) -> list[str]:
                 continue
             seen.add(now)
             try:
-                str(result)
-                if isinstance(result, Displayable):
-                    result.html(), result.plot()._repr_png_()
+                str(result), result.html(), result.plot()._repr_png_()
             except Exception as error:
                 found.append(f"{at} = {kind}: shown: {type(error).__name__}: {str(error)[:100]}")
     return found

@@ -116,7 +116,7 @@ def test_its_page_stands_alone(name: str, look: Any) -> None:
         page.set_viewport_size({"width": 400, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= 400, "what is wide scrolls in its own box"
         assert page.locator(".tls-title").first.is_visible()
-        shown = page.locator("svg.tls-chart, .tls-tokens, .tls-map, .tls-targets, .tls-report")
+        shown = page.locator("svg.tls-chart, .tls-tokens, .tls-map, .tls-targets, .tls-report, .tls-generated")
         boxes = [shown.nth(i).bounding_box() for i in range(shown.count()) if shown.nth(i).is_visible()]
         assert boxes and all(b["width"] > 60 and b["height"] > 15 for b in boxes)
 

@@ -95,7 +95,7 @@ def count(good: int) -> Cases:
 
 def one_position(good: int) -> Cases:
     """Of a call that explains one position of a prompt."""
-    return [*integer(good), *refused([1.0], [True], {good}, {good: 1}, str(good), [None]), *either([good], (good,))]
+    return [*integer(good), *refused([1.0], [True], {good}, {good: 1}, str(good), [None], [good], (good,))]
 
 
 def position(good: int) -> Cases:
@@ -204,8 +204,9 @@ def token(good: int) -> Cases:
 
 def answer(good: int) -> Cases:
     """Of a call that explains a text of several tokens as a whole."""
-    several = ("' two words of it'", repr([[good]]))
-    return [*(case for case in token(good) if repr(case[0]()) not in several), *either(" two words of it", [[good]])]
+    several = " two words of it"
+    rest = [case for case in token(good) if not isinstance(case[0](), str) or case[0]() != several]
+    return [*rest, *either(several)]
 
 
 def tokens(good: torch.Tensor) -> Cases:

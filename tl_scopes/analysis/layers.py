@@ -132,13 +132,21 @@ def layer_influence(
                 scores=scores * factor if relative else scores,
                 hooks=hooks,
                 residual_norms=sizes,
-                read_out_norm=float(measured[-1][attribution.pos]) if target_hook == Y_HOOK else None,
+                read_out_norm=_joined(measured[-1], attribution, method) if target_hook == Y_HOOK else None,
                 relative=relative,
                 attribution=attribution.without("special"),
                 notes=_away_from_the_scope(model, scores[0], attribution) if options.at == RunOptions.at else (),
             )
         )
     return results
+
+
+def _joined(norms: Float[Tensor, " pos"], attribution: Attribution, method: str) -> float:
+    """What stands at the explained positions, as scores of several places are joined."""
+    ends = norms[list(attribution.span or (attribution.pos,))]
+    if len(ends) == 1:
+        return float(ends[0])
+    return float(ends.sum() if SCOPES[method].additive else torch.linalg.vector_norm(ends))
 
 
 def _away_from_the_scope(model: LensModel, row: Float[Tensor, " pos"], attribution: Attribution) -> tuple[str, ...]:

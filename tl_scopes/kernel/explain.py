@@ -264,12 +264,12 @@ class _Explanation:
             if self.options.wants_gradient:
                 raise ValueError(
                     f"{direction.method} pulls back {len(row.V)} rows, so there is no single gradient to keep. Use one "
-                    "row (rank=1), or jacobian_scope row by row, with keep_gradient and grads_at"
+                    "row (rank=1, combine='sum'), or jacobian_scope row by row, with keep_gradient and grads_at"
                 )
             if any(probe.joined == "one row" for probe in self.probes):
                 raise ValueError(
                     f"(kind='signed'): {direction.method} pulls back {len(row.V)} rows, which have no common sign. "
-                    "Use kind='sensitivity', or one row (rank=1)"
+                    "Use kind='sensitivity', or one row (rank=1, combine='sum')"
                 )
 
     def _pull(self, run: ForwardPass, chosen: Sequence[Sequence[Joint]], texts: _Texts, at_once: int) -> _Pulled:

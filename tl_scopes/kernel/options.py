@@ -29,7 +29,7 @@ DEFAULT_BATCH = 16
 class PromptKeywords(TypedDict, total=False):
     """How prompts are read."""
 
-    pos: Position | Sequence[Position]
+    pos: int | Sequence[int | Sequence[int]]
     prepend_bos: bool | None
     chat_options: Mapping[str, Any] | None
 

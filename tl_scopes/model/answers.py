@@ -48,7 +48,7 @@ def with_targets(
             others += encode_targets(model, other, len(prompt.span), argument="foil", each="position")
             found.append(prompt)
             continue
-        one, two = _ids(model, answer, "target"), _ids(model, other, "foil")
+        one, two = _ids(model, prompt, answer, "target"), _ids(model, prompt, other, "foil")
         if max(len(one), len(two)) < 2:
             targets += one or [None]
             others += two or [None]
@@ -70,10 +70,15 @@ def with_targets(
     return found, targets, others
 
 
-def _ids(model: LensModel, answer: Answer, argument: str) -> list[int]:
+def _ids(model: LensModel, prompt: EncodedPrompt, answer: Answer, argument: str) -> list[int]:
     """The tokens of a text, the one that an id is; none where nothing is given."""
     if isinstance(answer, str):
         return tokens_of(model, answer, argument)
+    if isinstance(answer, list | tuple):
+        raise ValueError(
+            f"({argument}={answer!r}): a list of tokens is for the positions that pos= names together, and one position is "
+            f"explained here, {prompt.pos}. Pass one token, or the answer as text"
+        )
     return [token for token in encode_targets(model, answer, 1, argument=argument) if token is not None]
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from tl_scopes.model.prompts import GivenTokens
 from tl_scopes.model.units import Unit
-from tl_scopes.results.base import Serializable
+from tl_scopes.results.base import Displayable, Serializable
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Generation(GivenTokens, Serializable):
+class Generation(GivenTokens, Displayable, Serializable):
     """A prompt and the answer to it; ``str()`` is the answer.
 
     Attributes:
@@ -62,9 +62,6 @@ class Generation(GivenTokens, Serializable):
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    def __str__(self) -> str:
-        return self.answer
 
     def __repr__(self) -> str:
         answer = self.answer if len(self.answer) <= 60 else f"{self.answer[:59]}…"

@@ -27,9 +27,9 @@ from tl_scopes.views.wording import (
     number,
     percent,
     predicted,
+    prompt_and_answer,
     read_text,
     said_together,
-    shares,
     title,
     unit,
     visible,
@@ -175,7 +175,7 @@ def _row(left: str, attribution: Attribution, k: int = 7) -> str:
 def _panel(attribution: Attribution, kind: ScaleKind, baseline: PositionalBaseline | None = None) -> str:
     """Everything about one attribution but its title and the predictions."""
     notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in attribution.notes)
-    divided = f'<p class="tls-small">{said}</p>' if (said := shares(attribution)) else ""
+    divided = f'<p class="tls-small">{said}</p>' if (said := prompt_and_answer(attribution)) else ""
     return _choice(attribution, kind, baseline) + _strongest(attribution) + divided + notes + _more(attribution)
 
 

@@ -24,8 +24,8 @@ from tl_scopes.views.wording import (
     odds,
     percent,
     predicted,
+    prompt_and_answer,
     said_together,
-    shares,
     title,
     unit,
     visible,
@@ -128,7 +128,11 @@ def _meaning(attribution: Attribution) -> str:
     """What a score is, and which tokens have none."""
     effect = "largest first-order effect, " if scope_of(attribution.method) else ""
     hidden = ", ".join(visible(attribution.str_tokens[p]) for p in sorted(attribution.hidden))
-    said = [f"Score: {effect}{unit(attribution)}.", f"Left out: {hidden}." if hidden else "", shares(attribution)]
+    said = [
+        f"Score: {effect}{unit(attribution)}.",
+        f"Left out: {hidden}." if hidden else "",
+        prompt_and_answer(attribution),
+    ]
     return " ".join(filter(None, said))
 
 

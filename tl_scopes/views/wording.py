@@ -108,7 +108,7 @@ def said_together(attribution: Attribution) -> tuple[str, list[tuple[str, float]
     return minus(f"{len(each)} tokens together: log p {sum(log_probs):.3g}{beside}"), each
 
 
-def shares(attribution: Attribution) -> str:
+def prompt_and_answer(attribution: Attribution) -> str:
     """How the influence is divided between prompt and answer; empty where there is no answer among the inputs."""
     own = set(attribution.answer) & set(attribution.shown)
     squares = attribution.scores.double()
