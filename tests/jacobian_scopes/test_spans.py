@@ -161,6 +161,8 @@ def test_layers_and_heads_of_a_span_are_those_of_its_sum(pair: Pair) -> None:
     layers = tls.layer_influence(pair.model, TOKENS, pos=SPAN)
     whole = tls.semantic_scope(pair.model, TOKENS, pos=SPAN, at="blocks.0.hook_resid_pre")
     assert relative_error(layers.scores[0], whole.scores) < 1e-12
+    read_out = pair.hf.get_output_embeddings().weight[FOLLOWING].detach().norm()
+    assert layers.read_out_norm == pytest.approx(float(read_out), rel=1e-6)
     heads = tls.head_influence(pair.model, TOKENS, pos=SPAN).scores
     each = [
         tls.head_influence(pair.model, TOKENS, pos=m, target=t).scores for m, t in zip(SPAN, FOLLOWING, strict=True)
@@ -307,6 +309,7 @@ def test_what_makes_no_sense_is_refused_before_the_model_runs(pair: Pair) -> Non
         ("pos must be in", lambda: tls.semantic_scope(model, TOKENS, pos=range(5, 40))),
         ("names 4 positions", lambda: tls.semantic_scope(model, TOKENS, pos=SPAN, target=" dog")),
         ("3 given for 4 positions", lambda: tls.semantic_scope(model, TOKENS, pos=SPAN, target=[1, 2, 3])),
+        ("for the positions that pos= names", lambda: tls.semantic_scope(model, TOKENS, target=[[5]])),
         ("'norm' only", lambda: tls.fisher_scope(model, TOKENS, pos=SPAN, combine="sum")),
         (
             "'sum' only",

@@ -296,6 +296,7 @@ def test_padding_that_a_model_sees_is_refused(call: Any) -> None:
 
 
 MIDDLE: dict[str, Callable[[Any], Any]] = {
+    "several positions": lambda model: tls.semantic_scope(model, LONG, pos=[5, -1]),
     "a baseline": lambda model: tls.input_x_gradient(model, LONG, pos=5),
     "removed tokens": lambda model: tls.leave_one_out(model, LONG, pos=5),
     "noisy copies": lambda model: tls.smoothgrad(model, LONG, pos=5, n_samples=2),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from samples import attribution, matrix
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+import tl_scopes as tls
 from tl_scopes import Attribution
 from tl_scopes.model.prompts import spread_bytes
 from tl_scopes.model.units import Unit
@@ -392,3 +393,17 @@ def test_special_tokens_inside_a_text_are_units_of_their_own(made: Any) -> None:
     at = ids.tokens.index("<|end|>") + 1
     attr = of_text(text, core, special=frozenset({0, at}))
     assert texts(attr.by_unit("sentence")) == ["One two.", "<|end|>", "Three."]
+
+
+def test_no_unit_holds_tokens_of_prompt_and_answer(demo_model: Any) -> None:
+    prompt, answer = "German: der Hund sieht die Katze. English: the", " dog sees the cat. The"
+    found = tls.semantic_scope(demo_model, prompt, target=answer)
+    for kind in ("word", "sentence", "line", "paragraph"):
+        units = found.by_unit(kind)
+        members = units.details.get("units", units.details.get("words"))
+        own = {p for i in units.answer for p in members[i]}
+        assert own == set(found.answer), kind
+        assert units.scores.square().sum() == pytest.approx(float(found.scores.square().sum()), rel=1e-5)
+    assert found.by_unit("sentence").str_tokens[-2:] == [" dog sees the cat.", " The"]
+    words = found.by_unit("word").by_unit("sentence")
+    assert words.str_tokens == found.by_unit("sentence").str_tokens

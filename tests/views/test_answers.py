@@ -67,3 +67,17 @@ def test_units_of_an_answer_are_shown(answer: tls.Attribution) -> None:
     words = answer.by_unit("word")
     assert words.answer, "words of the answer are known"
     assert "cat" in str(words) and words.html()
+
+
+def test_sentences_fold_on_a_telephone(demo: Any, look: Any) -> None:
+    prompt = (
+        "In spring the melt water carries gravel and sand down to the plain, and the farmers open the gates. " + PROMPT
+    )
+    units = tls.semantic_scope(demo, prompt, target=" dog sees the cat").by_unit("sentence")
+    page = look(units.html())
+    page.set_viewport_size({"width": 400, "height": 800})
+    boxes = [b.bounding_box() for b in page.locator(".tls-tokens bdi, .tls-small bdi").all() if b.is_visible()]
+    assert max(b["x"] + b["width"] for b in boxes) <= 400
+    generated = look(tls.generate(demo, prompt, 8).html())
+    generated.set_viewport_size({"width": 400, "height": 800})
+    assert generated.evaluate("document.documentElement.scrollWidth") <= 400

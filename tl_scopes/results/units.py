@@ -6,8 +6,9 @@ that words joined into them are the same as tokens joined into them, and sentenc
 inside turns. What the caller names is made of the tokens that it touches; the text between is units of its own, one for each
 stretch, and so is each stretch of a chat's template.
 
-Tokens that were left out are units apart: a unit's score is that of its shown tokens. Special tokens outside a template and
-tokens without characters are units of their own.
+Tokens of an answer are in no unit of the prompt, but for the caller's own. Tokens that were left out are units apart: a
+unit's score is that of its shown tokens. Special tokens outside a template and tokens without characters are units of their
+own.
 
 Sentences are found by sentencex (rules and lists of abbreviations for about 300 languages, no download), one paragraph at a
 time.
@@ -64,12 +65,13 @@ class Entries:
     offsets: tuple[tuple[int, int], ...] | None = None
     units: tuple[Unit, ...] = ()
     hidden: frozenset[int] = frozenset()
+    answer: tuple[int, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, result: Any) -> Entries:
         """Of an attribution or a matrix."""
-        return cls(**{f.name: getattr(result, f.name) for f in fields(cls)})
+        return cls(**{f.name: getattr(result, f.name) for f in fields(cls) if hasattr(result, f.name)})
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def grouping(
     keys = [_key_characters(text, offsets, atom) for atom in atoms]
     parts = _parts(of, text, units, kind, language, keys)
     starts = [part.start for part in parts]
-    found: dict[tuple[int, bool], list[int]] = {}
+    found: dict[tuple[int, bool, bool], list[int]] = {}
     for i, (atom, key) in enumerate(zip(atoms, keys, strict=True)):
         touched = list(dict.fromkeys(bisect_right(starts, c) - 1 for c in key))
         place = next((p for p in touched if parts[p].name not in (TEMPLATE, _REST)), touched[0] if touched else -1 - i)
@@ -183,7 +185,8 @@ def grouping(
             )
         if touched and kind in _INNER and of.special.issuperset(atom) and parts[place].name != TEMPLATE:
             place = -1 - i
-        found.setdefault((place, of.hidden.issuperset(atom)), []).extend(atom)
+        apart = kind != _SPAN and bool({*of.answer}.intersection(atom))
+        found.setdefault((place, of.hidden.issuperset(atom), apart), []).extend(atom)
     return Grouping(
         kind, text, tuple(_groups(of, (text, offsets), parts, found, runs=runs, pos=pos, named=kind == _SPAN))
     )
@@ -198,8 +201,11 @@ def characters_of(of: Entries) -> tuple[str, Sequence[tuple[int, int]]]:
 
 
 def _cuts(of: Entries) -> frozenset[int]:
-    """Where words end though nothing in the text says so: at the borders of a chat's turns."""
-    return frozenset(c for unit in of.units for c in (unit.start, unit.end)) if of.offsets is not None else frozenset()
+    """Where words end though nothing in the text says so: at the borders of a chat's turns, and where an answer begins."""
+    if of.offsets is None:
+        return frozenset()
+    answer = {of.offsets[p][0] for p in of.answer[:1]}
+    return frozenset(c for unit in of.units for c in (unit.start, unit.end)) | answer
 
 
 def _atoms(of: Entries, kind: str) -> list[tuple[int, ...]]:
@@ -315,7 +321,7 @@ def _groups(
     of: Entries,
     characters: tuple[str, Sequence[tuple[int, int]]],
     parts: Sequence[Unit],
-    found: Mapping[tuple[int, bool], list[int]],
+    found: Mapping[tuple[int, bool, bool], list[int]],
     *,
     runs: bool,
     pos: int | None,
@@ -323,7 +329,7 @@ def _groups(
 ) -> Iterator[Group]:
     """Units from the entries of each place, in order; shown by their names or as the text."""
     text, offsets = characters
-    places = [(place, entries) for (place, _), entries in found.items()]
+    places = [(place, entries) for (place, *_), entries in found.items()]
     if runs:
         places = [(place, run) for place, entries in places for run in _runs(entries)]
     end = len(offsets) if pos is None else pos

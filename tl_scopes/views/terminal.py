@@ -89,7 +89,7 @@ def predictions(attribution: Attribution, k: int = 5) -> Text:
     """The model's most probable next tokens; the explained one is red. Of several, what it thought of each."""
     together, each = said_together(attribution)
     if together:
-        line = Text(f"{together}:", "bold")
+        line = Text(f"{together}:" if each else together, "bold")
         for i, (text, probability) in enumerate(each[:MOST_EACH]):
             line.append(" · " if i else " ", Style(dim=True, bold=False)).append(
                 text.strip() or repr(text), Style(color="red")

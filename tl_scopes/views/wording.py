@@ -94,18 +94,18 @@ def explained_tokens(attribution: Attribution) -> dict[int, str]:
 
 
 def said_together(attribution: Attribution) -> tuple[str, list[tuple[str, float]]]:
-    """What is said of several explained tokens: the log-probability of all, and the probability of each."""
+    """What is said of several explained tokens: the log-probability of all, and, but for units, the probability of each."""
     log_probs = attribution.details.get("target_log_probs") or []
     after = dict(enumerate(attribution.str_tokens))
     each = [
         (visible(after.get(p + 1, "next token")), math.exp(lp))
         for p, lp in zip(attribution.span, log_probs, strict=False)
     ]
-    if not each:
+    if not log_probs:
         return "", each
     other = attribution.details.get("foil_log_prob")
     beside = "" if other is None else f", of {attribution.details.get('foil_str')!r} {other:.3g}"
-    return minus(f"{len(each)} tokens together: log p {sum(log_probs):.3g}{beside}"), each
+    return minus(f"{len(log_probs)} tokens together: log p {sum(log_probs):.3g}{beside}"), each
 
 
 def prompt_and_answer(attribution: Attribution) -> str:
