@@ -79,6 +79,12 @@ def calls(model: Any, folder: str) -> dict[str, Callable[[], Any]]:
         "moment_scope": on_text("moment_scope", values={236770 + i: float(i) for i in range(3)}),
         "jacobian_scope": on_text("jacobian_scope", direction=direction),
         "sae_feature": lambda: tls.jacobian_scope(model, PARAGRAPH, **tls.sae_feature(sae, 1)._asdict()),
+        "generate": lambda: tls.generate(model, PARAGRAPH, max_new_tokens=5),
+        "semantic_scope, an answer": on_text("semantic_scope", target=" Berg, whose company"),
+        "fisher_scope, 5 positions": on_text("fisher_scope", pos=range(-6, -1)),
+        "contrast_scope, two answers": on_text("contrast_scope", target=" Berg.", foil=" of the Sea"),
+        "semantic_scope, a chat": lambda: tls.semantic_scope(model, [{"role": "user", "content": PARAGRAPH}]),
+        "by_unit": lambda: attribution().by_unit("sentence"),
         "verdict": lambda: tls.verdict(model, attribution()),
         "verify": lambda: tls.verify(model, attribution()),
         "substitutions": lambda: tls.substitutions(model, attribution()),
@@ -117,7 +123,7 @@ def main() -> int:
             spent = seconds(call)
             answer = "ok"
         except REFUSED as error:
-            spent, answer = float("nan"), f"refused: {' '.join(str(error).split())[:150]}"
+            spent, answer = float("nan"), f"refused: {' '.join(str(error).split())}"
         except Exception as error:
             broken += 1
             spent, answer = float("nan"), f"BROKEN: {type(error).__name__}: {error}"[:160]
