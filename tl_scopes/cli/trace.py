@@ -37,11 +37,12 @@ def trace(
     verdict: options.Verdict = True,
     by_position: options.ByPosition = 0,
     html: options.Html = None,
+    plot: options.Plot = None,
     csv: options.Csv = None,
     json: options.Json = None,
 ) -> None:
     """Show which tokens of PROMPT caused the prediction that follows it."""
-    files = Files(html=html, csv=csv, json=json)
+    files = Files(html=html, plot=plot, csv=csv, json=json)
     if by_position and html is None:
         raise ValueError("--by-position is for the page: give --html FILE too")
     if by_position == 1:
@@ -113,6 +114,12 @@ class _Together:
         else:
             picture = views.tokens(first, baseline=self.baselines.get(first.method))
         return views.stack(picture, *map(views.view, self.verdicts or ())).html() if self.verdicts else picture.html()
+
+    def plot(self) -> Any:
+        """The coloured text, once for each scope."""
+        from tl_scopes.views.coloured_figure import coloured_figure
+
+        return coloured_figure(self.attributions)
 
     def to_dict(self) -> dict[str, Any]:
         """By method, each with its verdict."""
