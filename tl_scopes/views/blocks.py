@@ -9,7 +9,7 @@ from html import escape
 
 from tl_scopes.model.units import TEMPLATE
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.units import kind_of
+from tl_scopes.results.units import REST, kind_of
 from tl_scopes.views.canvas.colours import Scale, blend, css
 from tl_scopes.views.coloured import LONG, Cell, cells, inner
 from tl_scopes.views.wording import in_lines, percent, shares, visible
@@ -30,9 +30,9 @@ def said(attribution: Attribution, p: int) -> str:
 
 
 def name(attribution: Attribution, p: int) -> str:
-    """The role of a turn, or what the caller named it."""
-    names = attribution.details.get("names")
-    return str(names[p]) if names else ""
+    """The role of a turn, or what the caller named it; empty for what nobody named."""
+    found = str(attribution.details.get("names", {p: ""})[p])
+    return "" if found == REST else found
 
 
 def strongest_of(part: dict[int, float]) -> int | None:

@@ -85,7 +85,7 @@ def strongest(attribution: Attribution, k: int = 5) -> Table:
         label.stylize("dim" if token.pos in attribution.special else "bold")
         table.add_row(
             Text(f"{token.pos:>4}", "dim"),
-            name,
+            label,
             Text(_bar(token.score / highest, _WIDTH), _BAR),
             Text(number(token.score), "dim"),
         )
