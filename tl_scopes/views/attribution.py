@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from tl_scopes.directions.by_name import scope_of
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.sinks import PositionalBaseline
@@ -30,6 +31,7 @@ from tl_scopes.views.wording import (
     visible,
 )
 
+_ALONE = "Each token's sources, to click: <code>attribution_matrix(model, attr.tokens, positions=attr.span)</code>."
 text.register(Attribution, attribution_text)
 
 
@@ -123,7 +125,9 @@ def _row(left: str, attribution: Attribution, k: int = 7) -> str:
 def _panel(attribution: Attribution, kind: ScaleKind, baseline: PositionalBaseline | None = None) -> str:
     """Everything about one attribution but its title and the predictions."""
     notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in attribution.notes)
-    divided = f'<p class="tls-small">{said}</p>' if (said := prompt_and_answer(attribution)) else ""
+    apart = _ALONE if attribution.answer and attribution.span and scope_of(attribution.method) else ""
+    said = " ".join(filter(None, (prompt_and_answer(attribution), apart)))
+    divided = f'<p class="tls-small">{said}</p>' if said else ""
     strongest = "" if in_blocks(attribution) else _strongest(attribution)
     return _choice(attribution, kind, baseline) + strongest + divided + notes + _more(attribution)
 

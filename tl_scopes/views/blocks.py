@@ -59,7 +59,7 @@ def _mark(cell: Cell) -> str:
     """Behind what is read the target; before an answer a line of its own."""
     words = f" {escape(cell.tip)}" if cell.mark == "answer" else ""
     tip = f"{escape(cell.text)}&#10;{escape(cell.tip)}"
-    return f'<span class="tls-unit tls-between" title="{tip}">{inner(cell)}{words}</span>'
+    return f'<span class="tls-unit tls-between" title="{tip}"><span class="tls-ink">{inner(cell)}</span>{words}</span>'
 
 
 def _block(attribution: Attribution, cell: Cell, part: dict[int, float]) -> str:

@@ -32,8 +32,10 @@ _SIZE, _SMALL = 9.0, 7.0
 _LINE, _BOX, _BELOW = 16.0, 13.0, 3.4
 """From line to line; height of a coloured cell, and how much of it is below the foot of the letters."""
 _SMALL_LINE, _TITLE_LINE, _MARGIN, _RAMP, _INSET = 10.0, 13.0, 9.0, 120.0, 3.0
-_LETTER = 0.56
-"""Width of a letter of the words around the text, in their size."""
+_LETTER, _BOLD = 0.56, 0.66
+"""Width of a letter of the words around the text, and of the title, in their size."""
+_MARK = 48
+"""Letters of what is explained, behind the position that is read."""
 _MOST_PIXELS = 30_000
 """Of a side of the figure: what matplotlib draws has a limit."""
 _PIECES, _LINES = re.compile(r"\s*\S+|\s+"), re.compile(r"[^\n]*\n+|[^\n]+")
@@ -78,7 +80,7 @@ def coloured_figure(attributions: Sequence[Attribution], scale: ScaleKind = "aut
     if (most := max(map(_count, laid))) > _LONG:
         width = min(_WIDEST, width * (most / _LONG) ** 0.5)
         laid = [_laid(cells(a, scale_of(a, scale)), width) for a in attributions]
-    heads = [wrap(visible(title(a)), int(width / _LETTER / _SIZE)) for a in attributions]
+    heads = [wrap(visible(title(a)), int(width / _BOLD / _SIZE)) for a in attributions]
     feet = [[line for said in _said(a) for line in wrap(said, int(width / _LETTER / _SMALL))] for a in attributions]
     heights = [
         _TITLE_LINE * len(head) + 3.2 * _SMALL_LINE + _LINE * _count(boxes) + _SMALL_LINE * (len(foot) + 1)
@@ -156,7 +158,10 @@ def _shown(cell: Cell, text: str) -> str:
     """A part of a cell as it is written."""
     if cell.mark == "answer":
         return "→"
-    return f"→{visible(text)} {cell.odds}".rstrip() if cell.mark else visible(text)
+    if not cell.mark:
+        return visible(text)
+    name = visible(text)
+    return f"→{name if len(name) <= _MARK else name[: _MARK - 1] + '…'} {cell.odds}".rstrip()
 
 
 def _wide(cell: Cell, text: str) -> float:
@@ -221,9 +226,9 @@ def _draw(axes: Any, box: _Box, y: float) -> None:
         )
     shade = RED if cell.mark else ink(colour) if cell.read else DIM
     x = box.x + (_INSET if cell.mark else 0.0)
-    for word in [box.text] if cell.mark else _PIECES.findall(box.text):  # a renderer may round the widths of letters
-        _write(axes, x, foot, _shown(cell, word), _SIZE, "bold" if cell.mark else "normal", cell.special, color=shade)
-        x += _wide(cell, word)
+    for word in _PIECES.findall(_shown(cell, box.text)):  # apart: a renderer may round the widths of letters
+        _write(axes, x, foot, word, _SIZE, "bold" if cell.mark else "normal", cell.special, color=shade)
+        x += _measured(word, bool(cell.mark), cell.special)
 
 
 def _scale(axes: Any, attribution: Attribution, kind: ScaleKind, y: float, width: float) -> float:

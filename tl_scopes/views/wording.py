@@ -63,7 +63,7 @@ def title(attribution: Attribution) -> str:
     method = attribution.method.replace("_", " ").capitalize()
     foil = repr(attribution.details["foil_str"]) if "foil_str" in attribution.details else "the foil"
     of = "logit" if _of(attribution) == "logit" else "log-probability"
-    several = len(attribution.span)
+    several = len(attribution.span) or len(attribution.details.get("target_log_probs") or ())  # units have no span
     if several > 1 and of == "logit":
         of = "summed logits"
     said = legend(attribution.method).title.format(target=repr(attribution.target_str), foil=foil, method=method, of=of)
