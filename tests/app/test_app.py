@@ -106,7 +106,7 @@ def test_how_a_result_is_shown_computes_nothing_anew(demo_model) -> None:
     bench = Workbench({"demo": demo_model})
     key = bench.explain(Question.of(question()))
     bench._models.clear()
-    view = bench.view(key, words=True, specials=False, scale="log")
+    view = bench.view(key, unit="word", specials=False, scale="log")
     assert view.html() == tls.semantic_scope(demo_model, PROMPT).without("special").by_word().html(scale="log")
 
 
