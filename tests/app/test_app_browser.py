@@ -190,6 +190,17 @@ def test_toggles_change_what_is_shown(app, demo_model) -> None:
     picture_shows(page, attr.by_word(), kind="log")
 
 
+def test_units_are_blocks_and_an_answer_is_said_as_one(app) -> None:
+    page = app()
+    explain(page, "German: der Hund sieht die Katze. English: the", target=" dog sees the cat")
+    assert page.locator("#panel .tls-explained").count() == 4
+    page.select_option("#unit", "sentence")
+    page.wait_for_selector("#panel .tls-units")
+    assert page.locator("#panel .tls-unit:has(.tls-bar)").count() >= 2
+    assert page.locator("#hint").is_hidden()
+    assert page.locator("#panel .tls-units bdi[tabindex]").count() == 0
+
+
 def test_a_click_on_a_prediction_or_a_token_explains_it(app, demo_model) -> None:
     page = app()
     explain(page, PROMPT)
