@@ -106,7 +106,7 @@ def test_how_a_result_is_shown_computes_nothing_anew(demo_model) -> None:
     bench = Workbench({"demo": demo_model})
     key = bench.explain(Question.of(question()))
     bench._models.clear()
-    view = bench.view(key, words=True, specials=False, scale="log")
+    view = bench.view(key, unit="word", specials=False, scale="log")
     assert view.html() == tls.semantic_scope(demo_model, PROMPT).without("special").by_word().html(scale="log")
 
 
@@ -268,6 +268,22 @@ def test_clicks_lead_to_the_tokens_that_are_shown(client, demo_model) -> None:
     assert chosen["target"] == data["tokens"][5]
     words = client.get(f"/api/view/{data['id']}?words=1").json()
     assert all(words["tokens"][i] == data["tokens"][first] for i, first in enumerate(words["first"]))
+
+
+def test_an_answer_is_explained_as_a_whole_and_shown_by_unit(client, demo_model) -> None:
+    german = "German: der Hund sieht die Katze. English: the"
+    data = explained(client, prompt=german, target=" dog sees the cat")
+    attr = tls.semantic_scope(demo_model, german, target=" dog sees the cat")
+    assert data["prompt"] == attr.text and "4 tokens together" in data["html"]
+    assert data["predictions"] == [], "the list beside the text has the answer's tokens, which lead nowhere"
+    shown = client.get(f"/download/{data['id']}.html?unit=sentence").text
+    assert shown == attr.by_unit("sentence").html()
+    assert client.get(f"/api/view/{data['id']}?unit=sentence").json()["first"] == [
+        unit[0] for unit in attr.by_unit("sentence").details["units"]
+    ]
+    for unit, reason in (("page", "expected one of word, sentence"), ("turn", "turns of this prompt are not known")):
+        answer = client.get(f"/api/view/{data['id']}?unit={unit}")
+        assert answer.status_code == 400 and reason in answer.json()["error"]
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------

@@ -182,12 +182,23 @@ def test_toggles_change_what_is_shown(app, demo_model) -> None:
     page.uncheck("#specials")
     drawn(page)
     picture_shows(page, attr)
-    page.check("#words")
+    page.select_option("#unit", "word")
     drawn(page)
     picture_shows(page, attr.by_word())
     page.select_option("#scale", "log")
     drawn(page)
     picture_shows(page, attr.by_word(), kind="log")
+
+
+def test_units_are_blocks_and_an_answer_is_said_as_one(app) -> None:
+    page = app()
+    explain(page, "German: der Hund sieht die Katze. English: the", target=" dog sees the cat")
+    assert page.locator("#panel .tls-explained").count() == 4
+    page.select_option("#unit", "sentence")
+    page.wait_for_selector("#panel .tls-units")
+    assert page.locator("#panel .tls-unit:has(.tls-bar)").count() >= 2
+    assert page.locator("#hint").is_hidden()
+    assert page.locator("#panel .tls-units bdi[tabindex]").count() == 0
 
 
 def test_a_click_on_a_prediction_or_a_token_explains_it(app, demo_model) -> None:
@@ -342,13 +353,13 @@ def test_hostile_text_is_text(app, demo_model, tmp_path: Path) -> None:
     text = " ".join(HOSTILE).replace("\r", "")
     explain(page, text, "temperature_scope")
     picture_shows(page, tls.temperature_scope(demo_model, text).without("special"))
-    page.check("#words")
+    page.select_option("#unit", "word")
     drawn(page)
     file = attribution(
         HOSTILE, target_str=HOSTILE[1], top_predictions=[(t, 0.1) for t in HOSTILE[:7]], top_tokens=tuple(range(7)),
         text=None,
     ).save(tmp_path / "hostile.json")  # fmt: skip
-    page.uncheck("#words")
+    page.select_option("#unit", "")
     page.set_input_files("#open", file)
     page.wait_for_selector("text=opened as it was saved")
     drawn(page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -214,3 +215,63 @@ def test_a_baseline_stands_beside_the_scores_of_the_page(run, demo_model, tmp_pa
     ):
         code, _, said = run(*arguments)
         assert code == 2 and reason in said
+
+
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+CHAT = [{"role": "user", "content": "German: der Hund sieht die Katze. English: the"}]
+
+
+def test_scores_by_unit_are_the_librarys(run, demo_model, tmp_path: Path) -> None:
+    file, figure = tmp_path / "out.json", tmp_path / "out.svg"
+    asked = ("trace", PROMPT, "--target", " dog", "--unit", "sentence", "--json", str(file), "--plot", str(figure))
+    code, out, _ = run(*asked)
+    assert code == 0
+    wanted = tls.semantic_scope(demo_model, PROMPT, target=" dog").without("special").by_unit("sentence")
+    saved = json.loads(file.read_text(encoding="utf-8"))["semantic"]
+    assert (saved["scores"], saved["str_tokens"]) == (wanted.scores.tolist(), wanted.str_tokens)
+    assert "share of the squared influence" in out and "sentences" in saved["verdict"]["sentence"]
+    assert "<svg" in figure.read_text(encoding="utf-8")
+
+
+def test_a_chat_comes_from_a_file_or_standard_input(run, demo_model, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(demo_model.tokenizer, "chat_template", TEMPLATE, raising=False)
+    file = tmp_path / "chat.json"
+    file.write_text(json.dumps(CHAT), encoding="utf-8")
+    asked = ("--target", " dog", "--no-verdict", "--unit", "turn")
+    code, out, _ = run("trace", "--chat", str(file), *asked)
+    assert code == 0 and "template" in out and "user" in out
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(CHAT)))
+    assert run("trace", "--chat", "-", *asked)[:2] == (0, out)
+    code, table, _ = run("matrix", "--chat", str(file), "--unit", "turn", "--csv", "-")
+    assert code == 0
+    assert table == tls.attribution_matrix(demo_model, CHAT).by_unit("turn").to_frame().to_csv()
+
+
+def test_a_chat_without_a_template_is_refused_with_the_remedy(run, tmp_path: Path) -> None:
+    file = tmp_path / "chat.json"
+    file.write_text(json.dumps(CHAT), encoding="utf-8")
+    code, _, said = run("trace", "--chat", str(file))
+    assert code == 2 and "no chat template" in said and "pass the text" in said
+
+
+@pytest.mark.parametrize(
+    ("written", "arguments", "reason"),
+    [
+        ("[", (), "this is not JSON"),
+        ("{}", (), "expected a list of messages"),
+        ("[]", (PROMPT,), "leave out PROMPT"),
+        (None, (), "No such file"),
+        ("[{}]", ("--by-position", "2", "--html", "x.html"), "leave out --unit and --chat"),
+    ],
+)
+def test_a_file_that_is_no_chat_is_a_mistake(refused, tmp_path: Path, written, arguments, reason) -> None:
+    file = tmp_path / "chat.json"
+    if written is not None:
+        file.write_text(written, encoding="utf-8")
+    assert reason in refused("trace", *arguments, "--chat", str(file))
+
+
+def test_turns_are_those_of_a_chat(refused) -> None:
+    for command in ("trace", "matrix"):
+        assert "give one by --chat FILE" in refused(command, PROMPT, "--unit", "turn")
+    assert "leave it out beside --unit line" in refused("matrix", PROMPT, "--words", "--unit", "line")

@@ -94,7 +94,8 @@ def test_it_has_every_form(name: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert isinstance(figure, Figure)
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert any(
-        axes.get_xlabel() + axes.get_ylabel() + axes.get_title() + axes.get_title("left") for axes in figure.axes
+        axes.get_xlabel() + axes.get_ylabel() + axes.get_title() + axes.get_title("left") + axes.get_label()
+        for axes in figure.axes
     )
     shown = result._repr_html_()
     assert view.body in shown, "the same result has the same picture"
@@ -136,7 +137,7 @@ def test_hostile_tokens_are_text_in_every_form(name: str, look: Any) -> None:
 @pytest.mark.parametrize("name", ["Attribution", "AttributionMatrix"])
 def test_figures_show_the_scores(name: str) -> None:
     result = every_result.every_result()[name]
-    axes = result.plot().axes[0]
+    axes = (result.plot(kind="bars") if name == "Attribution" else result.plot()).axes[0]
     if name == "Attribution":
         heights = torch.tensor([bar.get_height() for bar in axes.patches], dtype=torch.float64)
         assert torch.equal(heights, result.scores.double())
@@ -155,7 +156,7 @@ def test_long_prompts_have_figures_too() -> None:
     n = 600
     scores = torch.rand(n, generator=torch.Generator().manual_seed(0)) ** 9
     long = every_result.attribution([" token"] * n, scores=scores)
-    for figure in (long.plot(), every_result.matrix([" token"] * n).plot()):
+    for figure in (long.plot(), long.plot(kind="bars"), every_result.matrix([" token"] * n).plot()):
         width, height = figure.get_size_inches()
         assert width < 20 and height < 20
         figure.canvas.draw()

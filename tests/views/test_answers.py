@@ -50,8 +50,8 @@ def test_the_shares_of_prompt_and_answer_are_of_the_squared_scores(answer: tls.A
     assert line in answer.html()
 
 
-def test_the_figure_names_the_explained_tokens_in_red(answer: tls.Attribution) -> None:
-    left, right = answer.plot().axes
+def test_the_bars_name_the_explained_tokens_in_red(answer: tls.Attribution) -> None:
+    left, right = answer.plot(kind="bars").axes
     red = [i for i, label in enumerate(left.get_xticklabels()) if label.get_color() == "#b2182b"]
     assert red == list(answer.answer)
     assert right.get_title() == "explained"

@@ -130,7 +130,7 @@ function showOptions() {
 
 const how = () =>
   new URLSearchParams({
-    words: $("words").checked ? "1" : "0",
+    unit: $("unit").value,
     specials: $("specials").checked ? "0" : "1",
     scale: $("scale").value,
   });
@@ -139,13 +139,13 @@ function show(data) {
   state.shown = data;
   const parsed = new DOMParser().parseFromString(data.html, "text/html");
   $("panel").replaceChildren(...parsed.body.childNodes);
-  $("words").disabled = !data.words;
+  $("unit").disabled = !data.units;
   $("scale").disabled = data.kind !== "attribution";
   for (const kind of ["html", "json"]) {
     $(`save-${kind}`).href = `download/${data.id}.${kind}?${how()}`;
     $(`save-${kind}`).hidden = kind === "json" && data.kind !== "attribution";
   }
-  $("hint").hidden = data.kind !== "attribution";
+  $("hint").hidden = data.kind !== "attribution" || $("panel").querySelector(".tls-units") !== null;
   if (data.kind === "attribution") clickable(data);
   window.tlScopesDraw();
 }
@@ -260,7 +260,7 @@ function start() {
   $("prompt").addEventListener("input", newText);
   for (const name of ["target", "foil"])
     $(name).addEventListener("input", () => ((state.ids[name] = null), (state.chosen[name] = false), old(true)));
-  for (const id of ["words", "specials", "scale"])
+  for (const id of ["unit", "specials", "scale"])
     $(id).addEventListener("change", () => {
       if (state.shown) answered("Drawing …", () => ask(`api/view/${state.shown.id}?${how()}`), show);
     });
@@ -295,13 +295,13 @@ function act(element) {
   const prediction = element.closest("[data-prediction]");
   if (prediction) return explainPrediction(+prediction.dataset.prediction), true;
   const token = element.closest("[data-pos]") ?? element.querySelector(":scope > span > [data-pos], :scope > [data-pos]");
-  if (!token || !element.closest(".tls-tokens") || element.closest(".tls-tokens") === element) return false;
+  if (!token || !element.closest(".tls-tokens:not(.tls-units)") || element.closest(".tls-tokens") === element) return false;
   return explainToken(+token.dataset.pos), true;
 }
 
 // One token of the text is in the order of Tab; arrow keys walk to the others.
 function reachable() {
-  for (const text of $("panel").querySelectorAll(".tls-tokens")) {
+  for (const text of $("panel").querySelectorAll(".tls-tokens:not(.tls-units, .tls-pick *)")) {
     const tokens = text.querySelectorAll("bdi[data-pos]");
     if (!tokens.length || text.querySelector("bdi[tabindex]")) continue;
     for (const token of tokens) token.tabIndex = -1;

@@ -7,7 +7,7 @@ POST  ``/api/explain``         a question to an answer: id, tokens, predictions,
 POST  ``/api/matrix``          the same for all targets of the text; ``/api/layers``, ``/api/heads`` inside the model
 POST  ``/api/verdict``         whether the answer's strongest tokens matter, measured by removing them
 POST  ``/api/open``            a saved attribution to an answer
-GET   ``/api/view/{id}``       the same answer shown otherwise: ``?words=1&specials=0&scale=log``
+GET   ``/api/view/{id}``       the same answer shown otherwise: ``?unit=word&specials=0&scale=log``
 GET   ``/download/{id}.html``  the standalone page; ``.json`` is what ``Attribution.save`` writes
 ====  =======================  ====================================================================
 
@@ -24,7 +24,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any
+from typing import Any, get_args
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -38,8 +38,9 @@ from tl_scopes.app.workbench import Forgotten, Question, Result, Scale, Wanted, 
 from tl_scopes.numerics.stopping import Stopped
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.matrix import AttributionMatrix
-from tl_scopes.results.units import members
+from tl_scopes.results.units import UnitKind, members
 from tl_scopes.views.canvas.page import drawing_code, own_file
+from tl_scopes.views.wording import said_together
 
 _FILES: dict[str, tuple[str, Callable[[], str]]] = {
     "/": ("text/html", lambda: _file("page.html")),
@@ -133,7 +134,7 @@ class _Api:
         how = _how(request)
 
         def made() -> dict[str, Any]:
-            shown = self.workbench.result(key, words=how["words"], specials=how["specials"])
+            shown = self.workbench.result(key, unit=how["unit"], specials=how["specials"])
             return {
                 "id": key,
                 "html": self.workbench.view(key, **how).body,
@@ -163,19 +164,20 @@ async def _connected(request: Request) -> AsyncIterator[Wanted]:
 def _facts(result: Result, by_token: Result) -> dict[str, Any]:
     """What the page needs besides the picture: where a click on a token, a word or a prediction leads."""
     if not isinstance(result, Attribution) or not isinstance(by_token, Attribution):
-        return {"kind": "picture", "method": result.method, "words": isinstance(result, AttributionMatrix)}
-    words = members(result.details)
+        return {"kind": "picture", "method": result.method, "units": isinstance(result, AttributionMatrix)}
+    units = members(result.details)
     return {
         "kind": "attribution",
-        "words": True,
+        "units": True,
         "method": result.method,
         "prompt": by_token.text,
         "pos": by_token.pos,
         "tokens": result.tokens.tolist(),
-        "first": [w[0] for w in words] if words else list(range(len(result))),
+        "first": [unit[0] for unit in units] if units else list(range(len(result))),
         "predictions": [
             {"text": text, "id": token}
             for (text, _), token in zip(result.top_predictions, result.top_tokens, strict=False)
+            if not said_together(result)[0]  # of an answer the list has its own tokens
         ],
         "target": result.target,
         "target_text": result.target_str,
@@ -186,7 +188,10 @@ def _how(request: Request) -> dict[str, Any]:
     """How a result is shown, from the address."""
     asked = request.query_params
     scale: Scale = asked.get("scale", "auto")  # type: ignore[assignment]
-    return {"words": asked.get("words") == "1", "specials": asked.get("specials") != "0", "scale": scale}
+    unit = asked.get("unit") or ("word" if asked.get("words") == "1" else None)  # the older address
+    if unit not in (None, *get_args(UnitKind)):
+        raise ValueError(f"view(unit={unit!r}): expected one of {', '.join(get_args(UnitKind))}")
+    return {"unit": unit, "specials": asked.get("specials") != "0", "scale": scale}
 
 
 async def _text(request: Request) -> str:

@@ -25,6 +25,7 @@ from tl_scopes.numerics.stopping import require_wanted, while_wanted
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 from tl_scopes.results.matrix import AttributionMatrix
+from tl_scopes.results.units import UnitKind
 from tl_scopes.results.verdict import Verdict
 from tl_scopes.views import tokens, view
 from tl_scopes.views.canvas.page import View
@@ -236,7 +237,7 @@ class Workbench:
                 self._results.popitem(last=False)
         return key
 
-    def result(self, key: str, *, words: bool = False, specials: bool = True) -> Result:
+    def result(self, key: str, *, unit: UnitKind | None = None, specials: bool = True) -> Result:
         """A kept result as it is shown; ``Forgotten`` when it is not kept any more."""
         with self._keeping:
             result = self._results.get(key)
@@ -244,11 +245,11 @@ class Workbench:
             raise Forgotten("This result is not kept any more. Explain the text again")
         if not specials and not isinstance(result, Verdict):
             result = result.without("special")
-        return result.by_word() if words and isinstance(result, Attribution | AttributionMatrix) else result
+        return result.by_unit(unit) if unit and isinstance(result, Attribution | AttributionMatrix) else result
 
-    def view(self, key: str, *, words: bool = False, specials: bool = True, scale: Scale = "auto") -> View:
+    def view(self, key: str, *, unit: UnitKind | None = None, specials: bool = True, scale: Scale = "auto") -> View:
         """The picture of a result, as the package draws it everywhere."""
-        result = self.result(key, words=words, specials=specials)
+        result = self.result(key, unit=unit, specials=specials)
         if isinstance(result, Attribution):
             return tokens(result, scale=scale)
         drawn: View = view(result)

@@ -80,6 +80,16 @@ class Measure(str, Enum):
     leave_one_out = "leave_one_out"
 
 
+class Part(str, Enum):
+    """What tokens are joined into."""
+
+    word = "word"
+    sentence = "sentence"
+    line = "line"
+    paragraph = "paragraph"
+    turn = "turn"
+
+
 def _must_be(rule: str, holds: Callable[[float], bool]) -> Callable[[float], float]:
     """Refuses a number, NaN too, for which the rule does not hold."""
 
@@ -97,6 +107,11 @@ Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="Text to ex
 Prompts = Annotated[
     list[str] | None, typer.Argument(metavar="PROMPT...", help="Texts; without any, held-out demo prompts.")
 ]
+Chat = Annotated[
+    Path | None,
+    typer.Option("--chat", help="In place of PROMPT a chat, a JSON list of {role, content}; - reads standard input."),
+]
+ByUnit = Annotated[Part | None, typer.Option("--unit", help="Scores by word, sentence, ..., or turn of a --chat.")]
 Method = Annotated[str, typer.Option("--method", help="Scope, e.g. fisher.")]
 Methods = Annotated[
     list[str] | None,
@@ -205,7 +220,7 @@ SinkTokens = Annotated[int, typer.Option("--sink-tokens", min=1, help="First tok
 PerRow = Annotated[
     bool, typer.Option("--per-row/--no-per-row", help="In pictures, one colour scale for each layer or head.")
 ]
-Words = Annotated[bool, typer.Option("--words/--no-words", help="Rows and columns by word, not by token.")]
+Words = Annotated[bool, typer.Option("--words/--no-words", help="As --unit word.")]
 Raw = Annotated[
     bool, typer.Option("--raw/--no-raw", help="Per unit of the residual stream, not per relative change of it.")
 ]

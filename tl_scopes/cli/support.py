@@ -6,8 +6,11 @@ A mistake is a ``ValueError`` with the reason; ``main`` puts the command's name 
 from __future__ import annotations
 
 import inspect
+import json
 import os
+import sys
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -70,6 +73,31 @@ def prompt_or_demo(
 
     shown = DEMO_PROMPTS[DEFAULT_PROMPT if demo is None else demo]
     return shown.prompt, shown.target if aimed and target is None else target
+
+
+def chat_of(file: Path, prompt: str | None) -> list[dict[str, Any]]:
+    """The messages of a chat in a file, or on standard input; whether a template takes them is for the library to say."""
+    if prompt is not None:
+        raise ValueError("--chat is the prompt: leave out PROMPT")
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"--chat {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--chat {file}: this is not text in UTF-8") from error
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"--chat {file}: this is not JSON ({error})") from error
+    if not isinstance(found, list) or not found or not all(isinstance(message, dict) for message in found):
+        raise ValueError(f'--chat {file}: expected a list of messages, [{{"role": "user", "content": "..."}}]')
+    return found
+
+
+def require_turns(unit: str | None, chat: Path | None) -> None:
+    """Only chats have turns."""
+    if unit == "turn" and chat is None:
+        raise ValueError("--unit turn is for chats: give one by --chat FILE")
 
 
 def require_prompt(prompt: str | None, model: str) -> None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from tl_scopes.cli import options
 from tl_scopes.cli.output import Files
-from tl_scopes.cli.support import aimed_at_a_token, default_methods, library, load_model, prompt_or_demo
+from tl_scopes.cli.support import (
+    aimed_at_a_token,
+    chat_of,
+    default_methods,
+    library,
+    load_model,
+    prompt_or_demo,
+    require_turns,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,12 +32,14 @@ LONG = 5
 
 def trace(
     prompt: options.Prompt = None,
+    chat: options.Chat = None,
     method: options.TraceMethods = None,
     target: options.Target = None,
     foil: options.Foil = None,
     rank: options.Rank = None,
     pos: options.Pos = -1,
     generate: options.Generate = 0,
+    unit: options.ByUnit = None,
     bos: options.Bos = False,
     model: options.Model = "demo",
     kind: options.Kind = "auto",
@@ -37,15 +47,20 @@ def trace(
     verdict: options.Verdict = True,
     by_position: options.ByPosition = 0,
     html: options.Html = None,
+    plot: options.Plot = None,
     csv: options.Csv = None,
     json: options.Json = None,
 ) -> None:
     """Show which tokens of PROMPT caused the prediction that follows it."""
-    files = Files(html=html, csv=csv, json=json)
+    files = Files(html=html, plot=plot, csv=csv, json=json)
     if by_position and html is None:
         raise ValueError("--by-position is for the page: give --html FILE too")
     if by_position == 1:
         raise ValueError("--by-position 1: a baseline needs at least two prompts")
+    if by_position and (unit or chat):
+        raise ValueError("--by-position is for the tokens of a PROMPT: leave out --unit and --chat")
+    part = None if unit is None else unit.value
+    require_turns(part, chat)
     if generate and (target is not None or foil is not None or pos != -1 or by_position):
         raise ValueError(
             "--generate explains what the model writes after PROMPT: leave out --target, --foil, --pos, --by-position"
@@ -56,7 +71,11 @@ def trace(
     if target is not None and not aimed:
         print(f"tl-scopes trace: {', '.join(methods)} has no target; --target is left out", file=sys.stderr)
         target = None
-    text, target = prompt_or_demo(prompt, model, target, aimed=aimed)
+    text: Any
+    if chat is not None:
+        text = chat_of(chat, prompt)
+    else:
+        text, target = prompt_or_demo(prompt, model, target, aimed=aimed)
     lens = load_model(model, kind, device)
     if generate:
         text, target = tls.generate(lens, text, max_new_tokens=generate), None
@@ -65,7 +84,8 @@ def trace(
     asked = {"target": target, "foil": foil, "rank": rank}
     n = by_position
     beside = {name: _baseline(tls, lens, text, name, n, pos, asked) for name in methods if n}
-    files.answer(_Together(shown, _judged(tls, lens, shown) if verdict else None, beside))
+    judged = _judged(tls, lens, shown, part or "token") if verdict else None
+    files.answer(_Together([a.by_unit(part) if part else a for a in shown], judged, beside))
 
 
 def _baseline(
@@ -79,10 +99,10 @@ def _baseline(
     return found
 
 
-def _judged(tls: Any, lens: Any, shown: list[Attribution]) -> list[Verdict]:
+def _judged(tls: Any, lens: Any, shown: list[Attribution], unit: str) -> list[Verdict]:
     """The verdicts; where they took long, standard error says how to do without."""
     start = time.monotonic()
-    found: list[Verdict] = tls.verdict(lens, shown)
+    found: list[Verdict] = tls.verdict(lens, shown, unit=unit)
     if (seconds := time.monotonic() - start) > LONG:
         print(f"tl-scopes trace: the verdict took {seconds:.0f} s; --no-verdict leaves it out", file=sys.stderr)
     return found
@@ -113,6 +133,12 @@ class _Together:
         else:
             picture = views.tokens(first, baseline=self.baselines.get(first.method))
         return views.stack(picture, *map(views.view, self.verdicts or ())).html() if self.verdicts else picture.html()
+
+    def plot(self) -> Any:
+        """The coloured text, once for each scope."""
+        from tl_scopes.views.coloured_figure import coloured_figure
+
+        return coloured_figure(self.attributions)
 
     def to_dict(self) -> dict[str, Any]:
         """By method, each with its verdict."""

@@ -37,7 +37,7 @@ from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.memory import Memory, Run
-from tl_scopes.model.prompts import EncodedPrompt, OnePrompt
+from tl_scopes.model.prompts import EncodedPrompt, GivenTokens, OnePrompt
 from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState, model_state
 from tl_scopes.numerics.arguments import call_name
@@ -69,9 +69,11 @@ def attribution_matrix(
 
     Args:
         model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
-        prompt: one string, a 1-D or ``[1, pos]`` tensor of token ids, or a chat as a list of messages.
+        prompt: one string, a 1-D or ``[1, pos]`` tensor of token ids, a chat as a list of messages, or what
+            :func:`tl_scopes.generate` gave.
         method: the scope of every row.
-        positions: explained positions (negative counts from the end), in the order of the rows; None is all.
+        positions: explained positions (negative counts from the end), in the order of the rows; None is all, and of what
+            was generated those at which its answer was predicted.
         keywords: of the scopes that read them, with their defaults, but for ``n_samples``, which is 32 here.
         prepend_bos, chat_options, at, checkpoint, memory_budget: as in :func:`tl_scopes.semantic_scope`. Blocks of
             positions and rows pulled back at once shrink until they fit; the numbers do not depend on it.
@@ -94,12 +96,17 @@ def attribution_matrix(
     >>> matrix = attribution_matrix(model, "German: der Hund sieht die Katze. English: the dog")
     >>> matrix.scores.shape == (len(matrix.tokens), len(matrix.tokens))
     True
+    >>> said = generate(model, "German: der Hund sieht die Katze. English: the", 3)
+    >>> attribution_matrix(model, said).target_strs
+    (' dog', ' sees', ' the')
 
     Reference: paper figs. 3 and 7 (one row per translated word).
     """
     own, given = split_keywords(keywords)
     options = run_options(**given)
     model, text = encode_one(model, prompt, options)
+    if positions is None and isinstance(prompt, GivenTokens):
+        positions = range(max(prompt.answer_start - 1, 0), len(text.tokens) - 1) or None
     return matrix_of(model, text, method, positions, own, options).without("special")
 
 

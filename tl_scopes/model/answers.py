@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from tl_scopes.model.chats import answer_units
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Answer, EncodedPrompt, Target, offsets_of, token_strings
 from tl_scopes.model.targets import encode_targets, tokens_of
@@ -151,4 +152,7 @@ def _answered(model: LensModel, prompt: EncodedPrompt, answer: str, ids: Sequenc
         if offsets is None
         else (*(prompt.offsets or ()), *((len(prompt.text or "") + a, len(prompt.text or "") + b) for a, b in offsets)),
         notes=notes,
+        units=(*prompt.units, *answer_units(answer, len(prompt.text or "")))
+        if prompt.units and offsets
+        else prompt.units,
     )

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 _GLUED = (
     "The tokens of this prompt carry no white space, and there are no character offsets: words may be glued together."
 )
-
-
 _CORRECTED = "Sink-corrected view"
 
 
@@ -355,6 +353,23 @@ class Attribution(Displayable, Serializable):
     def html(self, *, scale: Literal["auto", "linear", "minmax", "log"] = "auto", baseline: Any = None) -> str:
         """The view as a page of its own that works offline."""
         return self.view(scale=scale, baseline=baseline).html()
+
+    @public_call
+    def plot(
+        self, *, kind: Literal["text", "bars"] = "text", scale: Literal["auto", "linear", "minmax", "log"] = "auto"
+    ) -> Any:
+        """A matplotlib figure, for a paper: ``.plot().savefig("text.pdf")``, or ``.png``, ``.svg``.
+
+        Args:
+            kind: ``"text"``, the coloured text as the page has it, prompt and answer apart, what is explained outlined; or
+                ``"bars"``, a bar for each score with its :attr:`stderr`, beside the most probable next tokens.
+            scale: how colours, or the axis of the bars, follow scores; as in :meth:`view`.
+
+        >>> attr = semantic_scope(model, "German: der Hund sieht die Katze. English: the", target=" dog sees the cat")
+        >>> attr.plot().axes[0].get_label()
+        "Semantic Scope: which tokens move the log-probability of ' dog sees the cat'"
+        """
+        return views().plot(self, kind=kind, scale=scale)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per token: ``pos``, ``token``, ``str_token``, ``score``, ``stderr``, ``shown``; ``name`` where units have.

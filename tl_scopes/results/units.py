@@ -34,7 +34,8 @@ Units = UnitKind | Mapping[str, tuple[int, int]] | Sequence[tuple[str, str]]
 """A kind, ``{name: (start, end)}`` in characters of the text, or ``[(name, substring)]``."""
 _SPAN = "span"
 """The kind of what the caller names."""
-_REST = "rest"
+REST = "rest"
+"""The name of what nobody named."""
 _INNER = ("sentence", "line", "paragraph")
 """Kinds that a text has by itself."""
 
@@ -177,7 +178,7 @@ def grouping(
     found: dict[tuple[int, bool, bool], list[int]] = {}
     for i, (atom, key) in enumerate(zip(atoms, keys, strict=True)):
         touched = list(dict.fromkeys(bisect_right(starts, c) - 1 for c in key))
-        place = next((p for p in touched if parts[p].name not in (TEMPLATE, _REST)), touched[0] if touched else -1 - i)
+        place = next((p for p in touched if parts[p].name not in (TEMPLATE, REST)), touched[0] if touched else -1 - i)
         if kind_of(of.details) is not None and len(touched) > 1:
             raise ValueError(
                 f"(units={kind!r}): the {kind_of(of.details)} {of.str_tokens[atom[0]]!r} lies in several of these; call "
@@ -235,7 +236,7 @@ def _parts(of: Entries, text: str, units: Units, kind: str, language: str, keys:
         for unit in named:
             if not any(unit.start <= c < unit.end for key in keys for c in key):
                 raise ValueError(f"(units=...): {unit.name!r}, {text[unit.start : unit.end]!r}, holds no token")
-        return _filled(named, text, _REST)
+        return _filled(named, text, REST)
     outer = _filled(of.units, text, TEMPLATE) if of.units and of.offsets is not None else [Unit("", 0, len(text))]
     found = []
     for part in outer:
@@ -338,7 +339,7 @@ def _groups(
     for (place, entries), span in zip(places, spans, strict=True):
         name = parts[place].name if place >= 0 else ""
         shown = text[slice(*span)] if span[1] > span[0] else "".join(of.str_tokens[p] for p in entries)
-        yield Group(name if named and name != _REST and name else shown, tuple(entries), span, name or None)
+        yield Group(name if named and name != REST and name else shown, tuple(entries), span, name or None)
 
 
 def _runs(entries: Sequence[int]) -> list[list[int]]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from tl_scopes.results.base import Displayable
 from tl_scopes.views import (  # noqa: F401  # for what they register
+    coloured_figure,
     generation,
     gold,
     ig_path,

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from textwrap import fill
-from typing import Any
 
+from tl_scopes.directions.by_name import scope_of
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.sinks import PositionalBaseline
-from tl_scopes.views.canvas.colours import FULL, RED, ScaleKind
-from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, name_columns
+from tl_scopes.views.blocks import blocks, in_blocks
+from tl_scopes.views.canvas.colours import ScaleKind
 from tl_scopes.views.canvas.page import READ_TOKENS, View, heading
 from tl_scopes.views.coloured import coloured, scale_legend, scale_of
-from tl_scopes.views.rendering import plot, text, view
+from tl_scopes.views.rendering import text, view
 from tl_scopes.views.terminal import as_text, attribution_text
 from tl_scopes.views.terminal import view as terminal_view
 from tl_scopes.views.wording import (
-    explained_tokens,
-    literal,
     number,
     percent,
     predicted,
@@ -31,12 +28,10 @@ from tl_scopes.views.wording import (
     read_text,
     said_together,
     title,
-    unit,
     visible,
 )
 
-_MOST_BARS = 12
-"""Explained tokens whose probability has a bar."""
+_ALONE = "Each token's sources, to click: <code>attribution_matrix(model, attr.tokens, positions=attr.span)</code>."
 text.register(Attribution, attribution_text)
 
 
@@ -121,51 +116,6 @@ def figure(attributions: Attribution | Sequence[Attribution], *, k: int = 7, sca
     )
 
 
-@plot.register(Attribution)
-def attribution_figure(attribution: Attribution, *, scale: ScaleKind = "auto") -> Any:
-    """A bar per token, and beside them the most probable next tokens; the explained one is red."""
-    from tl_scopes.views.canvas.figures import Figure
-
-    n, kind = len(attribution), scale_of(attribution, scale)
-    together, each = said_together(attribution)
-    words = ([(name, p, True) for name, p in each[:_MOST_BARS]] or predicted(attribution, 7))[::-1]
-    labels = 0.065 * max(map(len, name_columns(attribution.str_tokens))) if n <= MOST_LABELS else 0.0
-    wide = max(3.2, min(12.0, 0.6 + 0.21 * n))
-    figure = Figure(figsize=(wide + (2.6 if words else 0.0), 2.6 + labels), dpi=150, layout="constrained")
-    axes, *beside = figure.subplots(1, 2 if words else 1, squeeze=False, width_ratios=[wide, 2.0] if words else None)[0]
-    shown = set(attribution.shown)
-    colours = [FULL if p in shown else "#cccccc" for p in range(n)]
-    error = None if attribution.stderr is None else attribution.stderr.double().numpy()
-    axes.bar(range(n), attribution.scores.double().numpy(), yerr=error, color=colours, width=0.8, capsize=2)
-    if kind.log:
-        axes.set_yscale("log")
-        axes.set_ylim(bottom=kind.low / 2)
-    axes.set_xlim(-0.7, n - 0.3)
-    if n <= MOST_LABELS:
-        axes.set_xticks(range(n), name_columns(attribution.str_tokens), rotation=90, fontsize=7)
-        for p in explained_tokens(attribution) or [attribution.pos]:
-            axes.get_xticklabels()[p].set_color(RED)
-    grey = "grey: left out; " if attribution.hidden else ""
-    red = "explained" if explained_tokens(attribution) else "read here"
-    axes.set_xlabel(f"token ({grey}red: {red})", fontsize=8)
-    axes.set_ylabel(unit(attribution), fontsize=8)
-    axes.set_title(fill(literal(visible(title(attribution))), int(13 * wide)), fontsize=9, loc="left")
-    for other in beside:
-        bars = [RED if explained else "#3182bd" for *_, explained in words]
-        other.barh(range(len(words)), [p for _, p, _ in words], color=bars)
-        names = [
-            f"{name} {percent(p)}" for name, (_, p, _) in zip(name_columns([w for w, *_ in words]), words, strict=True)
-        ]
-        other.set_yticks(range(len(words)), names, fontsize=7)
-        other.set_xlim(0, 1)
-        other.set_xlabel("probability", fontsize=8)
-        other.set_title("explained" if together else "predicted", fontsize=9)
-    for each in (axes, *beside):
-        each.tick_params(axis="both", labelsize=7)
-        each.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
 def _row(left: str, attribution: Attribution, k: int = 7) -> str:
     """Text on the left, predictions on the right."""
     right = f'<div class="tls-right">{_predictions(attribution, k)}</div>' if attribution.top_predictions else ""
@@ -175,8 +125,11 @@ def _row(left: str, attribution: Attribution, k: int = 7) -> str:
 def _panel(attribution: Attribution, kind: ScaleKind, baseline: PositionalBaseline | None = None) -> str:
     """Everything about one attribution but its title and the predictions."""
     notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in attribution.notes)
-    divided = f'<p class="tls-small">{said}</p>' if (said := prompt_and_answer(attribution)) else ""
-    return _choice(attribution, kind, baseline) + _strongest(attribution) + divided + notes + _more(attribution)
+    apart = _ALONE if attribution.answer and attribution.span and scope_of(attribution.method) else ""
+    said = " ".join(filter(None, (prompt_and_answer(attribution), apart)))
+    divided = f'<p class="tls-small">{said}</p>' if said else ""
+    strongest = "" if in_blocks(attribution) else _strongest(attribution)
+    return _choice(attribution, kind, baseline) + strongest + divided + notes + _more(attribution)
 
 
 def _choice(attribution: Attribution, kind: ScaleKind, baseline: PositionalBaseline | None) -> str:
@@ -197,6 +150,8 @@ def _choice(attribution: Attribution, kind: ScaleKind, baseline: PositionalBasel
 def _tokens(attribution: Attribution, kind: ScaleKind, line: str = READ_TOKENS) -> str:
     """Legend, tokens, and the line that reads them out."""
     scale = scale_of(attribution, kind)
+    if in_blocks(attribution):
+        return scale_legend(attribution, scale) + blocks(attribution, scale) + line.replace("a token", "a unit")
     return scale_legend(attribution, scale) + coloured(attribution, scale) + line
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
+from typing import Literal
 
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.views.canvas.colours import FULL, RED, Scale, ScaleKind, blend, css, ink_attributes, quantised
 from tl_scopes.views.canvas.page import host
 from tl_scopes.views.wording import explained_tokens, number, odds, unit, visible
 
-_DIM = "#6b6b6b"
+DIM = "#6b6b6b"
 """Ink of tokens without colour: 5.3:1 on white."""
-_LONG = 300
+LONG = 300
 """From this many tokens on, the predictions stay in sight while the text scrolls."""
 _HIGH_FLOOR = 0.2
 """Share of the highest score above which the lowest one leaves too little of a scale that starts at 0."""
@@ -32,65 +34,109 @@ def scale_of(attribution: Attribution, kind: ScaleKind = "auto") -> Scale:
     return found
 
 
-def coloured(attribution: Attribution, scale: Scale) -> str:
+@dataclass(frozen=True)
+class Cell:
+    """What every picture of the text has, in the order of the text: a token, or a mark between tokens.
+
+    Attributes:
+        raw: the token; of a mark its words.
+        tip: what is said of it.
+        share: of the full colour.
+        pos: position of the token; None of a mark.
+        mark: between prompt and answer, or behind the position that is read.
+        read: has it a score that is shown?
+        out: is it left out, or not read?
+        special: is it a special token that is shown?
+        explained: is it part of what is explained?
+        odds: what a mark of the target says of its probability.
+    """
+
+    raw: str
+    tip: str
+    share: float = 0.0
+    pos: int | None = None
+    mark: Literal["", "answer", "target"] = ""
+    read: bool = False
+    out: bool = False
+    special: bool = False
+    explained: bool = False
+    odds: str = ""
+
+    @property
+    def text(self) -> str:
+        """As it is shown."""
+        return visible(self.raw)
+
+
+def cells(attribution: Attribution, scale: Scale) -> list[Cell]:
     """The tokens and, after the position that is read, the target."""
     shown = attribution.shown
     rank = {p: i + 1 for i, p in enumerate(sorted(shown, key=lambda p: (-float(attribution.scores[p]), p)))}
     scores = attribution.scores.tolist()
     measure = unit(attribution)
-    static: list[str] = []
-    inner: list[str] = []
-    texts: list[str] = []
-    values: list[float] = []
-    tips: list[str] = []
-    breaks: list[int] = []
-
-    def add(text: str, html: str, share: float, tip: str, newline: bool) -> None:
-        static.append(
-            f'<span style="background-color:{css(blend(share))}" title="{escape(text)}&#10;{escape(tip)}">{html}</span>'
-            + ("<br>" if newline else "")
-        )
-        if newline:
-            breaks.append(len(inner))
-        inner.append(html)
-        texts.append(text)
-        values.append(share)
-        tips.append(tip)
-
     explained = explained_tokens(attribution)
+    found: list[Cell] = []
     for p, token in enumerate(attribution.str_tokens):
         if p and p in attribution.answer and p - 1 not in attribution.answer:
-            add(
-                " answer",
-                f'<b class="tls-target" style="color:{RED}">→</b>',
-                0.0,
-                "the answer that is explained",
-                False,
-            )
-        share = quantised(scale.share(scores[p])) if p in rank else 0.0
-        text = visible(token)
+            found.append(Cell(" answer", "the answer that is explained", mark="answer"))
         if p in rank:
-            colour = ink_attributes(blend(share))
             error = "" if attribution.stderr is None else f" ± {number(float(attribution.stderr[p]))}"
             tip = f"{number(scores[p])}{error} {measure} · rank {rank[p]} of {len(shown)} · position {p}"
         else:
-            colour = f'style="color:{_DIM}"'
             why = "left out" if p in attribution.hidden else "after the position that is read"
             tip = f"{why} · score {number(scores[p])} · position {p}"
         last = p == attribution.pos + 1 and p in explained  # nothing reads it, but it is shown for what it is
-        kinds = ["tls-out"] * (p not in rank and not last) + ["tls-special"] * (p in rank and p in attribution.special)
-        if p in explained:
-            kinds.append("tls-explained")
-            tip = f"{tip} · {explained[p]}"
-        mark = f' class="{" ".join(kinds)}"' if kinds else ""
-        add(text, f'<bdi data-pos="{p}"{mark} {colour}>{escape(text)}</bdi>', share, tip, "\n" in token)
+        found.append(
+            Cell(
+                token,
+                f"{tip} · {explained[p]}" if p in explained else tip,
+                quantised(scale.share(scores[p])) if p in rank else 0.0,
+                p,
+                read=p in rank,
+                out=p not in rank and not last,
+                special=p in rank and p in attribution.special,
+                explained=p in explained,
+            )
+        )
         if p == attribution.pos and p + 1 not in explained and not attribution.answer:
             name, tip = _target(attribution)
-            how = f'<small class="tls-odds" style="color:{RED}">{said}</small>' if (said := odds(attribution)) else ""
-            add(name, f'<b class="tls-target" style="color:{RED}">→<bdi>{escape(name)}</bdi></b>{how}', 0.0, tip, False)
-    long = " tls-long" if len(inner) > _LONG else ""
-    data = {"html": inner, "texts": texts, "values": values, "tips": tips, "breaks": breaks, "colour": FULL}
+            found.append(Cell(name, tip, mark="target", odds=odds(attribution)))
+    return found
+
+
+def coloured(attribution: Attribution, scale: Scale) -> str:
+    """The :func:`cells` as a line of tokens."""
+    drawn = cells(attribution, scale)
+    inside = list(map(inner, drawn))
+    texts = [cell.text for cell in drawn]
+    breaks = [i for i, cell in enumerate(drawn) if "\n" in cell.raw]
+    static = [
+        f'<span style="background-color:{css(blend(cell.share))}" title="{escape(cell.text)}&#10;{escape(cell.tip)}">{html}'
+        f"</span>{'<br>' * (i in breaks)}"
+        for i, (cell, html) in enumerate(zip(drawn, inside, strict=True))
+    ]
+    data = {
+        "html": inside,
+        "texts": texts,
+        "values": [cell.share for cell in drawn],
+        "tips": [cell.tip for cell in drawn],
+        "breaks": breaks,
+        "colour": FULL,
+    }
+    long = " tls-long" if len(inside) > LONG else ""
     return host("ColoredTokens", data, "".join(static), css=f"tls-tokens tls-ink{long}")
+
+
+def inner(cell: Cell, text: str | None = None) -> str:
+    """A cell's own HTML: the text of a token, here perhaps another one, or the mark of the target or the answer."""
+    if cell.mark:
+        name = f"<bdi>{escape(cell.text)}</bdi>" if cell.mark == "target" else ""
+        how = f'<small class="tls-odds" style="color:{RED}">{cell.odds}</small>' if cell.odds else ""
+        return f'<b class="tls-target" style="color:{RED}">→{name}</b>{how}'
+    kinds = ["tls-out"] * cell.out + ["tls-special"] * cell.special + ["tls-explained"] * cell.explained
+    mark = f' class="{" ".join(kinds)}"' if kinds else ""
+    ink = ink_attributes(blend(cell.share)) if cell.read else f'style="color:{DIM}"'
+    return f'<bdi data-pos="{cell.pos}"{mark} {ink}>{escape(cell.text if text is None else text)}</bdi>'
 
 
 def _target(attribution: Attribution) -> tuple[str, str]:
@@ -101,24 +147,32 @@ def _target(attribution: Attribution) -> tuple[str, str]:
     return visible(attribution.target_str), f"{tip} · {said}" if (said := odds(attribution)) else tip
 
 
-def scale_legend(attribution: Attribution, scale: Scale) -> str:
-    """Colours beside the scores that they stand for."""
+def scale_words(attribution: Attribution, scale: Scale) -> tuple[list[tuple[float, str]], str]:
+    """Shares of the full colour with the scores that have them, low to high, and what the scale is."""
     if scale.high <= 0:
-        return '<p class="tls-legend">all shown scores are 0</p>'
-
-    def ramp(shares: Sequence[float]) -> str:
-        cells = "".join(f'<span style="background-color:{css(blend(s))}">&nbsp;</span>' for s in shares)
-        return f'<span class="tls-ramp tls-ink" aria-hidden="true">{cells}</span>'
-
+        return [], "all shown scores are 0"
     start = scale.share(scale.low)
-    at = [start + (1 - start) * i / 10 for i in range(11)]
-    ticks = [number(scale.score(at[i])) for i in (0, 5, 10)]
+    at = [start, (start + 1) / 2, 1.0]
+    ticks = [number(scale.score(share)) for share in at]
     kind = _KINDS[scale.kind]
     if scale.log and any(0 < float(attribution.scores[p]) < scale.low for p in attribution.shown):
         ticks[0] = "≤ " + ticks[0]
     dim = "; hatched: left out" if attribution.hidden else ""
     dim += "; outlined: explained" if explained_tokens(attribution) else ""
-    return (
-        f'<p class="tls-legend">{ticks[0]} {ramp(at[:5])} {ticks[1]} {ramp(at[6:])} {ticks[2]} '
-        f"<span>{escape(unit(attribution))} ({kind}{dim})</span></p>"
-    )
+    return list(zip(at, ticks, strict=True)), f"{unit(attribution)} ({kind}{dim})"
+
+
+def scale_legend(attribution: Attribution, scale: Scale) -> str:
+    """Colours beside the scores that they stand for."""
+    ticks, words = scale_words(attribution, scale)
+    if not ticks:
+        return f'<p class="tls-legend">{words}</p>'
+
+    def ramp(steps: Sequence[int]) -> str:
+        colours = [blend(start + (1 - start) * i / 10) for i in steps]
+        cells = "".join(f'<span style="background-color:{css(c)}">&nbsp;</span>' for c in colours)
+        return f'<span class="tls-ramp tls-ink" aria-hidden="true">{cells}</span>'
+
+    (start, low), (_, middle), (_, high) = ticks
+    ramps = f"{low} {ramp(range(5))} {middle} {ramp(range(6, 11))} {high}"
+    return f'<p class="tls-legend">{ramps} <span>{escape(words)}</span></p>'

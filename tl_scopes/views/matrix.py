@@ -1,4 +1,5 @@
-"""All targets of a text at once, by CircuitsVis' attention view: hover a target, its sources light up.
+"""All targets of a text at once, by CircuitsVis' attention view: hover a target, its sources light up. Of long texts, and of
+some targets alone (those of an answer), each target is clicked in the text (:mod:`tl_scopes.views.targets`).
 
 CircuitsVis reads its matrix as [destination, source]. The destination is the token whose prediction is explained,
 one to the right of the position that is read; the prediction after the last token stands behind the text. Below it is
@@ -24,11 +25,12 @@ from tl_scopes.views.canvas.heatmap import HeatMap, map_table
 from tl_scopes.views.canvas.heatmap_figure import heatmap_figure
 from tl_scopes.views.canvas.page import View, heading, host
 from tl_scopes.views.rendering import plot, text, view
+from tl_scopes.views.targets import can_be_clicked, clickable_text
 from tl_scopes.views.terminal import DARK, LIGHT, as_text
 from tl_scopes.views.wording import number, percent, predicted, read_text, unit, visible
 
 MAX_TOKENS = 256
-"""Above this many tokens hovering becomes slow in CircuitsVis; the list of sources is shown alone."""
+"""Above this many tokens hovering becomes slow in CircuitsVis, and the map has no room: targets are clicked in the text."""
 MOST_LISTED = 40
 """Targets whose sources are listed below the map; of more the list is folded."""
 _RAMP = 200
@@ -51,17 +53,18 @@ def matrix(attributions: AttributionMatrix) -> View:
     else:
         static = f'{table}<p class="tls-small">Strongest sources of each target</p>{listed}'
     flagged = " The last target is the model's top prediction." if attributions.top_target_flagged else ""
-    if not rows or len(attributions.tokens) > MAX_TOKENS or "axis" in attributions.details:
-        content = f'<div class="tls-static">{static}</div>'
-        hint = ""
-        if len(attributions.tokens) > MAX_TOKENS:
-            flagged = f" The map and the hover view are drawn for up to {MAX_TOKENS} tokens." + flagged
-    else:
+    all_of_it = len(rows) >= len(attributions.tokens) - 1 and len(attributions.tokens) <= MAX_TOKENS
+    if all_of_it and rows and "axis" not in attributions.details:
         content = host("AttentionPatterns", _pattern(attributions, rows), "", css="tls-pattern-host", keep=True)
         beside = '<div class="tls-right tls-beside" aria-live="polite"></div>' if attributions.top_predictions else ""
         content = f'<div class="tls-row"><div class="tls-left">{content}</div>{beside}</div>'
         content += f'<div class="tls-map-box">{static}</div>'
-        hint = "Hover a token: what its prediction came from lights up; click to keep it."
+        hint = '<span class="tls-hint">Hover a token: what its prediction came from lights up; click to keep it.</span>'
+    elif can_be_clicked(attributions):
+        content = clickable_text(attributions, rows, [*map(_target, rows)]) + f'<div class="tls-static">{static}</div>'
+        hint = "Click an outlined token (or arrow keys, then Enter): the text takes the colours of its sources."
+    else:
+        content, hint = f'<div class="tls-static">{static}</div>', ""
     measure = f" ({unit(rows[0])})" if rows else ""
     scale = (
         f"Colours: each row divided by its highest shown score{measure}; cells without colour are 0. "
@@ -70,7 +73,7 @@ def matrix(attributions: AttributionMatrix) -> View:
     hidden = ", ".join(f"<bdi>{escape(visible(attributions.str_tokens[p]))}</bdi>" for p in sorted(attributions.hidden))
     parts = [
         heading(name),
-        f'<p class="tls-small"><span class="tls-hint">{hint}</span>{flagged} {escape(scale)}</p>',
+        f'<p class="tls-small">{hint}{flagged} {escape(scale)}</p>',
         f'<p class="tls-small">Left out as sources: {hidden}</p>' if hidden else "",
         *(f'<p class="tls-note">{escape(note)}</p>' for note in attributions.notes),
         content,

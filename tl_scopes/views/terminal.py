@@ -17,7 +17,8 @@ from rich.text import Text
 
 from tl_scopes.directions.by_name import scope_of
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.views.coloured import scale_of
+from tl_scopes.views.blocks import in_blocks, name, said, strongest_of
+from tl_scopes.views.coloured import cells, scale_of
 from tl_scopes.views.wording import (
     explained_tokens,
     number,
@@ -26,6 +27,7 @@ from tl_scopes.views.wording import (
     predicted,
     prompt_and_answer,
     said_together,
+    shares,
     title,
     unit,
     visible,
@@ -35,6 +37,8 @@ LIGHT, DARK = (222, 235, 247), (8, 69, 148)
 """Ends of a single-hue blue ramp (ColorBrewer Blues), legible with any colour vision."""
 _BLOCKS = " ▏▎▍▌▋▊▉"
 _BAR = "rgb(66,146,198)"
+_WIDTH, _SHARE = 20, 10
+"""Letters of the longest bar: of the strongest tokens, and of units' shares."""
 MOST_EACH = 12
 """Explained tokens whose own probability is printed."""
 
@@ -77,12 +81,42 @@ def strongest(attribution: Attribution, k: int = 5) -> Table:
     top = attribution.top(k)
     highest = max((t.score for t in top), default=0.0) or 1.0
     for token in top:
-        eighths = round(token.score / highest * 20 * 8)
-        bar = "█" * (eighths // 8) + _BLOCKS[eighths % 8].strip()
-        name = Text(visible(token.str_token).strip() or repr(token.str_token))
-        name.stylize("dim" if token.pos in attribution.special else "bold")
-        table.add_row(Text(f"{token.pos:>4}", "dim"), name, Text(bar, _BAR), Text(number(token.score), "dim"))
+        label = Text(visible(token.str_token).strip() or repr(token.str_token))
+        label.stylize("dim" if token.pos in attribution.special else "bold")
+        table.add_row(
+            Text(f"{token.pos:>4}", "dim"),
+            label,
+            Text(_bar(token.score / highest, _WIDTH), _BAR),
+            Text(number(token.score), "dim"),
+        )
     return table
+
+
+def unit_rows(attribution: Attribution) -> Table:
+    """Units of several words below each other, each with its share of the influence; the strongest is bold."""
+    table = Table.grid(padding=(0, 1))
+    part, _ = shares(attribution)
+    best, highest, styles = strongest_of(part), max(part.values(), default=1.0), token_styles(attribution)
+    for cell in cells(attribution, scale_of(attribution)):
+        if cell.pos is None:
+            mark = Text(f"→{cell.text if cell.mark == 'target' else ' ' + cell.tip}", Style(color="red", bold=True))
+            table.add_row("", "", "", mark)
+            continue
+        share = part.get(cell.pos)
+        how = styles[cell.pos] + Style(underline=True) if cell.explained else styles[cell.pos]
+        table.add_row(
+            Text("" if share is None else percent(share), "bold" if cell.pos == best else "dim", justify="right"),
+            Text("" if share is None else _bar(share / highest, _SHARE), _BAR),
+            Text(visible(name(attribution, cell.pos)), "dim"),
+            Text(said(attribution, cell.pos), how),
+        )
+    return table
+
+
+def _bar(share: float, width: int) -> str:
+    """Of so many letters at most."""
+    eighths = round(share * width * 8)
+    return "█" * (eighths // 8) + _BLOCKS[eighths % 8].strip()
 
 
 def predictions(attribution: Attribution, k: int = 5) -> Text:
@@ -112,11 +146,11 @@ def view(attributions: Sequence[Attribution], k: int = 3) -> RenderableType:
     parts: list[RenderableType] = [predictions(attributions[0], k)]
     for i, attribution in enumerate(attributions):
         heading = Text(title(attribution), "bold")
-        if said := odds(attribution):
-            heading.append(f" ({said})")
+        if known := odds(attribution):
+            heading.append(f" ({known})")
+        by_unit = in_blocks(attribution)
         shown: list[str | Text | Table] = [
-            coloured_tokens(attribution),
-            strongest(attribution, k),
+            *([unit_rows(attribution)] if by_unit else [coloured_tokens(attribution), strongest(attribution, k)]),
             Text(_meaning(attribution), "dim"),
         ]
         parts += [*([Text()] if i else []), heading, *(Padding(part, (0, 2)) for part in shown)]
@@ -128,12 +162,13 @@ def _meaning(attribution: Attribution) -> str:
     """What a score is, and which tokens have none."""
     effect = "largest first-order effect, " if scope_of(attribution.method) else ""
     hidden = ", ".join(visible(attribution.str_tokens[p]) for p in sorted(attribution.hidden))
-    said = [
+    words = [
+        f"Bars: share of the {shares(attribution)[1]}." if in_blocks(attribution) else "",
         f"Score: {effect}{unit(attribution)}.",
         f"Left out: {hidden}." if hidden else "",
         prompt_and_answer(attribution),
     ]
-    return " ".join(filter(None, said))
+    return " ".join(filter(None, words))
 
 
 def attribution_text(attribution: Attribution) -> str:

@@ -48,6 +48,11 @@ def _mark(c: str) -> str:
     return c if c.isprintable() else f"‹U+{ord(c):04X}›"
 
 
+def in_lines(text: str) -> str:
+    """A text of several lines as those, without the white space around it; what else cannot be seen by its mark."""
+    return "\n".join(map(visible, text.strip().split("\n"))) if text.strip() else visible(text)
+
+
 def literal(text: str) -> str:
     """Text that matplotlib does not take for a formula."""
     return text.replace("$", r"\$")
@@ -58,7 +63,7 @@ def title(attribution: Attribution) -> str:
     method = attribution.method.replace("_", " ").capitalize()
     foil = repr(attribution.details["foil_str"]) if "foil_str" in attribution.details else "the foil"
     of = "logit" if _of(attribution) == "logit" else "log-probability"
-    several = len(attribution.span)
+    several = len(attribution.span) or len(attribution.details.get("target_log_probs") or ())  # units have no span
     if several > 1 and of == "logit":
         of = "summed logits"
     said = legend(attribution.method).title.format(target=repr(attribution.target_str), foil=foil, method=method, of=of)
@@ -85,8 +90,8 @@ def unit(attribution: Attribution) -> str:
 
 def explained_tokens(attribution: Attribution) -> dict[int, str]:
     """The tokens of the text that are explained together, where they stand, with what the model thought of each."""
-    if not attribution.span:  # of units, too
-        return {}
+    if not attribution.span:  # of units, too, whose answers are known
+        return dict.fromkeys(attribution.answer, "explained")
     log_probs = attribution.details.get("target_log_probs") or [None] * len(attribution.span)
     chosen = zip(attribution.span, log_probs, strict=True)
     n = len(attribution)
@@ -108,17 +113,24 @@ def said_together(attribution: Attribution) -> tuple[str, list[tuple[str, float]
     return minus(f"{len(log_probs)} tokens together: log p {sum(log_probs):.3g}{beside}"), each
 
 
+def shares(attribution: Attribution) -> tuple[dict[int, float], str]:
+    """The share of the influence of each shown entry, and of what it is a share; of nothing where there is none to divide."""
+    additive = legend(attribution.method).additive
+    parts = attribution.scores.double() if additive else attribution.scores.double().square()
+    total = float(parts[attribution.shown].sum()) if attribution.shown else 0.0
+    what = "influence" if additive else "squared influence"
+    if total <= 0 or "over_baseline" in attribution.details:
+        return {}, what
+    return {p: float(parts[p]) / total for p in attribution.shown}, what
+
+
 def prompt_and_answer(attribution: Attribution) -> str:
     """How the influence is divided between prompt and answer; empty where there is no answer among the inputs."""
-    own = set(attribution.answer) & set(attribution.shown)
-    squares = attribution.scores.double()
-    squares = squares if legend(attribution.method).additive else squares.square()
-    total = float(squares[attribution.shown].sum()) if attribution.shown else 0.0
-    if not own or total <= 0:
+    found, what = shares(attribution)
+    own = [share for p, share in found.items() if p in attribution.answer]
+    if not own:
         return ""
-    part = float(squares[sorted(own)].sum()) / total
-    what = "influence" if legend(attribution.method).additive else "squared influence"
-    return f"Share of the {what}: prompt {percent(1 - part)}, answer {percent(part)}."
+    return f"Share of the {what}: prompt {percent(1 - sum(own))}, answer {percent(sum(own))}."
 
 
 def number(value: float) -> str:

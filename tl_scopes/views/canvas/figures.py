@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
 from io import BytesIO, StringIO
 from os import PathLike
@@ -33,9 +35,29 @@ _ALONE = re.compile(r"<g>(<(?:path|use)[^>]*/>)</g>")
 _TAG, _DIGITS = re.compile(r"<[^>]*>"), re.compile(r"(\.\d\d)\d+")
 """Coordinates are as fine as a hundredth of a point."""
 
+_MISSING, _NAMED = re.compile(r"Glyph (\d+) .*missing from"), 5
+"""What matplotlib says of a character that no font has; how many of them a warning names."""
 LEAST = 0.72
 """Of its own size, to which a page may shrink a figure before it scrolls: a scatter fits a telephone."""
 Span = float | tuple[float, float] | None
+
+
+@contextmanager
+def _glyphs_said_once() -> Iterator[None]:
+    """One warning for all characters that no font has, where matplotlib gives one for each."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.filterwarnings("always", _MISSING.pattern)
+        yield
+    lacking = dict.fromkeys(chr(int(found[1])) for w in seen if (found := _MISSING.match(str(w.message))))
+    for w in seen:
+        if not _MISSING.match(str(w.message)):
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno, source=w.source)
+    if lacking:
+        warnings.warn(
+            f"No font that matplotlib found has {' '.join(list(lacking)[:_NAMED])}{' …' * (len(lacking) > _NAMED)}: boxes "
+            "stand for these characters. Install a font that has them (Noto), or use the page: .view().save('page.html').",
+            stacklevel=4,
+        )
 
 
 class Figure(figure.Figure):
@@ -48,7 +70,8 @@ class Figure(figure.Figure):
     def savefig(self, fname: Any, **options: Any) -> None:
         """As matplotlib's, but a file is written whole or not at all."""
         if not isinstance(fname, str | PathLike):
-            super().savefig(fname, **options)
+            with _glyphs_said_once():
+                super().savefig(fname, **options)
             return
         path = Path(fname)
         kind = options.pop("format", None) or path.suffix[1:]
@@ -56,7 +79,7 @@ class Figure(figure.Figure):
             kind = self.canvas.get_default_filetype()
             path = path.with_name(f"{path.name.rstrip('.')}.{kind}")
         drawn = BytesIO()
-        super().savefig(drawn, format=kind, **options)
+        self.savefig(drawn, format=kind, **options)
         write_file(path, drawn.getvalue())
 
     def say(self, axes: Any, text: str, x: Span, y: Span, to: Any = None) -> None:
@@ -69,7 +92,7 @@ class Figure(figure.Figure):
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
         buffer = BytesIO()
-        self.savefig(buffer, format="png", dpi=SCREEN_DPI)
+        self.savefig(buffer, format="png", dpi=min(SCREEN_DPI, self.dpi))
         return buffer.getvalue()
 
     def chart(self, label: str) -> str:
@@ -90,7 +113,7 @@ class Figure(figure.Figure):
         """What matplotlib draws, without what a page does not need."""
         buffer = StringIO()
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": "tl_scopes"}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser writes the text
+            warnings.filterwarnings("ignore", "No font that matplotlib found")  # the browser writes the text
             self.savefig(buffer, format="svg", transparent=True)
         found = re.search(r"<svg[^>]*>(.*)</svg>", buffer.getvalue(), re.DOTALL)
         assert found is not None

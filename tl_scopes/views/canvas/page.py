@@ -146,8 +146,8 @@ def _reading() -> str:
 
 
 def _reading_code() -> str:
-    """What reads out marks, and what moves along a path."""
-    return f"{own_file('hover.js')}\n{own_file('path.js')}"
+    """What reads out marks, shows the sources of a target that is picked, and moves along a path."""
+    return f"{own_file('hover.js')}\n{own_file('pick.js')}\n{own_file('path.js')}"
 
 
 def _drawn(body: str) -> bool:

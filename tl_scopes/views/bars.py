@@ -1,0 +1,59 @@
+"""An attribution as bars, with the standard error of each score."""
+
+from __future__ import annotations
+
+from textwrap import fill
+from typing import Any
+
+from tl_scopes.results.attribution import Attribution
+from tl_scopes.views.canvas.colours import FULL, RED, ScaleKind
+from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, name_columns
+from tl_scopes.views.coloured import scale_of
+from tl_scopes.views.wording import explained_tokens, literal, percent, predicted, said_together, title, unit, visible
+
+_MOST_BARS = 12
+"""Explained tokens whose probability has a bar."""
+
+
+def attribution_bars(attribution: Attribution, scale: ScaleKind = "auto") -> Any:
+    """A bar per token, and beside them the most probable next tokens; the explained one is red."""
+    from tl_scopes.views.canvas.figures import Figure
+
+    n, kind = len(attribution), scale_of(attribution, scale)
+    together, each = said_together(attribution)
+    words = ([(name, p, True) for name, p in each[:_MOST_BARS]] or predicted(attribution, 7))[::-1]
+    labels = 0.065 * max(map(len, name_columns(attribution.str_tokens))) if n <= MOST_LABELS else 0.0
+    wide = max(3.2, min(12.0, 0.6 + 0.21 * n))
+    figure = Figure(figsize=(wide + (2.6 if words else 0.0), 2.6 + labels), dpi=150, layout="constrained")
+    axes, *beside = figure.subplots(1, 2 if words else 1, squeeze=False, width_ratios=[wide, 2.0] if words else None)[0]
+    shown = set(attribution.shown)
+    colours = [FULL if p in shown else "#cccccc" for p in range(n)]
+    error = None if attribution.stderr is None else attribution.stderr.double().numpy()
+    axes.bar(range(n), attribution.scores.double().numpy(), yerr=error, color=colours, width=0.8, capsize=2)
+    if kind.log:
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=kind.low / 2)
+    axes.set_xlim(-0.7, n - 0.3)
+    if n <= MOST_LABELS:
+        axes.set_xticks(range(n), name_columns(attribution.str_tokens), rotation=90, fontsize=7)
+        for p in explained_tokens(attribution) or [attribution.pos]:
+            axes.get_xticklabels()[p].set_color(RED)
+    grey = "grey: left out; " if attribution.hidden else ""
+    red = "explained" if explained_tokens(attribution) else "read here"
+    axes.set_xlabel(f"token ({grey}red: {red})", fontsize=8)
+    axes.set_ylabel(unit(attribution), fontsize=8)
+    axes.set_title(fill(literal(visible(title(attribution))), int(13 * wide)), fontsize=9, loc="left")
+    for other in beside:
+        bars = [RED if explained else "#3182bd" for *_, explained in words]
+        other.barh(range(len(words)), [p for _, p, _ in words], color=bars)
+        names = [
+            f"{name} {percent(p)}" for name, (_, p, _) in zip(name_columns([w for w, *_ in words]), words, strict=True)
+        ]
+        other.set_yticks(range(len(words)), names, fontsize=7)
+        other.set_xlim(0, 1)
+        other.set_xlabel("probability", fontsize=8)
+        other.set_title("explained" if together else "predicted", fontsize=9)
+    for each in (axes, *beside):
+        each.tick_params(axis="both", labelsize=7)
+        each.spines[["top", "right"]].set_visible(False)
+    return figure
