@@ -1,8 +1,8 @@
 """Models with random weights in the shapes that the benchmarks use, as plain Hugging Face and as a bridge.
 
 M1 is GPT-2 small (d=768, 12 layers, V=50,257); M2 and M3 are Llamas with Llama-3.2-1B's vocabulary (V=128,256), M2 of
-half its width with 8 layers (d=1024), M3 of its width with 4 layers (d=2048). ``real`` takes the trained model of a folder
-instead, and ``prose`` a text for it.
+half its width with 8 layers (d=1024), M3 of its width with 4 layers (d=2048); M0 is M2 of half the width (d=512). ``real``
+takes the trained model of a folder instead, and ``prose`` a text for it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ def gpt2_small(seed: int = 0, n_ctx: int = 1024, peak: float = 1.0) -> Any:
     torch.nn.init.normal_(model.transformer.ln_f.weight, 1.0, 0.3)
     model.transformer.ln_f.weight.mul_(peak)
     return model
+
+
+def llama_small(seed: int = 0, peak: float = 3.0) -> Any:
+    """M0; else as M3."""
+    return _llama(seed, peak, d_model=512, n_layers=8)
 
 
 def llama_medium(seed: int = 0, peak: float = 3.0) -> Any:

@@ -1,18 +1,21 @@
-"""What many predictions together cost: ``python benchmarks/span_cost.py``, and ``--model FOLDER`` for a real model.
+"""What many predictions together cost: ``python benchmarks/span_cost.py``, ``--shape llama --captum``, ``--model FOLDER``.
 
 M = 100 predictions of a text of T = 200 tokens, explained by one call with ``pos=range(...)``, against: one scope at that T
 and the logits of the M positions on bare Hugging Face, which is the floor of a call that says what each token's probability
-was; M calls of the scope; the M rows of ``attribution_matrix``. First the sum is compared with that of the single calls'
-gradients. Shape M1 with random weights, or the model in the folder; medians of the ratios of interleaved pairs.
+was; M calls of the scope; the same questions as one list, ``[prompt] * M``; the M rows of ``attribution_matrix``; with
+``--captum``, Captum's ``Saliency`` of every prediction on bare Hugging Face, each on the text before it, with one position's
+logits. First the sum is compared with that of the single calls' gradients, and of Captum's. Shape M1 (or M0, ``llama``) with
+random weights, or the model in the folder; medians of the ratios of interleaved pairs.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from shapes import as_bridge, describe, gpt2_small, prose, real
+from shapes import as_bridge, describe, gpt2_small, llama_small, prose, real
 from timing import report
 
 import tl_scopes as tls
@@ -21,7 +24,9 @@ import tl_scopes as tls
 def main() -> None:
     """Print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", help="folder of a pretrained model; None: GPT-2 small's shape, random weights")
+    parser.add_argument("--model", help="folder of a pretrained model; None: random weights")
+    parser.add_argument("--shape", choices=("gpt2", "llama"), default="gpt2", help="of random weights")
+    parser.add_argument("--captum", action="store_true", help="beside Captum's Saliency, a backward per prediction")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--length", type=int, default=200)
     parser.add_argument("--predictions", type=int, default=100)
@@ -31,7 +36,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    make = real(args.model) if args.model else gpt2_small
+    make = real(args.model) if args.model else gpt2_small if args.shape == "gpt2" else llama_small
     hf, bridge = make(), as_bridge(make())
     generator = torch.Generator().manual_seed(1)
     tokens = prose(args.model) if args.model else torch.randint(1000, 50_000, (args.length,), generator=generator)
@@ -73,6 +78,16 @@ def main() -> None:
     report(f"{m} predictions, combine='norm'", lambda: together(combine="norm"), together, args.pairs, "the sum", 1)
     ratio = report(f"{len(positions)} single calls", singles, together, args.pairs, f"{m} predictions together", 1)
     print(f"so {m} single calls cost {ratio * m / len(positions):.0f} x the span")
+    questions = {"pos": list(span), "target": [int(tokens[p + 1]) for p in span]}
+    listed = report(
+        f"[prompt] * {m}, each prediction by itself",
+        lambda: tls.semantic_scope(bridge, [tokens] * m, **questions),
+        together,
+        1,
+        "the span",
+        0,
+    )
+    print(f"so {m} single calls cost {ratio * m / len(positions) / listed:.1f} x the list")
     report(
         f"attribution_matrix, the same {m} rows",
         lambda: tls.attribution_matrix(bridge, tokens, positions=list(span)),
@@ -81,6 +96,29 @@ def main() -> None:
         "the span",
         0,
     )
+    if args.captum:
+        beside_captum(hf, tokens, span, together, args.pairs)
+
+
+def beside_captum(hf: Any, tokens: torch.Tensor, span: range, together: Callable[..., Any], pairs: int) -> None:
+    """Captum's gradient of every prediction, a forward and a backward each, compared and timed."""
+    from captum.attr import Saliency
+
+    embed = hf.get_input_embeddings()
+    saliency = Saliency(lambda x: hf(inputs_embeds=x, logits_to_keep=1, use_cache=False).logits[:, -1])
+
+    def each() -> torch.Tensor:
+        total = torch.zeros(len(tokens), embed.weight.shape[1])
+        for p in span:
+            x = embed(tokens[None, : p + 1])
+            total[: p + 1] += saliency.attribute(x, target=int(tokens[p + 1]), abs=False)[0]
+        return total
+
+    own, theirs = together(keep_gradient=True).gradient, each()
+    difference = float((own - theirs).abs().max() / own.abs().max())
+    print(f"captum's gradients add up to the span's to {difference:.1e} of the largest")
+    assert difference < 1e-3
+    report(f"captum Saliency, {len(span)} predictions", each, together, pairs, "the span", 1)
 
 
 if __name__ == "__main__":

@@ -235,8 +235,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "07 another prompt's target": Mutation(
         traps.test_trap_07_prompts_of_unequal_length_score_as_they_do_alone,
-        "kernel.explain:_Texts.stacked",
-        (("zip(asked, self.counts, strict=True)", "zip(asked[::-1], self.counts, strict=True)"),),
+        "kernel.shared_forward:Texts.stacked",
+        (("in zip(asked, self.slices,", "in zip(asked[::-1], self.slices,"),),
     ),
     "08 computed in the model's dtype": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,

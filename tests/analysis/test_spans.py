@@ -61,6 +61,35 @@ def test_predictions_meet_the_measured_change_of_small_steps(pair: Pair, name: s
 
 
 @pytest.mark.on_families("gpt2")
+@pytest.mark.parametrize("moment", ["mean", "variance"])
+def test_moments_of_a_span_are_predicted_and_measured_together(pair: Pair, moment: Any) -> None:
+    tokens, span, values = families.prompt_tokens(), [2, 5, 9], {5: 1.0, 9: 2.5, 17: 4.0}
+    attribution = tls.moment_scope(pair.model, tokens, moment=moment, values=values, pos=span)
+    n = torch.tensor(list(values.values()), dtype=torch.float64)
+
+    def moments(x: Tensor) -> Tensor:
+        q = oracles.run(pair.hf, x).logits[span][:, list(values)].double().softmax(-1)
+        mean = q @ n
+        return (mean if moment == "mean" else (q * (n - mean[:, None]).square()).sum(-1)).sum()
+
+    x = oracles.embeddings(pair.hf, tokens)
+    with torch.enable_grad():
+        leaf = x.clone().requires_grad_(True)
+        (g,) = torch.autograd.grad(moments(leaf), leaf)
+    for step in (1.0, 1e-3):
+        result = tls.verify(pair.model, attribution, step=step, top=4, n_random=4)
+        for removed, predicted, measured in zip(result.positions, result.predicted, result.measured, strict=True):
+            changed = x.clone()
+            changed[list(removed)] *= 1 - step
+            with torch.no_grad():
+                change = float(moments(changed) - moments(x))
+            assert float(predicted) == pytest.approx(-step * float((g * x)[list(removed)].sum()), rel=1e-4, abs=1e-9)
+            assert float(measured) == pytest.approx(change, rel=1e-4, abs=1e-7 * step)
+    assert oracles.relative_error(result.measured, result.predicted) < 0.01, "as the step shrinks they meet"
+    assert f"{moment} of the forecast at 3 positions" in str(result)
+
+
+@pytest.mark.on_families("gpt2")
 def test_swaps_are_measured_by_plain_runs(pair: Pair, found: tls.Attribution) -> None:
     result = tls.substitutions(pair.model, found, k=3)
     base = log_prob(pair, found, oracles.embeddings(pair.hf, found.tokens))

@@ -12,8 +12,8 @@ import torch
 from tokenizers_by_word import digit_model
 
 import tl_scopes as tls
-from tl_scopes.demo.corpora import examples
-from tl_scopes.demo.corpora.passages import token_positions
+from tl_scopes.demo.corpora import examples, examples_in_passages
+from tl_scopes.demo.corpora.passages import to_the_end, token_positions
 from tl_scopes.evaluation import gold
 from tl_scopes.evaluation.gold import _best_rank, gold_alignment
 from tl_scopes.results.gold import BOOTSTRAPS, GoldAlignment, GoldRecord, _figures
@@ -77,7 +77,7 @@ def test_answers_that_a_tokenizer_splits_are_refused_with_the_example_and_what_t
 
 
 def test_corpora_whose_answers_are_one_token_are_named(demo_model, monkeypatch) -> None:
-    monkeypatch.setattr(gold, "_determined", lambda corpus, n, seed: [_with_answer(corpus, seed)])
+    monkeypatch.setattr(gold, "_determined", lambda corpus, n, seed, answers: [_with_answer(corpus, seed)])
     with pytest.raises(ValueError, match=r"of example 0 of 'bias' is \[.*Ask for those that fit, corpora=\['series'\]"):
         gold_alignment(demo_model, corpora=["bias", "series"], n=1)
 
@@ -174,3 +174,78 @@ def test_every_baseline_is_a_row_and_scopes_keep_their_numbers(demo_model) -> No
         n=3,
     )
     assert [r for r in result.records if r.method == "input_x_gradient"] == list(by_call.records)
+
+
+# -- answers of several tokens -----------------------------------------------------------------------
+
+
+@pytest.mark.one_lens
+def test_a_whole_answer_is_the_rest_of_the_passage_with_the_causes_of_its_words() -> None:
+    for passage, example in examples_in_passages("translation", 30):
+        whole = to_the_end(passage, example)
+        assert passage.text.startswith(whole.prompt + whole.answer)
+        later = [e for e in passage.examples if len(e.prompt) >= len(example.prompt)]
+        assert len(whole.answer.split()) >= len(later)
+        assert whole.answer.endswith(later[-1].answer)
+        assert {s.span for s in whole.causes} == {s.span for e in later for s in e.causes}
+    for passage, example in examples_in_passages("bias", 3):
+        assert to_the_end(passage, example).answer == example.answer
+
+
+def test_a_whole_answer_is_explained_by_its_log_probability(demo_model, tmp_path) -> None:
+    methods = ["semantic", "temperature", "fisher", "input_x_gradient", "random"]
+    whole = gold_alignment(demo_model, methods, corpora=["translation"], n=8, answers="whole")
+    drawn = [to_the_end(p, e) for p, e in examples_in_passages("translation", 8) if e.causes][:8]
+    right = []
+    for i, example in enumerate(drawn):
+        text = demo_model.to_tokens(example.prompt + example.answer)
+        n = demo_model.to_tokens(example.prompt).shape[1]
+        said = demo_model(text)[0, n - 1 : -1].argmax(-1)
+        if said.tolist() != text[0, n:].tolist():
+            continue
+        right.append(i)
+        (record,) = [r for r in whole.records if (r.index, r.method) == (i, "semantic")]
+        scores = tls.semantic_scope(demo_model, example.prompt, target=example.answer).scores[:n]
+        causes = set(token_positions(demo_model.tokenizer, example.prompt, [s.span for s in example.causes]))
+        assert record.rank == _best_rank(scores, range(1, n), causes)
+        assert record.chance == len(causes) / (n - 1)
+        span = range(n - 1, text.shape[1] - 1)
+        (record,) = [r for r in whole.records if (r.index, r.method) == (i, "temperature")]
+        assert record.rank == _best_rank(tls.temperature_scope(demo_model, text, pos=span).scores, range(1, n), causes)
+    assert right
+    assert sorted({r.index for r in whole.records}) == right
+    assert "the answer, which is explained as a whole," in str(whole)
+    whole.save(tmp_path / "gold.json")
+    assert GoldAlignment.load(tmp_path / "gold.json") == whole
+
+
+def test_whole_answers_of_one_token_are_reported_as_those_tokens(demo_model) -> None:
+    methods = ["semantic", "fisher", "integrated_gradients"]
+    token, whole = (gold_alignment(demo_model, methods, corpora=["bias"], n=4, answers=a) for a in ("token", "whole"))
+    assert token.records == whole.records
+    assert token.accuracy == whole.accuracy
+
+
+def test_an_own_method_is_given_the_whole_answers_text(demo_model) -> None:
+    def own(model, prompts, targets):
+        return tls.semantic_scope(model, prompts, target=targets)
+
+    options = {"corpora": ["translation"], "n": 5, "answers": "whole"}
+    mine = gold_alignment(demo_model, {"semantic": own}, **options)
+    assert mine.records == gold_alignment(demo_model, ["semantic"], **options).records
+
+
+def test_methods_of_one_prediction_do_not_explain_whole_answers(demo_model) -> None:
+    with pytest.raises(ValueError, match=r"answers='whole'\): 'leave_one_out': one prediction is explained there"):
+        gold_alignment(demo_model, ["semantic", "leave_one_out"], answers="whole")
+
+
+@pytest.mark.one_lens
+def test_files_of_before_say_one_token(tmp_path) -> None:
+    path = tmp_path / "gold.json"
+    found = GoldAlignment((GoldRecord("bias", 0, "semantic", 1, 1, 0.2, 0.2),), {"bias": 1.0}, 2, 0)
+    found.save(path)
+    assert '"answers": "token"' in path.read_text()
+    path.write_text(path.read_text().replace(',\n "answers": "token"', ""))
+    assert "answers" not in path.read_text()
+    assert GoldAlignment.load(path) == found

@@ -32,6 +32,15 @@ def test_every_local_format_gives_the_same_passages(tmp_path: Path) -> None:
     assert load_passages(write(tmp_path / "a.csv", rows)) == expected
 
 
+def test_prompts_with_answers_are_pairs_as_they_are(tmp_path: Path) -> None:
+    lines = [{"prompt": "The dog", "answer": " sat down."}, {"prompt": "A", "answer": " b"}]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, lines)))
+    assert load_passages(path) == [("The dog", " sat down."), ("A", " b")]
+    assert load_passages(path, min_words=4) == [("The dog", " sat down.")]
+    both = write(tmp_path / "b.json", json.dumps([{"text": "The cat", "prompt": "p", "answer": "a"}]))
+    assert load_passages(both) == ["The cat"], "a text is a text whatever stands beside it"
+
+
 def test_pairs_get_the_papers_format(tmp_path: Path) -> None:
     expected = "German: Das ist der Satz. English: " + " ".join(["word"] * 19) + " end"
     for record in (PAIR, {"translation": PAIR}):

@@ -407,3 +407,28 @@ def test_no_unit_holds_tokens_of_prompt_and_answer(demo_model: Any) -> None:
     assert found.by_unit("sentence").str_tokens[-2:] == [" dog sees the cat.", " The"]
     words = found.by_unit("word").by_unit("sentence")
     assert words.str_tokens == found.by_unit("sentence").str_tokens
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_maps_of_an_answer_join_columns_as_the_answers_scores_do(demo_model: Any, relative: bool) -> None:
+    prompt, answer = "German: der Hund sieht die Katze. English: the", " dog sees the cat."
+    layers = tls.layer_influence(demo_model, prompt, target=answer, relative=relative)
+    units = layers.by_unit("sentence")
+    scope = layers.attribution.by_unit("sentence")
+    assert units.str_tokens == scope.str_tokens
+    assert units.attribution.answer == scope.answer, "no column holds tokens of prompt and answer"
+    assert torch.allclose(units.scores.square().sum(1), layers.scores.square().sum(1))
+    if not relative:
+        assert torch.allclose(units.scores[0], scope.scores, rtol=1e-5)
+    heads = tls.head_influence(demo_model, prompt, target=answer)
+    assert torch.allclose(heads.by_unit("sentence").scores.sum(-1), heads.scores.sum(-1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", ["rows", "columns", "both"])
+def test_a_models_matrix_keeps_its_squares_on_each_axis(demo_model: Any, axis: Any) -> None:
+    before = tls.attribution_matrix(demo_model, "The dog ran. It saw a cat. The cat sat.").without("nothing")
+    after = before.by_unit("sentence", axis=axis)
+    kept = float(after.scores.square().sum()) + sum(own**2 for own in after.details.get("self", ()))
+    assert kept == pytest.approx(float(before.scores.square().sum()), rel=1e-5)
+    shrunk = [a < b for a, b in zip(after.scores.shape, before.scores.shape, strict=True)]
+    assert shrunk == [axis in ("rows", "both"), axis in ("columns", "both")]

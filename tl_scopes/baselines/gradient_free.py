@@ -84,14 +84,14 @@ def leave_one_out(
         candidates = [p for p in range(given.pos + 1) if p not in given.special]
         values = substitutes(ablation, candidates or range(given.pos + 1), given.tokens, seed)
         sets: list[list[int]] = [[], *([p] for p in range(given.pos + 1))]
-        found = ablated(model, given, sets, values, wanted, batch_size=size, at=at)
+        found = ablated(model, given, sets, values, [wanted], batch_size=size, at=at)
         changes = {
             name: (values_of[1:] - values_of[0]).cpu().double()
             for name, values_of in (("delta_logit", found.logit), ("delta_log_prob", found.log_prob))
         }
         details = {"of": of, "at": at, "ablation": ablation, **{k: v.tolist() for k, v in changes.items()}}
-        answer = Answer(changes[f"delta_{of}"].abs(), found.token, details, target_note(wanted))
-        results.append(attributed(model, given, found.first, "leave_one_out", answer))
+        answer = Answer(changes[f"delta_{of}"].abs(), found.tokens[0], details, target_note(wanted))
+        results.append(attributed(model, given, found.first[0], "leave_one_out", answer))
     return results
 
 

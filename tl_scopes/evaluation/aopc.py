@@ -1,6 +1,7 @@
 """Faithfulness: remove the tokens a method calls important and see what happens to the prediction.
 
-For each passage, with the last token taken as the prediction's truth and read one position before it:
+For each passage, with the last token taken as the prediction's truth and read one position before it (of a pair, the tokens
+of the answer, each read one position before it, and Σ log p):
 
     1  every method scores the tokens (the gradient methods from one shared forward);
     2  the top ⌊k·n⌋ (at least 1) of the n candidates are ablated at ``hook_embed``, for every k and method;
@@ -38,6 +39,7 @@ from tqdm.auto import tqdm
 from tl_scopes.evaluation.fingerprint import function_fingerprint, model_fingerprint
 from tl_scopes.evaluation.protocol import (
     AOPC_METHODS,
+    OF_ONE,
     Beside,
     Method,
     Protocol,
@@ -45,6 +47,7 @@ from tl_scopes.evaluation.protocol import (
     measure_passage,
     shared_direction,
 )
+from tl_scopes.evaluation.questions import Passage, as_typed
 from tl_scopes.evaluation.records import RecordStore, process_rank, read_records, read_settings
 from tl_scopes.kernel.ablation import Ablation
 from tl_scopes.kernel.options import check_batch_size
@@ -64,7 +67,7 @@ Preset = Literal["paper", "text"]
 @model_call
 def aopc(
     model: LensModel,
-    prompts: Sequence[str | Tensor],
+    prompts: Sequence[str | Tensor | tuple[str | Tensor, str]],
     methods: Sequence[str] | Mapping[str, Method | str] = AOPC_METHODS,
     *,
     fractions: Sequence[float] = PAPER_FRACTIONS,
@@ -88,11 +91,13 @@ def aopc(
 
     Args:
         model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
-        prompts: whole passages, as strings or 1-D tensors of token ids; the last token is what is predicted.
+        prompts: whole passages, as strings or 1-D tensors of token ids; the last token is what is predicted. Or pairs
+            ``(prompt, answer)``: the answer, of one token or several, is what is predicted, and only the prompt is removed.
         methods: names (``"semantic"``, ``"fisher"``, ``"fisher@16"`` for rank 16, ``"temperature"``,
             ``"input_x_gradient"``, ``"gradient_norm"``, ``"integrated_gradients"``, ``"smoothgrad"``,
             ``"leave_one_out"``, ``"attention_rollout"``, ``"random"``), or ``{label: name or callable}``; a callable
-            is called as ``f(model, tokens, target=id, pos=pos)`` and returns an :class:`Attribution`.
+            is called as ``f(model, tokens, target=id, pos=pos)`` and returns an :class:`Attribution`; for an answer of
+            several tokens with lists of ids and positions.
         fractions: shares of the candidates that are removed.
         target: the token that target-aware methods explain: the passage's own last, or the model's top prediction.
         scored: the token whose log-probability is measured; None is the explained one.
@@ -143,8 +148,10 @@ def aopc(
     protocol = replace(protocol, unit=unit)
     chosen = checked_methods(methods)
     for method in chosen.values():
-        if isinstance(method, str) and (shared := shared_direction(model, method, 0, protocol)) is not None:
+        if isinstance(method, str) and (shared := shared_direction(model, method, [0], protocol)) is not None:
             shared.check(model_state(model))
+    if any(isinstance(passage, tuple) for passage in prompts):
+        _require_answers(chosen, protocol)
     if random_positions is not None and (
         len(random_positions) != len(prompts) or any(len(r) != len(protocol.fractions) for r in random_positions)
     ):
@@ -243,12 +250,28 @@ def checked_methods(methods: Sequence[str] | Mapping[str, Method | str]) -> dict
     return chosen
 
 
+def _require_answers(methods: Mapping[str, Method | str], protocol: Protocol) -> None:
+    """Refuse what is not defined of an answer that follows its prompt.
+
+    Raises:
+        ValueError: a protocol that explains the last token or the top prediction; methods that explain one prediction.
+    """
+    if protocol.paper or "argmax" in (protocol.explained, protocol.scored):
+        what = "preset='paper'" if protocol.paper else "'argmax'"
+        raise ValueError(f"({what}): pairs of prompt and answer are measured by the answer itself; leave it out")
+    if alone := [label for label, method in methods.items() if method in OF_ONE]:
+        raise ValueError(
+            f"(methods=...): {', '.join(map(repr, alone))}: one prediction is explained there, and an answer is several. "
+            "Leave it out, or give passages whose last token is predicted"
+        )
+
+
 # -- settings and results --------------------------------------------------------------------------
 
 
 def _settings(
     model: LensModel,
-    prompts: Sequence[str | Tensor],
+    prompts: Sequence[Passage],
     methods: Mapping[str, Method | str],
     protocol: Protocol,
     preset: str | None,
@@ -262,7 +285,7 @@ def _settings(
     """
     digest = hashlib.sha256()
     for passage in prompts:
-        digest.update(repr(passage.tolist() if isinstance(passage, Tensor) else passage).encode() + b"\0")
+        digest.update(as_typed(passage).encode() + b"\0")
     names = ("model_class", "model_name", "dtype", "folded_norm", "centred_unembedding", "tl_scopes")
     provenance = model_state(model).provenance()
     return {

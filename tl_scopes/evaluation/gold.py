@@ -9,28 +9,39 @@ positions up to the explained one except special tokens,
 
 and the same with candidates inside the source region only (the foreign sentence, the statements). ``chance`` is top1 of
 a random ranking: causes over candidates. Intervals are 95 % percentile bootstraps over prompts.
+
+With ``answers="whole"`` the answer is all that follows in the passage (the rest of a translation), its causes are those of
+all its words, and the methods explain ``Σ log p`` of its tokens; candidates are the prompt's tokens, as ever.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from tl_scopes.baselines import gradient_free as controls
 from tl_scopes.baselines import gradients as baselines
 from tl_scopes.baselines.integrated_gradients import integrated_gradients
-from tl_scopes.demo.corpora import CORPORA, examples
-from tl_scopes.demo.corpora.passages import Example, token_positions
+from tl_scopes.demo.corpora import CORPORA, examples_in_passages
+from tl_scopes.demo.corpora.passages import Example, Passage, to_the_end, token_positions
 from tl_scopes.directions.by_name import DEFAULT_METHODS, SCOPES, reads, ready_scopes
+from tl_scopes.evaluation.protocol import OF_ONE
+from tl_scopes.evaluation.questions import Question, question
 from tl_scopes.jacobian_scopes.jacobian import scopes
+from tl_scopes.kernel.batching import repeated
+from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.kernel.options import check_batch_size
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
-from tl_scopes.model.prompts import token_strings
+from tl_scopes.model.prompts import GivenTokens, token_strings
 from tl_scopes.model.targets import encode_targets
+from tl_scopes.model.units import Unit
 from tl_scopes.model.vocabulary import pieces
 from tl_scopes.numerics.arguments import Seed, call_name, integer
 from tl_scopes.results.attribution import Attribution
@@ -64,6 +75,7 @@ def gold_alignment(
     n: int = 200,
     seed: Seed = 0,
     batch_size: int = 32,
+    answers: Literal["token", "whole"] = "token",
 ) -> GoldAlignment:
     """Share of prompts of the bundled corpora whose known cause ranks first, by method and corpus.
 
@@ -81,13 +93,17 @@ def gold_alignment(
         n: examples per corpus. Examples whose answer nothing determines (noisy series) are not drawn.
         seed: of the examples and of the bootstrap; the global RNG is not used.
         batch_size: prompts per forward.
+        answers: ``"token"`` explains the one token that follows each prompt; ``"whole"`` all that follows in the passage as
+            one answer, whose causes are those of all its words: in translations the rest of the sentence, and with a
+            tokenizer that splits words all tokens of the word. An answer is right where each of its tokens is the top
+            prediction. Callables are given its text.
 
     Returns:
         A :class:`GoldAlignment`; ``print`` it, ``.to_frame()``, ``.plot()``.
 
     Raises:
-        ValueError: an unknown method or corpus; n below 1; a corpus with an answer that the model's tokenizer splits;
-            a model that answers no prompt right.
+        ValueError: an unknown method or corpus; n below 1; a corpus with an answer that the model's tokenizer splits, where
+            one token is explained; a method of one prediction, where answers are whole; a model that answers no prompt right.
 
     Cost: ``n`` forwards and one vector-Jacobian product per method and prompt for each corpus, in batches.
 
@@ -108,14 +124,23 @@ def gold_alignment(
         raise ValueError(f"(corpora={names}): {wrong}; the corpora are {list(CORPORA)}")
     integer("n", n, least=1)
     check_batch_size(batch_size)
-    drawn = {corpus: _determined(corpus, n, seed) for corpus in names}
-    _require_answers_of_one_token(model, drawn)
+    drawn = {corpus: _determined(corpus, n, seed, answers) for corpus in names}
+    if answers == "token":
+        _require_answers_of_one_token(model, drawn)
+    elif alone := [m for m in methods if not isinstance(methods, Mapping) and m in OF_ONE]:
+        raise ValueError(
+            f"(answers='whole'): {', '.join(map(repr, alone))}: one prediction is explained there; leave it out"
+        )
     records: list[GoldRecord] = []
     accuracy: dict[str, float] = {}
     with tqdm(total=len(names) * len(methods), desc=call_name(), unit="method", disable=None) as bar:
         for corpus, found in drawn.items():
             right: list[bool] = []
-            for name, attributions in _attributions(model, methods, found, batch_size):
+            asked: list[Question] = []
+            if answers == "whole":
+                asked = [question(model, (e.prompt, e.answer), None) for e in found]
+                right = [_is_right(model, one) for one in asked]
+            for name, attributions in _attributions(model, methods, found, asked, batch_size):
                 right = right or [a.top_predictions[0][0] == e.answer for a, e in zip(attributions, found, strict=True)]
                 of_each = enumerate(zip(right, attributions, found, strict=True))
                 records += [_record(model, name, i, a, example) for i, (answered, a, example) in of_each if answered]
@@ -126,17 +151,38 @@ def gold_alignment(
             "the model answers none of the prompts right, so there is nothing to align; use the demo model "
             "(tl_scopes.load_model()) or one trained on its corpora"
         )
-    return GoldAlignment(tuple(records), accuracy, n, seed)
+    return GoldAlignment(tuple(records), accuracy, n, seed, answers)
 
 
-def _determined(corpus: str, n: int, seed: int) -> list[Example]:
+def _determined(corpus: str, n: int, seed: int, answers: Literal["token", "whole"] = "token") -> list[Example]:
     """``n`` held-out examples with causes; more are drawn where some have none."""
     drawn = n
-    found: list[Example] = []
+    found: list[tuple[Passage, Example]] = []
     while len(found) < n:
-        found = [e for e in examples(corpus, drawn, seed) if e.determined and e.causes][:n]
+        found = [(p, e) for p, e in examples_in_passages(corpus, drawn, seed) if e.determined and e.causes][:n]
         drawn *= 2
-    return found
+    return [example if answers == "token" else to_the_end(passage, example) for passage, example in found]
+
+
+@dataclass(frozen=True, eq=False)
+class _Answered(GivenTokens):
+    """A prompt with its answer, explained as a whole by every scope, also by those that take no target."""
+
+    tokens: Tensor
+    answer_start: int
+    offsets: tuple[tuple[int, int], ...] | None = None
+    units: tuple[Unit, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Not known: places are counted in the prompt's text."""
+        return ""
+
+
+def _is_right(model: LensModel, asked: Question) -> bool:
+    """Is every token of the answer the top prediction?"""
+    log_probs = run_changed(model, *repeated(model, asked.given, 1)).log_probs
+    return tuple(log_probs.argmax(-1).tolist()) == asked.truth
 
 
 def _require_answers_of_one_token(model: LensModel, drawn: Mapping[str, Sequence[Example]]) -> None:
@@ -165,28 +211,34 @@ def _attributions(
     model: LensModel,
     methods: Sequence[str] | Mapping[str, Method],
     found: Sequence[Example],
+    asked: Sequence[Question],
     batch_size: int,
 ) -> Iterator[tuple[str, list[Attribution]]]:
-    """Every method in turn on all examples; the package's own scopes share one forward."""
+    """Every method in turn on all examples; the package's own scopes share one forward. ``asked`` has whole answers."""
     prompts, targets = [e.prompt for e in found], [e.answer for e in found]
     if isinstance(methods, Mapping):
         for name, method in methods.items():
-            given = method(model, prompts, targets)
-            fits = isinstance(given, list | tuple) and len(given) == len(prompts)
-            if not fits or not all(isinstance(a, Attribution) for a in given):
+            returned = method(model, prompts, targets)
+            fits = isinstance(returned, list | tuple) and len(returned) == len(prompts)
+            if not fits or not all(isinstance(a, Attribution) for a in returned):
                 raise TypeError(
                     f"(methods=...): {name!r} must return one Attribution for each of {len(prompts)} prompts"
                 )
-            yield name, list(given)
+            yield name, list(returned)
         return
+    given: list[Any] = list(prompts)
+    aims: list[str | None] = list(targets)
+    for i, one in enumerate(asked):
+        if one.given.answer:
+            given[i], aims[i] = _Answered(one.given.tokens, one.given.answer[0]), None
     own = [m for m in methods if m in SCOPES]
-    aimed = targets if reads("target", own) else None
-    shared = scopes(model, prompts, methods=own, target=aimed, batch_size=batch_size) if own else []
+    aimed = aims if reads("target", own) else None
+    shared = scopes(model, given, methods=own, target=aimed, batch_size=batch_size) if own else []
     for m in methods:
         if m in own:
             yield m, [s[m] for s in shared]
         else:
-            yield m, BASELINES[m](model, prompts, target=targets, batch_size=batch_size)
+            yield m, BASELINES[m](model, given, target=aims, batch_size=batch_size)
 
 
 def _record(model: LensModel, method: str, index: int, attribution: Attribution, example: Example) -> GoldRecord:
@@ -194,7 +246,8 @@ def _record(model: LensModel, method: str, index: int, attribution: Attribution,
     tokenizer, bos = model.tokenizer, 0 in attribution.special
     causes = set(token_positions(tokenizer, example.prompt, [s.span for s in example.causes], bos))
     source = set(token_positions(tokenizer, example.prompt, [example.source], bos))
-    candidates = [p for p in range(attribution.pos + 1) if p not in attribution.special]
+    n = len(pieces(tokenizer, example.prompt)) + bos  # an answer's tokens are no candidates
+    candidates = [p for p in range(min(attribution.pos + 1, n)) if p not in attribution.special]
     inside = [p for p in candidates if p in source] or candidates
     return GoldRecord(
         corpus=example.corpus,

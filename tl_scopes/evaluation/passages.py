@@ -9,7 +9,8 @@ a path                     ``.txt`` (a passage per line), ``.json``, ``.jsonl``,
 
 The last token of a passage is what is predicted. The two data sets are read with Hugging Face ``datasets`` (an optional
 dependency) from the Hub's parquet conversions, since their loading scripts no longer run. In a local file a record is a
-text, or has ``text``, or ``de`` and ``en`` (by themselves or under ``translation``); pairs get the format above.
+text, or has ``text``, or ``de`` and ``en`` (by themselves or under ``translation``), which get the format above, or
+``prompt`` and ``answer``, which stay as they are: there the answer is what is predicted.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ PAPER_MODELS = (
 
 
 @public_call
-def load_passages(source: str | Path, n: int = 1000, *, min_words: int | None = None, seed: Seed = 0) -> list[str]:
-    """Passages whose last token is to be predicted.
+def load_passages(
+    source: str | Path, n: int = 1000, *, min_words: int | None = None, seed: Seed = 0
+) -> list[str | tuple[str, str]]:
+    """Passages whose last token is to be predicted, or prompts with their answers.
 
     Args:
         source: ``"demo"``, ``"demo:<corpus>"``, ``"lambada"``, ``"iwslt2017-de-en"``, or a path; see the top of this
@@ -55,7 +58,8 @@ def load_passages(source: str | Path, n: int = 1000, *, min_words: int | None = 
         seed: of the demo's passages.
 
     Returns:
-        A list of strings without trailing white space and, but for the demo, without trailing punctuation.
+        A list of strings without trailing white space and, but for the demo, without trailing punctuation; pairs
+        ``(prompt, answer)`` from records with both, as they are.
 
     Raises:
         ValueError: an unknown source or corpus, a file that cannot be read, nothing left after the filter, ``datasets``
@@ -95,21 +99,26 @@ def translation_passage(german: str, english: str) -> str:
     return f"German: {german.strip().removesuffix('.')}. English: {without_trailing_punctuation(english.strip())}"
 
 
-def _passage(record: Any, fewest: int) -> str | None:
-    """One record as a passage; None where it is too short."""
+def _passage(record: Any, fewest: int) -> str | tuple[str, str] | None:
+    """One record as a passage, or a prompt and its answer; None where it is too short."""
     if isinstance(record, dict):
+        prompt, answer = record.get("prompt"), record.get("answer")
+        if record.get("text") is None and isinstance(prompt, str) and isinstance(answer, str):
+            return (prompt, answer) if prompt and answer and len((prompt + answer).split()) >= fewest else None
         pair = record.get("translation", record)
         if isinstance(pair, dict) and "de" in pair and "en" in pair:
             long_enough = len(str(pair["en"]).split()) >= fewest
             return translation_passage(str(pair["de"]), str(pair["en"])) if long_enough else None
         record = record.get("text")
     if not isinstance(record, str):
-        raise ValueError(f"a record is a text, or has 'text', or 'de' and 'en'; found {str(record)[:80]!r}")
+        raise ValueError(
+            f"a record is a text, or has 'text', 'de' and 'en', or 'prompt' and 'answer'; found {str(record)[:80]!r}"
+        )
     text = without_trailing_punctuation(record.strip())
     return text if text and len(text.split()) >= fewest else None
 
 
-def _demo(corpus: str, n: int, seed: int) -> list[str]:
+def _demo(corpus: str, n: int, seed: int) -> list[str | tuple[str, str]]:
     """Held-out examples of the demo corpora with their answers, corpora in turn."""
     from tl_scopes.demo.corpora import CORPORA, examples
 

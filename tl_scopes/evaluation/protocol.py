@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -16,14 +16,15 @@ from tl_scopes.baselines import gradients as baselines
 from tl_scopes.baselines.integrated_gradients import integrated_gradients
 from tl_scopes.directions.base import Direction
 from tl_scopes.directions.by_name import DEFAULT_METHODS, named_directions, reads, ready_scopes
-from tl_scopes.directions.logits import Semantic
+from tl_scopes.directions.logits import Of, Semantic
+from tl_scopes.evaluation.questions import Passage, question, with_own_bos
 from tl_scopes.kernel.ablation import Ablation, ablated, substitutes
 from tl_scopes.kernel.batching import repeated, rows_per_forward
 from tl_scopes.kernel.explain import explain_inside
 from tl_scopes.kernel.interventions import along, run_changed
 from tl_scopes.kernel.options import GradientProbe, RunOptions
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import EncodedPrompt, encode_prompts
+from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, most_influential, number_removed
@@ -35,10 +36,14 @@ from tl_scopes.results.verdict import Unit
 
 Beside = Literal["sufficiency", "leave_one_out"]
 Method = Callable[..., Attribution]
-"""A method of one's own: ``method(model, tokens, target=id, pos=pos) -> Attribution``, as scopes with a target are."""
+"""A method of one's own: ``method(model, tokens, target=id, pos=pos) -> Attribution``, as scopes with a target are; of an
+answer of several tokens, ``target`` and ``pos`` are lists."""
 AOPC_METHODS = (*DEFAULT_METHODS, "input_x_gradient", "integrated_gradients", "random")
 """The methods of the paper's Table 1."""
+OF_ONE = ("leave_one_out", "attention_rollout")
+"""Methods that explain one prediction."""
 _OTHERS: dict[str, Method] = {
+    "integrated_gradients": integrated_gradients,
     "smoothgrad": baselines.smoothgrad,
     "leave_one_out": controls.leave_one_out,
     "attention_rollout": controls.attention_rollout,
@@ -80,39 +85,48 @@ def known_methods() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*AOPC_METHODS, *ready_scopes(), "gradient_norm", *_OTHERS)))
 
 
-def shared_direction(model: LensModel, method: str, target: int, protocol: Protocol) -> Direction | None:
-    """The direction of a method that shares the forward, e.g. ``"fisher@16"``; None for the others."""
+def shared_direction(model: LensModel, method: str, target: Sequence[int], protocol: Protocol) -> Direction | None:
+    """The direction of a method that shares the forward, e.g. ``"fisher@16"``; None for the others.
+
+    Of several targets, the tokens of an answer, the log-probability is explained.
+    """
+    of: Of = "log_prob" if len(target) > 1 else "logit"
     if method == "input_x_gradient" and not protocol.paper:
-        return Semantic((target,))
+        return Semantic(tuple(target), of)
     if method in ("gradient_norm", "input_x_gradient"):
-        return Semantic((target,), "log_prob")
+        return Semantic(tuple(target), "log_prob")
     name, _, rank = method.partition("@")
     if name not in ready_scopes():
         return None
-    keywords = {"target": target if reads("target", [name]) else None, "rank": int(rank) if rank else None}
-    (direction,) = named_directions(model, [name], 1, keywords)
+    keywords: dict[str, Any] = {"rank": int(rank) if rank else None}
+    if reads("target", [name]):
+        keywords |= {"target": list(target), "of": of}
+    (direction,) = named_directions(model, [name], len(target), keywords)
     return direction
 
 
 def method_scores(
-    model: LensModel, given: EncodedPrompt, target: int, methods: Mapping[str, Method | str], protocol: Protocol
+    model: LensModel,
+    given: EncodedPrompt,
+    target: Sequence[int],
+    methods: Mapping[str, Method | str],
+    protocol: Protocol,
 ) -> dict[str, Tensor]:
     """Scores ``[pos]`` of every method but Random for one passage, those that can from one forward."""
     scores: dict[str, Tensor] = {}
     shared: dict[Direction, list[str]] = {}
+    one: dict[str, Any] = {"target": target[0], "pos": given.pos}
+    alone = {"target": list(target), "pos": list(given.span)} if given.span else one
     for label, method in methods.items():
         if not isinstance(method, str):
-            scores[label] = _own_scores(method(model, given.tokens, target=target, pos=given.pos), label, given)
+            scores[label] = _own_scores(method(model, given.tokens, **alone), label, given)
         elif (explained := shared_direction(model, method, target, protocol)) is not None:
             shared.setdefault(explained, []).append(label)
-        elif method == "integrated_gradients":
-            scores[label] = (
-                paper_integrated_gradients(model, given, target)
-                if protocol.paper
-                else integrated_gradients(model, given.tokens, target=target, pos=given.pos).scores
-            )
+        elif method == "integrated_gradients" and protocol.paper:
+            scores[label] = paper_integrated_gradients(model, given, target[0])
         elif method != "random":
-            scores[label] = _OTHERS[method](model, given.tokens, target=target, pos=given.pos).scores
+            of = {"of": "log_prob"} if given.span else {}
+            scores[label] = _OTHERS[method](model, given.tokens, **alone, **of).scores
     return scores | _shared_scores(model, given, shared, methods)
 
 
@@ -169,29 +183,24 @@ def paper_integrated_gradients(model: LensModel, given: EncodedPrompt, target: i
 
 def measure_passage(
     model: LensModel,
-    passage: str | Tensor,
+    passage: Passage,
     methods: Mapping[str, Method | str],
     protocol: Protocol,
     random: Sequence[Sequence[int]] | None,
     batch_size: int | None,
 ) -> dict[str, Any]:
     """One passage: scores, removals, one batch of ablated inputs."""
-    whole = encode_prompts(model, passage, pos=-1, prepend_bos=protocol.prepend_bos)[0]
-    if len(whole.tokens) < 2:
-        raise ValueError("the passage is one token, so nothing stands before the prediction")
-    given = replace(whole, pos=len(whole.tokens) - 2)
-    counted = range(len(whole.tokens)) if protocol.paper else range(given.pos + 1)
-    candidates = [p for p in counted if protocol.paper or p not in whole.special]
+    asked = question(model, passage, protocol.prepend_bos)
+    given, truth = asked.given, asked.truth
+    counted = range(len(given.tokens)) if protocol.paper else asked.removable
+    candidates = [p for p in counted if protocol.paper or p not in given.special]
     if not candidates:
         raise ValueError("the passage has no token that may be removed, only special tokens")
-    units = removable_units(whole, candidates, protocol.unit)
+    units = removable_units(given, candidates, protocol.unit)
     values = substitutes(protocol.ablation, candidates, given.tokens, protocol.seed)
-    truth = int(whole.tokens[-1])
-    top, base = None, None
+    explained = truth
     if protocol.explained == "argmax":
-        base = run_changed(model, *repeated(model, given, 1)).log_probs[0]
-        top = int(base.argmax())
-    explained = truth if top is None else top
+        explained = (int(run_changed(model, *repeated(model, given, 1)).log_probs[0].argmax()),)
     scores = method_scores(model, given, explained, methods, protocol)
     for label, method in methods.items():
         if method == "random":
@@ -199,9 +208,10 @@ def measure_passage(
 
     of_units = {label: unit_scores(scores[label], units, method, protocol) for label, method in methods.items()}
     m = [number_removed(k, len(units)) for k in protocol.fractions]
-    outside = [p for positions in random or () for p in positions if not 0 <= p < len(given.tokens)]
+    end = given.answer[0] if given.answer else len(given.tokens)
+    outside = [p for positions in random or () for p in positions if not 0 <= p < end]
     if outside:
-        raise ValueError(f"(random_positions=...): {outside[0]} is outside the passage's {len(given.tokens)} tokens")
+        raise ValueError(f"(random_positions=...): {outside[0]} is outside the passage's {end} tokens")
     removed = {
         label: [list(map(int, positions)) for positions in random]
         if methods[label] == "random" and random is not None
@@ -216,29 +226,31 @@ def measure_passage(
         wanted += [frozenset(unit) for unit in units]
     distinct = list(dict.fromkeys(map(frozenset, wanted)))
     size = rows_per_forward(model, [given], batch_size, most=DEFAULT_ROWS)
-    scored = truth if protocol.scored == "truth" else None
+    scored = truth if protocol.scored == "truth" else [None]
     found = ablated(model, given, [sorted(s) for s in distinct], values, scored, batch_size=size)
-    top = int(found.first.argmax())
+    top = tuple(found.first.argmax(-1).tolist())
     log_p = to_float64(found.log_prob)
     change = (log_p - log_p[0]).tolist()
     delta = dict(zip(distinct, change, strict=True))
     record: dict[str, Any] = {
         "n": len(units),
-        "truth": truth,
-        "top": top,
-        "target": explained,
-        "scored": found.token,
+        "truth": truth[0],
+        "top": top[0],
+        "target": explained[0],
+        "scored": found.tokens[0],
         "log_prob": float(found.log_prob[0]),
         "deltas": {label: [delta[frozenset(s)] for s in sets] for label, sets in removed.items()},
         "removed": removed,
     }
-    if (kept_bos := _with_bos(model, passage, whole)) is not None:
-        with_it = run_changed(model, *repeated(model, kept_bos, 1)).log_probs[0]
+    if len(truth) > 1:
+        record |= {"answer": list(truth), "answer_top": list(top)}
+    if (kept_bos := with_own_bos(model, passage, asked)) is not None:
+        with_it = run_changed(model, *repeated(model, kept_bos.given, 1)).log_probs
         record["without_bos"] = {
-            "log_prob": float(found.first[truth]),
-            "log_prob_with": float(with_it[truth]),
+            "log_prob": float(found.first[range(len(truth)), truth].sum()),
+            "log_prob_with": float(with_it[range(len(truth)), truth].sum()),
             "right": top == truth,
-            "right_with": int(with_it.argmax()) == truth,
+            "right_with": tuple(with_it.argmax(-1).tolist()) == truth,
         }
     if "sufficiency" in protocol.beside:
         record["sufficiency"] = {label: [-delta[s] for s in sets] for label, sets in kept.items()}
@@ -248,19 +260,11 @@ def measure_passage(
     return record
 
 
-def _with_bos(model: LensModel, passage: str | Tensor, whole: EncodedPrompt) -> EncodedPrompt | None:
-    """The passage with the BOS that the model's own default puts in front, where the protocol left it out."""
-    if not isinstance(passage, str) or len(whole.tokens) >= model.cfg.n_ctx:
-        return None
-    own = encode_prompts(model, passage, pos=-1, prepend_bos=None)[0]
-    return None if len(own.tokens) <= len(whole.tokens) else replace(own, pos=len(own.tokens) - 2)
-
-
-def removable_units(whole: EncodedPrompt, candidates: Sequence[int], unit: Unit) -> list[list[int]]:
+def removable_units(given: EncodedPrompt, candidates: Sequence[int], unit: Unit) -> list[list[int]]:
     """The tokens that are removed together: one alone, or those of one unit that may be removed."""
     if unit == "token":
         return [[p] for p in candidates]
-    found = grouping(Entries(whole.str_tokens, whole.special, whole.text, whole.offsets, whole.units), unit)
+    found = grouping(Entries(given.str_tokens, given.special, given.text, given.offsets, given.units), unit)
     assert found is not None
     kept = set(candidates)
     units = [[p for p in positions if p in kept] for positions in found.positions]

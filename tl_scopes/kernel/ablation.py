@@ -97,16 +97,16 @@ class Ablated:
     """What is kept of the runs with sets of positions replaced.
 
     Attributes:
-        token: whose logit and log-probability are read.
-        logit: ``[sets]``.
-        log_prob: ``[sets]``.
-        first: log-probabilities of all tokens with the first set replaced.
+        tokens: whose logit and log-probability are read, at each explained position.
+        logit: ``[sets]``, of all positions together.
+        log_prob: ``[sets]``, of all positions together.
+        first: log-probabilities of all tokens at each position with the first set replaced.
     """
 
-    token: int
+    tokens: tuple[int, ...]
     logit: Float[Tensor, " sets"]
     log_prob: Float[Tensor, " sets"]
-    first: Float[Tensor, " d_vocab"]
+    first: Float[Tensor, "read d_vocab"]
 
 
 def ablated(
@@ -114,22 +114,28 @@ def ablated(
     prompt: EncodedPrompt,
     sets: Sequence[Sequence[int]],
     values: Callable[[Tensor], Tensor],
-    token: int | None,
+    tokens: Sequence[int | None],
     *,
     batch_size: int,
     at: str = "hook_embed",
 ) -> Ablated:
-    """One token's logit and log-probability with each set replaced; None is the top prediction with the first.
+    """A token's logit and log-probability with each set replaced, or the sums of several positions' tokens.
 
-    Logits of all tokens exist for one batch at a time.
+    None is the top prediction with the first set replaced. Logits of all tokens exist for one batch at a time.
     """
     logit, log_prob, first = [], [], None
-    for (run,) in run_ablated(model, prompt, sets, values, batch_size=batch_size, at=at):
+    chosen: list[int] = []
+    for runs in run_ablated(model, prompt, sets, values, batch_size=batch_size, at=at):
         if first is None:
-            first = run.logits[0].log_softmax(-1)
-        token = int(run.logits[0].argmax()) if token is None else token
-        logit.append(run.logits[:, token].clone())  # a view would keep them all
-        log_prob.append(run.log_prob(token))
+            first = torch.stack([run.logits[0].log_softmax(-1) for run in runs])
+            best = first.argmax(-1).tolist()
+            chosen = [top if token is None else token for token, top in zip(tokens, best, strict=True)]
+        logit.append(_summed([run.logits[:, token] for run, token in zip(runs, chosen, strict=True)]))
+        log_prob.append(_summed([run.log_prob(token) for run, token in zip(runs, chosen, strict=True)]))
     assert first is not None
-    assert token is not None
-    return Ablated(token, torch.cat(logit), torch.cat(log_prob), first)
+    return Ablated(tuple(chosen), torch.cat(logit), torch.cat(log_prob), first)
+
+
+def _summed(values: Sequence[Float[Tensor, " runs"]]) -> Float[Tensor, " runs"]:
+    """The sum over positions; a tensor of its own, for a view would keep all logits."""
+    return torch.stack(list(values)).sum(0)

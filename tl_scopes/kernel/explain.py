@@ -4,8 +4,9 @@
 
 For every prompt the direction gives rows ``V`` ``[k, d_model]`` at the final hidden state of each explained position; the
 kernel pulls all of them back, ``G = V·J`` ``[k, pos, d_model]``, and reduces them to one score per token. Rows of a batch do
-not see each other, so one vector-Jacobian product serves the whole batch, and several directions on one prompt share one
-forward. A cotangent may have a row at every explained position of a prompt: backwards add what comes of them.
+not see each other, so one vector-Jacobian product serves the whole batch; several directions on one prompt, and several
+questions about the same tokens, share one forward (:mod:`tl_scopes.kernel.shared_forward`). A cotangent may have a row at
+every explained position of a prompt: backwards add what comes of them.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from tl_scopes.kernel.attributed import (
     refuse_influence_of_padding,
 )
 from tl_scopes.kernel.massive_activations import found_sinks, residual_norms
-from tl_scopes.kernel.options import DEFAULT_BATCH, GradientProbe, RunOptions
+from tl_scopes.kernel.options import GradientProbe, RunOptions
 from tl_scopes.kernel.pull_back import VJP_CHUNK, pull_back
 from tl_scopes.kernel.read_out import read_outs
+from tl_scopes.kernel.shared_forward import Texts, shared_forwards
 from tl_scopes.model.forward import ForwardPass, activation_cache, forward_pass
 from tl_scopes.model.hooks import NamesFilter, differentiable
 from tl_scopes.model.lens import LensModel
@@ -61,8 +63,8 @@ def explain(
 ) -> list[list[Attribution]]:
     """Attributions ``[prompt][direction]``, each prompt through one forward.
 
-    Prompts run in batches of similar length; an activation cache is taken one prompt at a time, so that it looks
-    as ``run_with_cache`` on that prompt would.
+    Prompts run in batches of similar length, those of the same tokens as one; an activation cache is taken one text at a
+    time, so that it looks as ``run_with_cache`` on that prompt would.
     """
     return [[a for a, _ in results] for results in explain_inside(model, prompts, directions, (), options)]
 
@@ -87,34 +89,15 @@ def explain_inside(
         memory = options.memory(model, probes)
         explanation = _Explanation(model, state, directions, probes, options, memory)
         results: dict[int, list[Measured]] = {}
-        batches = _batches(prompts, options, memory)
+        batches = shared_forwards(prompts, options, memory)
         many = None if len(batches) > 1 else True
         ends = list(accumulate(len(prompt.positions) for prompt in prompts))
-        for batch, run in tqdm(batches, desc=call_name(), unit="batch", disable=many, leave=None):
+        for groups, run in tqdm(batches, desc=call_name(), unit="batch", disable=many, leave=None):
+            batch = [i for group in groups for i in group]
             indices = [range(ends[i] - len(prompts[i].positions), ends[i]) for i in batch]
-            results.update(zip(batch, explanation.of([prompts[i] for i in batch], indices, run), strict=True))
+            texts = Texts([[prompts[i] for i in group] for group in groups])
+            results.update(zip(batch, explanation.of(texts, indices, run), strict=True))
     return [results[i] for i in range(len(prompts))]
-
-
-def _batches(prompts: Sequence[EncodedPrompt], options: RunOptions, memory: Memory) -> list[tuple[list[int], Run]]:
-    """Prompts of similar length together, as many as fit; refused before any forward where one does not."""
-    size = 1 if options.wants_cache else options.batch_size or DEFAULT_BATCH
-    lengths = [max(len(text.tokens) for text in prompt.branches) for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lengths.__getitem__)
-    found = []
-    for first in range(0, len(order), size):
-        batch = order[first : first + size]
-        texts = max(len(prompts[i].branches) for i in batch)
-        run = memory.batch_plan(
-            lengths[batch[-1]],
-            len(batch),
-            fixed=options.batch_size is not None,
-            texts=texts,
-            reads=max(len(prompts[i].positions) for i in batch),
-        )
-        together = run.batch // texts
-        found += [(batch[i : i + together], run) for i in range(0, len(batch), together)]
-    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,59 +107,14 @@ class _Pulled:
     Attributes:
         norms: at the source, ``[prompt][direction]`` of ``[k, pos]``, on the CPU.
         probed: of each probe, ``[probe][prompt][direction]`` of ``[k, pos, ...]``, on the CPU.
-        gradients: ``[source][direction]``, where there is one row each and somebody asked.
+        gradients: ``[source][row]`` of ``[text, pos, ...]``, where there is one row each and somebody asked.
+        row_of: the first row of V of each ``[prompt][direction]``.
     """
 
     norms: list[list[Tensor]]
     probed: list[list[list[Tensor]]]
     gradients: list[list[Tensor]]
-
-
-class _Texts:
-    """The rows of one batch: the prompts, then what some are compared with; and the explained positions, by prompt."""
-
-    def __init__(self, prompts: Sequence[EncodedPrompt]) -> None:
-        self.prompts = prompts
-        compared = [n for n, prompt in enumerate(prompts) if prompt.against is not None]
-        self._row_of = {(n, 0): n for n in range(len(prompts))} | {
-            (n, 1): len(prompts) + i for i, n in enumerate(compared)
-        }
-        self.all = [*prompts, *(p.against for p in prompts if p.against is not None)]
-        places = [[(self._row_of[n, b], p) for b, p in prompt.positions] for n, prompt in enumerate(prompts)]
-        self.counts = [len(each) for each in places]
-        self.rows, self.columns = torch.tensor([place for each in places for place in each]).T
-
-    @property
-    def slices(self) -> list[slice]:
-        """The explained positions of each prompt."""
-        return [slice(end - n, end) for end, n in zip(accumulate(self.counts), self.counts, strict=True)]
-
-    def stacked(self, asked: Sequence[Sequence[Tensor | None]]) -> tuple[Tensor | None, list[int]]:
-        """The rows ``[k, position, ...]`` of each prompt and direction as one ``[k, read, ...]``, with their numbers.
-
-        Zeros stand where a prompt has fewer than another; None where none asks for any.
-        """
-        sizes = [max(0 if m is None else len(m) for m in column) for column in zip(*asked, strict=True)]
-        like = next((m for row in asked for m in row if m is not None), None)
-        if like is None or not any(sizes):
-            return None, sizes
-        by_prompt = []
-        for row, count in zip(asked, self.counts, strict=True):
-            parts = [like.new_zeros(size, count, *like.shape[2:]) for size in sizes]
-            for part, m in zip(parts, row, strict=True):
-                if m is not None:
-                    part[: len(m)] = m
-            by_prompt.append(torch.cat(parts))
-        return torch.cat(by_prompt, dim=1), sizes
-
-    def merged(self, gradient: Float[Tensor, "rows text pos ..."]) -> Float[Tensor, "rows prompt pos ..."]:
-        """What comes of both texts of a comparison added where they are the same; 0 where they are not."""
-        for n, prompt in enumerate(self.prompts):
-            if prompt.against is not None:
-                shared = prompt.pos + 1
-                gradient[:, n, :shared] += gradient[:, self._row_of[n, 1], :shared]
-                gradient[:, n, shared:] = 0
-        return gradient[:, : len(self.prompts)]
+    row_of: list[list[int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,9 +128,9 @@ class _Explanation:
     options: RunOptions
     memory: Memory
 
-    def of(self, batch: Sequence[EncodedPrompt], indices: Sequence[range], plan: Run) -> list[list[Measured]]:
+    def of(self, texts: Texts, indices: Sequence[range], plan: Run) -> list[list[Measured]]:
         """One forward, all vector-Jacobian products; ``[prompt][direction]``. ``indices`` number the explained positions."""
-        options, texts = self.options, _Texts(batch)
+        options, batch = self.options, texts.prompts
         with residual_norms(self.model) as norms_seen:
             run = forward_pass(
                 self.model,
@@ -208,9 +146,11 @@ class _Explanation:
             [self._joint(prompt, direction, rows[own], run.hidden.device) for direction, rows in of_each]
             for prompt, own in zip(batch, texts.slices, strict=True)
         ]
-        self._require_one_row_each(chosen[0])
-        most = min(VJP_CHUNK, max(sum(VJP_CHUNK if r.adaptive else len(r.V) for r in rows) for rows in chosen))
-        pulled = self._pull(run, chosen, texts, self.memory.rows_at_once(plan, most))
+        for rows in chosen:
+            self._require_one_row_each(rows)
+        adaptive = any(r.adaptive for rows in chosen for r in rows)
+        most = VJP_CHUNK if adaptive else min(VJP_CHUNK, texts.starts([[r.V for r in rows] for rows in chosen])[1])
+        pulled = self._pull(run, chosen, texts, self.memory.rows_at_once(plan, most), adaptive)
         dtype = compute_dtype(run.logits.dtype)
         out = []
         for n, (prompt, own, rows) in enumerate(zip(batch, texts.slices, chosen, strict=True)):
@@ -223,7 +163,8 @@ class _Explanation:
                 norms = pulled.norms[n][i]
                 scored = row.score(norms)
                 refuse_influence_from_the_future(scored.scores, prompt.pos)
-                gradient = pulled.gradients[0][i][n, : len(prompt.tokens)].cpu() if options.keep_gradient else None
+                kept = [of_source[pulled.row_of[n][i]] for of_source in pulled.gradients if of_source]
+                gradient = kept[0][texts.row_of[n], : len(prompt.tokens)].cpu() if options.keep_gradient else None
                 answer = Answer(
                     scored.scores,
                     row.targets,
@@ -237,8 +178,8 @@ class _Explanation:
                 result = replace(
                     result,
                     direction=None if row.given is None else row.given.cpu(),
-                    cache=self._cache(run, [g[i] for g in pulled.gradients[1:]]) if options.wants_cache else None,
-                    sinks=found_sinks(norms_seen, n, prompt),
+                    cache=self._cache(run, [g[:1] for g in kept[1:]]) if options.wants_cache else None,
+                    sinks=found_sinks(norms_seen, texts.row_of[n], prompt),
                 )
                 inside = [
                     _joined(row, probe, of_probe[n][i]).to(dtype)
@@ -272,53 +213,58 @@ class _Explanation:
                     "Use kind='sensitivity', or one row (rank=1, combine='sum')"
                 )
 
-    def _pull(self, run: ForwardPass, chosen: Sequence[Sequence[Joint]], texts: _Texts, at_once: int) -> _Pulled:
+    def _pull(
+        self, run: ForwardPass, chosen: Sequence[Sequence[Joint]], texts: Texts, at_once: int, adaptive: bool
+    ) -> _Pulled:
         """Pull all rows back, and the further rows that adaptive directions ask for when they see the norms.
 
         The rows of one batch are pulled together.
         """
-        options, probes, batch = self.options, self.probes, texts.prompts
+        options, probes = self.options, self.probes
         sources = [run.source, *(run.activations[name] for name in options.grads_at)]
         inside = {probe.name: run.activations[probe.name] for probe in probes}
+        lengths = [len(text.tokens) for text in texts.all]
         asked: list[list[Tensor | None]] = [[r.V for r in rows] for rows in chosen]
-        V, counts = texts.stacked(asked)
-        adaptive = any(r.adaptive for r in chosen[0])
-        measured: list[list[list[Tensor]]] = [[[] for _ in batch] for _ in (run.source, *probes)]
-        gradients: list[list[Tensor]] = []
-        while V is not None:
+        starts, left = texts.starts(asked)
+        row_of = starts
+        measured: list[list[list[Tensor]]] = [[[] for _ in texts.prompts] for _ in (run.source, *probes)]
+        gradients: list[list[Tensor]] = [[] for _ in sources]
+        while left:
             parts: list[list[Tensor]] = [[] for _ in measured]
-            for pulled in pull_back(
-                run.hidden,
-                [*sources, *inside.values()],
-                V,
-                options,
-                retain_graph=adaptive,
-                n_required=len(sources),
-                at_once=at_once,
-            ):
-                pulled = [texts.merged(gradient) for gradient in pulled]
-                parts[0].append(row_norms(pulled[0]).cpu())
-                refuse_influence_of_padding(parts[0][-1], [len(prompt.tokens) for prompt in batch])
-                within = dict(zip(inside, pulled[len(sources) :], strict=True))
-                for part, probe in zip(parts[1:], probes, strict=True):
-                    part.append(probe.reduce(within[probe.name], inside[probe.name].detach()).cpu())
-                if options.wants_gradient:
-                    kept = pulled[: len(sources)]
-                    gradients = [[*old, *p] for old, p in zip(gradients or [[] for _ in sources], kept, strict=True)]
+            for V in texts.stacked(asked, at_once):
+                left -= len(V)
+                for pulled in pull_back(
+                    run.hidden,
+                    [*sources, *inside.values()],
+                    V,
+                    options,
+                    retain_graph=adaptive or left > 0,
+                    n_required=len(sources),
+                    at_once=at_once,
+                ):
+                    pulled = [texts.merged(gradient) for gradient in pulled]
+                    parts[0].append(row_norms(pulled[0]).cpu())
+                    refuse_influence_of_padding(parts[0][-1], lengths)
+                    within = dict(zip(inside, pulled[len(sources) :], strict=True))
+                    for part, probe in zip(parts[1:], probes, strict=True):
+                        part.append(probe.reduce(within[probe.name], inside[probe.name].detach()).cpu())
+                    if options.wants_gradient:
+                        for kept, gradient in zip(gradients, pulled[: len(sources)], strict=True):
+                            kept += gradient
             for quantity, part in zip(measured, parts, strict=True):
-                new = torch.split(torch.cat(part), counts)
-                for n, prompt in enumerate(batch):
+                new = torch.cat(part)
+                for n, (prompt, text) in enumerate(zip(texts.prompts, texts.row_of, strict=True)):
                     fresh = [
-                        x[: 0 if a is None else len(a), n, : len(prompt.tokens)]
-                        for x, a in zip(new, asked[n], strict=True)
+                        new[start : start + (0 if a is None else len(a)), text, : len(prompt.tokens)]
+                        for start, a in zip(starts[n], asked[n], strict=True)
                     ]
                     old = quantity[n]
                     quantity[n] = [torch.cat(both) for both in zip(old, fresh, strict=True)] if old else fresh
             asked = [
                 [r.next_rows(x) for r, x in zip(rows, measured[0][n], strict=True)] for n, rows in enumerate(chosen)
             ]
-            V, counts = texts.stacked(asked)
-        return _Pulled(measured[0], measured[1:], gradients)
+            starts, left = texts.starts(asked)
+        return _Pulled(measured[0], measured[1:], gradients, row_of)
 
     def _cache(self, run: ForwardPass, gradients: Sequence[Tensor]) -> ActivationCache:
         """The run's activations that were asked for, and gradients under ``name + "_grad"``."""

@@ -155,11 +155,21 @@ def require_record(record: Mapping[str, Any], methods: Sequence[str], fractions:
                 raise ValueError(
                     f"{key}.{method}: expected numbers, one for each of fractions, got {str(value)[:40]!r}"
                 )
+    answer, said = record.get("answer", []), record.get("answer_top", [])
+    if not all(isinstance(ids, list | tuple) and all(type(i) is int for i in ids) for ids in (answer, said)) or len(
+        answer
+    ) != len(said):
+        raise ValueError(f"answer: expected as many tokens as answer_top, got {str(answer)[:40]!r}")
     bos = record.get("without_bos")
     if bos is not None and not (
         isinstance(bos, Mapping) and all(isinstance(bos.get(k), bool | int | float) for k in BOS)
     ):
         raise ValueError(f"without_bos: expected {', '.join(BOS)}, got {str(bos)[:40]!r}")
+
+
+def is_right(record: Mapping[str, Any]) -> bool:
+    """Is the top prediction the truth; of an answer of several tokens, at each of them?"""
+    return bool(record.get("answer_top", record["top"]) == record.get("answer", record["truth"]))
 
 
 def _is_number(value: Any) -> bool:
@@ -172,7 +182,8 @@ class AOPCTable(Displayable, Serializable):
 
     Attributes:
         records: one mapping per prompt that was measured, in order: ``deltas``, ``removed`` (positions by method and
-            fraction), ``target``, ``scored``, ``top`` (token ids), ``n`` candidates, and what was asked for beside.
+            fraction), ``target``, ``scored``, ``top`` (token ids), ``n`` candidates, and what was asked for beside; of an
+            answer of several tokens ``answer`` and ``answer_top``, of which the others are the first.
         failures: ``{prompt number: reason}`` of prompts that could not be run; left out of every figure.
         methods: names, in the order they were given.
         fractions: the k.
@@ -255,8 +266,8 @@ class AOPCTable(Displayable, Serializable):
 
     @public_call
     def where(self, top_is_truth: bool) -> AOPCTable:
-        """The prompts whose top prediction is (or is not) the true next token."""
-        kept = tuple(r for r in self.records if (r["top"] == r["truth"]) == top_is_truth)
+        """The prompts whose top prediction is (or is not) the true next token; of an answer, at each of its tokens."""
+        kept = tuple(r for r in self.records if is_right(r) == top_is_truth)
         return AOPCTable(kept, {}, self.methods, self.fractions, self.settings, len(kept))
 
     @public_call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -51,14 +51,17 @@ class GoldAlignment(Displayable, Serializable):
         accuracy: share of prompts that the model answered right, by corpus; the others are left out.
         n: prompts per corpus, before that.
         seed: of examples and bootstrap.
+        answers: what is explained of each prompt: the token that follows, or all that follows together.
     """
 
     _at_least: ClassVar = {"seed": 0, "n": 0}
+    _later: ClassVar = ("answers",)
 
     records: tuple[GoldRecord, ...]
     accuracy: Mapping[str, float]
     n: int
     seed: int
+    answers: Literal["token", "whole"] = "token"
 
     def to_frame(self) -> pd.DataFrame:
         """One row per corpus and method, and ``all`` (each prompt counts once): figures and intervals."""

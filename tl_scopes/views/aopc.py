@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tl_scopes.numerics.statistics import LEAST_PROMPTS, standard_error
-from tl_scopes.results.aopc import AOPC, AOPCTable
+from tl_scopes.results.aopc import AOPC, AOPCTable, is_right
 from tl_scopes.results.written import minus
 from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.page import View, heading
@@ -117,13 +117,14 @@ def aopc_text(table: AOPCTable) -> str:
         mark = "=" if row.indistinguishable_from_best else ""
         own = f"{row.aopc:>9.4f}{'± ' + format(row['sem'], '.4f'):>10}  {_less_the_best(row):<24}{mark:<2}"
         lines.append(f"{row.method:<{width}}" + minus(own + "".join(f"{row[name]:>9.3f}" for name, _ in beside)))
-    top = np.mean([r["top"] == r["truth"] for r in table.records])
+    top = np.mean([is_right(r) for r in table.records])
     n = f"{len(table.records)} prompt{'s' * (len(table.records) > 1)}"
     lines.append(f"{n}; nats, more negative is more faithful; SEM over prompts; differences by paired bootstrap.")
     if frame.indistinguishable_from_best.any():
         lines.append("'=' cannot be told from the best.")
     lines += table.notes
-    lines.append(f"The top prediction is the true token on {top:.0%} of them.")
+    said = "answer, token by token," if any("answer" in r for r in table.records) else "token"
+    lines.append(f"The top prediction is the true {said} on {top:.0%} of them.")
     if table.failures:
         lines.append(f"Left out: {len(table.failures)} prompts, e.g. {next(iter(table.failures.values()))}")
     if not table.complete:

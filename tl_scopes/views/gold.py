@@ -77,8 +77,9 @@ def _candidates(result: GoldAlignment) -> str:
     right = ", ".join(f"{c} {a:.0%}" for c, a in result.accuracy.items())
     counted = Counter(corpus for corpus, _ in {(r.corpus, r.index) for r in result.records})
     few = ", ".join(f"{c} {n}" for c, n in sorted(counted.items()) if n < LEAST_PROMPTS)
+    explained = "the explained one" if result.answers == "token" else "the answer, which is explained as a whole,"
     return (
-        f"Candidates: all tokens up to the explained one except special tokens. Answered right: {right}."
+        f"Candidates: all tokens up to {explained} except special tokens. Answered right: {right}."
         + f" Prompts too few to compare methods by (below {LEAST_PROMPTS}): {few}; their intervals are too narrow."
         * bool(few)
     )

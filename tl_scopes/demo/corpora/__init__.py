@@ -39,13 +39,20 @@ def passages(corpus: str, seed: int, split: Split = "held_out", level: float = 1
 
 def examples(corpus: str, n: int, seed: int = 0, split: Split = "held_out") -> list[Example]:
     """`n` examples of one corpus, one from each passage that has any, so that they are independent."""
+    return [example for _, example in examples_in_passages(corpus, n, seed, split)]
+
+
+def examples_in_passages(
+    corpus: str, n: int, seed: int = 0, split: Split = "held_out"
+) -> list[tuple[Passage, Example]]:
+    """The `examples`, each with the passage that it was cut from."""
     rng = random.Random(f"{corpus}/{split}/{seed}/examples")
-    found: list[Example] = []
+    found: list[tuple[Passage, Example]] = []
     for passage in passages(corpus, seed, split):
         if len(found) == n:
             break
         if passage.examples:
-            found.append(rng.choice(passage.examples))
+            found.append((passage, rng.choice(passage.examples)))
     return found
 
 
@@ -58,6 +65,7 @@ __all__ = [
     "Split",
     "Swap",
     "examples",
+    "examples_in_passages",
     "passages",
     "token_positions",
 ]

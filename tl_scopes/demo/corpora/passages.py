@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -72,6 +72,15 @@ class Passage:
     text: str
     targets: tuple[Span, ...]
     examples: tuple[Example, ...]
+
+
+def to_the_end(passage: Passage, example: Example) -> Example:
+    """The example with all that follows as its answer, up to the passage's last one, and the causes of all its words."""
+    start = len(example.prompt)
+    later = [e for e in passage.examples if len(e.prompt) >= start and e.determined]
+    end = max(len(e.prompt + e.answer) for e in later)
+    causes = {swap.span: swap for e in later for swap in e.causes if swap.span[1] <= start}
+    return replace(example, answer=passage.text[start:end], causes=tuple(causes.values()), others=())
 
 
 class Draft:
