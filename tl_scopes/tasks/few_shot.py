@@ -1,0 +1,91 @@
+"""A few-shot mapping: words with labels, one word of each kind; the last word has the label of its kind.
+
+    apple -> north; dog -> silver; hammer -> winter; cow -> silver
+
+Labels mean nothing, so a single example decides: the one of the same kind. Causes: its label, and the last word.
+"""
+
+from __future__ import annotations
+
+import random
+
+from tl_scopes.demo.corpora.passages import Example
+from tl_scopes.tasks.text import Task, Text, deck
+
+NAME = "few_shot"
+KINDS = {
+    "animal": """
+        dog cow horse sheep pig goat wolf fox tiger lion rabbit camel monkey donkey zebra giraffe squirrel bear
+        mouse elephant""",
+    "fruit": """
+        apple pear peach cherry banana grape mango lemon melon plum strawberry pineapple papaya kiwi coconut apricot
+        raspberry blueberry lime fig""",
+    "tool": """
+        hammer saw drill wrench screwdriver shovel rake chisel pliers axe hoe spade sander crowbar mallet
+        ladder trowel scissors knife toolbox""",
+    "clothing": """
+        shirt jacket trousers sweater skirt coat socks gloves hat scarf dress blouse shorts jeans boots
+        sandals belt tie vest pajamas""",
+    "vehicle": """
+        car truck bus train bicycle motorcycle van tram boat ship ferry airplane helicopter scooter taxi tractor
+        canoe yacht submarine jeep""",
+    "instrument": """
+        piano guitar violin flute trumpet drum cello clarinet harp saxophone banjo trombone oboe accordion
+        tuba bassoon ukulele harmonica viola mandolin""",
+    "country": """
+        France Spain Italy Germany Japan China India Brazil Canada Mexico Egypt Kenya Norway Sweden Poland Greece
+        Turkey Peru Chile Cuba""",
+    "job": """
+        doctor teacher nurse lawyer farmer baker plumber carpenter engineer pilot chef butcher dentist
+        electrician mechanic journalist soldier firefighter accountant librarian""",
+    "body": """
+        arm leg knee elbow shoulder finger thumb ankle wrist chin ear nose foot toe hip neck mouth eye
+        stomach forehead""",
+}
+WORDS = {kind: words.split() for kind, words in KINDS.items()}
+LABELS = """
+    red blue green yellow black white purple orange brown pink grey silver gold north south east west up down left
+    right inside outside first second third
+""".split()
+FORMS = {
+    "arrows": ("{word} -> {label}; ", "{word} ->"),
+    "lines": ("Input: {word}\nOutput: {label}\n", "Input: {word}\nOutput:"),
+    "groups": ("{word} belongs to {label}. ", "{word} belongs to"),
+}
+MOST_BEFORE = 2
+
+
+def make(rng: random.Random, length: int) -> Example:
+    """Examples of different kinds, ``length`` of them after the deciding one."""
+    form = rng.choice(sorted(FORMS))
+    shown, asked = FORMS[form]
+    decides = rng.randint(1, MOST_BEFORE)
+    kinds, labels = rng.sample(sorted(WORDS), decides + 1 + length), deck(rng, LABELS)
+    words = {kind: deck(rng, WORDS[kind]) for kind in kinds}
+    given = [next(labels) for _ in kinds]
+    rival = rng.choice([i for i in range(len(kinds)) if i != decides])
+    text = Text(rng)
+    spans = []
+    for i, (kind, label) in enumerate(zip(kinds, given, strict=True)):
+        word = (next(words[kind]), next(words[kind]))
+        spans.append(text.write(shown, word=word, label=label if i == decides else (label, next(labels))))
+    source = (0, len(text.text.rstrip()))
+    query = text.write(asked, word=next(words[kinds[decides]]))["word"]
+    other = next(labels)
+    causes = [
+        (spans[decides]["label"], other, other),
+        (query, next(words[kinds[rival]]), given[rival]),
+    ]
+    return text.example(NAME, form, given[decides], source, causes)
+
+
+TASK = Task(
+    NAME,
+    "words with labels that mean nothing, one word of each kind: which label has another word of one kind?",
+    make,
+    lengths=(0, 1, 2, 3),
+    unit="examples",
+    least=0,
+    most=len(KINDS) - MOST_BEFORE - 1,
+    forms=tuple(sorted(FORMS)),
+)
