@@ -1,8 +1,10 @@
-"""A few-shot mapping: words with labels, one word of each kind; the last word has the label of its kind.
+"""A few-shot mapping: words with labels, one of each kind; the last word has the label of its kind.
 
-    apple -> north; dog -> silver; hammer -> winter; cow -> silver
+    small apple -> north; old dog -> silver; red hammer -> left; young dog -> silver
+    apple -> north; dog -> silver; hammer -> left; cow -> silver
 
-Labels mean nothing, so a single example decides: the one of the same kind. Causes: its label, and the last word.
+Labels mean nothing, so a single example decides: the one of the same thing, or of the same kind of thing. Causes: its label,
+and the last word.
 """
 
 from __future__ import annotations
@@ -43,14 +45,20 @@ KINDS = {
         stomach forehead""",
 }
 WORDS = {kind: words.split() for kind, words in KINDS.items()}
+LOOKS = """
+    old young small big new cheap strange pretty clean dirty dark bright heavy light round long short broken wet dry
+    soft hard warm cold rare common famous quiet loud painted striped spotted
+""".split()
 LABELS = """
     red blue green yellow black white purple orange brown pink grey silver gold north south east west up down left
     right inside outside first second third
 """.split()
-FORMS = {
-    "arrows": ("{word} -> {label}; ", "{word} ->"),
-    "lines": ("Input: {word}\nOutput: {label}\n", "Input: {word}\nOutput:"),
-    "groups": ("{word} belongs to {label}. ", "{word} belongs to"),
+FORMS = {  # an example, the question, and whether one thing is a kind of its own
+    "arrows": ("{word} -> {label}; ", "{word} ->", False),
+    "lines": ("Input: {word}\nOutput: {label}\n", "Input: {word}\nOutput:", False),
+    "same thing, arrows": ("{word} -> {label}; ", "{word} ->", True),
+    "same thing, lines": ("Input: {word}\nOutput: {label}\n", "Input: {word}\nOutput:", True),
+    "same thing, groups": ("The {word} is in group {label}. ", "The {word} is in group", True),
 }
 MOST_BEFORE = 2
 
@@ -58,30 +66,34 @@ MOST_BEFORE = 2
 def make(rng: random.Random, length: int) -> Example:
     """Examples of different kinds, ``length`` of them after the deciding one."""
     form = rng.choice(sorted(FORMS))
-    shown, asked = FORMS[form]
+    shown, asked, same = FORMS[form]
     decides = rng.randint(1, MOST_BEFORE)
-    kinds, labels = rng.sample(sorted(WORDS), decides + 1 + length), deck(rng, LABELS)
-    words = {kind: deck(rng, WORDS[kind]) for kind in kinds}
+    kinds, labels, looks = rng.sample(sorted(WORDS), decides + 1 + length), deck(rng, LABELS), deck(rng, LOOKS)
+    members = {kind: deck(rng, WORDS[kind]) for kind in kinds}
+    things = {kind: next(members[kind]) for kind in kinds}
     given = [next(labels) for _ in kinds]
     rival = rng.choice([i for i in range(len(kinds)) if i != decides])
+
+    def member(i: int) -> str:
+        return f"{next(looks)} {things[kinds[i]]}" if same else next(members[kinds[i]])
+
     text = Text(rng)
-    spans = []
-    for i, (kind, label) in enumerate(zip(kinds, given, strict=True)):
-        word = (next(words[kind]), next(words[kind]))
-        spans.append(text.write(shown, word=word, label=label if i == decides else (label, next(labels))))
-    source = (0, len(text.text.rstrip()))
-    query = text.write(asked, word=next(words[kinds[decides]]))["word"]
-    other = next(labels)
-    causes = [
-        (spans[decides]["label"], other, other),
-        (query, next(words[kinds[rival]]), given[rival]),
+    spans = [
+        text.write(
+            shown, word=(member(i), member(i)), label=label if i == decides else (label, next(labels))
+        )
+        for i, label in enumerate(given)
     ]
+    source = (0, len(text.text.rstrip()))
+    query = text.write(asked, word=member(decides))["word"]
+    other = next(labels)
+    causes = [(spans[decides]["label"], other, other), (query, member(rival), given[rival])]
     return text.example(NAME, form, given[decides], source, causes)
 
 
 TASK = Task(
     NAME,
-    "words with labels that mean nothing, one word of each kind: which label has another word of one kind?",
+    "words with labels that mean nothing, one of each kind: which label has another one of a kind?",
     make,
     lengths=(0, 1, 2, 3),
     unit="examples",

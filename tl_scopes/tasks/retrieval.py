@@ -1,6 +1,6 @@
 """Key–value retrieval: facts of one kind, and a question about one of them.
 
-    Rosa likes pears. Tina likes soup. Frank likes plums. What does Tina like? soup. What does Rosa like? -> pears
+    Rosa likes pears. Tina likes soup. Frank likes plums. In short, Tina likes soup. In short, Rosa likes -> pears
 
 Causes: the value that stands with the asked key, and the key in the question. The key in the fact joins them.
 """
@@ -52,9 +52,9 @@ class Facts:
 
 
 FORMS = {
-    "places": Facts("The {key} is in the {value}.", "Where is the {key}? The {key} is in the", OBJECTS, ROOMS),
-    "foods": Facts("{key} likes {value}.", "Question: What does {key} like? Answer:", NAMES, FOODS),
-    "tickets": Facts("{key} has the {value} ticket.", "The colour of the ticket of {key} is", NAMES, COLOURS),
+    "places": Facts("The {key} is in the {value}.", "Remember: the {key} is in the", OBJECTS, ROOMS),
+    "foods": Facts("{key} likes {value}.", "In short, {key} likes", NAMES, FOODS),
+    "tickets": Facts("{key} has the {value} ticket.", "So {key} has the", NAMES, COLOURS),
     "table": Facts("{key} = {value};", "{key} =", OBJECTS, ROOMS),
 }
 MOST_BEFORE = 2

@@ -56,6 +56,8 @@ class Text(Draft):
             self.text += literal
             if name is None:
                 continue
+            if name in spans:
+                raise ValueError(f"{template!r} has {name!r} twice, and a swap changes one place")
             word = words[name]
             here, instead = (word, None) if isinstance(word, str) else word
             spans[name] = (len(self.text), len(self.text) + len(here))

@@ -18,7 +18,6 @@ WORDS = {  # English: French, Spanish, German
     "bread": "pain pan Brot",
     "water": "eau agua Wasser",
     "dog": "chien perro Hund",
-    "cat": "chat gato Katze",
     "horse": "cheval caballo Pferd",
     "book": "livre libro Buch",
     "milk": "lait leche Milch",
@@ -30,7 +29,6 @@ WORDS = {  # English: French, Spanish, German
     "heart": "cœur corazón Herz",
     "sun": "soleil sol Sonne",
     "moon": "lune luna Mond",
-    "sea": "mer mar Meer",
     "snow": "neige nieve Schnee",
     "fire": "feu fuego Feuer",
     "king": "roi rey König",
@@ -45,8 +43,10 @@ WORDS = {  # English: French, Spanish, German
     "cow": "vache vaca Kuh",
     "door": "porte puerta Tür",
     "window": "fenêtre ventana Fenster",
-    "red": "rouge rojo rot",
     "black": "noir negro schwarz",
+    "green": "vert verde grün",
+    "wine": "vin vino Wein",
+    "flower": "fleur flor Blume",
     "white": "blanc blanco weiß",
 }
 LANGUAGES = ("French", "Spanish", "German")
