@@ -1,10 +1,10 @@
 """A few-shot mapping: words with labels, one of each kind; the last word has the label of its kind.
 
-    small apple -> north; old dog -> silver; red hammer -> left; young dog -> silver
-    apple -> north; dog -> silver; hammer -> left; cow -> silver
+    small apple -> north; old dog -> silver; red hammer -> left; dry apple -> north; young dog -> silver
+    apple -> north; dog -> silver; hammer -> left; pear -> north; cow -> silver
 
-Labels mean nothing, so a single example decides: the one of the same thing, or of the same kind of thing. Causes: its label,
-and the last word.
+Labels mean nothing, so a single example decides: the one of the same thing, or of the same kind of thing. Another kind comes
+twice, which shows how it goes. Causes: the deciding label, and the last word.
 """
 
 from __future__ import annotations
@@ -72,18 +72,17 @@ def make(rng: random.Random, length: int) -> Example:
     members = {kind: deck(rng, WORDS[kind]) for kind in kinds}
     things = {kind: next(members[kind]) for kind in kinds}
     given = [next(labels) for _ in kinds]
-    rival = rng.choice([i for i in range(len(kinds)) if i != decides])
+    rivals = [i for i in range(len(kinds)) if i != decides]
+    rival, twice = rng.choice(rivals), rng.choice(rivals)
 
     def member(i: int) -> str:
         return f"{next(looks)} {things[kinds[i]]}" if same else next(members[kinds[i]])
 
     text = Text(rng)
-    spans = [
-        text.write(
-            shown, word=(member(i), member(i)), label=label if i == decides else (label, next(labels))
-        )
-        for i, label in enumerate(given)
-    ]
+    spans = []
+    for i in (*range(len(kinds)), twice):
+        label = given[i] if i in (decides, twice) else (given[i], next(labels))
+        spans.append(text.write(shown, word=(member(i), member(i)), label=label))
     source = (0, len(text.text.rstrip()))
     query = text.write(asked, word=member(decides))["word"]
     other = next(labels)

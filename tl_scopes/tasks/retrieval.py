@@ -54,7 +54,7 @@ class Facts:
 FORMS = {
     "places": Facts("The {key} is in the {value}.", "Remember: the {key} is in the", OBJECTS, ROOMS),
     "foods": Facts("{key} likes {value}.", "In short, {key} likes", NAMES, FOODS),
-    "tickets": Facts("{key} has the {value} ticket.", "So {key} has the", NAMES, COLOURS),
+    "tickets": Facts("The ticket of {key} is {value}.", "Again, the ticket of {key} is", NAMES, COLOURS),
     "table": Facts("{key} = {value};", "{key} =", OBJECTS, ROOMS),
 }
 MOST_BEFORE = 2
