@@ -121,9 +121,7 @@ Asked = tuple[str, str]
 """A prompt, and an answer that may be what the model says after it."""
 
 
-def _say(
-    model: LensModel, asked: Sequence[Asked], batch_size: int | None, seen: Callable[[int], object]
-) -> list[bool]:
+def _say(model: LensModel, asked: Sequence[Asked], batch_size: int | None, seen: Callable[[int], object]) -> list[bool]:
     """Is every token of the answer the top prediction after those before it?"""
     if not asked:
         return []
@@ -155,6 +153,6 @@ def _require_swaps(examples: Sequence[Example]) -> None:
     for i, example in enumerate(examples):
         if not example.causes or len(example.others) < LEAST_KEPT:
             raise ValueError(
-                f"(examples[{i}]): {len(example.causes)} causes and {len(example.others)} other words to swap; acceptance needs "
-                f"a cause and {LEAST_KEPT} others"
+                f"(examples[{i}]): {len(example.causes)} causes and {len(example.others)} other words to swap; "
+                f"acceptance needs a cause and {LEAST_KEPT} others"
             )

@@ -1,4 +1,4 @@
-"""Prompts whose causes are known by construction, for any model: tasks that a language model can do without the demo's corpora.
+"""Prompts whose causes are known by construction, for any model.
 
 Each task is a file of its own with its words and surface forms. An example has its answer, the words that decide it, each
 with a counterpart that decides another answer, and other content words that may be exchanged without the answer changing.

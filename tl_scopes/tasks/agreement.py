@@ -11,18 +11,18 @@ import random
 from collections.abc import Iterator
 
 from tl_scopes.demo.corpora.passages import Example
-from tl_scopes.tasks.text import Task, Text, deck
+from tl_scopes.tasks.text import Task, Text, as_list, deck
 
 NAME = "agreement"
-SUBJECTS = """
+SUBJECTS = as_list("""
     key cup girl boy lamp book chair letter picture bottle plate shirt coat ticket coin painting teacher farmer
     driver doctor actor singer painter pilot spoon candle pillow photo pencil guitar basket toy
-""".split()
-ATTRACTORS = """
+""")
+ATTRACTORS = as_list("""
     cabinet road fence door table garden river house tree wall window school bridge tower station market park
     field hotel castle farm shop theatre museum mountain island village statue boat train car truck
-""".split()
-PREPOSITIONS = "near behind beside by above below".split()
+""")
+PREPOSITIONS = as_list("near behind beside by above below")
 FORMS = {  # singular verb, plural verb, the rest of a finished sentence
     "now": ("is", "are", "here"),
     "then": ("was", "were", "there"),

@@ -15,22 +15,22 @@ from functools import partial
 from itertools import pairwise
 
 from tl_scopes.demo.corpora.passages import Example, Span
-from tl_scopes.tasks.text import Task, Text, deck
+from tl_scopes.tasks.text import Task, Text, as_list, deck
 
-PEOPLE = """
+PEOPLE = as_list("""
     Alice Brian Carla Daniel Edith Frank Gloria Henry Irene Jack Laura Martin Nora Oliver Peter Rachel Simon
     Teresa Victor Wendy Albert Bella Colin Diana Edward Fiona George Helen Isaac Julia Kevin Linda Marcus Nancy
     Patrick Rosa Samuel Tina Vincent Walter
-""".split()
-LETTERS = "b c d e f g h j k l m n p q r s t u v w x y z".split()
-COLOURS = """
+""")
+LETTERS = as_list("b c d e f g h j k l m n p q r s t u v w x y z")
+COLOURS = as_list("""
     red blue green yellow black white purple orange brown pink grey silver gold violet crimson turquoise beige
     scarlet indigo maroon amber ivory olive copper bronze lavender coral emerald cream navy
-""".split()
-ANIMALS = """
+""")
+ANIMALS = as_list("""
     dog cat horse wolf fox mouse goat sheep pig frog tiger lion rabbit camel monkey donkey turtle snake spider whale
     dolphin zebra giraffe squirrel beaver badger hamster parrot falcon penguin
-""".split()
+""")
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ from __future__ import annotations
 import random
 
 from tl_scopes.demo.corpora.passages import Example
-from tl_scopes.tasks.text import Task, Text, deck
+from tl_scopes.tasks.text import Task, Text, as_list, deck
 
 NAME = "copying"
-WORDS = """
+WORDS = as_list("""
     river candle button ladder window garden pencil bottle mountain feather blanket hammer ticket island
     pepper basket shadow kitchen needle pocket rocket saddle tunnel violin whistle anchor bridge carpet
     dragon engine forest guitar helmet jacket kettle lemon magnet napkin ocean palace ribbon
     silver temple valley wagon yellow zebra apple barrel castle desert finger harbour jungle knight lantern
     mirror orange parrot rabbit salmon timber turkey velvet winter copper doctor eagle flower ginger
-""".split()
+""")
 JOINTS = {"commas": ",", "plain": "", "and": " and", "semicolons": ";", "dashes": " -"}
 HEADS = ("List:", "Words:", "Read aloud:", "Remember these:", "The list is:")
 STRETCH = 4

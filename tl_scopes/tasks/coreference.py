@@ -12,29 +12,29 @@ import random
 
 from tl_scopes.demo.corpora.passages import Example, Span
 from tl_scopes.tasks.neutral import Neutral
-from tl_scopes.tasks.text import Task, Text, deck, pair
+from tl_scopes.tasks.text import Task, Text, as_list, deck, pair
 
 NAME = "coreference"
 PRONOUNS = ("she", "he")
-WOMEN = """
+WOMEN = as_list("""
     Mary Anna Susan Laura Emma Sarah Alice Jane Julia Linda Karen Nancy Lisa Helen Ruth Diana Rose Kate Clara Grace
     Emily Barbara Margaret Elizabeth
-""".split()
-MEN = """
+""")
+MEN = as_list("""
     John Tom James Paul David Mark Peter Robert Michael Kevin Daniel Steven Brian George Edward Frank Henry Jack Simon
     Martin William Richard Charles Thomas
-""".split()
-FEMALE = "mother sister aunt grandmother daughter niece wife girlfriend".split()
-MALE = "father brother uncle grandfather son nephew husband boyfriend".split()
-DID = """
+""")
+FEMALE = as_list("mother sister aunt grandmother daughter niece wife girlfriend")
+MALE = as_list("father brother uncle grandfather son nephew husband boyfriend")
+DID = as_list("""
     opened closed cleaned painted bought sold moved found lost dropped fixed washed carried hid broke repaired
     borrowed polished covered lifted
-""".split()
-THINGS = """
+""")
+THINGS = as_list("""
     window door box letter car picture bicycle chair gate piano jar tablecloth vase clock sofa fridge kite sword flag
     trumpet
-""".split()
-FEELINGS = "tired angry happy nervous hungry bored worried calm cheerful busy excited sleepy thirsty sad proud".split()
+""")
+FEELINGS = as_list("tired angry happy nervous hungry bored worried calm cheerful busy excited sleepy thirsty sad proud")
 
 
 FORMS = {

@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 
 from tl_scopes.demo.corpora.passages import Example
-from tl_scopes.tasks.text import Task, Text, deck
+from tl_scopes.tasks.text import Task, Text, as_list, deck
 
 NAME = "few_shot"
 KINDS = {
@@ -45,14 +45,14 @@ KINDS = {
         stomach forehead""",
 }
 WORDS = {kind: words.split() for kind, words in KINDS.items()}
-LOOKS = """
+LOOKS = as_list("""
     old young small big new cheap strange pretty clean dirty dark bright heavy light round long short broken wet dry
     soft hard warm cold rare common famous quiet loud painted striped spotted
-""".split()
-LABELS = """
+""")
+LABELS = as_list("""
     red blue green yellow black white purple orange brown pink grey silver gold north south east west up down left
     right inside outside first second third
-""".split()
+""")
 FORMS = {  # an example, the question, and whether one thing is a kind of its own
     "arrows": ("{word} -> {label}; ", "{word} ->", False),
     "lines": ("Input: {word}\nOutput: {label}\n", "Input: {word}\nOutput:", False),

@@ -11,29 +11,29 @@ import random
 
 from tl_scopes.demo.corpora.passages import Example
 from tl_scopes.tasks.neutral import Neutral
-from tl_scopes.tasks.text import Task, Text, deck, pair
+from tl_scopes.tasks.text import Task, Text, as_list, deck, pair
 
 NAME = "hint"
-COLOURS = """
+COLOURS = as_list("""
     red blue green yellow black white purple orange brown pink grey silver gold violet crimson turquoise beige
     scarlet maroon lavender
-""".split()
-ANIMALS = """
+""")
+ANIMALS = as_list("""
     dog cat horse wolf fox mouse goat sheep pig frog tiger lion rabbit camel monkey donkey turtle snake spider whale
     dolphin zebra
-""".split()
-CITIES = """
+""")
+CITIES = as_list("""
     Paris London Berlin Madrid Rome Vienna Moscow Tokyo Athens Dublin Oslo Cairo Boston Chicago Delhi Prague
     Lisbon Warsaw Sydney Toronto
-""".split()
-HELPERS = """
+""")
+HELPERS = as_list("""
     teacher baker farmer doctor sailor painter singer driver student tailor gardener janitor professor captain
     waiter writer dentist soldier hunter miner
-""".split()
-OWNERS = """
+""")
+OWNERS = as_list("""
     dancer lawyer banker fisherman shepherd carpenter cook nurse plumber mayor monk widow twin neighbour
     cousin prince juggler poet pilot weaver
-""".split()
+""")
 FORMS = {
     "colour": (
         "Question: What is the favourite colour of the {owner}? Hint from the {helper}: it is {value}.",

@@ -11,23 +11,25 @@ import random
 
 from tl_scopes.demo.corpora.passages import Example
 from tl_scopes.tasks.neutral import Neutral
-from tl_scopes.tasks.text import Task, Text, deck, pair
+from tl_scopes.tasks.text import Task, Text, as_list, deck, pair
 
 NAME = "indirect_object"
-PEOPLE = """
+PEOPLE = as_list("""
     Mary John Tom Anna James Susan Paul Laura David Emma Mark Sarah Peter Alice Robert Jane Michael Julia Kevin
     Linda Daniel Karen Steven Nancy Brian Lisa George Helen Edward Ruth Frank Diana Henry Rose Jack Kate Simon
     Clara Martin Grace
-""".split()
-PLACES = """
+""")
+PLACES = as_list("""
     station market library museum beach office school theatre restaurant hospital airport garden stadium bakery
     hotel lake zoo church cinema farm
-""".split()
-GIFTS = """
+""")
+GIFTS = as_list("""
     guitar book ring letter camera ticket map flower bottle basket present watch necklace painting puppy kite
     drum scarf hat cake
-""".split()
-WEATHER = "cold warm windy rainy sunny foggy snowy stormy cloudy dry humid chilly hot mild dull bright wet cool".split()
+""")
+WEATHER = as_list(
+    "cold warm windy rainy sunny foggy snowy stormy cloudy dry humid chilly hot mild dull bright wet cool"
+)
 FORMS = {
     "met": ("On a {weather} day, {one} and {two} met at the {place}.", "Then {giver} gave a {gift} to"),
     "went": ("When {one} and {two} went to the {place}, the air was {weather}.", "{giver} handed a {gift} to"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tl_scopes.tasks.text import Text, deck, pair
+from tl_scopes.tasks.text import Text, as_list, deck, pair
 
 FORMS = (
     "The {adjective} {thing} stood near the {place}.",
@@ -12,21 +12,21 @@ FORMS = (
     "The {thing} beside the {place} looked {adjective}.",
     "Next to the {place} lay a {adjective} {thing}.",
 )
-ADJECTIVES = """
+ADJECTIVES = as_list("""
     heavy narrow broken simple dusty fresh large small strange wooden quiet clean rough smooth shiny plain
     pretty rusty sturdy modern famous tiny huge battered cheap costly curious faded painted crooked round hollow
     spare loose damp tidy
-""".split()
-THINGS = """
+""")
+THINGS = as_list("""
     table ladder basket bucket barrel statue wagon bench mirror cupboard curtain carpet bottle hammer shovel
     lantern saddle blanket kettle pillow suitcase candle drum rope tent cradle wheel crate stool vase
     broom rake sledge trunk shelf clock
-""".split()
-PLACES = """
+""")
+PLACES = as_list("""
     bridge church station market harbour castle school library museum factory bakery hospital stable
     theatre tower fountain cottage village square gate palace warehouse lighthouse mill chapel pharmacy
     monument canal railway courtyard tunnel playground hotel vineyard windmill boathouse
-""".split()
+""")
 
 
 class Neutral:
@@ -49,5 +49,3 @@ class Neutral:
                 thing=pair(self.things),
                 place=pair(self.places),
             )
-
-

@@ -11,34 +11,34 @@ import random
 from dataclasses import dataclass
 
 from tl_scopes.demo.corpora.passages import Example
-from tl_scopes.tasks.text import Task, Text, deck
+from tl_scopes.tasks.text import Task, Text, as_list, deck
 
 NAME = "retrieval"
-OBJECTS = """
+OBJECTS = as_list("""
     lamp coat book letter medal camera wallet guitar compass notebook trophy umbrella radio watch helmet jacket
     necklace puppet shield whistle bracelet telescope typewriter calendar hat scarf teapot pistol
     magazine passport photograph violin trumpet ring mask flute sword crown diary globe
-""".split()
-ROOMS = """
+""")
+ROOMS = as_list("""
     cellar attic kitchen garage garden bedroom hallway office bathroom closet pantry barn workshop library
     shed basement chapel studio laundry stable nursery lobby gallery corridor greenhouse tower
     ballroom classroom elevator warehouse cabin tent theatre parlour vault archive balcony chimney
     courtyard lounge
-""".split()
-NAMES = """
+""")
+NAMES = as_list("""
     Alice Brian Carla Daniel Edith Frank Gloria Henry Irene Jack Laura Martin Nora Oliver Peter Rachel Simon
     Teresa Victor Wendy Albert Bella Colin Diana Edward Fiona George Helen Isaac Julia Kevin Linda Marcus Nancy
     Patrick Rosa Samuel Tina Vincent Walter
-""".split()
-FOODS = """
+""")
+FOODS = as_list("""
     apples bread cheese carrots pears honey soup rice plums cherries mushrooms pasta salad beans olives
     potatoes grapes peaches walnuts butter salmon chicken lemons onions pancakes cookies chocolate yogurt
     spinach tomatoes bananas popcorn oranges pickles noodles garlic celery almonds raisins pudding
-""".split()
-COLOURS = """
+""")
+COLOURS = as_list("""
     red blue green yellow black white purple orange brown pink grey silver gold violet crimson turquoise beige
     scarlet indigo maroon amber ivory olive copper bronze lavender coral emerald cream navy
-""".split()
+""")
 
 
 @dataclass(frozen=True)

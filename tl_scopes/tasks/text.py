@@ -66,8 +66,10 @@ class Text(Draft):
                 self.others.append((spans[name], instead))
         return spans
 
-    def example(self, task: str, form: str, answer: str, source: Span, causes: Sequence[tuple[Span, str, str]]) -> Example:
-        """The finished prompt; ``causes`` as (span, word in its place, answer that it decides), answers without their space."""
+    def example(
+        self, task: str, form: str, answer: str, source: Span, causes: Sequence[tuple[Span, str, str]]
+    ) -> Example:
+        """The finished prompt; ``causes`` as (span, word in its place, its answer), answers without their space."""
         others = sorted(self.rng.sample(self.others, N_OTHERS))
         return Example(
             corpus=task,
@@ -80,9 +82,14 @@ class Text(Draft):
         )
 
 
-def deck(rng: random.Random, words: Sequence[str]) -> Iterator[str]:
+def as_list(text: str) -> list[str]:
+    """The words of a list."""
+    return text.split()
+
+
+def deck(rng: random.Random, cards: Sequence[str]) -> Iterator[str]:
     """The words in a random order, none twice."""
-    return iter(rng.sample(list(words), len(words)))
+    return iter(rng.sample(list(cards), len(cards)))
 
 
 def pair(cards: Iterator[str]) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 
 from tl_scopes.demo.corpora.passages import Example
-from tl_scopes.tasks.text import Task, Text, deck, pair
+from tl_scopes.tasks.text import Task, Text, as_list, deck, pair
 
 NAME = "translation"
 WORDS = {  # English: French, Spanish, German
@@ -50,11 +50,11 @@ WORDS = {  # English: French, Spanish, German
     "white": "blanc blanco weiß",
 }
 LANGUAGES = ("French", "Spanish", "German")
-PLACES = """
+PLACES = as_list("""
     bridge station market harbour castle library museum factory bakery hospital stable theatre tower fountain
     cottage village palace lighthouse mill pharmacy monument canal railway courtyard tunnel playground hotel
     vineyard windmill boathouse
-""".split()
+""")
 FORMS = {  # what stands before a translation, and after it
     "lines": ("English: {word}{places}\n{language}:", "\n"),
     "table": ("English | {word}{places} | {language} |", "\n"),
