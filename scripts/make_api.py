@@ -23,7 +23,7 @@ def page() -> str:
     for name in (n for n in tl_scopes.__all__ if not n.startswith("__")):
         value = getattr(tl_scopes, name)
         inside = {f"{name}.{n}": getattr(value, n) for n in value.__all__} if inspect.ismodule(value) else {name: value}
-        values |= inside
+        values |= {n: v for n, v in inside.items() if callable(v)}
     functions = sorted(n for n in values if not inspect.isclass(values[n]))
     classes = sorted(n for n in values if inspect.isclass(values[n]))
     anchors = {n: n.lower().replace(".", "") for n in values}

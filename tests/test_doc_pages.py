@@ -96,6 +96,14 @@ def test_the_migration_page_runs(names) -> None:
         exec(compile(code, "migration.md", "exec"), names)
 
 
+@pytest.mark.parametrize("page", ["answers.md", "tasks.md"])
+def test_a_page_of_examples_runs(names, page: str) -> None:
+    found = [code for kind, code in blocks(page) if kind == "python"]
+    assert found
+    for code in found:
+        exec(compile(code, page, "exec"), names)
+
+
 def test_captums_side_of_the_migration_page_runs_and_gives_the_same_scores(names, demo_model) -> None:
     import transformers
 
@@ -157,8 +165,10 @@ def f(name):
 
 def test_the_api_reference_has_every_public_name() -> None:
     text = (DOCS / "api.md").read_text(encoding="utf-8")
-    inside = [f"timeseries.{name}" for name in tls.timeseries.__all__]
-    for name in {*tls.__all__, *inside} - {"__version__", "timeseries"}:
+    inside = [
+        f"{m.__name__[10:]}.{n}" for m in (tls.timeseries, tls.tasks) for n in m.__all__ if callable(getattr(m, n))
+    ]
+    for name in {*tls.__all__, *inside} - {"__version__", "timeseries", "tasks"}:
         assert f"\n## {name}\n" in text, name
 
 

@@ -18,8 +18,8 @@ import tl_scopes
 pytestmark = pytest.mark.one_lens
 ROOT = Path(tl_scopes.__file__).parent
 FOLDERS = (
-    "numerics", "demo", "model", "directions", "results", "kernel", "views", "jacobian_scopes", "baselines", "analysis",
-    "evaluation", "timeseries", "app", "cli",
+    "numerics", "demo", "tasks", "model", "directions", "results", "kernel", "views", "jacobian_scopes", "baselines",
+    "analysis", "evaluation", "timeseries", "app", "cli",
 )  # fmt: skip
 """In the order of the flow: a file may import from its own folder and from those before it."""
 MOST_LEVELS = 8
@@ -170,7 +170,7 @@ def test_a_file_holds_one_thing(path: Path) -> None:
 
 @pytest.mark.parametrize("path", files(), ids=relative)
 def test_private_functions_take_few_arguments(path: Path) -> None:
-    public = {*tl_scopes.__all__, *tl_scopes.timeseries.__all__}
+    public = {*tl_scopes.__all__, *tl_scopes.timeseries.__all__, *tl_scopes.tasks.__all__}
     if folder(dotted(path)) == "cli":
         return  # the parameters of a command are its options
     for node in ast.walk(tree(path)):

@@ -1,3 +1,4 @@
+from . import tasks as tasks
 from . import timeseries as timeseries
 from .analysis.generation import generate as generate
 from .analysis.ig_path import ig_path as ig_path

@@ -9,11 +9,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import PreTrainedTokenizerFast
 
 
-def word_tokenizer(pieces: list[str], split: str) -> PreTrainedTokenizerFast:
+def word_tokenizer(pieces: list[str], split: str, size: int = families.D_VOCAB) -> PreTrainedTokenizerFast:
     """A word-level tokenizer of as many pieces as the tiny models have."""
-    filler = [f"w{i}" for i in range(families.D_VOCAB)]
+    filler = [f"w{i}" for i in range(size)]
     vocab = {piece: i for i, piece in enumerate(dict.fromkeys(["<bos>", "<unk>", *pieces, *filler]))}
-    vocab = dict(list(vocab.items())[: families.D_VOCAB])
+    vocab = dict(list(vocab.items())[:size])
     core = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Split(Regex(split), behavior="isolated")
     core.decoder = decoders.Fuse()

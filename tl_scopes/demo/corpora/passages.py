@@ -36,12 +36,19 @@ class Swap:
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt, the one token that follows it, and the words of the prompt that decide it.
+    """A prompt, what follows it, and the words of the prompt that decide it.
 
-    `answer` keeps its leading space, as GPT-2's tokens do. `source` is the region that holds the evidence
-    (the foreign sentence, the statements): the candidates of a comparison inside the source only. `slot` names
-    the kind of answer ("noun", "verb", "place"); answers of one slot are alternatives of each other. Where
-    `determined` is False nothing in the prompt fixes the answer, and there are no causes.
+    Attributes:
+        corpus: name of the corpus or task.
+        slot: the kind of answer ("noun", "verb", "place"), whose answers are alternatives of each other; of a task, the
+            surface form.
+        prompt: the text.
+        answer: with its leading space, as GPT-2's tokens have it.
+        source: characters that hold the evidence (the foreign sentence, the statements): the candidates of a comparison
+            inside the source only.
+        causes: the deciding words, each with its counterpart; the first is the one that holds the answer.
+        others: content words that do not decide, each with one that may stand in its place.
+        determined: False where nothing in the prompt fixes the answer, and there are no causes.
     """
 
     corpus: str
@@ -57,6 +64,16 @@ class Example:
         """The prompt after one swap."""
         start, end = swap.span
         return self.prompt[:start] + swap.replacement + self.prompt[end:]
+
+    @property
+    def counterpart(self) -> str:
+        """The prompt with its first cause swapped: its right answer is ``causes[0].answer``."""
+        return self.swapped(self.causes[0])
+
+    @property
+    def distance(self) -> int:
+        """Words between the first cause and the end of the prompt."""
+        return len(self.prompt[self.causes[0].span[1] :].split())
 
     def with_source(self, source: str) -> str:
         """The prompt with another source region in place of its own."""
