@@ -35,7 +35,7 @@ from tl_scopes.kernel.batching import repeated, rows_per_forward
 from tl_scopes.kernel.calls import asked, prompt_call
 from tl_scopes.kernel.explain import explain_inside
 from tl_scopes.kernel.interventions import run_changed
-from tl_scopes.kernel.options import GradientKeywords, GradientProbe, RunOptions, SourceKeywords, run_options
+from tl_scopes.kernel.options import FrozenSourceKeywords, GradientKeywords, GradientProbe, RunOptions, run_options
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Prompt, Target
 from tl_scopes.numerics.arguments import Seed, integer
@@ -156,7 +156,7 @@ def smoothgrad(
     seed: Seed = 0,
     target: Target = None,
     of: Of | None = None,
-    **options: Unpack[SourceKeywords],
+    **options: Unpack[FrozenSourceKeywords],
 ) -> list[Attribution]:
     """Norm of the gradient averaged over noisy copies of the embeddings.
 
@@ -210,11 +210,19 @@ def smoothgrad(
 
                 copies = repeated(model, given, n)
                 indices = [*range(len(targets))] * n
-                run = run_changed(model, *copies, changes=[(at, change)], direction=explained, indices=indices, at=at)
+                run = run_changed(
+                    model,
+                    *copies,
+                    changes=[(at, change)],
+                    direction=explained,
+                    indices=indices,
+                    at=at,
+                    frozen=chosen.frozen,
+                )
                 assert run.gradient is not None
                 total += reduce(to_float64(run.gradient), "n pos d_model -> pos d_model", "sum")
                 bar.update(n)
-            details = {"at": at, "n_samples": n_samples, "sigma": width, "seed": seed}
+            details = {"at": at, "n_samples": n_samples, "sigma": width, "seed": seed} | chosen.linearisation
             answer = aim.answer(row_norms(total / n_samples), plain.readings, details, ())
             results.append(attributed(model, given, plain.log_probs[-1], "smoothgrad", answer))
     return results

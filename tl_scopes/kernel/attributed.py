@@ -83,12 +83,17 @@ def attributed(
         gradient=None if answer.gradient is None else _padded(answer.gradient, n).to(dtype),
         details=details,
         notes=(*prompt.notes, *answer.notes),
-        provenance=model_state(model).provenance(),
+        provenance=provenance(model, details),
         special=prompt.special,
         text=prompt.text,
         offsets=prompt.offsets,
         units=prompt.units,
     )
+
+
+def provenance(model: LensModel, details: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's state, and which linearisation of it gave the scores where that is not the exact one."""
+    return model_state(model).provenance() | {key: details[key] for key in ("frozen",) if key in details}
 
 
 def _padded(values: Tensor, n: int) -> Tensor:

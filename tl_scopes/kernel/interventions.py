@@ -20,6 +20,7 @@ from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.kernel.read_out import read_outs, require_finite
 from tl_scopes.model.forward import Recording, forward_pass
+from tl_scopes.model.frozen import Part
 from tl_scopes.model.hooks import Y_HOOK, attached, differentiable, require_hook
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory
@@ -70,6 +71,7 @@ def run_changed(
     indices: Sequence[int] | None = None,
     at: str = "hook_embed",
     target_hook: str = Y_HOOK,
+    frozen: tuple[Part, ...] = (),
 ) -> Outcome:
     """Run the model once with its activations changed at some hooks; every row has its own read positions.
 
@@ -81,6 +83,7 @@ def run_changed(
         indices: number of each explained position in the call, for the direction's targets; None: as they come.
         at: source hook.
         target_hook: whose activation is wanted, and where the direction's rows live.
+        frozen: what the gradient holds constant.
 
     Returns:
         An :class:`Outcome`.
@@ -92,7 +95,7 @@ def run_changed(
     Cost: one forward with logits at one position per row; with a direction one backward to the source, checkpointed
     where it does not fit otherwise.
     """
-    recording = Recording(at, target_hook)
+    recording = Recording(at, target_hook, frozen=frozen)
     with ExitStack() as stack:
         stack.enter_context(differentiable(model))
         if direction is None:

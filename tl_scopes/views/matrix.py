@@ -25,7 +25,7 @@ from tl_scopes.views.canvas.heatmap_figure import heatmap_figure
 from tl_scopes.views.canvas.page import View, heading, host
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.terminal import DARK, LIGHT, as_text
-from tl_scopes.views.wording import number, percent, predicted, read_text, unit, visible
+from tl_scopes.views.wording import linearised, number, percent, predicted, read_text, unit, visible
 
 MAX_TOKENS = 256
 """Above this many tokens hovering becomes slow in CircuitsVis; the list of sources is shown alone."""
@@ -120,7 +120,7 @@ def matrix_text(attributions: AttributionMatrix) -> str:
 
 
 def _title(attributions: AttributionMatrix) -> str:
-    return f"{attributions.method.replace('_', ' ').capitalize()}: sources of {len(attributions)} targets"
+    return f"{attributions.method.replace('_', ' ').capitalize()}: sources of {len(attributions)} targets{linearised(attributions.details)}"
 
 
 def _target(row: Attribution) -> str:
