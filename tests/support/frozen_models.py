@@ -7,8 +7,8 @@ Nothing of TransformerLens or of this package runs here. Each part is written by
 
     attention     the modelling file's `eager_attention_forward` is given queries and keys without history
     norms         out = (x − mean x)·r + b with r = (out − b)/(x − mean x) detached, unit by unit
-    activations   out = u·r with r = out/u detached; what enters a down projection of a gated MLP is half detached; the weights
-                  that a router gives are detached
+    activations   out = u·r with r = out/u detached; what enters a down projection of a gated MLP is half detached; the
+                  weights that a router gives are detached
     a cap         z_t = raw_t·r with r = z_t/raw_t detached, in `frozen_logit`
 """
 

@@ -216,8 +216,7 @@ def smoothgrad(
                     changes=[(at, change)],
                     direction=explained,
                     indices=indices,
-                    at=at,
-                    frozen=chosen.frozen,
+                    at=chosen.recording(),
                 )
                 assert run.gradient is not None
                 total += reduce(to_float64(run.gradient), "n pos d_model -> pos d_model", "sum")

@@ -16,7 +16,8 @@ from typing_extensions import TypedDict, Unpack
 from tl_scopes.directions.base import Combine
 from tl_scopes.directions.by_name import RowKeywords, ScopeKeywords
 from tl_scopes.model.forward import Recording
-from tl_scopes.model.frozen import Frozen, Part, frozen_parts
+from tl_scopes.model.frozen import Frozen, frozen_parts
+from tl_scopes.model.held_functions import Part
 from tl_scopes.model.hooks import Y_HOOK, NamesFilter
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory

@@ -20,7 +20,8 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
-from tl_scopes.model.frozen import Part, held
+from tl_scopes.model.frozen import held
+from tl_scopes.model.held_functions import Part
 from tl_scopes.model.lens import LensModel, blocks, eagerly, restore_patterns
 from tl_scopes.model.patches import patched
 from tl_scopes.model.slopes import slopes_only

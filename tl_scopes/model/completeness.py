@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from tl_scopes.model.forward import probe_tokens, run_with_hooks
-from tl_scopes.model.frozen import PARTS, STATE, Part, held
+from tl_scopes.model.frozen import STATE, held
+from tl_scopes.model.held_functions import PARTS, Part
 from tl_scopes.model.hooks import differentiable, without_hooks
 from tl_scopes.model.lens import LensModel, architecture, whole
 from tl_scopes.model.soundness import once_per_model
@@ -82,7 +83,7 @@ def refuse_unfrozen(model: LensModel, parts: Sequence[Part]) -> None:
     for part in parts:
         if not found.held[part]:
             raise ValueError(
-                f"({name}): no {_WHAT[part]} was found in {architecture(model)}, so there is nothing to hold. Leave "
+                f"({name}): {_WHAT[part]} was not found in {architecture(model)}, so there is nothing to hold. Leave "
                 f"{part!r} out of frozen"
             )
     if mixer is None and found.gap > TOLERANCE.get(model.W_U.dtype, 0.2):
@@ -133,13 +134,14 @@ def everything_held(model: LensModel) -> Held:
             share = float((to_float64(tensor.detach()) * to_float64(gradient)).sum())
             parts[kind] += share
             size += abs(share)
-    return Held(dict(mode.held), parts, float(scalar.detach()), size)
+    return Held({str(part): n for part, n in mode.held.items()}, parts, float(scalar.detach()), size)
 
 
 def _embeddings(model: LensModel) -> list[tuple[nn.Module, str]]:
     """Modules whose outputs are embeddings, but for what the tokens' hook is in."""
     point, modules = model.hook_dict["hook_embed"], {}
-    for root in (whole(model), model):
+    roots: tuple[Any, ...] = (whole(model), model)
+    for root in roots:
         for path, module in root.named_modules():
             of = type(module).__name__
             if "Embed" in of and not _TURNS.search(of) and all(part is not point for part in module.modules()):

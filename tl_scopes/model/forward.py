@@ -24,7 +24,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.model.checkpointing import checkpointed_blocks
-from tl_scopes.model.frozen import Part, held
+from tl_scopes.model.frozen import held
+from tl_scopes.model.held_functions import Part
 from tl_scopes.model.hooks import (
     RAW_LOGITS_HOOK,
     Y_HOOK,
@@ -303,7 +304,9 @@ def forward_pass(
     with ExitStack() as stack:
         if checkpoint:
             again = [(name, recorder.replay(hook)) for name, hook in hooks if name.startswith("blocks.")]
-            stack.enter_context(checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again)), recording.frozen))
+            stack.enter_context(
+                checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again)), recording.frozen)
+            )
         else:
             stack.enter_context(slopes_only(blocks(model)))
         stack.enter_context(held(recording.frozen, [whole(model), model]))

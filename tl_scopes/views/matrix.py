@@ -120,7 +120,8 @@ def matrix_text(attributions: AttributionMatrix) -> str:
 
 
 def _title(attributions: AttributionMatrix) -> str:
-    return f"{attributions.method.replace('_', ' ').capitalize()}: sources of {len(attributions)} targets{linearised(attributions.details)}"
+    name = attributions.method.replace("_", " ").capitalize()
+    return f"{name}: sources of {len(attributions)} targets{linearised(attributions.details)}"
 
 
 def _target(row: Attribution) -> str:

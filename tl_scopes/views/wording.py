@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tl_scopes.model.frozen import PARTS
+from tl_scopes.model.held_functions import PARTS
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.methods import legend
 from tl_scopes.results.written import minus
