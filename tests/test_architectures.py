@@ -96,7 +96,8 @@ def test_what_is_frozen_is_hugging_faces_or_refused_in_words(name, unchecked):
     subject = architecture_checks.Subject(architectures.build(name))
     stateful = any(STATE.search(type(module).__name__) for module in subject.built.hf.modules())
     refused = {check for check, outcome in found.items() if outcome.kind == "refused"}
-    if not stateful and name != "HrmTextForCausalLM":  # which runs without a gradient
+    # the first runs without a gradient, the second has embeddings of another width than its stream
+    if not stateful and name not in ("HrmTextForCausalLM", "OPTForCausalLM, projections"):
         assert not refused, refused
 
 

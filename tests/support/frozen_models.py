@@ -25,7 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-QUERY_OR_KEY = re.compile(r"\.(q|k|query|key)_[a-z_]*norm|\.(q|k)_layernorm|q_a_layernorm")
+QUERY_OR_KEY = re.compile(r"\.(q|k|qk|query|key)_[a-z_]*norm|\.(q|k)_layernorm|q_a_layernorm")
+
+CENTRED = ("CohereLayerNorm", "Cohere2LayerNorm", "OlmoLayerNorm")
+"""Classes of transformers that take the mean off and are no `nn.LayerNorm`."""
 
 
 @contextmanager
@@ -65,13 +68,15 @@ def _replacement(name: str, module: nn.Module, parts: Collection[str]) -> Callab
 
 
 def _norm(module: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    centred = isinstance(module, nn.LayerNorm) or "Cohere" in type(module).__name__
+    centred = isinstance(module, nn.LayerNorm) or type(module).__name__ in CENTRED
     bias = getattr(module, "bias", None)
     offset: Any = 0.0 if bias is None else bias.detach()
 
     def call(x: Tensor) -> Tensor:
         live = x - x.mean(-1, keepdim=True) if centred else x
         ratio = (forward(x.detach()) - offset) / live.detach()
+        if ratio.isnan().any():  # a unit that is 0 says nothing of the scale, the others do
+            ratio = module.weight * (ratio / module.weight).nanmedian(-1, keepdim=True).values
         return live * ratio.to(live) + offset
 
     return call

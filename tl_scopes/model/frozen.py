@@ -125,7 +125,7 @@ def held(parts: Sequence[Part], roots: Iterable[Any]) -> Iterator[HoldingMode | 
             for attribute, value in list(module.__dict__.items()) if mode.activations else ():
                 if _ACTIVATION_NAMES.match(attribute) and callable(value):
                     stack.enter_context(patched(module, attribute, functools.partial(_whole, mode)))
-            if kind != outer:
+            if kind != outer or _EXPERTS.search(type(module).__name__):  # these may run without what holds them
                 stack.enter_context(patched(module, "forward", functools.partial(_inside, mode, kind)))
         _ACTIVE.mode = mode
         stack.callback(setattr, _ACTIVE, "mode", None)
