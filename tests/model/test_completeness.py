@@ -37,6 +37,46 @@ def test_the_parts_add_up(pair: families.Pair) -> None:
     assert (found.parts[BIASES] != 0) == has_bias
 
 
+def test_signed_scores_and_what_is_named_are_the_logit(pair: families.Pair) -> None:
+    found = tls.input_x_gradient(pair.model, PROMPT, target=7, frozen="all", keep_gradient=True)
+    parts = dict(found.details["completeness"])
+    whole = parts.pop("whole")
+    with torch.no_grad():
+        logit = float(pair.hf(input_ids=PROMPT[None], use_cache=False).logits[0, -1, 7])
+        x = pair.hf.get_input_embeddings()(PROMPT) if pair.family == "gpt2" else None
+    assert abs(whole - logit) < 5e-6 * abs(logit)
+    assert sum(parts.values()) == pytest.approx(whole, rel=1e-12)
+    assert parts["tokens"] == pytest.approx(float(found.signed.sum()), rel=1e-6)
+    named = {
+        "gpt2": "positions and biases",
+        "neox": "biases",
+        "qwen2": "biases",
+        "llama": "rounding",
+        "gemma2": "rounding",
+    }
+    if name := named.get(pair.family):
+        assert set(parts) == {"tokens", name}
+        assert name != "rounding" or abs(parts[name]) < exact(pair) * abs(whole)
+    assert found.notes[-1].startswith(f"Signed scores {parts['tokens']:.4g}".replace("-", "−"))
+    if x is not None:
+        torch.testing.assert_close(found.signed, (x * found.gradient).sum(-1))
+
+
+def test_signed_is_saved_joined_and_absent_from_older_files() -> None:
+    model = families.build("gpt2", families.kinds_available()[0]).model
+    found = tls.input_x_gradient(model, PROMPT, target=7)
+    assert "completeness" not in found.details
+    assert found.details["signed"] == found.signed[: found.pos + 1].tolist()
+    saved = found.to_dict()
+    assert torch.equal(tls.Attribution.from_dict(saved).signed, found.signed)
+    del saved["signed"]
+    assert tls.Attribution.from_dict(saved).signed is None
+    torch.testing.assert_close(found.by_word().signed.sum(), found.signed.sum())
+    assert tls.semantic_scope(model, PROMPT, target=7).signed is None
+    path = tls.integrated_gradients(model, PROMPT, target=7, n_steps=4)
+    assert path.details["signed"] == path.signed[: path.pos + 1].tolist()
+
+
 @pytest.mark.on_families("gpt2")
 def test_the_models_parameters_ask_for_what_they_asked_for(pair: families.Pair) -> None:
     before = [parameter.requires_grad for parameter in whole(pair.model).parameters()]
