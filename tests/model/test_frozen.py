@@ -251,6 +251,9 @@ def test_a_span_is_the_sum_of_its_positions() -> None:
 def test_names_are_taken_in_any_order_and_refused_before_any_work(unchecked: None) -> None:
     assert frozen_parts(["attention", "norms"]) == ("norms", "attention")
     assert frozen_parts("all") == frozen_parts(("norms", "all")) == PARTS
+    assert tls.gradient_norm(families.build("gpt2", "bridge").model, TOKENS, frozen=["all"]).details["frozen"] == [
+        *PARTS
+    ]
     assert frozen_parts(()) == ()
     model = families.build("gpt2", families.kinds_available()[0]).model
     with pytest.raises(ValueError, match=r"^semantic_scope.*frozen.*'norms'"):

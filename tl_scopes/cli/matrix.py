@@ -12,6 +12,7 @@ def matrix(
     method: options.Method = "semantic",
     foil: options.Foil = None,
     rank: options.Rank = None,
+    frozen: options.Frozen = None,
     words: options.Words = False,
     bos: options.Bos = False,
     model: options.Model = "demo",
@@ -28,6 +29,8 @@ def matrix(
     aimed_at_a_token([method], foil=foil, rank=rank)
     text, answer = prompt_or_demo(prompt, model)
     lens = load_model(model, kind, device)
-    result = tls.attribution_matrix(lens, text + (answer or ""), method=method, foil=foil, rank=rank)
+    result = tls.attribution_matrix(
+        lens, text + (answer or ""), method=method, foil=foil, rank=rank, frozen=frozen or ()
+    )
     result = result.without("nothing") if bos else result
     files.answer(result.by_word() if words else result)

@@ -97,6 +97,10 @@ Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="Text to ex
 Prompts = Annotated[
     list[str] | None, typer.Argument(metavar="PROMPT...", help="Texts; without any, held-out demo prompts.")
 ]
+Frozen = Annotated[
+    list[str] | None,
+    typer.Option("--frozen", help=f"Hold constant in the gradient: norms, attention, activations or all; {_SEVERAL}."),
+]
 Method = Annotated[str, typer.Option("--method", help="Scope, e.g. fisher.")]
 Methods = Annotated[
     list[str] | None,

@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from tl_scopes.model.held_functions import PARTS, HoldingMode, Kind, Part
 from tl_scopes.model.patches import patched
 
-Frozen = Literal["norms", "attention", "activations", "all"] | Sequence[Part]
+Name = Literal["norms", "attention", "activations", "all"]
+Frozen = Name | Sequence[Name]
 """What a caller may write: a name, several, or ``"all"``."""
 
 
