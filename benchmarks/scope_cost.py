@@ -50,6 +50,9 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peak", type=float, default=9.0, help="scale of the logits: Fisher costs more on flat p")
+    parser.add_argument(
+        "--frozen", action="store_true", help="time frozen='all' against the exact scope, and nothing else"
+    )
     parser.add_argument("--captum", action="store_true", help="also time Captum's Saliency")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -64,6 +67,15 @@ def main() -> None:
         log_p = bridge(tokens[None])[0, -1].log_softmax(-1)
     print(f"scores agree to {agreement:.1e} of the largest; entropy {-float((log_p.exp() * log_p).sum()):.2f} nats")
     assert agreement < 1e-5
+    if args.frozen:
+        report(
+            "semantic_scope(frozen='all')",
+            lambda: tls.semantic_scope(bridge, tokens, target=target, frozen="all"),
+            lambda: tls.semantic_scope(bridge, tokens, target=target),
+            args.pairs,
+            "exact",
+        )
+        return
     report(
         "semantic_scope",
         lambda: tls.semantic_scope(bridge, tokens, target=target),

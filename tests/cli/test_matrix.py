@@ -35,6 +35,16 @@ def test_json_on_standard_output_is_alone_there(answer: Callable[..., str], demo
     assert out == wanted.save(tmp_path / "w.json").read_text(encoding="utf-8")
 
 
+def test_frozen_parts_are_those_of_every_command(answer: Callable[..., str], demo_model: Any, tmp_path: Path) -> None:
+    saved = tmp_path / "m.json"
+    assert "(everything frozen)" in answer("matrix", PROMPT, "--bos", "--frozen", "all", "--json", str(saved))
+    wanted = tls.attribution_matrix(demo_model, PROMPT, frozen="all").without("nothing")
+    assert tls.AttributionMatrix.load(saved).to_dict() == wanted.to_dict()
+    for command in ("trace", "layers"):
+        out = answer(command, PROMPT, "--frozen", "norms", "--frozen", "attention")
+        assert "(norms and attention frozen)" in out
+
+
 def test_rows_and_columns_by_word(answer: Callable[..., str], demo_model: Any, tmp_path: Path) -> None:
     saved = tmp_path / "w.json"
     out = answer("matrix", PROMPT, "--words", "--json", str(saved), "--plot", str(tmp_path / "w.png"))

@@ -165,7 +165,9 @@ def test_files_of_version_1_are_read(path: Path) -> None:
 
 def _as_older(found: dict[str, Any]) -> dict[str, Any]:
     """What older files have of an attribution."""
-    return {name: value for name, value in found.items() if name not in ("span", "targets", "answer", "units")}
+    return {
+        name: value for name, value in found.items() if name not in ("span", "targets", "answer", "units", "signed")
+    }
 
 
 def test_plain_values_are_still_plain(tmp_path: Path) -> None:
@@ -175,7 +177,7 @@ def test_plain_values_are_still_plain(tmp_path: Path) -> None:
     assert {**saved, "gradient_file": 0} == {
         **old,
         **{"gradient_file": 0, "gradient_owner": saved["gradient_owner"]},
-        **{"units": [], "span": [], "targets": [], "answer": []},
+        **{"units": [], "span": [], "targets": [], "answer": [], "signed": None},
     }
     rows = every_result.rows(torch.float64).to_dict()
     old = json.loads((OLD / "AttributionMatrix-float64.json").read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ from torch import Tensor
 from tl_scopes.analysis.explained_scalar import base_run, prompt_of
 from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.kernel.interventions import run_changed
-from tl_scopes.model.forward import embedded
+from tl_scopes.model.forward import Recording, embedded
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import Token, token_strings
@@ -93,7 +93,7 @@ def substitutions(
     changes, parts = [], torch.split(swapped, size)
     for part in progress(parts, unit="batch"):
         read = torch.tensor([p for _, p in prompt.positions]).repeat(len(part))
-        run = run_changed(model, part, read, target_hook=base.question.target_hook)
+        run = run_changed(model, part, read, at=Recording(target=base.question.target_hook))
         changes.append((base.measured(run.readings), *base.target_changes(run.readings)))
     measured, delta_logit, delta_log_prob = map(torch.cat, zip(*changes, strict=True))
     return Substitutions(

@@ -35,7 +35,10 @@ from tl_scopes.kernel.batching import repeated, rows_per_forward
 from tl_scopes.kernel.calls import asked, prompt_call
 from tl_scopes.kernel.explain import explain_inside
 from tl_scopes.kernel.interventions import run_changed
-from tl_scopes.kernel.options import GradientKeywords, GradientProbe, RunOptions, SourceKeywords, run_options
+from tl_scopes.kernel.options import FrozenSourceKeywords, GradientKeywords, GradientProbe, RunOptions, run_options
+from tl_scopes.model.completeness import TOKENS, everything_held
+from tl_scopes.model.held_functions import PARTS
+from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Prompt, Target
 from tl_scopes.numerics.arguments import Seed, integer
@@ -43,6 +46,7 @@ from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.progress import progress
 from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.written import minus
 
 
 @prompt_call
@@ -136,14 +140,30 @@ def _gradients(
     probes = [GradientProbe(options.at, _times_input)] * products
     if signed := products and options.combine != "norm":
         probes.append(GradientProbe(options.at, _inner, "one row"))
+    adds_up = signed and options.frozen == PARTS and options.at == RunOptions.at
+    probes += [GradientProbe(Y_HOOK, _inner, "one row")] * adds_up
     results = []
     for ((scope, measured),) in explain_inside(model, prompts, directions, probes, options):
         result = replace(scope, method=method)
         if products:
             details = dict(scope.details) | ({"signed": measured[1][: scope.pos + 1].tolist()} if signed else {})
-            result = replace(result, scores=measured[0], stderr=None, details=details)
+            sums = measured[1].to(measured[0]) if signed else None
+            result = replace(result, scores=measured[0], signed=sums, stderr=None, details=details)
+            result = _completed(model, result, float(measured[2].sum())) if adds_up else result
         results.append(result)
     return results
+
+
+def _completed(model: LensModel, result: Attribution, whole: float) -> Attribution:
+    """With the parts that add up to ``vᵀy``: the tokens', and under its name what is no token's."""
+    assert result.signed is not None
+    tokens, parts = float(result.signed.sum()), everything_held(model).parts
+    rest = " and ".join(name for name, share in parts.items() if share and name != TOKENS) or "rounding"
+    what = "log-probability's direction" if result.details.get("of") == "log_prob" else "logit"
+    head = ", before the bias of the unembedding" if bool((model.b_U != 0).any()) else ""
+    said = f"Signed scores {tokens:.4g} + {rest} {whole - tokens:.4g} = {what} {whole:.4g}{head}."
+    completeness = {"tokens": tokens, rest: whole - tokens, "whole": whole}
+    return replace(result, details={**result.details, "completeness": completeness}, notes=(*result.notes, minus(said)))
 
 
 @prompt_call
@@ -156,7 +176,7 @@ def smoothgrad(
     seed: Seed = 0,
     target: Target = None,
     of: Of | None = None,
-    **options: Unpack[SourceKeywords],
+    **options: Unpack[FrozenSourceKeywords],
 ) -> list[Attribution]:
     """Norm of the gradient averaged over noisy copies of the embeddings.
 
@@ -210,11 +230,18 @@ def smoothgrad(
 
                 copies = repeated(model, given, n)
                 indices = [*range(len(targets))] * n
-                run = run_changed(model, *copies, changes=[(at, change)], direction=explained, indices=indices, at=at)
+                run = run_changed(
+                    model,
+                    *copies,
+                    changes=[(at, change)],
+                    direction=explained,
+                    indices=indices,
+                    at=chosen.recording(),
+                )
                 assert run.gradient is not None
                 total += reduce(to_float64(run.gradient), "n pos d_model -> pos d_model", "sum")
                 bar.update(n)
-            details = {"at": at, "n_samples": n_samples, "sigma": width, "seed": seed}
+            details = {"at": at, "n_samples": n_samples, "sigma": width, "seed": seed} | chosen.linearisation
             answer = aim.answer(row_norms(total / n_samples), plain.readings, details, ())
             results.append(attributed(model, given, plain.log_probs[-1], "smoothgrad", answer))
     return results

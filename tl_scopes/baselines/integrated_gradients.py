@@ -10,7 +10,7 @@ Completeness: ``∫₀¹ ⟨x − x', g(α)⟩ dα = s(x) − s(x')``. What a ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import einsum, reduce
@@ -115,6 +115,7 @@ def integrated_gradients(
             "near_zero": {"up_to": NEAR_ZERO, **near},
         }
         answer = aim.answer(row_norms(path.product), path.unchanged, details, notes)
+        answer = replace(answer, signed=reduce(path.product, "pos d_model -> pos", "sum"))
         log_probs = path.unchanged[-1].logits[-1].log_softmax(-1)
         results.append(attributed(model, aim.prompt, log_probs, "integrated_gradients", answer))
     return results

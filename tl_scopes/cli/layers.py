@@ -21,6 +21,7 @@ def layers(
     target: options.Target = None,
     foil: options.Foil = None,
     rank: options.Rank = None,
+    frozen: options.Frozen = None,
     pos: options.Pos = -1,
     raw: options.Raw = False,
     heads: options.Heads = False,
@@ -46,7 +47,7 @@ def layers(
         prompt, model, target, aimed=aimed_at_a_token([method], target=target, foil=foil, rank=rank)
     )
     lens = load_model(model, kind, device)
-    asked = {"method": method, "target": target, "foil": foil, "rank": rank, "pos": pos}
+    asked = {"method": method, "target": target, "foil": foil, "rank": rank, "pos": pos, "frozen": frozen or ()}
     if heads:
         result = tls.head_influence(lens, text, kind="sensitivity" if sensitivity else "signed", **asked)
     else:

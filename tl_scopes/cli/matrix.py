@@ -16,6 +16,7 @@ def matrix(
     foil: options.Foil = None,
     rank: options.Rank = None,
     unit: options.ByUnit = None,
+    frozen: options.Frozen = None,
     words: options.Words = False,
     bos: options.Bos = False,
     model: options.Model = "demo",
@@ -36,6 +37,6 @@ def matrix(
     require_turns(part, chat)
     text: Any = chat_of(chat, prompt) if chat else "".join(filter(None, prompt_or_demo(prompt, model)))
     lens = load_model(model, kind, device)
-    result = tls.attribution_matrix(lens, text, method=method, foil=foil, rank=rank)
+    result = tls.attribution_matrix(lens, text, method=method, foil=foil, rank=rank, frozen=frozen or ())
     result = result.without("nothing") if bos else result
     files.answer(result.by_unit(part) if part else result)

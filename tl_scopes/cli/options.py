@@ -112,6 +112,10 @@ Chat = Annotated[
     typer.Option("--chat", help="In place of PROMPT a chat, a JSON list of {role, content}; - reads standard input."),
 ]
 ByUnit = Annotated[Part | None, typer.Option("--unit", help="Scores by word, sentence, ..., or turn of a --chat.")]
+Frozen = Annotated[
+    list[str] | None,
+    typer.Option("--frozen", help=f"Hold constant in the gradient: norms, attention, activations or all; {_SEVERAL}."),
+]
 Method = Annotated[str, typer.Option("--method", help="Scope, e.g. fisher.")]
 Methods = Annotated[
     list[str] | None,

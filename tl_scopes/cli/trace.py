@@ -37,6 +37,7 @@ def trace(
     target: options.Target = None,
     foil: options.Foil = None,
     rank: options.Rank = None,
+    frozen: options.Frozen = None,
     pos: options.Pos = -1,
     generate: options.Generate = 0,
     unit: options.ByUnit = None,
@@ -55,6 +56,8 @@ def trace(
     files = Files(html=html, plot=plot, csv=csv, json=json)
     if by_position and html is None:
         raise ValueError("--by-position is for the page: give --html FILE too")
+    if by_position and frozen:
+        raise ValueError("--by-position compares with exact scores: leave out --frozen")
     if by_position == 1:
         raise ValueError("--by-position 1: a baseline needs at least two prompts")
     if by_position and (unit or chat):
@@ -79,7 +82,7 @@ def trace(
     lens = load_model(model, kind, device)
     if generate:
         text, target = tls.generate(lens, text, max_new_tokens=generate), None
-    found = tls.scopes(lens, text, methods=methods, target=target, foil=foil, rank=rank, pos=pos)
+    found = tls.scopes(lens, text, methods=methods, target=target, foil=foil, rank=rank, pos=pos, frozen=frozen or ())
     shown = [a if bos else a.without("special") for a in found.values()]
     asked = {"target": target, "foil": foil, "rank": rank}
     n = by_position

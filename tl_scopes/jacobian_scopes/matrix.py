@@ -26,7 +26,7 @@ from typing_extensions import Unpack
 from tl_scopes.directions.base import Direction, ReadOut, Rows
 from tl_scopes.directions.by_name import SCOPES, check_methods, named_directions
 from tl_scopes.directions.scope import Scope
-from tl_scopes.kernel.attributed import refuse_influence_from_the_future
+from tl_scopes.kernel.attributed import provenance, refuse_influence_from_the_future
 from tl_scopes.kernel.calls import encode_one, show_keywords
 from tl_scopes.kernel.options import MatrixKeywords, RunOptions, run_options, split_keywords
 from tl_scopes.kernel.pull_back import pull_back
@@ -75,7 +75,7 @@ def attribution_matrix(
         positions: explained positions (negative counts from the end), in the order of the rows; None is all, and of what
             was generated those at which its answer was predicted.
         keywords: of the scopes that read them, with their defaults, but for ``n_samples``, which is 32 here.
-        prepend_bos, chat_options, at, checkpoint, memory_budget: as in :func:`tl_scopes.semantic_scope`. Blocks of
+        prepend_bos, chat_options, at, checkpoint, memory_budget, frozen: as in :func:`tl_scopes.semantic_scope`. Blocks of
             positions and rows pulled back at once shrink until they fit; the numbers do not depend on it.
 
     Returns:
@@ -132,7 +132,7 @@ def matrix_of(
     direction.check(state)
     found = _Matrix(model, state, text, explained, direction, options, on_read).rows()
     rows = [found[i] for i in range(len(explained))]
-    return _result(model, text, rows, explained, scope, direction.method, options.at)
+    return _result(model, text, rows, explained, scope, direction.method, {"at": options.at} | options.linearisation)
 
 
 def _positions(positions: Sequence[int] | None, n: int) -> list[int]:
@@ -253,14 +253,13 @@ def _result(
     explained: Sequence[int],
     scope: Scope,
     method: str,
-    at: str,
+    details: dict[str, Any],
 ) -> AttributionMatrix:
     """The frozen matrix with each row's target and the details that differ between rows."""
     n = len(text.tokens)
     scores = torch.zeros(len(rows), n, dtype=compute_dtype(model.W_U.dtype))
     for i, row in enumerate(rows):
         scores[i, : len(row.scores)] = row.scores.to(scores)
-    details: dict[str, Any] = {"at": at}
     for name, of_row in scope.kept_of_rows.items():
         details[name] = [of_row(row.rows.details) for row in rows]
     targets = tuple(row.rows.target for row in rows)
@@ -275,7 +274,7 @@ def _result(
         top_target_flagged=scope.targeted and n - 1 in explained,
         details=details,
         notes=tuple(dict.fromkeys((*text.notes, *(note for row in rows for note in row.rows.notes)))),
-        provenance=model_state(model).provenance(),
+        provenance=provenance(model, details),
         special=text.special,
         text=text.text,
         offsets=text.offsets,

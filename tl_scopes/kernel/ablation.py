@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from tl_scopes.directions.base import Readings
 from tl_scopes.kernel.batching import repeated
 from tl_scopes.kernel.interventions import run_changed
+from tl_scopes.model.forward import Recording
 from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
@@ -87,7 +88,7 @@ def run_ablated(
             return torch.where(part.to(x.device)[..., None], values(x[0]), x)
 
         run = run_changed(
-            model, *repeated(model, prompt, len(part)), changes=[(at, change)], at=at, target_hook=target_hook
+            model, *repeated(model, prompt, len(part)), changes=[(at, change)], at=Recording(at, target_hook)
         )
         yield run.readings
 

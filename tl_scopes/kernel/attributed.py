@@ -29,6 +29,7 @@ class Answer:
         notes: for the reader.
         stderr: of the scores, where they were sampled.
         gradient: ``[pos, d_model]``, where it is kept.
+        signed: ``[pos]``, where there is a sign.
         target_log_probs: of the targets of several positions.
     """
 
@@ -38,6 +39,7 @@ class Answer:
     notes: tuple[str, ...] = ()
     stderr: Float[Tensor, " pos"] | None = None
     gradient: Float[Tensor, "pos d_model"] | None = None
+    signed: Float[Tensor, " pos"] | None = None
     target_log_probs: Sequence[float] = ()
 
 
@@ -81,14 +83,20 @@ def attributed(
         top_predictions=top,
         top_tokens=top_tokens,
         gradient=None if answer.gradient is None else _padded(answer.gradient, n).to(dtype),
+        signed=None if answer.signed is None else _padded(answer.signed, n).to(dtype),
         details=details,
         notes=(*prompt.notes, *answer.notes),
-        provenance=model_state(model).provenance(),
+        provenance=provenance(model, details),
         special=prompt.special,
         text=prompt.text,
         offsets=prompt.offsets,
         units=prompt.units,
     )
+
+
+def provenance(model: LensModel, details: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's state, and which linearisation of it gave the scores where that is not the exact one."""
+    return model_state(model).provenance() | {key: details[key] for key in ("frozen",) if key in details}
 
 
 def _padded(values: Tensor, n: int) -> Tensor:

@@ -22,6 +22,7 @@ from tl_scopes.directions.joint import require_combine
 from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.answers import with_targets
+from tl_scopes.model.completeness import refuse_unfrozen
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import EncodedPrompt, GivenTokens, OnePrompt, Prompt, encode_prompts, is_single
@@ -131,6 +132,7 @@ def encode(
     """
     checked = require_lens_model(model)
     refuse_wrong(checked)
+    refuse_unfrozen(checked, options.frozen)
     encoded = encode_prompts(
         checked,
         prompt,

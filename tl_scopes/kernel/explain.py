@@ -295,6 +295,7 @@ def _log_probs(logits: Tensor, normalisers: Tensor | None, targets: Sequence[int
 def _details(row: Joint, scored: Scored, norms: Float[Tensor, "k pos"], options: RunOptions) -> dict[str, Any]:
     """The direction's own details, where it was read, and the score of each row if there are a few."""
     details = {**row.details, **scored.details, "at": options.at, "target_hook": options.target_hook}
+    details |= options.linearisation
     if 1 < len(norms) <= MOST_ROW_SCORES:
         details["row_scores"] = norms.tolist()
     return details

@@ -19,8 +19,8 @@ from tl_scopes.directions.base import Direction, Reading, Readings, Rows
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.kernel.read_out import read_outs, require_finite
-from tl_scopes.model.forward import Recording, forward_pass
-from tl_scopes.model.hooks import Y_HOOK, attached, differentiable, require_hook
+from tl_scopes.model.forward import RECORDING, Recording, forward_pass
+from tl_scopes.model.hooks import attached, differentiable, require_hook
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory
 from tl_scopes.model.state import model_state
@@ -68,8 +68,7 @@ def run_changed(
     changes: Sequence[tuple[str, Change]] = (),
     direction: Direction | None = None,
     indices: Sequence[int] | None = None,
-    at: str = "hook_embed",
-    target_hook: str = Y_HOOK,
+    at: str | Recording = RECORDING,
 ) -> Outcome:
     """Run the model once with its activations changed at some hooks; every row has its own read positions.
 
@@ -79,8 +78,8 @@ def run_changed(
         changes: hooks, and what takes the place of the activation there.
         direction: whose gradient is wanted, one row of V per prompt; None runs without a graph.
         indices: number of each explained position in the call, for the direction's targets; None: as they come.
-        at: source hook.
-        target_hook: whose activation is wanted, and where the direction's rows live.
+        at: source hook; or also the hook whose activation is wanted, where the direction's rows live, and what the gradient
+            holds constant.
 
     Returns:
         An :class:`Outcome`.
@@ -92,7 +91,7 @@ def run_changed(
     Cost: one forward with logits at one position per row; with a direction one backward to the source, checkpointed
     where it does not fit otherwise.
     """
-    recording = Recording(at, target_hook)
+    recording = Recording(at) if isinstance(at, str) else at
     with ExitStack() as stack:
         stack.enter_context(differentiable(model))
         if direction is None:
@@ -117,7 +116,8 @@ def run_changed(
         reads = read_outs(model, run, range(len(read)) if indices is None else indices)
         chosen = direction.rows(reads, state)
         V = torch.stack([rows.V for rows in chosen], dim=1)
-        (pulled,) = list(pull_back(run.hidden, [run.source], V, RunOptions(at=at, target_hook=target_hook)))
+        options = RunOptions(at=recording.source, target_hook=recording.target)
+        (pulled,) = list(pull_back(run.hidden, [run.source], V, options))
         return Outcome(run.source.detach(), run.hidden.detach(), logits, pulled[0][0], chosen)
 
 

@@ -16,6 +16,8 @@ from typing_extensions import TypedDict, Unpack
 from tl_scopes.directions.base import Combine
 from tl_scopes.directions.by_name import RowKeywords, ScopeKeywords
 from tl_scopes.model.forward import Recording
+from tl_scopes.model.frozen import Frozen, frozen_parts
+from tl_scopes.model.held_functions import Part
 from tl_scopes.model.hooks import Y_HOOK, NamesFilter
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory
@@ -57,7 +59,17 @@ class MemoryKeywords(TypedDict, total=False):
     memory_budget: int | None
 
 
-class FittingKeywords(SourceKeywords, MemoryKeywords, total=False):
+class FrozenKeywords(TypedDict, total=False):
+    """Which linearisation a gradient is of."""
+
+    frozen: Frozen
+
+
+class FrozenSourceKeywords(SourceKeywords, FrozenKeywords, total=False):
+    """… and where it is taken."""
+
+
+class FittingKeywords(FrozenSourceKeywords, MemoryKeywords, total=False):
     """Source and memory together: what a run takes whose gradients nobody may keep."""
 
 
@@ -76,7 +88,7 @@ class RunKeywords(GradientKeywords, total=False):
     grads_at: str | Sequence[str]
 
 
-class MatrixKeywords(RowKeywords, MemoryKeywords, total=False):
+class MatrixKeywords(RowKeywords, MemoryKeywords, FrozenKeywords, total=False):
     """What a matrix takes, whose targets are the text's own tokens."""
 
     prepend_bos: bool | None
@@ -114,6 +126,10 @@ class RunOptions:
             ``"norm"``, the root of the sum of squares over positions. None is the scope's own, ``"sum"`` but for Fisher.
         n_probes: of ``"norm"``: rows of random signs, with a standard error, where there are more rows than that (None:
             32).
+        frozen: what the gradient holds constant, one or several of ``"norms"`` (their scales), ``"attention"`` (where each
+            head looks) and ``"activations"`` (each a factor), or ``"all"``: another linearisation of the same forward,
+            which is not changed. With all of it the signed products of embeddings and gradient, with those of positions
+            and biases, add up to the explained logit.
         target_hook: hook where V lives.
     """
 
@@ -129,7 +145,13 @@ class RunOptions:
     memory_budget: int | None = None
     combine: Combine | None = None
     n_probes: int | None = None
+    frozen: tuple[Part, ...] = ()
     target_hook: str = Y_HOOK
+
+    @property
+    def linearisation(self) -> dict[str, Any]:
+        """What is held constant, as an entry of a result's details; nothing where nothing is."""
+        return {"frozen": list(self.frozen)} if self.frozen else {}
 
     @property
     def wants_cache(self) -> bool:
@@ -144,7 +166,7 @@ class RunOptions:
     def recording(self, probes: Sequence[GradientProbe] = ()) -> Recording:
         """The hooks whose activations and gradients are wanted."""
         names = (*self.grads_at, *(probe.name for probe in probes))
-        return Recording(self.at, self.target_hook, names, self.cache)
+        return Recording(self.at, self.target_hook, names, self.cache, self.frozen)
 
     def memory(self, model: LensModel, probes: Sequence[GradientProbe] = ()) -> Memory:
         """What decides how to run the model so that it fits."""
@@ -178,7 +200,10 @@ def run_options(target_hook: str = Y_HOOK, **keywords: Unpack[RunKeywords]) -> R
     given: dict[str, Any] = dict(keywords)
     names = given.pop("grads_at", ())
     options = RunOptions(
-        target_hook=target_hook, grads_at=(names,) if isinstance(names, str) else tuple(names), **given
+        target_hook=target_hook,
+        grads_at=(names,) if isinstance(names, str) else tuple(names),
+        frozen=frozen_parts(given.pop("frozen", ())),
+        **given,
     )
     if options.memory_budget is not None:
         integer("memory_budget", options.memory_budget, least=1)

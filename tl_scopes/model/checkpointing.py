@@ -12,7 +12,7 @@ do the same operations and record nothing. A user's own hooks inside blocks do f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,8 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
+from tl_scopes.model.frozen import held
+from tl_scopes.model.held_functions import Part
 from tl_scopes.model.lens import LensModel, blocks, eagerly, restore_patterns
 from tl_scopes.model.patches import patched
 from tl_scopes.model.slopes import slopes_only
@@ -43,23 +45,26 @@ class _Again(AbstractContextManager[None]):
 
 
 @contextmanager
-def checkpointed_blocks(model: LensModel, attach: Attach) -> Iterator[None]:
-    """Checkpoint every transformer block of forwards in this context; their backwards may run after it.
+def checkpointed_blocks(model: LensModel, attach: Attach, frozen: Sequence[Part] = ()) -> Iterator[None]:
+    """Checkpoint every transformer block of forwards in this context; their backwards may run after it, and hold the
+    frozen parts constant.
 
     What ``attach`` refers to lives as long as the graph: it must not hold a tensor of the graph.
     """
     with ExitStack() as stack:
         for i, block in enumerate(blocks(model)):
-            stack.enter_context(patched(block, "forward", partial(_checkpointed, block, i, attach)))
+            stack.enter_context(patched(block, "forward", partial(_checkpointed, block, i, attach, frozen)))
         yield
 
 
-def _checkpointed(block: Any, i: int, attach: Attach, forward: Callable[..., Any]) -> Callable[..., Any]:
+def _checkpointed(
+    block: Any, i: int, attach: Attach, frozen: Sequence[Part], forward: Callable[..., Any]
+) -> Callable[..., Any]:
     """The i-th block's forward, checkpointed."""
 
     def whole(*args: Any, **kwargs: Any) -> Any:
         # As a run of one block: nothing stays on its modules that would hold what is to be freed.
-        with eagerly(), slopes_only([block]), restore_patterns([block]):
+        with eagerly(), slopes_only([block]), restore_patterns([block]), held(frozen, [block]):
             return forward(*args, **kwargs)
 
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -24,6 +24,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.model.checkpointing import checkpointed_blocks
+from tl_scopes.model.frozen import held
+from tl_scopes.model.held_functions import Part
 from tl_scopes.model.hooks import (
     RAW_LOGITS_HOOK,
     Y_HOOK,
@@ -45,6 +47,7 @@ from tl_scopes.model.lens import (
     forward_options,
     restore_patterns,
     source_device,
+    whole,
 )
 from tl_scopes.model.lock import running
 from tl_scopes.model.slopes import slopes_only
@@ -117,12 +120,14 @@ class Recording:
         target: hook where directions live.
         grads: further hooks whose gradient is wanted.
         cache: further hooks whose activation is wanted.
+        frozen: what gradients hold constant (:mod:`tl_scopes.model.frozen`).
     """
 
     source: str = "hook_embed"
     target: str = Y_HOOK
     grads: tuple[str, ...] = ()
     cache: NamesFilter = None
+    frozen: tuple[Part, ...] = ()
 
 
 RECORDING = Recording()
@@ -299,9 +304,12 @@ def forward_pass(
     with ExitStack() as stack:
         if checkpoint:
             again = [(name, recorder.replay(hook)) for name, hook in hooks if name.startswith("blocks.")]
-            stack.enter_context(checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again))))
+            stack.enter_context(
+                checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again)), recording.frozen)
+            )
         else:
             stack.enter_context(slopes_only(blocks(model)))
+        stack.enter_context(held(recording.frozen, [whole(model), model]))
         logits = run_with_hooks(model, tokens, [*hooks, *cut_gradients(model)])
 
     silent = [n for n in (*differentiated, *explicit) if n not in recorder.got]

@@ -43,7 +43,7 @@ READ_OUT_TOLERANCE, READ_OUT_SAMPLE = 2e-3, 256
 T = TypeVar("T")
 
 
-def _once_per_model(measure: Callable[[LensModel], T]) -> Callable[[LensModel], T]:
+def once_per_model(measure: Callable[[LensModel], T]) -> Callable[[LensModel], T]:
     """Measured once for the weights that :func:`tl_scopes.model.state.model_state` knows the model by."""
     found: weakref.WeakKeyDictionary[ModelState, T] = weakref.WeakKeyDictionary()
 
@@ -177,13 +177,13 @@ def within_rounding(model: LensModel, difference: float) -> bool:
     return difference <= TOLERANCE.get(model.W_U.dtype, 0.3)
 
 
-@_once_per_model
+@once_per_model
 def _probed(model: LensModel) -> tuple[Tensor, Tensor, Tensor]:
     """What :func:`tl_scopes.model.forward.read_out_probe` gives: small."""
     return read_out_probe(model)
 
 
-@_once_per_model
+@once_per_model
 def read_out_error(model: LensModel) -> float:
     """Largest ``‖y W_U + b_U − z‖ / ‖z‖`` over a few tokens, z the raw logits; on a sample of the vocabulary."""
     y, raw, _ = _probed(model)
@@ -193,7 +193,7 @@ def read_out_error(model: LensModel) -> float:
     return float(((ours.to(z.device) - z).norm(dim=1) / z.norm(dim=1).clamp_min(1e-30)).max())
 
 
-@_once_per_model
+@once_per_model
 def disagreement(model: LensModel) -> float | str:
     """``‖z − z'‖ / ‖z'‖`` of the bridge's logits and its Hugging Face model's, each less its mean over the vocabulary.
 
@@ -217,7 +217,7 @@ def disagreement(model: LensModel) -> float | str:
         return f"{type(error).__name__}: {error}"
 
 
-@_once_per_model
+@once_per_model
 def foresight(model: LensModel) -> float:
     """How far other tokens behind it change a position's logits, as a share of their spread; the largest of a few."""
     tokens = probe_tokens(model)

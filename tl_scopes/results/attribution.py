@@ -60,6 +60,8 @@ class Attribution(Displayable, Serializable):
         top_tokens: their ids; empty where they were not kept.
         stderr: ``[pos]`` standard error of the scores when they were sampled, else None.
         gradient: ``[pos, d_model]`` signed gradient behind the scores, when it was kept.
+        signed: ``[pos]`` signed sum of embedding and gradient, ``Σ_d x_td g_td``, where the method has one: above 0 the
+            token speaks for what is explained; None where nothing is signed.
         direction: the caller's own rows ``[k, ...]`` at the target hook (``jacobian_scope``); None where the method
             names what is explained.
         cache: TransformerLens ``ActivationCache`` of the run, when it was asked for.
@@ -81,7 +83,7 @@ class Attribution(Displayable, Serializable):
 
     _beside: ClassVar = ("gradient", "direction")
     _unsaved: ClassVar = ("cache",)
-    _later: ClassVar = ("top_tokens", "text", "offsets", "sinks", "span", "targets", "answer", "units")
+    _later: ClassVar = ("top_tokens", "text", "offsets", "sinks", "span", "targets", "answer", "units", "signed")
     _along: ClassVar = {"str_tokens": "pos", "offsets": "pos"}
     _within: ClassVar = dict.fromkeys(("pos", "special", "hidden", "sinks", "span", "answer"), "pos")
     _finite: ClassVar = ("scores", "top_predictions")
@@ -97,6 +99,7 @@ class Attribution(Displayable, Serializable):
     top_tokens: tuple[int, ...] = ()
     stderr: Float[Tensor, " pos"] | None = None
     gradient: Float[Tensor, "pos d_model"] | None = None
+    signed: Float[Tensor, " pos"] | None = None
     direction: Tensor | None = None
     cache: ActivationCache | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -155,6 +158,7 @@ class Attribution(Displayable, Serializable):
             scores=self.scores / total,
             stderr=None if self.stderr is None else self.stderr / total,
             gradient=None if self.gradient is None else self.gradient / total,
+            signed=None if self.signed is None else self.signed / total,
             details={**self.details, "normalized_by": total},
         )
 
@@ -287,6 +291,7 @@ class Attribution(Displayable, Serializable):
             pos=next(i for i, group in enumerate(groups) if self.pos in group),
             stderr=None if self.stderr is None else joined_stderr(self.stderr, self.scores, groups, additive),
             gradient=None,
+            signed=None if self.signed is None else joined(self.signed, groups, True),
             cache=None,
             details=found.details(self.details, additive),
             notes=(*self.notes, *self._partly_hidden(found.groups), *([_GLUED] if unclear else [])),

@@ -19,7 +19,7 @@ from tl_scopes.views.canvas.heatmap_figure import heatmap_figure
 from tl_scopes.views.canvas.page import View, stack
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.terminal import DARK, LIGHT, as_text
-from tl_scopes.views.wording import number, title, unit, visible
+from tl_scopes.views.wording import linearised, number, title, unit, visible
 
 MOST_HEADS = 12
 """Heads that the head × token map shows."""
@@ -112,7 +112,7 @@ def _title(result: LayerInfluence | HeadInfluence, by: str) -> str:
     """Which scope, by what, of what."""
     name = title(result.attribution).split(":")[0]
     target = "" if result.target_str is None else f": {result.target_str!r}"
-    return f"{name} by {by}{target}"
+    return f"{name} by {by}{target}{linearised(result.attribution.details)}"
 
 
 def _measure(result: LayerInfluence | HeadInfluence) -> str:

@@ -27,7 +27,7 @@ from tl_scopes.views.canvas.page import View, heading, host
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.targets import can_be_clicked, clickable_text
 from tl_scopes.views.terminal import DARK, LIGHT, as_text
-from tl_scopes.views.wording import number, percent, predicted, read_text, unit, visible
+from tl_scopes.views.wording import linearised, number, percent, predicted, read_text, unit, visible
 
 MAX_TOKENS = 256
 """Above this many tokens hovering becomes slow in CircuitsVis, and the map has no room: targets are clicked in the text."""
@@ -123,7 +123,8 @@ def matrix_text(attributions: AttributionMatrix) -> str:
 
 
 def _title(attributions: AttributionMatrix) -> str:
-    return f"{attributions.method.replace('_', ' ').capitalize()}: sources of {len(attributions)} targets"
+    name = attributions.method.replace("_", " ").capitalize()
+    return f"{name}: sources of {len(attributions)} targets{linearised(attributions.details)}"
 
 
 def _target(row: Attribution) -> str:

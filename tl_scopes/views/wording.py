@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from tl_scopes.model.held_functions import PARTS
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.methods import legend
 from tl_scopes.results.written import minus
@@ -69,7 +71,15 @@ def title(attribution: Attribution) -> str:
     said = legend(attribution.method).title.format(target=repr(attribution.target_str), foil=foil, method=method, of=of)
     if several > 1 and attribution.target_str is None:
         said += f", in {several} predictions together"
-    return said
+    return said + linearised(attribution.details)
+
+
+def linearised(details: Mapping[str, Any]) -> str:
+    """What the gradient held constant, as the end of a title; nothing where it is the exact one."""
+    frozen = list(details.get("frozen", ()))
+    if not frozen:
+        return ""
+    return f" ({'everything' if len(frozen) == len(PARTS) else ' and '.join(frozen)} frozen)"
 
 
 def _of(attribution: Attribution) -> str:

@@ -1,0 +1,59 @@
+"""What is asked of every architecture with parts of it frozen: the gradient of plain Hugging Face with the same detached,
+or that the parts of a prediction add up.
+
+`CHECKS` goes where `architecture_checks.CHECKS` goes, and is a test of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import frozen_models
+from oracles import relative_error
+
+import tl_scopes as tls
+from tl_scopes.model.completeness import everything_held
+
+if TYPE_CHECKING:
+    from architecture_checks import Subject
+
+TARGET = 7
+OWN = ("DeepseekV4ForCausalLM",)
+"""Its compressor pools keys and values by a softmax of its own, which is held with the patterns; the oracle leaves it."""
+DIVIDES = 5
+"""The oracle of norms divides what Hugging Face computed in float32, so that its own rounding is counted less."""
+
+
+def _against_hugging_face(s: Subject, part: str) -> float:
+    found = tls.semantic_scope(s.model, s.tokens, target=TARGET, frozen=part)
+    with frozen_models.detached(s.built.hf, {part}):
+        plain = s.plain(s.tokens)
+        return relative_error(found.scores * s.scale, plain.score(plain.z[-1, TARGET]))
+
+
+def frozen_norms(s: Subject) -> float:
+    """Not where a norm has a gate beside what it normalizes: the oracle would hold the gate too."""
+    if s.built.name in OWN or any("Gated" in type(module).__name__ for module in s.built.hf.modules()):
+        return 0.0
+    return _against_hugging_face(s, "norms") / DIVIDES
+
+
+def frozen_attention(s: Subject) -> float:
+    """Where the modelling file has one function for it; elsewhere the sum of all parts tells."""
+    file: Any = sys.modules[type(s.built.hf).__module__]
+    if s.built.name in OWN or not hasattr(file, "eager_attention_forward"):
+        return 0.0
+    return _against_hugging_face(s, "attention")
+
+
+def everything_frozen(s: Subject) -> float:
+    """The products of embeddings and gradient, with those of positions and biases, are the scalar."""
+    tls.semantic_scope(s.model, s.tokens, target=TARGET, frozen="all")
+    return everything_held(s.model).gap
+
+
+CHECKS: dict[str, Callable[[Subject], float]] = {
+    check.__name__: check for check in (frozen_norms, frozen_attention, everything_frozen)
+}
