@@ -1,8 +1,8 @@
 """Run the tutorials again and keep their outputs: ``python scripts/run_tutorials.py [01 05 ...]``.
 
 Of interactive views the kept outputs have the static picture, not the bundle of CircuitsVis; what went to standard error
-(bars, warnings with paths of this machine) is left out. The tutorial of the real model needs one that is not bundled: it is left
-as it is unless it is named.
+(bars, warnings with paths of this machine) is left out. The tutorial of the real model needs one that is
+not bundled: it is left as it is unless it is named.
 """
 
 from __future__ import annotations

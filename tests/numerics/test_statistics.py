@@ -181,3 +181,9 @@ def test_aopc_by_fisher_rank_is_paired_with_the_lowest_rank() -> None:
     assert paired.containers[0].lines[0].get_ydata().tolist() == frame.difference.tolist()
     with pytest.raises(ValueError, match="no 'fisher' or 'fisher@<rank>'"):
         table({"random": np.repeat(shared, 2, axis=1)}).by_rank()
+
+
+def test_so_few_prompts_that_samples_repeat_one_give_no_ends() -> None:
+    comparison = paired_bootstrap([0.0, 1.0, 5.0], [0.0, 0.5, 1.0])
+    assert (comparison.low, comparison.high) == (-math.inf, math.inf)
+    assert comparison.indistinguishable is None

@@ -56,6 +56,10 @@ class Comparison:
         return None if self.n < LEAST_PROMPTS else not (self.low > 0 or self.high < 0)
 
 
+UNBOUNDED = 1e100
+"""From here on a quantile of ``|t*|`` stands for samples without spread."""
+
+
 def paired_bootstrap(
     first: Sequence[float] | Values,
     second: Sequence[float] | Values,
@@ -78,7 +82,8 @@ def paired_bootstrap(
         seed: of the draws; the global RNG is not used.
 
     Returns:
-        A :class:`Comparison`; with fewer than two prompts everything but the difference is NaN.
+        A :class:`Comparison`; with fewer than two prompts everything but the difference is NaN, and where the samples are
+        so few that many are one prompt over and over, the interval has no ends (±∞).
 
     Raises:
         ValueError: different lengths, no values, a level outside (0, 1).
@@ -99,7 +104,8 @@ def paired_bootstrap(
     if se <= 1e-12 * abs(mean) or se == 0:
         return Comparison(mean, mean, mean, float(mean == 0), level, n)
     t = _t_statistics(d, mean, draws, seed)
-    half = float(np.quantile(t, level)) * se
+    quantile = float(np.quantile(t, level))
+    half = quantile * se if quantile < UNBOUNDED else math.inf
     p = (1 + int((t >= abs(mean) / se).sum())) / (1 + draws)
     return Comparison(mean, mean - half, mean + half, float(p), level, n)
 

@@ -22,17 +22,17 @@ from tl_scopes.model.units import Unit
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.base import Displayable, Picture, Serializable, views
 from tl_scopes.results.methods import is_known, legend
-from tl_scopes.results.units import Entries, Group, Grouping, Units, grouping, joined, joined_stderr, kind_of
+from tl_scopes.results.units import Entries, Group, Grouping, Units, by_name, grouping, joined, joined_stderr, kind_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformer_lens import ActivationCache
 
 
-_GLUED = (
-    "The tokens of this prompt carry no white space, and there are no character offsets: words may be glued together."
-)
+_GLUED = "The tokens carry no white space, and there are no character offsets: words may be glued together."
 _CORRECTED = "Sink-corrected view"
+ScaleName = Literal["auto", "linear", "minmax", "log"]
+"""How colours follow scores."""
 
 
 class TokenScore(NamedTuple):
@@ -329,11 +329,7 @@ class Attribution(Displayable, Serializable):
         total = float(parts[self.shown].sum()) if self.shown else 0.0
         if total <= 0:
             raise ValueError("Attribution.shares(): all shown scores are 0, there is no share to give")
-        found: dict[str, float] = {}
-        for p in self.shown:
-            name = names[p] or self.str_tokens[p]
-            found[name] = found.get(name, 0.0) + float(parts[p]) / total
-        return found
+        return by_name({p: names[p] or self.str_tokens[p] for p in self.shown}, parts / total)
 
     def _partly_hidden(self, groups: Iterable[Group]) -> list[str]:
         """A note where a sink that was left out is part of a word that is not: a note says that it is left out."""
@@ -343,7 +339,7 @@ class Attribution(Displayable, Serializable):
         named = ", ".join(self._named(p) + f" of {g.text!r}" for g in kept for p in g.positions if p in self.hidden)
         return [f"Left out as tokens, but their words are shown and count them: {named}."] if kept else []
 
-    def view(self, *, scale: Literal["auto", "linear", "minmax", "log"] = "auto", baseline: Any = None) -> Picture:
+    def view(self, *, scale: ScaleName = "auto", baseline: Any = None) -> Picture:
         """Coloured tokens, the scale, the predictions.
 
         Args:
@@ -355,14 +351,12 @@ class Attribution(Displayable, Serializable):
         found: Picture = views().view(self, scale=scale, baseline=baseline)
         return found
 
-    def html(self, *, scale: Literal["auto", "linear", "minmax", "log"] = "auto", baseline: Any = None) -> str:
+    def html(self, *, scale: ScaleName = "auto", baseline: Any = None) -> str:
         """The view as a page of its own that works offline."""
         return self.view(scale=scale, baseline=baseline).html()
 
     @public_call
-    def plot(
-        self, *, kind: Literal["text", "bars"] = "text", scale: Literal["auto", "linear", "minmax", "log"] = "auto"
-    ) -> Any:
+    def plot(self, *, kind: Literal["text", "bars"] = "text", scale: ScaleName = "auto") -> Any:
         """A matplotlib figure, for a paper: ``.plot().savefig("text.pdf")``, or ``.png``, ``.svg``.
 
         Args:
@@ -377,7 +371,7 @@ class Attribution(Displayable, Serializable):
         return views().plot(self, kind=kind, scale=scale)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per token: ``pos``, ``token``, ``str_token``, ``score``, ``stderr``, ``shown``; ``name`` where units have.
+        """One row per token: ``pos``, ``token``, ``str_token``, ``score``, ``stderr``, ``shown``; ``signed`` and ``name`` if any.
 
         Of a list of results, with the number of each in front:
 
@@ -390,7 +384,8 @@ class Attribution(Displayable, Serializable):
         import pandas as pd
 
         shown = set(self.shown)
-        names = {"name": self.details["names"]} if "names" in self.details else {}
+        more = {} if self.signed is None else {"signed": self.signed.tolist()}
+        more |= {"name": self.details["names"]} if "names" in self.details else {}
         return pd.DataFrame(
             {
                 "pos": range(len(self)),
@@ -399,6 +394,6 @@ class Attribution(Displayable, Serializable):
                 "score": self.scores.tolist(),
                 "stderr": [math.nan] * len(self) if self.stderr is None else self.stderr.tolist(),
                 "shown": [p in shown for p in range(len(self))],
-                **names,
+                **more,
             }
         )

@@ -150,6 +150,14 @@ def joined_stderr(
     return torch.where(whole > 0, bound, joined(stderr, groups, True))
 
 
+def by_name(names: Mapping[int, str], parts: Float[Tensor, " pos"]) -> dict[str, float]:
+    """What the entries of each name have together; names in the order in which they come."""
+    found: dict[str, float] = {}
+    for place, name in names.items():
+        found[name] = found.get(name, 0.0) + float(parts[place])
+    return found
+
+
 def grouping(
     of: Entries, units: Units, *, language: str = "en", runs: bool = False, pos: int | None = None
 ) -> Grouping | None:

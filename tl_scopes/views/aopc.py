@@ -31,8 +31,9 @@ def _less_the_best(row: Any) -> str:
     """The paired difference from the best method with its interval; nothing for the best itself."""
     if row.difference == row.low == row.high == 0:
         return ""
-    interval = "" if np.isnan(row.low) else f" [{row.low:.3f}, {row.high:.3f}]"
-    return minus(f"{row.difference:.3f}{interval}")
+    if np.isnan(row.low):
+        return minus(f"{row.difference:.3f}")
+    return minus(f"{row.difference:.3f} [{row.low:.3f}, {row.high:.3f}]").replace("inf", "∞")
 
 
 @view.register(AOPCTable)
