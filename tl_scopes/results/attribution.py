@@ -371,7 +371,7 @@ class Attribution(Displayable, Serializable):
         return views().plot(self, kind=kind, scale=scale)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per token: ``pos``, ``token``, ``str_token``, ``score``, ``stderr``, ``shown``; ``signed``, ``name`` if any.
+        """One row per token: ``pos``, ``token``, ``str_token``, ``score``, ``stderr``, ``shown`` (``signed``, ``name``).
 
         Of a list of results, with the number of each in front:
 
