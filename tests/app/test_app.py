@@ -102,6 +102,15 @@ def test_a_saved_file_opens_as_the_same_attribution(client) -> None:
     assert opened.json()["target_text"] == " dog"
 
 
+def test_a_saved_answer_opens_as_the_question_that_was_asked(client) -> None:
+    shown = explained(client, target=" dog sees the cat")
+    saved = client.get(f"/download/{shown['id']}.json").content
+    opened = client.post("/api/open", content=saved, headers={"Content-Type": "application/json"}).json()
+    again = explained(client, **opened["asked"], target=opened["target_text"])
+    assert again["tokens"] == shown["tokens"]
+    assert again["asked"] == opened["asked"]
+
+
 def test_how_a_result_is_shown_computes_nothing_anew(demo_model) -> None:
     bench = Workbench({"demo": demo_model})
     key = bench.explain(Question.of(question()))

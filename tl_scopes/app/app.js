@@ -201,8 +201,8 @@ function openFile(file) {
   const read = async () => ask(`api/open?${how()}`, await file.text());
   answered("Opening …", read, (data) => {
     show(data);
-    if (data.prompt) $("prompt").value = data.prompt;
-    $("pos").value = data.pos;
+    if (data.asked?.prompt) $("prompt").value = data.asked.prompt;
+    if (data.asked) $("pos").value = data.asked.pos;
     const same = state.options.methods.find((m) => m.name === data.method || m.matrix === data.method);
     if (same) $("method").value = same.name;
     showOptions();

@@ -172,6 +172,7 @@ def _facts(result: Result, by_token: Result) -> dict[str, Any]:
         "method": result.method,
         "prompt": by_token.text,
         "pos": by_token.pos,
+        "asked": _asked(by_token),
         "tokens": result.tokens.tolist(),
         "first": [unit[0] for unit in units] if units else list(range(len(result))),
         "predictions": [
@@ -182,6 +183,13 @@ def _facts(result: Result, by_token: Result) -> dict[str, Any]:
         "target": result.target,
         "target_text": result.target_str,
     }
+
+
+def _asked(result: Attribution) -> dict[str, Any]:
+    """The text and the position that were asked about: an answer that was put behind the text is a target."""
+    if result.text is None or not result.answer or not result.offsets:
+        return {"prompt": result.text, "pos": result.pos}
+    return {"prompt": result.text[: result.offsets[min(result.answer)][0]], "pos": -1}
 
 
 def _how(request: Request) -> dict[str, Any]:
