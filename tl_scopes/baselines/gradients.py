@@ -158,11 +158,11 @@ def _completed(model: LensModel, result: Attribution, whole: float) -> Attributi
     """With the parts that add up to ``vᵀy``: the tokens', and under its name what is no token's."""
     assert result.signed is not None
     tokens, parts = float(result.signed.sum()), everything_held(model).parts
-    rest = " and ".join(name for name, share in parts.items() if share and name != TOKENS) or "rounding"
+    rest = " and ".join(name for name, share in parts.items() if share and name != TOKENS)
     what = "log-probability's direction" if result.details.get("of") == "log_prob" else "logit"
     head = ", before the bias of the unembedding" if bool((model.b_U != 0).any()) else ""
-    said = f"Signed scores {tokens:.4g} + {rest} {whole - tokens:.4g} = {what} {whole:.4g}{head}."
-    completeness = {"tokens": tokens, rest: whole - tokens, "whole": whole}
+    said = f"Signed scores {tokens:.4g}{f' + {rest} {whole - tokens:.4g}' if rest else ''} = {what} {whole:.4g}{head}."
+    completeness = {"tokens": tokens, rest or "rounding": whole - tokens, "whole": whole}
     return replace(result, details={**result.details, "completeness": completeness}, notes=(*result.notes, minus(said)))
 
 

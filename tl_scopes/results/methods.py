@@ -26,13 +26,13 @@ class Legend:
 
 
 BASELINES = {
-    "input_x_gradient": Legend(),
-    "gradient_norm": Legend(),
-    "integrated_gradients": Legend(),
-    "smoothgrad": Legend(),
-    "leave_one_out": Legend(),
-    "attention_rollout": Legend(additive=True),
-    "random_attribution": Legend(),
+    "input_x_gradient": Legend(unit="{unit}"),
+    "gradient_norm": Legend(unit="{unit} per unit of {at}"),
+    "integrated_gradients": Legend(unit="{unit}"),
+    "smoothgrad": Legend(unit="{unit} per unit of {at}"),
+    "leave_one_out": Legend(unit="{unit}"),
+    "attention_rollout": Legend(unit="share of attention", additive=True),
+    "random_attribution": Legend(unit="random numbers"),
 }
 
 
