@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tl_scopes.model.lens import bridge_class
 
@@ -88,11 +88,13 @@ def as_bridge(hf: Any) -> Any:
 
 
 def _tokenizer(hf: Any) -> transformers.PreTrainedTokenizerFast:
-    """One word per id: the benchmarks feed token ids."""
+    """One word per id, ``w0 w1 …``, split at spaces: the benchmarks feed token ids, a peer that takes text these words."""
     size = hf.config.vocab_size
     words = {f"w{i}": i for i in range(size - 1)} | {"<|endoftext|>": size - 1}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>")),
+        tokenizer_object=tokenizer,
         name_or_path="stand-in",
         add_bos_token=True,
         bos_token="<|endoftext|>",

@@ -6,12 +6,21 @@ was; M calls of the scope; the same questions as one list, ``[prompt] * M``; the
 ``--captum``, Captum's ``Saliency`` of every prediction on bare Hugging Face, each on the text before it, with one position's
 logits. First the sum is compared with that of the single calls' gradients, and of Captum's. Shape M1 (or M0, ``llama``) with
 random weights, or the model in the folder; medians of the ratios of interleaved pairs.
+
+With ``--shape llama --flashtrace``, FlashTrace (arXiv 2602.01914; Llama and Qwen shapes) on bare Hugging Face: its one-hop
+trace of the M predicted tokens to those before them, of the same weights and tokens and an end-of-text token that it adds
+itself, against our sum of logits and of log-probabilities. Only the time is comparable: its scores are not gradients but
+how near each token's part of an attention layer comes to the stream behind that layer, from one forward and no backward. It
+is not a dependency: have pip download the wheel of ``flashtrace`` without its dependencies, unpack it into a folder outside
+the repository, and put that folder on ``PYTHONPATH``; what it imports and is missing (seaborn; spacy and wordfreq with what
+they need, in the versions they name) goes there too, by pip's ``--target`` and ``--no-deps``: no version here changes.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -27,6 +36,9 @@ def main() -> None:
     parser.add_argument("--model", help="folder of a pretrained model; None: random weights")
     parser.add_argument("--shape", choices=("gpt2", "llama"), default="gpt2", help="of random weights")
     parser.add_argument("--captum", action="store_true", help="beside Captum's Saliency, a backward per prediction")
+    parser.add_argument(
+        "--flashtrace", action="store_true", help="beside FlashTrace's trace of the answer (llama only)"
+    )
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--length", type=int, default=200)
     parser.add_argument("--predictions", type=int, default=100)
@@ -35,6 +47,15 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    if args.flashtrace:
+        if args.shape != "llama" and not args.model:
+            parser.error("--flashtrace needs --shape llama, or --model with a folder of a Llama or a Qwen")
+        try:
+            import flashtrace  # noqa: F401 said before minutes are spent
+        except ImportError as missing:
+            parser.error(
+                f"--flashtrace: {missing}. Install flashtrace and what it imports apart: see the script's docstring"
+            )
     torch.set_num_threads(args.threads)
     make = real(args.model) if args.model else gpt2_small if args.shape == "gpt2" else llama_small
     hf, bridge = make(), as_bridge(make())
@@ -98,6 +119,8 @@ def main() -> None:
     )
     if args.captum:
         beside_captum(hf, tokens, span, together, args.pairs)
+    if args.flashtrace:
+        beside_flashtrace(hf, bridge.tokenizer, tokens, span, together, args.pairs)
 
 
 def beside_captum(hf: Any, tokens: torch.Tensor, span: range, together: Callable[..., Any], pairs: int) -> None:
@@ -119,6 +142,27 @@ def beside_captum(hf: Any, tokens: torch.Tensor, span: range, together: Callable
     print(f"captum's gradients add up to the span's to {difference:.1e} of the largest")
     assert difference < 1e-3
     report(f"captum Saliency, {len(span)} predictions", each, together, pairs, "the span", 1)
+
+
+def beside_flashtrace(
+    hf: Any, tokenizer: Any, tokens: torch.Tensor, span: range, together: Callable[..., Any], pairs: int
+) -> None:
+    """FlashTrace's one-hop trace of the predicted tokens to those before them, timed."""
+    from flashtrace import FlashTrace
+
+    words = tokenizer.convert_ids_to_tokens(tokens.tolist())
+    prompt, answer = " ".join(words[: span.start + 1]), " ".join(words[span.start + 1 :])
+    tracer = FlashTrace(hf, tokenizer)
+
+    def trace() -> Any:
+        return tracer.trace(prompt=prompt, target=answer, output_span=(0, len(span) - 1), hops=1)
+
+    found = trace()
+    assert found.prompt_tokens + found.generation_tokens == [*words, tokenizer.eos_token]
+    assert sum(found.scores) > 0
+    name = f"flashtrace {version('flashtrace')}, one hop, {len(span)} predictions"
+    report(name, trace, together, pairs, "the span", 1)
+    report(name, trace, lambda: together(of="log_prob"), pairs, "the span's log-probability", 1)
 
 
 if __name__ == "__main__":
