@@ -97,6 +97,8 @@ def test_it_has_every_form(name: str, capsys: pytest.CaptureFixture[str]) -> Non
         axes.get_xlabel() + axes.get_ylabel() + axes.get_title() + axes.get_title("left") + axes.get_label()
         for axes in figure.axes
     )
+    placed = [legend._get_loc() for axes in figure.axes if (legend := axes.get_legend())]
+    assert 0 not in placed, "the best place is looked for at length: legends have theirs"
     shown = result._repr_html_()
     assert view.body in shown, "the same result has the same picture"
     assert "tlScopes" in shown

@@ -78,7 +78,7 @@ def aopc_figure(table: AOPCTable) -> Any:
     right.set_yticks(range(len(frame)), [f"{m} =" if same else m for m, same in zip(frame.method, marks, strict=True)])
     right.set_xlabel(f"AOPC (nats{'; = cannot be told from the best' * any(marks)})")
     right.spines[["top", "right"]].set_visible(False)
-    left.legend(frameon=False, fontsize=7)
+    left.legend(frameon=False, fontsize=7, loc="lower left")
     few = ", too few to tell methods apart" * (0 < len(table.records) < LEAST_PROMPTS)
     bos = ", BOS left out" * any("without_bos" in r for r in table.records)
     figure.suptitle(f"n = {len(table.records)} prompts{few}{bos}, mean ± SEM over prompts", fontsize=9)

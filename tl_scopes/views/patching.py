@@ -93,5 +93,5 @@ def _by_layer(axes: Any, result: PatchTop) -> None:
     axes.set_ylabel("recovered share")
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=7, loc="best")
+    axes.legend(frameon=False, fontsize=7, loc="upper right")
     axes.set_title(f"{len(result.positions)} tokens together", fontsize=9)

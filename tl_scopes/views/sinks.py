@@ -210,7 +210,7 @@ def baseline_figure(result: PositionalBaseline) -> Any:
     axes.set_ylabel("share of influence")
     axes.set_title(_baseline_title(result), fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(frameon=False, fontsize=7, loc="upper center")
     return figure
 
 
