@@ -105,6 +105,7 @@ ARGUMENTS: dict[str, Callable[[Any], kinds.Cases]] = {
             "preset",
             "scored",
             "unit",
+            "answers",
         ],
         kinds.name,
     ),
@@ -117,6 +118,7 @@ ARGUMENTS: dict[str, Callable[[Any], kinds.Cases]] = {
     **dict.fromkeys(["cache", "grads_at"], kinds.hooks),
     "chat_options": lambda good: kinds.refused(5, "x", [], {}, {"tools": []}, {1: 2}, {"x"}, True),
     "stop": lambda good: kinds.refused(5, 1.5, [5], {}, {"x"}, True, b"x", [""], ""),
+    "frozen": lambda good: kinds.refused(5, 1.5, "x", ["x"], ["norms", "x"], ["norms", 5], True, b"norms", [None]),
     "seed": kinds.seed,
     "pos": kinds.position,
     "prompts": kinds.passages,
@@ -173,7 +175,8 @@ GOOD: dict[str, Any] = {
     "numbers": NUMBERS, "influence": NUMBERS, "series": NUMBERS, "logits": NUMBERS, "feature": 1, "min_words": 1,
     "scored": "argmax", "preset": "text", "beside": ["sufficiency"], "random_positions": [[[1], [1, 2]], [[1], [0, 1]]],
     "deltas": [[-1.0, -2.0]], "metric": lambda logits: logits[0, -1, 5], "name": "demo", "source": "demo", "column": "a",
-    "unit": "word", "max_new_tokens": 3, "temperature": 0.5,
+    "unit": "word", "max_new_tokens": 3, "temperature": 0.5, "frozen": "attention",
+    "answers": "whole",
 }  # fmt: skip
 BASES: dict[str, dict[str, Any]] = {
     **{name: {"prompt": TOKENS} for name in FUNCTIONS if "prompt" in inspect.signature(FUNCTIONS[name]).parameters},
