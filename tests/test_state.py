@@ -272,6 +272,7 @@ def test_showing_a_result_draws_no_random_number(name: str, demo_model: Any) -> 
     assert global_state() == state
 
 
+@pytest.mark.slow
 def test_the_first_picture_of_a_process_draws_no_random_number() -> None:
     code = (
         "import random, sys; sys.path[:0] = ['tests/support', 'tests']; import every_result as e; a = e.single()\n"

@@ -13,6 +13,7 @@ import tl_scopes as tls
 from tl_scopes.cli.options import System
 
 
+@pytest.mark.slow
 def test_several_scopes_with_figure_page_and_json(answer: Callable[..., str], demo_model: Any, tmp_path: Path) -> None:
     svg, page, data = (tmp_path / name for name in ("f.svg", "f.html", "f.json"))
     chosen = ["--method", "temperature", "--method", "semantic"]

@@ -145,6 +145,7 @@ def test_prompts_are_cut_before_their_answer(corpus: str) -> None:
             assert any(start < at <= end for start, end in passage.targets)
 
 
+@pytest.mark.slow
 def test_a_translated_word_is_caused_by_its_source_word() -> None:
     found = {
         (example.prompt[slice(*swap.span)], example.answer)

@@ -262,6 +262,7 @@ def test_measurements_beside_are_real_interventions(demo_model: Any) -> None:
     assert frame.loc["semantic", "comprehensiveness"] == pytest.approx(-sum(record["deltas"]["semantic"]) / 3)
 
 
+@pytest.mark.slow
 def test_columns_beside_are_the_hand_computation(float64_demo: tuple[Any, Any, Any]) -> None:
     """Comprehensiveness, sufficiency and leave-one-out agreement from single passes of plain Hugging Face."""
     model, hf, tokenizer = float64_demo

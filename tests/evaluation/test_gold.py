@@ -192,6 +192,7 @@ def test_a_whole_answer_is_the_rest_of_the_passage_with_the_causes_of_its_words(
         assert to_the_end(passage, example).answer == example.answer
 
 
+@pytest.mark.slow
 def test_a_whole_answer_is_explained_by_its_log_probability(demo_model, tmp_path) -> None:
     methods = ["semantic", "temperature", "fisher", "input_x_gradient", "random"]
     whole = gold_alignment(demo_model, methods, corpora=["translation"], n=8, answers="whole")
@@ -219,6 +220,7 @@ def test_a_whole_answer_is_explained_by_its_log_probability(demo_model, tmp_path
     assert GoldAlignment.load(tmp_path / "gold.json") == whole
 
 
+@pytest.mark.slow
 def test_whole_answers_of_one_token_are_reported_as_those_tokens(demo_model) -> None:
     methods = ["semantic", "fisher", "integrated_gradients"]
     token, whole = (gold_alignment(demo_model, methods, corpora=["bias"], n=4, answers=a) for a in ("token", "whole"))
@@ -235,6 +237,7 @@ def test_an_own_method_is_given_the_whole_answers_text(demo_model) -> None:
     assert mine.records == gold_alignment(demo_model, ["semantic"], **options).records
 
 
+@pytest.mark.slow
 def test_methods_of_one_prediction_do_not_explain_whole_answers(demo_model) -> None:
     with pytest.raises(ValueError, match=r"answers='whole'\): 'leave_one_out': one prediction is explained there"):
         gold_alignment(demo_model, ["semantic", "leave_one_out"], answers="whole")

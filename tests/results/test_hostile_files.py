@@ -103,6 +103,7 @@ def mistakes(name: str, folder: Path, depth: int, *, shown: int) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_changed_field_is_refused_by_name_or_a_result(name: str, tmp_path: Path) -> None:
     assert mistakes(name, tmp_path, 1, shown=0) == []

@@ -79,6 +79,7 @@ def below_zero(result: Any) -> Any:
     return replace(result, **changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_it_has_every_form(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     result = every_result.every_result()[name]

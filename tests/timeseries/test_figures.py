@@ -51,6 +51,7 @@ def test_the_figures_have_a_row_per_scope_and_a_bar_per_number(forecast: Any) ->
     assert red == [forecast.truth_number - 10]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("truth", "end", "mark"), [(9.0, 99, "^"), (-9.0, 10, "v")])
 def test_a_truth_off_the_scale_is_an_arrow_at_its_end(truth: float, end: int, mark: str) -> None:
     shown = replace(every_result.forecast(), truth=truth, truth_number=None)

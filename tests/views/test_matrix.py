@@ -43,6 +43,7 @@ def test_the_map_has_a_row_for_each_target_and_no_cell_after_what_is_read() -> N
     assert len(matrix_map(matrix([" t"] * 100)).drawn) == 100, "no source is folded away"
 
 
+@pytest.mark.slow
 def test_long_matrices_have_their_list_alone() -> None:
     assert "tls-map" in matrix([" t"] * 20).html()
     assert '<table class="tls-map' not in matrix([" t"] * (MAX_TOKENS + 1)).html()
