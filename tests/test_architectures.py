@@ -22,6 +22,7 @@ import transformers
 from families import TL_MAJOR
 
 from tl_scopes.model.frozen import STATE
+from tl_scopes.model.lens import whole
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architectures.md"
@@ -94,7 +95,7 @@ def test_what_is_frozen_is_hugging_faces_or_refused_in_words(name, unchecked):
     faults = {check: outcome for check, outcome in found.items() if outcome.fault}
     assert not faults, faults
     subject = architecture_checks.Subject(architectures.build(name))
-    stateful = any(STATE.search(type(module).__name__) for module in subject.built.hf.modules())
+    stateful = any(STATE.search(type(module).__name__) for module in whole(subject.model).modules())
     refused = {check for check, outcome in found.items() if outcome.kind == "refused"}
     # the first runs without a gradient, the second has embeddings of another width than its stream
     if not stateful and name not in ("HrmTextForCausalLM", "OPTForCausalLM, projections"):
