@@ -212,14 +212,14 @@ MUTATIONS: dict[str, Mutation] = {
         further=(
             (
                 "kernel.explain:_Explanation._pull",
-                (("len(a), n, : len(prompt.tokens)]", "len(a), n, -len(prompt.tokens) :]"),),
+                ((" text, : len(prompt.tokens)]", " text, -len(prompt.tokens) :]"),),
             ),
         ),
     ),
     "07 scores on padding": Mutation(
         traps.test_trap_07_prompts_of_unequal_length_score_as_they_do_alone,
         "kernel.explain:_Explanation._pull",
-        (("len(a), n, : len(prompt.tokens)]", "len(a), n]"),),
+        ((" text, : len(prompt.tokens)]", " text]"),),
         also=(ValueError, RuntimeError),
     ),
     "07 last column read": Mutation(
