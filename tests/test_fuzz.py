@@ -137,7 +137,7 @@ ARGUMENTS: dict[str, Callable[[Any], kinds.Cases]] = {
     "column": lambda good: kinds.refused(1.5, True, [good], {}, "nonsense", -1, 10**30),
 }
 """The cases of an argument by its name, made from a good plain value."""
-TOGETHER = {
+JOINT = {
     *(
         "semantic_scope",
         "contrast_scope",
@@ -153,8 +153,8 @@ TOGETHER = {
 """Functions that explain several positions together."""
 OTHERWISE: dict[tuple[str, str], Callable[[Any], kinds.Cases]] = {
     ("aopc", "target"): kinds.name,
-    **{(name, "pos"): kinds.one_position for name in FUNCTIONS if name not in TOGETHER},
-    **{(name, aim): kinds.answer for name in TOGETHER for aim in ("target", "foil")},
+    **{(name, "pos"): kinds.one_position for name in FUNCTIONS if name not in JOINT},
+    **{(name, aim): kinds.answer for name in JOINT for aim in ("target", "foil")},
 }
 """Where a name means something else."""
 GOOD: dict[str, Any] = {

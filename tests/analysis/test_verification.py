@@ -108,6 +108,19 @@ def test_predicted_and_measured_are_those_of_hugging_face(pair: families.Pair) -
         )
 
 
+@pytest.mark.on_families("gpt2")
+def test_what_is_predicted_has_the_attributions_parts_frozen(pair: families.Pair) -> None:
+    attribution = tls.semantic_scope(pair.model, PROMPT, target=" king", frozen="attention", keep_gradient=True)
+    assert attribution.gradient is not None
+    along = (attribution.gradient * oracles.embeddings(pair.hf, attribution.tokens)).sum(-1)
+    result = tls.verify(pair.model, attribution, fractions=(0.3,), top=3)
+    expected = [-float(along[list(removed)].sum()) for removed in result.positions]
+    assert result.predicted.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    plain = tls.verify(pair.model, tls.semantic_scope(pair.model, PROMPT, target=" king"), fractions=(0.3,), top=3)
+    assert max(plain.measured.abs().max(), result.measured.abs().max()) > 0
+    assert not torch.allclose(result.predicted, plain.predicted, rtol=1e-2)
+
+
 def test_resampling_is_of_the_seed_and_of_nothing_else(kind: str) -> None:
     model = families.build("gpt2", kind).model
     attribution = tls.semantic_scope(model, PROMPT)

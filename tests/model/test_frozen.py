@@ -3,7 +3,7 @@ plain Hugging Face model with the same things detached.
 
 The oracles are `support/frozen_models.py`, module by module in plain Hugging Face, and central differences of a run in which
 the patterns may not move. What is float64 throughout agrees to 1e-9, else to the family's own tolerance
-(`families.FLOAT64_RTOL`): Hugging Face computes norms in float32, and the oracle divides by them.
+(`families.FLOAT64_RTOL`): Hugging Face computes norms in float32.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from oracles import relative_error
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.activations import ACT2FN
 
 import tl_scopes as tls
 from tl_scopes.model.forward import Recording, forward_pass, run_with_hooks
@@ -243,6 +244,18 @@ def test_a_span_is_the_sum_of_its_positions() -> None:
         for p in (4, 5)
     ]
     torch.testing.assert_close(span.gradient, parts[0].gradient + parts[1].gradient)
+
+
+def test_a_root_inside_an_activation_is_no_norms() -> None:
+    activation = ACT2FN["sqrtsoftplus"]
+    gradients = []
+    for parts in ((), ("norms",), ("activations",)):
+        u = drawn(6).requires_grad_()
+        with held(parts, [activation]):
+            value = activation(u)
+        gradients.append(torch.autograd.grad(value.sum(), u, allow_unused=True)[0] if value.requires_grad else None)
+    assert torch.equal(gradients[0], gradients[1])
+    assert gradients[2] is None, "it is not 0 at 0, and held whole"
 
 
 # -- what is said -----------------------------------------------------------------------------------------

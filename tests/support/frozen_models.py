@@ -6,7 +6,7 @@
 Nothing of TransformerLens or of this package runs here. Each part is written by another rule than the package's own:
 
     attention     the modelling file's `eager_attention_forward` is given queries and keys without history
-    norms         out = (x − mean x)·r + b with r = (out − b)/(x − mean x) detached, unit by unit
+    norms         out = (x − mean x)·w/σ + b with 1/σ detached, read off out by least squares over the units
     activations   out = u·r with r = out/u detached; what enters a down projection of a gated MLP is half detached; the
                   weights that a router gives are detached
     a cap         z_t = raw_t·r with r = z_t/raw_t detached, in `frozen_logit`
@@ -69,14 +69,23 @@ def _replacement(name: str, module: nn.Module, parts: Collection[str]) -> Callab
 
 def _norm(module: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     centred = isinstance(module, nn.LayerNorm) or type(module).__name__ in CENTRED
-    bias = getattr(module, "bias", None)
+    bias, weight = getattr(module, "bias", None), getattr(module, "weight", None)
     offset: Any = 0.0 if bias is None else bias.detach()
+    # Hugging Face multiplies by the weight, by 1 + weight, or by nothing
+    plain = torch.ones((), dtype=torch.float64)
+    gains = [plain] if weight is None else [plain, weight.detach().double(), 1 + weight.detach().double()]
 
     def call(x: Tensor) -> Tensor:
         live = x - x.mean(-1, keepdim=True) if centred else x
-        ratio = (forward(x.detach()) - offset) / live.detach()
-        if ratio.isnan().any():  # a unit that is 0 says nothing of the scale, the others do
-            ratio = module.weight * (ratio / module.weight).nanmedian(-1, keepdim=True).values
+        fits = []
+        with torch.no_grad():
+            out = (forward(x) - offset).double()
+            for gain in (g for g in gains if g.shape in ((), x.shape[-1:])):
+                unscaled = live.double() * gain
+                scale = (out * unscaled).sum(-1, keepdim=True) / unscaled.square().sum(-1, keepdim=True)
+                fits.append((float((out - scale * unscaled).norm() / out.norm()), scale * gain))
+        error, ratio = min(fits, key=lambda fit: fit[0])
+        assert error < 1e-2 if x.dtype is torch.bfloat16 else error < 1e-5, f"{type(module).__name__} is no scaled x"
         return live * ratio.to(live) + offset
 
     return call

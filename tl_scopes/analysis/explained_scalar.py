@@ -24,6 +24,7 @@ from tl_scopes.directions.scope import Explained
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.kernel.read_out import read_outs, target_string
+from tl_scopes.model.completeness import refuse_unfrozen
 from tl_scopes.model.forward import forward_pass
 from tl_scopes.model.hooks import Y_HOOK, differentiable
 from tl_scopes.model.lens import LensModel, require_lens_model
@@ -174,7 +175,7 @@ def prompt_of(attribution: Attribution) -> EncodedPrompt:
 
 
 def base_run(model: LensModel, attribution: Attribution, at: str | None = None) -> BaseRun:
-    """One forward on the unchanged prompt, and the direction's rows pulled back to ``at``.
+    """One forward on the unchanged prompt, and the direction's rows pulled back to ``at``, with the attribution's parts frozen.
 
     Args:
         at: None is the attribution's own source.
@@ -192,7 +193,10 @@ def base_run(model: LensModel, attribution: Attribution, at: str | None = None) 
     refuse_unseen_future(model, [attribution])
     state = model_state(model)
     at = str(attribution.details.get("at", "hook_embed")) if at is None else at
-    options = RunOptions(at=at, target_hook=target_hook_of(attribution))
+    options = RunOptions(
+        at=at, target_hook=target_hook_of(attribution), frozen=tuple(attribution.details.get("frozen", ()))
+    )
+    refuse_unfrozen(model, options.frozen)
     with differentiable(model):
         read = torch.tensor([p for _, p in prompt.positions])
         recording, rows = options.recording(), torch.zeros_like(read)

@@ -120,10 +120,10 @@ def held(parts: Sequence[Part], roots: Iterable[Any]) -> Iterator[HoldingMode | 
         _walk(root, "", "other", seen)
     with ExitStack() as stack:
         for module, (name, kind, outer) in seen.items():
-            if mode.activations and _is_activation(module, name):
+            if _is_activation(module, name):  # patched in any case: a root in one is not that of a norm
                 stack.enter_context(patched(module, "forward", functools.partial(_whole, mode)))
                 continue
-            for attribute, value in list(module.__dict__.items()) if mode.activations else ():
+            for attribute, value in list(module.__dict__.items()):
                 if _ACTIVATION_NAMES.match(attribute) and callable(value):
                     stack.enter_context(patched(module, attribute, functools.partial(_whole, mode)))
             if kind != outer or _EXPERTS.search(type(module).__name__):  # these may run without what holds them

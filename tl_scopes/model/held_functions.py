@@ -265,7 +265,7 @@ class HoldingMode(TorchFunctionMode):
     def whole_activation(self, f: Callable[..., Tensor], u: Any, args: Any, kwargs: Any) -> Any:
         """An activation that may be written out in several functions, taken as one."""
         with self.inside("query"):
-            if not (torch.is_grad_enabled() and _live(u)):
+            if not (self.activations and torch.is_grad_enabled() and _live(u)):
                 return f(u, *args, **kwargs)
             if _vanishes_at_0(f, u):
                 return self._secant(f, (u, *args), kwargs)
