@@ -175,7 +175,7 @@ def prompt_of(attribution: Attribution) -> EncodedPrompt:
 
 
 def base_run(model: LensModel, attribution: Attribution, at: str | None = None) -> BaseRun:
-    """One forward on the unchanged prompt, and the direction's rows pulled back to ``at``, with the attribution's parts frozen.
+    """One forward on the unchanged prompt, and the direction's rows pulled back to ``at``, the attribution's parts frozen.
 
     Args:
         at: None is the attribution's own source.

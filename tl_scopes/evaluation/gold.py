@@ -200,10 +200,10 @@ def _require_answers_of_one_token(model: LensModel, drawn: Mapping[str, Sequence
                 break
     if refused:
         fit = [corpus for corpus in drawn if corpus not in refused]
-        remedy = f"Ask for those that fit, corpora={fit}" if fit else "Use the demo model, tl_scopes.load_model()"
+        remedy = f"Ask for those that fit, corpora={fit}; " if fit else ""
         raise ValueError(
             f"(corpora={list(drawn)}): every answer must be one token, and this model's tokenizer splits some: "
-            f"{'; '.join(refused.values())}. {remedy}, or a model with the demo's tokenizer"
+            f"{'; '.join(refused.values())}. {remedy}answers='whole' explains all tokens of an answer"
         )
 
 
