@@ -51,6 +51,15 @@ def drawn_blocks(units: tls.Attribution) -> list[str]:
     return re.findall(r'<span class="tls-unit[^"]*"(?:(?!<span class="tls-unit).)*', drawn, re.DOTALL)
 
 
+def test_bars_are_as_long_as_their_shares_and_the_strongest_is_full() -> None:
+    units = chat().by_unit("sentence")
+    squares = units.scores.double().square()
+    widths = [float(w) for w in re.findall(r"tls-bar\" style=\"width:([\d.]+)%", "".join(drawn_blocks(units)))]
+    lengths = [100 * float(squares[p] / max(squares[q] for q in units.shown)) for p in units.shown]
+    assert widths == pytest.approx(lengths, abs=0.06)
+    assert max(widths) == 100
+
+
 @pytest.mark.parametrize("unit", ["sentence", "turn", [("question", "Who is it?")]])
 def test_each_unit_is_a_block_with_its_share(unit: Any) -> None:
     units = chat().by_unit(unit)
