@@ -65,6 +65,21 @@ def test_gradient_norm_of_the_logit_is_the_semantic_scope(demo_model: Any) -> No
     assert torch.equal(own.scores, tls.semantic_scope(demo_model, prompt, target=" dog").scores)
 
 
+def test_each_baseline_says_what_its_scores_are_in(demo_model: Any) -> None:
+    prompt, logit = "German: der Hund sieht die Katze. English: the", {"target": " dog", "of": "logit"}
+    said = {
+        tls.input_x_gradient: (logit, "logit"),
+        tls.gradient_norm: (logit, "logit per unit of embedding"),
+        tls.integrated_gradients: (logit | {"n_steps": 2}, "logit"),
+        tls.smoothgrad: ({"target": " dog", "of": "log_prob", "n_samples": 2}, "nats per unit of embedding"),
+        tls.leave_one_out: ({"target": " dog", "of": "log_prob"}, "nats"),
+        tls.attention_rollout: ({}, "share of attention"),
+        tls.random_attribution: ({}, "random numbers"),
+    }
+    for call, (options, unit) in said.items():
+        assert f"Score: {unit}." in str(call(demo_model, prompt, **options)), call.__name__
+
+
 @pytest.mark.on_families("gpt2", "gemma2", slow=("llama", "granite"))
 @pytest.mark.parametrize("baseline", ["zero", "mean", "pad", "token", "prompt", "given"])
 def test_integrated_gradients_are_the_dense_sum(pair: Pair, baseline: str) -> None:

@@ -184,6 +184,6 @@ def test_aopc_by_fisher_rank_is_paired_with_the_lowest_rank() -> None:
 
 
 def test_so_few_prompts_that_samples_repeat_one_give_no_ends() -> None:
-    comparison = paired_bootstrap([0.0, 1.0, 5.0], [0.0, 0.5, 1.0])
+    comparison = paired_bootstrap([0.0, 0.1, 0.5], [0.0, 0.05, 0.1])
     assert (comparison.low, comparison.high) == (-math.inf, math.inf)
     assert comparison.indistinguishable is None

@@ -282,6 +282,15 @@ def test_units_partition_the_tokens_and_keep_squares_and_sums(pieces: list[str],
             assert (words.pos, words.hidden, words.special) == (after.pos, after.hidden, after.special)
 
 
+def test_signed_scores_of_a_unit_are_added() -> None:
+    tokens = attribution([" a", " b", "c", "."], scores=values(4), signed=torch.tensor([1.0, -2.0, 0.5, 0.25]))
+    joined = tokens.by_word()
+    assert joined.signed is not None
+    expected = [float(tokens.signed[list(unit)].sum()) for unit in members(joined.details)]
+    assert joined.signed.tolist() == pytest.approx(expected)
+    assert len(joined) < len(tokens)
+
+
 def test_the_error_of_a_unit_is_at_most_that_of_wholly_correlated_tokens() -> None:
     generator = torch.Generator().manual_seed(3)
     base, noise = torch.rand(3, generator=generator, dtype=torch.float64) + 1, 1e-3

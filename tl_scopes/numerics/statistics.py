@@ -56,8 +56,8 @@ class Comparison:
         return None if self.n < LEAST_PROMPTS else not (self.low > 0 or self.high < 0)
 
 
-UNBOUNDED = 1e100
-"""From here on a quantile of ``|t*|`` stands for samples without spread."""
+UNBOUNDED = 1e300
+"""``|t*|`` of a sample without spread: a quantile between it and another is of that size too."""
 
 
 def paired_bootstrap(
@@ -105,14 +105,14 @@ def paired_bootstrap(
         return Comparison(mean, mean, mean, float(mean == 0), level, n)
     t = _t_statistics(d, mean, draws, seed)
     quantile = float(np.quantile(t, level))
-    half = quantile * se if quantile < UNBOUNDED else math.inf
+    half = quantile * se if quantile < math.sqrt(UNBOUNDED) else math.inf
     p = (1 + int((t >= abs(mean) / se).sum())) / (1 + draws)
     return Comparison(mean, mean - half, mean + half, float(p), level, n)
 
 
 def _t_statistics(d: Values, mean: float, draws: int, seed: int) -> Values:
-    """``|t*|`` of the bootstrap samples, in blocks of bounded memory; a sample without spread counts as infinite."""
-    rng, n = np.random.default_rng(seed), len(d)
+    """``|t*|`` of the bootstrap samples, in blocks of bounded memory; of a sample without spread it is UNBOUNDED."""
+    rng, n, rounding = np.random.default_rng(seed), len(d), 1e-12 * float(np.abs(d).max())
     block = max(1, 2_000_000 // n)
     out = []
     for first in range(0, draws, block):
@@ -120,8 +120,8 @@ def _t_statistics(d: Values, mean: float, draws: int, seed: int) -> Values:
         se = sample.std(axis=1, ddof=1) / math.sqrt(n)
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.abs(sample.mean(axis=1) - mean) / se
-        out.append(np.where(se > 0, t, np.inf))
-    return np.asarray(np.minimum(np.concatenate(out), np.finfo(np.float64).max), dtype=np.float64)
+        out.append(np.where(se > rounding, t, UNBOUNDED))
+    return np.concatenate(out)
 
 
 def interval_of_mean_square(squares: Float[Tensor, "draws ..."], level: float) -> tuple[Tensor, Tensor]:
