@@ -73,7 +73,7 @@ def test_answers_that_a_tokenizer_splits_are_refused_with_the_example_and_what_t
         ValueError, match=r"gold_alignment\(corpora=\['series'\]\): every answer must be one token"
     ) as refused:
         gold_alignment(model, corpora=["series"], n=3)
-    assert f"{answer!r} of example 0 of 'series' is {list(answer)}. Use the demo model" in str(refused.value)
+    assert f"{answer!r} of example 0 of 'series' is {list(answer)}. answers='whole' explains" in str(refused.value)
 
 
 def test_corpora_whose_answers_are_one_token_are_named(demo_model, monkeypatch) -> None:
