@@ -44,7 +44,7 @@ def test_several_models_have_a_folder_each(answer: Callable[..., str], tmp_path:
         (["--method", "fisher@0"], "unknown method 'fisher@0'"),
         (["--method", "random@2"], "unknown method 'random@2'"),
         (["--method", "random", "--method", "random"], "given twice"),
-        (["--rank", "2", "--rank", "2"], "expected different names"),
+        (["--rank", "2", "--rank", "2"], "is given twice"),
         (["--fraction", "0.5"], "expected at least two increasing numbers"),
         (["--fraction", "0.1", "--fraction", "nan"], "expected at least two increasing numbers"),
         (["--preset", "paper", "--ablation", "mean"], "contradicts"),

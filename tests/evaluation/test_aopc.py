@@ -388,8 +388,8 @@ def test_ties_go_to_the_first_position() -> None:
     ("kwargs", "match"),
     [
         ({"methods": ["magic"]}, "unknown method 'magic'"),
-        ({"methods": []}, "expected different names"),
-        ({"methods": ["random", "random"]}, "expected different names"),
+        ({"methods": []}, "expected names among"),
+        ({"methods": ["random", "random"]}, "is given twice"),
         ({"fractions": (0.2, 0.1)}, "increasing numbers"),
         ({"fractions": (0.1,)}, "at least two"),
         ({"target": "foil"}, "expected 'truth' or 'argmax'"),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import Any
 
 from tl_scopes.cli import options
 from tl_scopes.cli.output import Files, require_folder, show
-from tl_scopes.cli.support import default_methods, library, load_model, require_models, require_names
+from tl_scopes.cli.support import default_methods, library, load_model, require_models
 
 
 def aopc(
@@ -22,6 +21,7 @@ def aopc(
     ablation: options.Ablation = options.Ablated.zero,
     fraction: options.Fractions = None,
     beside: options.Beside = None,
+    frozen: options.Frozen = None,
     min_words: options.MinWords = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = None,
@@ -57,10 +57,8 @@ def aopc(
     tls = library()
     from tl_scopes.evaluation.aopc import checked_methods, checked_protocol
     from tl_scopes.evaluation.passages import PAPER_MODELS
-    from tl_scopes.evaluation.protocol import known_methods
     from tl_scopes.numerics.ranking import PAPER_FRACTIONS
 
-    require_names([m for m in method or () if not re.fullmatch(r"fisher@[1-9]\d*", m)], known_methods())
     methods = [*(method or default_methods(tls.aopc)), *(f"fisher@{r}" for r in rank or ())]
     asked: dict[str, Any] = {
         "fractions": tuple(fraction or PAPER_FRACTIONS),
@@ -71,7 +69,8 @@ def aopc(
         "beside": tuple(b.value for b in beside or ()),
         "seed": seed,
     }
-    checked_methods(methods)
+    held: Any = frozen or ()
+    checked_methods(methods, held)
     checked_protocol(**asked)
     passages = tls.load_passages(data, n, min_words=min_words, seed=seed)
     names = [name for given in models for name in (PAPER_MODELS if given == "paper" else (given,))]
@@ -84,6 +83,7 @@ def aopc(
             passages,
             methods,
             batch_size=batch_size,
+            frozen=held,
             out=out / name.replace("/", "--") if out is not None and several else out,
             **asked,
         )

@@ -144,7 +144,10 @@ GoldMethods = Annotated[
 ]
 AopcMethods = Annotated[
     list[str] | None,
-    typer.Option("--method", help=f"Scope or baseline, e.g. fisher@16 for rank 16; {_SEVERAL}. Default: Table 1."),
+    typer.Option(
+        "--method",
+        help=f"Scope or baseline, e.g. fisher@16 for rank 16, semantic/all frozen; {_SEVERAL}. Default: Table 1.",
+    ),
 ]
 Target = Annotated[str | None, typer.Option("--target", help="Explained token, e.g. ' dog'; default: top prediction.")]
 Foil = Annotated[str | None, typer.Option("--foil", help="Token to contrast the target with (method contrast).")]

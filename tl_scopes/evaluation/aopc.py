@@ -26,7 +26,6 @@ Reference: paper section 5 and A.1; ERASER: DeYoung et al. 2020 (arXiv 1911.0342
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -51,6 +50,8 @@ from tl_scopes.evaluation.questions import Passage, as_typed
 from tl_scopes.evaluation.records import RecordStore, process_rank, read_records, read_settings
 from tl_scopes.kernel.ablation import Ablation
 from tl_scopes.kernel.options import check_batch_size
+from tl_scopes.model.completeness import refuse_unfrozen
+from tl_scopes.model.frozen import Frozen
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.soundness import refuse_wrong, require_causal
@@ -58,6 +59,7 @@ from tl_scopes.model.state import model_state
 from tl_scopes.numerics.arguments import Seed, call_name, name_call, public_call
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
 from tl_scopes.results.aopc import AOPCTable, aopc_from_deltas
+from tl_scopes.results.methods import variant, with_frozen
 from tl_scopes.results.verdict import Unit
 
 __all__ = ["AOPC_METHODS", "Method", "aopc", "aopc_from_deltas", "load_aopc"]
@@ -82,6 +84,7 @@ def aopc(
     batch_size: int | None = None,
     out: str | Path | None = None,
     random_positions: Sequence[Sequence[Sequence[int]]] | None = None,
+    frozen: Frozen = (),
 ) -> AOPCTable:
     """How much the prediction suffers when the tokens a method calls important are removed.
 
@@ -95,7 +98,8 @@ def aopc(
             ``(prompt, answer)``: the answer, of one token or several, is what is predicted, and only the prompt is removed.
         methods: names (``"semantic"``, ``"fisher"``, ``"fisher@16"`` for rank 16, ``"temperature"``,
             ``"input_x_gradient"``, ``"gradient_norm"``, ``"integrated_gradients"``, ``"smoothgrad"``,
-            ``"leave_one_out"``, ``"attention_rollout"``, ``"random"``), or ``{label: name or callable}``; a callable
+            ``"leave_one_out"``, ``"attention_rollout"``, ``"random"``), or ``{label: name or callable}``; a gradient's name
+            may say what it holds constant, ``"semantic/all"``, ``"input_x_gradient/norms+attention"``; a callable
             is called as ``f(model, tokens, target=id, pos=pos)`` and returns an :class:`Attribution`; for an answer of
             several tokens with lists of ids and positions.
         fractions: shares of the candidates that are removed.
@@ -114,6 +118,8 @@ def aopc(
             that was stopped. Under ``accelerate launch`` each process takes every WORLD_SIZE-th passage; the result
             holds what all have written so far, and is whole in the last process to end or in :func:`load_aopc`.
         random_positions: ``[prompt][fraction]`` positions that Random removes, instead of drawing them.
+        frozen: what all gradients hold constant that do not say it themselves, as in :func:`tl_scopes.semantic_scope`;
+            their labels say so.
 
     Returns:
         An :class:`AOPCTable`: ``print`` it, ``[method].mean``, ``.sem``, ``.per_prompt``, ``.to_frame()``,
@@ -122,7 +128,7 @@ def aopc(
 
     Raises:
         ValueError: unknown method, fraction, ablation or preset; arguments that contradict the preset; a model on which
-            a method is not defined; ``out`` holding another run.
+            a method is not defined, or in which a part cannot be held; ``out`` holding another run.
         TypeError: not a TransformerLens model, or ``prompts`` not a list.
 
     Cost: per passage one forward and one vector-Jacobian product per row of V for the scopes together, the other
@@ -146,8 +152,10 @@ def aopc(
     if protocol.paper and unit != "token":
         raise ValueError(f"(preset='paper'): contradicts unit={unit!r}; leave it out, or the preset")
     protocol = replace(protocol, unit=unit)
-    chosen = checked_methods(methods)
+    chosen = checked_methods(methods, frozen)
     for method in chosen.values():
+        if isinstance(method, str):
+            refuse_unfrozen(model, variant(method, known_methods()).frozen)
         if isinstance(method, str) and (shared := shared_direction(model, method, [0], protocol)) is not None:
             shared.check(model_state(model))
     if any(isinstance(passage, tuple) for passage in prompts):
@@ -234,20 +242,22 @@ def checked_protocol(
     )
 
 
-def checked_methods(methods: Sequence[str] | Mapping[str, Method | str]) -> dict[str, Method | str]:
-    """``{label: name or callable}``, every name known."""
+def checked_methods(
+    methods: Sequence[str] | Mapping[str, Method | str], frozen: Frozen = ()
+) -> dict[str, Method | str]:
+    """``{label: name or callable}``, every name known, with what all of them hold constant."""
+    if not methods:
+        raise ValueError(f"(methods={methods!r}): expected names among {known_methods()}, or {{label: callable}}")
+    if twice := [m for i, m in enumerate(methods) if m in list(methods)[:i]]:
+        raise ValueError(f"(methods=...): method {twice[0]!r} is given twice")
     chosen: dict[str, Method | str] = dict(methods) if isinstance(methods, Mapping) else {m: m for m in methods}
-    if not chosen or len(chosen) != len(methods):
-        raise ValueError(f"(methods={methods!r}): expected different names among {known_methods()}")
     for method in chosen.values():
-        if callable(method):
-            continue
-        if method not in known_methods() and not re.fullmatch(r"fisher@[1-9]\d*", str(method)):
-            raise ValueError(
-                f"(methods=...): unknown method {method!r}; expected names among {known_methods()}, "
-                "'fisher@<rank>', or {label: callable}"
-            )
-    return chosen
+        if not callable(method):
+            try:
+                variant(str(method), known_methods())
+            except ValueError as error:
+                raise ValueError(f"(methods=...): {error}") from None
+    return with_frozen(chosen, frozen, known_methods())
 
 
 def _require_answers(methods: Mapping[str, Method | str], protocol: Protocol) -> None:

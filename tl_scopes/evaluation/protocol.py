@@ -23,6 +23,7 @@ from tl_scopes.kernel.batching import repeated, rows_per_forward
 from tl_scopes.kernel.explain import explain_inside
 from tl_scopes.kernel.interventions import along, run_changed
 from tl_scopes.kernel.options import GradientProbe, RunOptions
+from tl_scopes.model.held_functions import Part
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.numerics.norms import row_norms
@@ -30,7 +31,7 @@ from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, most_influential, number_removed
 from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.methods import legend
+from tl_scopes.results.methods import legend, variant
 from tl_scopes.results.units import Entries, grouping, joined
 from tl_scopes.results.verdict import Unit
 
@@ -91,17 +92,17 @@ def shared_direction(model: LensModel, method: str, target: Sequence[int], proto
     Of several targets, the tokens of an answer, the log-probability is explained.
     """
     of: Of = "log_prob" if len(target) > 1 else "logit"
-    if method == "input_x_gradient" and not protocol.paper:
+    asked = variant(method, known_methods())
+    if asked.name == "input_x_gradient" and not protocol.paper:
         return Semantic(tuple(target), of)
-    if method in ("gradient_norm", "input_x_gradient"):
+    if asked.name in ("gradient_norm", "input_x_gradient"):
         return Semantic(tuple(target), "log_prob")
-    name, _, rank = method.partition("@")
-    if name not in ready_scopes():
+    if asked.name not in ready_scopes():
         return None
-    keywords: dict[str, Any] = {"rank": int(rank) if rank else None}
-    if reads("target", [name]):
+    keywords: dict[str, Any] = {"rank": asked.rank}
+    if reads("target", [asked.name]):
         keywords |= {"target": list(target), "of": of}
-    (direction,) = named_directions(model, [name], len(target), keywords)
+    (direction,) = named_directions(model, [asked.name], len(target), keywords)
     return direction
 
 
@@ -112,22 +113,29 @@ def method_scores(
     methods: Mapping[str, Method | str],
     protocol: Protocol,
 ) -> dict[str, Tensor]:
-    """Scores ``[pos]`` of every method but Random for one passage, those that can from one forward."""
+    """Scores ``[pos]`` of every method but Random for one passage, those that can from one forward.
+
+    What holds parts of the model constant shares a forward with what holds the same ones.
+    """
     scores: dict[str, Tensor] = {}
-    shared: dict[Direction, list[str]] = {}
+    shared: dict[tuple[Part, ...], dict[Direction, list[str]]] = {}
     one: dict[str, Any] = {"target": target[0], "pos": given.pos}
     alone = {"target": list(target), "pos": list(given.span)} if given.span else one
     for label, method in methods.items():
         if not isinstance(method, str):
             scores[label] = _own_scores(method(model, given.tokens, **alone), label, given)
         elif (explained := shared_direction(model, method, target, protocol)) is not None:
-            shared.setdefault(explained, []).append(label)
+            held = variant(method, known_methods()).frozen
+            shared.setdefault(held, {}).setdefault(explained, []).append(label)
         elif method == "integrated_gradients" and protocol.paper:
             scores[label] = paper_integrated_gradients(model, given, target[0])
         elif method != "random":
-            of = {"of": "log_prob"} if given.span else {}
-            scores[label] = _OTHERS[method](model, given.tokens, **alone, **of).scores
-    return scores | _shared_scores(model, given, shared, methods)
+            asked = variant(method, known_methods())
+            own = ({"of": "log_prob"} if given.span else {}) | ({"frozen": asked.frozen} if asked.frozen else {})
+            scores[label] = _OTHERS[asked.name](model, given.tokens, **alone, **own).scores
+    for held, of_each in shared.items():
+        scores |= _shared_scores(model, given, of_each, methods, held)
+    return scores
 
 
 def _own_scores(found: object, label: str, given: EncodedPrompt) -> Tensor:
@@ -144,14 +152,13 @@ def _shared_scores(
     given: EncodedPrompt,
     shared: Mapping[Direction, Sequence[str]],
     methods: Mapping[str, Method | str],
+    held: tuple[Part, ...],
 ) -> dict[str, Tensor]:
     """Scores of the methods that are directions at y, from one forward; Input × Gradient's from its gradient."""
-    if not shared:
-        return {}
     scores: dict[str, Tensor] = {}
-    times_input = [label for label, m in methods.items() if m == "input_x_gradient"]
+    times_input = [label for label, m in methods.items() if str(m).partition("/")[0] == "input_x_gradient"]
     taps = [GradientProbe("hook_embed", _norms_of_product)] if times_input else []
-    (results,) = explain_inside(model, [given], list(shared), taps, RunOptions())
+    (results,) = explain_inside(model, [given], list(shared), taps, RunOptions(frozen=held))
     for explained, (attribution, inside) in zip(shared, results, strict=True):
         for label in shared[explained]:
             scores[label] = inside[0] if label in times_input else attribution.scores
@@ -277,7 +284,7 @@ def unit_scores(
     """The score of each unit; Random's is drawn for each, whatever its size."""
     if protocol.unit == "token" or method == "random":
         return [float(scores[unit[0]]) for unit in units]
-    additive = isinstance(method, str) and legend(method.partition("@")[0]).additive
+    additive = isinstance(method, str) and legend(variant(method, known_methods()).name).additive
     found: list[float] = joined(scores, units, additive).tolist()
     return found
 

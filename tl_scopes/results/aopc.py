@@ -12,6 +12,7 @@ number per prompt first, then mean and standard error over prompts. More negativ
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -313,8 +314,8 @@ class AOPCTable(Displayable, Serializable):
     @staticmethod
     def fisher_rank(method: str) -> int | None:
         """Rank of ``"fisher"`` or ``"fisher@<rank>"``; None for every other method."""
-        name, _, rank = method.partition("@")
-        return int(rank or 1) if name == "fisher" else None
+        found = re.fullmatch(r"fisher(?:@(\d+))?", method)
+        return int(found[1] or 1) if found else None
 
     def by_rank(self) -> pd.DataFrame:
         """AOPC against the Fisher Scope's rank: mean, standard error, and the paired difference from the lowest rank.

@@ -1,0 +1,90 @@
+"""A gradient's name may say what it holds constant; what is measured is then the removal that its scores ask for.
+
+Invariant: the removed positions of ``"name/parts"`` are the strongest by the public call with ``frozen=parts``; ``frozen=``
+of a run is the same as the suffix on every gradient that says nothing itself, and touches nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from samples import passages
+
+import tl_scopes as tls
+from tl_scopes.numerics.ranking import most_influential, number_removed
+from tl_scopes.results.methods import Variant, variant
+
+PUBLIC: dict[str, Any] = {
+    "semantic": tls.semantic_scope,
+    "temperature": tls.temperature_scope,
+    "fisher@3": tls.fisher_scope,
+    "input_x_gradient": tls.input_x_gradient,
+    "gradient_norm": tls.gradient_norm,
+    "smoothgrad": tls.smoothgrad,
+}
+
+
+@pytest.mark.parametrize("method", PUBLIC)
+@pytest.mark.parametrize("parts", ["all", "norms+attention"])
+def test_a_frozen_method_removes_what_its_own_scores_say(demo_model: Any, method: str, parts: str) -> None:
+    label = f"{method}/{parts}"
+    passage = passages(1)[0]
+    table = tls.aopc(demo_model, [passage], [label, "random"])
+    ids = demo_model.to_tokens(passage)[0]
+    keywords = {"rank": 3} if "@" in method else {} if method == "temperature" else {"target": int(ids[-1])}
+    frozen = "all" if parts == "all" else parts.split("+")
+    scores = PUBLIC[method](demo_model, ids, pos=len(ids) - 2, frozen=frozen, **keywords).scores
+    candidates = [p for p in range(len(ids) - 1) if p != 0]
+    for k, removed in zip(table.fractions, table.records[0]["removed"][label], strict=True):
+        assert removed == most_influential(scores.tolist(), candidates, number_removed(k, len(candidates)))
+
+
+def test_the_keyword_is_the_suffix_on_every_gradient_that_says_nothing(demo_model: Any) -> None:
+    given = ["semantic", "input_x_gradient/norms", "integrated_gradients", "random"]
+    texts = passages(1)[:3]
+    by_keyword = tls.aopc(demo_model, texts, given, frozen="attention")
+    written = ["semantic/attention", *given[1:]]
+    assert list(by_keyword.methods) == written
+    by_name = tls.aopc(demo_model, texts, written)
+    assert [r["removed"] for r in by_keyword.records] == [r["removed"] for r in by_name.records]
+    assert tls.aopc(demo_model, texts, {"mine": "semantic"}, frozen="attention").methods == ("mine",)
+
+
+def test_holding_changes_what_is_removed(demo_model: Any) -> None:
+    table = tls.aopc(demo_model, passages(1), ["semantic", "semantic/all"])
+    assert any(r["removed"]["semantic"] != r["removed"]["semantic/all"] for r in table.records)
+
+
+def test_ranks_of_frozen_fisher_scopes_are_no_ranks_of_the_exact_one(demo_model: Any) -> None:
+    table = tls.aopc(demo_model, passages(1)[:2], ["fisher", "fisher@4", "fisher@4/all"])
+    assert table.by_rank()["rank"].tolist() == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("fisher@16/attention+norms", Variant("fisher", 16, ("norms", "attention"))),
+        ("semantic/norms+attention+activations", Variant("semantic", None, ("norms", "attention", "activations"))),
+        ("random", Variant("random")),
+    ],
+)
+def test_a_name_is_read_and_written(written: str, meant: Variant) -> None:
+    assert variant(written, ("fisher", "semantic", "random")) == meant
+    assert variant(str(meant), ("fisher", "semantic", "random")) == meant
+
+
+@pytest.mark.parametrize(
+    ("methods", "frozen", "reason"),
+    [
+        (["semantic/sinks"], (), "'sinks' is no part"),
+        (["random/all"], (), "no gradient at the prompt"),
+        (["integrated_gradients/all"], (), "no gradient at the prompt"),
+        (["semantic@3/all"], (), "unknown method 'semantic@3/all'"),
+        (["semantic", "semantic/all"], "all", "not all different"),
+        (["semantic"], "everything", "frozen='everything'"),
+    ],
+)
+def test_what_cannot_be_held_is_refused(demo_model: Any, methods: list[str], frozen: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        tls.aopc(demo_model, passages(1)[:1], methods, frozen=frozen)
