@@ -84,7 +84,13 @@ def prose(folder: str) -> torch.Tensor:
 
 def as_bridge(hf: Any) -> Any:
     """The same kind of model as a TransformerBridge (which changes ``hf`` in place: give it a copy of its own)."""
-    return bridge_class().boot_transformers("stand-in", hf_model=hf, device="cpu", tokenizer=_tokenizer(hf))
+    return on_device(hf, "cpu", torch.float32)
+
+
+def on_device(hf: Any, device: str, dtype: torch.dtype) -> Any:
+    """… on a device, in a precision."""
+    boot = bridge_class().boot_transformers
+    return boot("stand-in", hf_model=hf.to(device, dtype), device=device, dtype=dtype, tokenizer=_tokenizer(hf))
 
 
 def _tokenizer(hf: Any) -> transformers.PreTrainedTokenizerFast:

@@ -54,6 +54,14 @@ def every_scope(model: Any) -> dict[str, Tensor]:
     scores["matrix of rank 2"] = tls.attribution_matrix(model, TOKENS, method="fisher", rank=2).scores
     scores["checkpointed"] = tls.semantic_scope(model, TOKENS, target=7, checkpoint=True).scores
     scores["eigenvalues"] = tls.fisher_spectrum(model, TOKENS, k=3).eigenvalues
+    scores["span"] = tls.semantic_scope(model, TOKENS, pos=range(1, 5), combine="norm").scores
+    scores["fisher of a span"] = tls.fisher_scope(model, TOKENS, pos=range(1, 5), rank=2).scores
+    scores["answer"] = tls.semantic_scope(model, TOKENS, target=[7, 8], pos=[2, 4]).scores
+    asked = tls.semantic_scope(model, [TOKENS] * 3, pos=[2, 3, 5], target=[7, 8, 9])
+    scores["questions"] = torch.stack([one.scores for one in asked])
+    for frozen in ("norms", "attention", "all"):
+        held = tls.scopes(model, TOKENS, methods=METHODS[2:], frozen=frozen)
+        scores[f"frozen {frozen}"] = torch.stack([one.scores for one in held.values()])
     direction = torch.linspace(-1, 1, families.D_MODEL, dtype=torch.float64)
     within = tls.jacobian_scope(
         model, TOKENS, direction=direction, target_hook="blocks.0.hook_resid_post", cache=True, keep_gradient=True,
@@ -69,6 +77,9 @@ def everything_around(model: Any) -> dict[str, Tensor]:
     attr = tls.semantic_scope(model, TOKENS, target=7)
     baselines = (tls.integrated_gradients, tls.smoothgrad, tls.leave_one_out, tls.input_x_gradient, tls.gradient_norm)
     scores = {method.__name__: method(model, TOKENS, target=7).scores for method in baselines}
+    signed = tls.input_x_gradient(model, TOKENS, target=7, frozen="all").signed
+    assert signed is not None
+    scores["signed"] = signed
     scores["rollout"] = tls.attention_rollout(model, TOKENS).scores
     scores["layers"] = tls.layer_influence(model, TOKENS, target=7).scores
     scores["heads"] = tls.head_influence(model, TOKENS, target=7).scores
@@ -76,6 +87,7 @@ def everything_around(model: Any) -> dict[str, Tensor]:
     patched = tls.patch_top(model, TOKENS, TOKENS.roll(1), attr, k=2)
     scores["patched"] = torch.cat([patched.cells, patched.random], 1)
     scores["verified"] = tls.verify(model, attr).measured
+    scores["verdict"] = torch.tensor(tls.verdict(model, attr).effect)[None]
     tls.substitutions(model, attr)
     tls.attention_sinks(model, TOKENS)
     scores["checked"] = torch.tensor([float(finding.ok) for finding in tls.check_model(model).findings])
