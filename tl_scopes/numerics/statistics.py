@@ -124,6 +124,23 @@ def _t_statistics(d: Values, mean: float, draws: int, seed: int) -> Values:
     return np.concatenate(out)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values for several comparisons together: below a level for any true null with at most that probability.
+
+    ``max_{j ≤ i} min(1, (m − j) p_(j))`` over the m values in rising order, j from 0; NaN stays and counts as a comparison.
+
+    Reference: Holm 1979, Scandinavian Journal of Statistics 6.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    found, highest = [math.nan] * len(p_values), 0.0
+    for j, (p, i) in enumerate(order):
+        found[i] = highest = max(highest, min(1.0, (len(p_values) - j) * p))
+    return found
+
+
 def interval_of_mean_square(squares: Float[Tensor, "draws ..."], level: float) -> tuple[Tensor, Tensor]:
     """Interval of the mean of squared random projections, for each of several; the draws come first.
 
