@@ -15,7 +15,8 @@ import tl_scopes as tls
 from tl_scopes.demo.corpora import examples, examples_in_passages
 from tl_scopes.demo.corpora.passages import to_the_end, token_positions
 from tl_scopes.evaluation import gold
-from tl_scopes.evaluation.gold import _best_rank, gold_alignment
+from tl_scopes.evaluation.gold import gold_alignment
+from tl_scopes.evaluation.gold_methods import best_rank as _best_rank
 from tl_scopes.results.gold import BOOTSTRAPS, GoldAlignment, GoldRecord, _figures
 
 

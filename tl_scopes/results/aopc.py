@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -281,7 +282,7 @@ class AOPCTable(Displayable, Serializable):
 
         ``indistinguishable`` is None below 20 prompts. ``p_holm`` is p for all pairs together, by Holm's step-down rule.
         """
-        return all_pairs(self.per_prompt, level=level, seed=seed)
+        return all_pairs(self.per_prompt, partial(paired_bootstrap, level=level, seed=seed))
 
     def curves(self) -> pd.DataFrame:
         """Perturbation curves: one row per method and fraction, mean Δ and its standard error over prompts."""
