@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tl_scopes.evaluation.gold_methods import TASK_KEYWORDS, Method, attribution
 from tl_scopes.evaluation.questions import question
 from tl_scopes.evaluation.records import Kind, RecordStore, process_rank
 from tl_scopes.model.lens import LensModel
+from tl_scopes.model.vocabulary import pieces
 from tl_scopes.numerics.arguments import call_name, integer
 from tl_scopes.results.files import write_file
 from tl_scopes.results.gold import LEAST_ACCEPTED, GoldAlignment, GoldRecord, TaskAcceptance
@@ -36,6 +38,8 @@ from tl_scopes.tasks import TASKS, examples
 
 MOST_DRAWN = 5
 """Prompts drawn of a task for each that is wanted, at most."""
+SPARE = 4
+"""Tokens that a BOS may take, and an answer that is read by itself."""
 Tasks = Mapping[str, Sequence[Example]]
 
 
@@ -68,11 +72,7 @@ def draw(tasks: Sequence[str] | Mapping[str, Sequence[Example]], n: int, seed: i
     Raises:
         ValueError: an unknown task, none, one twice; one's own without prompts, or a prompt twice; n too small for figures.
     """
-    integer("n", n, least=1)
-    if n < LEAST_ACCEPTED:
-        raise ValueError(
-            f"(n={n}): fewer than {LEAST_ACCEPTED} accepted prompts give no figure; ask for {LEAST_ACCEPTED} or more"
-        )
+    require_enough(n)
     unknown = [] if isinstance(tasks, Mapping) else [t for t in tasks if t not in TASKS]
     if unknown or not tasks or len(set(tasks)) != len(tasks):
         wrong = f"unknown {unknown}" if unknown else "expected different names, at least one"
@@ -85,6 +85,23 @@ def draw(tasks: Sequence[str] | Mapping[str, Sequence[Example]], n: int, seed: i
         if len({e.prompt for e in own}) < len(own):
             raise ValueError(f"(tasks=...): {name!r} has a prompt twice, which would count as two")
     return dict(tasks)
+
+
+def require_enough(n: int) -> None:
+    """Refuse fewer prompts than give a figure."""
+    if integer("n", n, least=1) < LEAST_ACCEPTED:
+        raise ValueError(
+            f"(n={n}): fewer than {LEAST_ACCEPTED} accepted prompts give no figure; ask for {LEAST_ACCEPTED} or more"
+        )
+
+
+def bounds(tasks: Sequence[str], n: int, methods: Sequence[str]) -> str:
+    """What a run may cost, said before it."""
+    own = {name: ", ".join(f"{k}={v}" for k, v in given.items()) for name, given in TASK_KEYWORDS.items()}
+    limits = "".join(f"; {name} with {given}" for name, given in own.items() if name in methods)
+    many, by = f"{len(tasks)} task{'s' * (len(tasks) > 1)}", f"{len(methods)} method{'s' * (len(methods) > 1)}"
+    tried = f"At most {MOST_DRAWN * n} prompts of each of {many} are tried, until {n} are accepted"
+    return f"{tried}; these are scored by {by}{limits}."
 
 
 def score_tasks(
@@ -100,8 +117,10 @@ def score_tasks(
     with tqdm(total=total, desc=call_name(), unit="prompt", disable=None) as bar:
         for number, (task, drawn) in enumerate(wanted.drawn.items()):
             bar.set_postfix_str(f"{task}: accepting")
-            verdicts = _accepted(model, drawn, wanted, None if out is None else Path(out) / f"acceptance-{number}.json")
-            accepted[task] = verdicts.counts(len(drawn))
+            kept = None if out is None else Path(out) / f"acceptance-{number}.json"
+            with _naming(task):
+                verdicts = _accepted(model, drawn, wanted, kept)
+            accepted[task] = verdicts.counts()
             own = verdicts.chosen(wanted.n, wanted.first(task)) if accepted[task].accepted >= LEAST_ACCEPTED else []
             chosen |= {i: drawn[i - wanted.first(task)] for i in own}
             total -= wanted.n - len(own[rank::world])
@@ -118,6 +137,15 @@ def score_tasks(
     return _result(store.done(), chosen, accepted, wanted, settings)
 
 
+@contextmanager
+def _naming(task: str) -> Iterator[None]:
+    """What is wrong with prompts is wrong with this task's."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"(tasks=...): {task!r}: {error}") from error
+
+
 # -- acceptance ------------------------------------------------------------------------------------
 
 
@@ -125,42 +153,60 @@ def score_tasks(
 class Verdicts:
     """What the model made of the first prompts of a task, as it is kept."""
 
+    fits: list[bool] = field(default_factory=list)
     says: list[bool] = field(default_factory=list)
     follows: list[bool] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
 
-    def add(self, found: Acceptance) -> None:
-        """Those of further prompts."""
-        self.says += found.says
-        self.follows += found.follows
-        self.kept += found.kept
+    def add(self, fits: Sequence[bool], found: Acceptance | None) -> None:
+        """Those of further prompts; ``found`` is of the ones that fit the context, and the others are not said."""
+        said = iter(zip(found.says, found.follows, found.kept, strict=True)) if found is not None else iter(())
+        for fit in fits:
+            says, follows, kept = next(said) if fit else (False, False, 0)
+            self.fits.append(fit)
+            self.says.append(says)
+            self.follows.append(follows)
+            self.kept.append(kept)
 
     def chosen(self, n: int, first: int) -> list[int]:
         """Numbers of the first n accepted prompts."""
         return [first + i for i, kept in enumerate(self.kept) if kept >= LEAST_KEPT][:n]
 
-    def counts(self, most: int) -> TaskAcceptance:
+    def counts(self) -> TaskAcceptance:
         """How many pass each step."""
-        return TaskAcceptance(min(len(self.kept), most), sum(self.says), sum(self.follows), len(self.chosen(most, 0)))
+        n, accepted = len(self.kept), sum(kept >= LEAST_KEPT for kept in self.kept)
+        return TaskAcceptance(n, sum(self.says), sum(self.follows), accepted, n - sum(self.fits))
 
 
 def _accepted(model: LensModel, drawn: Sequence[Example], wanted: Wanted, kept: Path | None) -> Verdicts:
     """Verdicts on the prompts, n at a time, until n are accepted; those that the file has are not made again."""
     verdicts = Verdicts() if kept is None or not kept.exists() else _read(kept, len(drawn))
     while len(verdicts.chosen(wanted.n, 0)) < wanted.n and (done := len(verdicts.kept)) < len(drawn):
-        verdicts.add(acceptance(model, drawn[done : done + wanted.n], batch_size=wanted.batch_size))
+        tried = drawn[done : done + wanted.n]
+        fits = [_fits(model, example) for example in tried]
+        short = [example for example, fit in zip(tried, fits, strict=True) if fit]
+        verdicts.add(fits, acceptance(model, short, batch_size=wanted.batch_size) if short else None)
         if kept is not None:
             write_file(kept, json.dumps(vars(verdicts)))
     return verdicts
+
+
+def _fits(model: LensModel, example: Example) -> bool:
+    """Is there room for the prompt, each of its swaps and their answers, with a BOS?"""
+    asked = [
+        example.prompt + example.answer,
+        *(example.swapped(s) + s.answer for s in (*example.causes, *example.others)),
+    ]
+    return max(len(pieces(model.tokenizer, text)) for text in asked) + SPARE <= model.cfg.n_ctx
 
 
 def _read(file: Path, most: int) -> Verdicts:
     """The verdicts that a run kept."""
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-        found = Verdicts(raw["says"], raw["follows"], raw["kept"])
-        columns = zip(found.says, found.follows, found.kept, strict=True)
-        fits = all(type(s) is type(f) is bool and type(k) is int for s, f, k in columns)
+        found = Verdicts(raw["fits"], raw["says"], raw["follows"], raw["kept"])
+        rows = zip(found.fits, found.says, found.follows, found.kept, strict=True)
+        fits = all([type(v) for v in row] == [bool, bool, bool, int] for row in rows)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is not what a run keeps ({error}). Delete it: it is made anew") from error
     if not fits or not 0 < len(found.kept) <= most:

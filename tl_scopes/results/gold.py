@@ -75,14 +75,16 @@ class TaskAcceptance(Checked):
         says: whose answer the model says.
         follows: of these, whose answer it changes with each swapped cause.
         accepted: of these, whose answer it keeps under three other swaps.
+        too_long: those that the model's context has no room for, which were not tried.
     """
 
-    _at_least: ClassVar = {"drawn": 1, "says": 0, "follows": 0, "accepted": 0}
+    _at_least: ClassVar = {"drawn": 1, "says": 0, "follows": 0, "accepted": 0, "too_long": 0}
 
     drawn: int
     says: int
     follows: int
     accepted: int
+    too_long: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,7 +99,8 @@ class TaskAcceptance(Checked):
     def __str__(self) -> str:
         says, follows = (f"{n / self.drawn:.0%}" for n in (self.says, self.follows))
         steps = f"says the answer {says}, follows the causes {follows}"
-        return f"{self.accepted} of {self.drawn} drawn ({self.rate:.0%}; {steps})"
+        long = f"; {self.too_long} longer than the context" if self.too_long else ""
+        return f"{self.accepted} of {self.drawn} drawn ({self.rate:.0%}; {steps}{long})"
 
 
 @dataclass(frozen=True)
