@@ -23,12 +23,12 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Unpack
 
-from tl_scopes.baselines.aims import aims
+from tl_scopes.baselines.aims import Aim, aims
 from tl_scopes.directions.base import target_note
 from tl_scopes.directions.logits import Of
-from tl_scopes.kernel.ablation import Ablation, ablated, prompt_generator, substitutes
+from tl_scopes.kernel.ablation import Ablated, Ablation, ablated, ablated_together, prompt_generator, substitutes
 from tl_scopes.kernel.attributed import Answer, attributed
-from tl_scopes.kernel.batching import batches, padded, rows_per_forward
+from tl_scopes.kernel.batching import batches, packed, padded, rows_per_forward
 from tl_scopes.kernel.calls import encode, prompt_call
 from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.kernel.options import BatchKeywords, RunOptions, SourceKeywords, run_options
@@ -40,6 +40,7 @@ from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target
 from tl_scopes.model.targets import encode_targets
 from tl_scopes.numerics.arguments import Seed
 from tl_scopes.numerics.precision import compute_dtype
+from tl_scopes.numerics.progress import progress
 from tl_scopes.results.attribution import Attribution
 
 
@@ -82,22 +83,36 @@ def leave_one_out(
     """
     chosen = run_options(**options)
     model, asked = aims(model, prompt, target, of, chosen)
-    at, results = chosen.at, []
-    size = rows_per_forward(model, [aim.prompt for aim in asked], chosen.batch_size, at=at)
-    for aim in asked:
-        given = aim.prompt
+    at, prompts = chosen.at, [aim.prompt for aim in asked]
+    sets: list[list[list[int]]] = [[[], *([p] for p in range(given.pos + 1))] for given in prompts]
+    values = []
+    for given in prompts:
         candidates = [p for p in range(given.pos + 1) if p not in given.special]
-        values = substitutes(ablation, candidates or range(given.pos + 1), given.tokens, seed)
-        sets: list[list[int]] = [[], *([p] for p in range(given.pos + 1))]
-        found = ablated(model, given, sets, values, aim.given, batch_size=size, at=at)
-        changes = {
-            name: (values_of[1:] - values_of[0]).cpu().double()
-            for name, values_of in (("delta_logit", found.logit), ("delta_log_prob", found.log_prob))
-        }
-        details = {"of": of, "at": at, "ablation": ablation, **{k: v.tolist() for k, v in changes.items()}}
-        answer = _answer(changes[f"delta_{of}"].abs(), found.tokens, found.first, details, target_note(aim.given[-1]))
-        results.append(attributed(model, given, found.first[-1], "leave_one_out", answer))
-    return results
+        values.append(substitutes(ablation, candidates or range(given.pos + 1), given.tokens, seed))
+    rows, size = [len(own) for own in sets], rows_per_forward(model, prompts, chosen.batch_size, at=at)
+    results: dict[int, Attribution] = {}
+    for group in progress(list(packed(prompts, rows, size)), unit="batch"):
+        own = [prompts[i] for i in group], [sets[i] for i in group], [values[i] for i in group]
+        if len(group) == 1:
+            (i,) = group
+            found = [ablated(model, prompts[i], sets[i], values[i], asked[i].given, batch_size=size, at=at)]
+        else:
+            found = ablated_together(model, *own, [asked[i].given for i in group], at=at)
+        for i, one in zip(group, found, strict=True):
+            details = {"of": of, "at": at, "ablation": ablation}
+            results[i] = _left_out(model, asked[i], one, of, details)
+    return [results[i] for i in range(len(prompts))]
+
+
+def _left_out(model: LensModel, aim: Aim, found: Ablated, of: Of, details: dict[str, Any]) -> Attribution:
+    """The changes that leaving out each token makes, the first set being none."""
+    changes = {
+        name: (values_of[1:] - values_of[0]).cpu().double()
+        for name, values_of in (("delta_logit", found.logit), ("delta_log_prob", found.log_prob))
+    }
+    details |= {k: v.tolist() for k, v in changes.items()}
+    answer = _answer(changes[f"delta_{of}"].abs(), found.tokens, found.first, details, target_note(aim.given[-1]))
+    return attributed(model, aim.prompt, found.first[-1], "leave_one_out", answer)
 
 
 @prompt_call
