@@ -144,6 +144,7 @@ Tables = dict[str, dict[tuple[str, str], Any]]
 def removals(model: Any, data: Mapping[str, str], n: int, out: Path, batch_size: int | None) -> Tables:
     """Measured, or read where the folder has them; not complete where another process is still at work."""
     methods = {name: one(name) for name in VARIANTS} | {"random": "random"}
+    out.mkdir(exist_ok=True)
     found: Tables = {sample: {} for sample in SAMPLES}
     for sample, (name, file) in product(SAMPLES, data.items()):
         passages = drawn(file, name, n, SAMPLES[sample])
@@ -157,6 +158,15 @@ def removals(model: Any, data: Mapping[str, str], n: int, out: Path, batch_size:
                 batch_size=batch_size,
                 out=out / f"{sample}-{name}-{removal}",
             )
+    return found
+
+
+def kept(out: Path) -> Tables:
+    """The tables of a run that is in a folder."""
+    found: Tables = {sample: {} for sample in SAMPLES}
+    for folder in sorted(out.iterdir()):
+        sample, name, removal = folder.name.split("-")
+        found[sample][name, removal] = tls.load_aopc(folder)
     return found
 
 
@@ -266,7 +276,7 @@ def _by_prompt(result: Any) -> dict[str, dict[str, Any]]:
 def main() -> None:
     """Measure what is asked for, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="folder of a trained model, for the removals")
+    parser.add_argument("--model", help="folder of a trained model, for the removals; None: print those that --out has")
     parser.add_argument("--data", action="append", default=[], help="NAME=FILE, a file of passages; several times")
     parser.add_argument("-n", type=int, default=100, help="passages of each sample and data set")
     parser.add_argument("--out", type=Path, help="folder of the run")
@@ -277,16 +287,19 @@ def main() -> None:
     )
     args = parser.parse_args()
     winners: list[str] = []
-    if args.data:
-        model = tls.load_model(args.model, device=args.device)
+    if args.out:
         data = dict(given.split("=", 1) for given in args.data)
-        tables = removals(model, data, args.n, args.out, args.batch_size)
+        model = tls.load_model(args.model, device=args.device) if args.model else None
+        tables = kept(args.out) if model is None else removals(model, data, args.n, args.out, args.batch_size)
         every = {(sample, *cell): table for sample, of in tables.items() for cell, table in of.items()}
         if not all(table.complete for table in every.values()):
             return  # another process prints
-        print(f"torch {torch.__version__}, {model.cfg.architecture or model.cfg.model_name}, {args.n} passages each")
         if failed := {cell: len(table.failures) for cell, table in every.items() if table.failures}:
             print(f"passages that could not be run: {failed}")
+        one_of = next(iter(every.values()))
+        print(
+            f"{one_of.settings['model']['model_name']}, {one_of.settings['model']['dtype']}, {one_of.total} passages each"
+        )
         winners = print_removals(tables)
     if args.gold:
         print_gold(args.gold, winners)

@@ -327,6 +327,11 @@ MUTATIONS: dict[str, Mutation] = {
         (("if not len(tokens):", "if False:"),),
         also=(RuntimeError, IndexError, ValueError, ZeroDivisionError),
     ),
+    "accepted prompts not swapped": Mutation(
+        traps.test_accepted_prompts_follow_every_swapped_cause,
+        "evaluation.acceptance:acceptance",
+        (("follows = tuple(bool(found) and all(found) for found in followed)", "follows = says"),),
+    ),
 }
 
 
@@ -391,6 +396,6 @@ def _types(also: type[Exception] | tuple[type[Exception], ...]) -> tuple[type[Ex
 
 
 def test_every_trap_has_a_mutation() -> None:
-    tested = {name for name in vars(traps) if name.startswith("test_trap_")}
-    assert {name[:12] for name in tested} == {f"test_trap_{n:02d}" for n in range(1, 11)}
+    tested = {name for name in vars(traps) if name.startswith("test_")}
+    assert {name[:12] for name in tested if "_trap_" in name} == {f"test_trap_{n:02d}" for n in range(1, 11)}
     assert tested == {mutation.trap.__name__ for mutation in MUTATIONS.values()}

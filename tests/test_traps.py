@@ -1,4 +1,4 @@
-"""The ten traps that a quick implementation falls into, one test or a few for each.
+"""The ten traps that a quick implementation falls into, one test or a few for each, and the swap that known causes rest on.
 
 Invariant: where the care is needed the numbers equal the oracle's, and where there is no answer the call is refused
 with the way out. `test_mutations.py` removes each care from the package and sees the trap's own test here fail; for
@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+from dataclasses import replace
 from typing import Any
 
 import families
@@ -24,6 +25,9 @@ from oracles import relative_error
 from torch import Tensor
 
 import tl_scopes as tls
+from tl_scopes.demo.corpora import examples
+from tl_scopes.demo.corpora.passages import Swap
+from tl_scopes.evaluation.acceptance import acceptance
 
 TARGET, FOIL = VOCAB[" house"], VOCAB[" city"]
 ROUNDING = 1e-12
@@ -393,3 +397,16 @@ def test_trap_10_prompts_without_tokens_are_refused(kind: str) -> None:
         tls.semantic_scope(model, "")
     with pytest.raises(ValueError, match="the prompt has no tokens"):
         tls.semantic_scope(model, torch.tensor([], dtype=torch.int64))
+
+
+# -- known causes ------------------------------------------------------------------------------------
+
+
+def test_accepted_prompts_follow_every_swapped_cause(kind: str) -> None:
+    """A word that decides nothing is no cause, whatever the example says."""
+    model = tls.load_model("demo", kind=kind)
+    example = next(e for e in examples("binding", 20) if len(e.others) >= 3)
+    assert acceptance(model, [example]).accepted == (example,)
+    other = example.others[0]
+    claimed = Swap(other.span, other.replacement, example.causes[0].answer)
+    assert acceptance(model, [replace(example, causes=(*example.causes, claimed))]).accepted == ()

@@ -269,11 +269,12 @@ def test_random_scores_are_uniform_and_seeded(demo_model: Any) -> None:
 
 @each_baseline
 @pytest.mark.on_families("gpt2", slow=("llama",))
-def test_a_list_gives_the_same_as_one_by_one(pair: Pair, name: str) -> None:
+@pytest.mark.parametrize("batch_size", [3, 30])
+def test_a_list_gives_the_same_as_one_by_one(pair: Pair, name: str, batch_size: int) -> None:
     prompts = [families.prompt_tokens(length, seed=length) for length in (12, 3, 7, 1)]
     few: Any = {"integrated_gradients": {"n_steps": 8}, "smoothgrad": {"n_samples": 4}}.get(name, {})
     targets, positions = [TARGET, None, TARGET, 0], [-1, 1, 4, 0]
-    together = BASELINES[name](pair.model, prompts, target=targets, pos=positions, batch_size=3, **few)
+    together = BASELINES[name](pair.model, prompts, target=targets, pos=positions, batch_size=batch_size, **few)
     for attr, prompt, target, pos in zip(together, prompts, targets, positions, strict=True):
         alone = BASELINES[name](pair.model, prompt, target=target, pos=pos, **few)
         assert relative_error(attr.scores, alone.scores) < 20 * BATCHED_RTOL
@@ -324,7 +325,7 @@ def test_baselines_work_without_grad_mode_and_in_inference_mode(demo_model: Any,
         ("smoothgrad", {"batch_size": 0}, "positive integer"),
         ("gradient_norm", {"at": "hook_nothing"}, "no such hook point"),
         ("random_attribution", {"pos": 99}, "pos must be in"),
-        ("attention_rollout", {"target": "doggish"}, "a target is one token here"),
+        ("random_attribution", {"target": "doggish"}, "a target is one token here"),
     ],
 )
 def test_a_wrong_argument_is_refused(

@@ -88,3 +88,19 @@ def test_a_name_is_read_and_written(written: str, meant: Variant) -> None:
 def test_what_cannot_be_held_is_refused(demo_model: Any, methods: list[str], frozen: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         tls.aopc(demo_model, passages(1)[:1], methods, frozen=frozen)
+
+
+def test_gold_reads_the_same_names(demo_model: Any) -> None:
+    asked = {"corpora": ["binding"], "n": 6}
+    written = tls.gold_alignment(demo_model, ["semantic/all", "fisher@3/attention", "random"], **asked)
+    by_keyword = tls.gold_alignment(demo_model, ["semantic", "random"], frozen="all", **asked)
+    ranks = {m: [r.rank for r in written.records if r.method == m] for m in ("semantic/all", "random")}
+    assert ranks == {m: [r.rank for r in by_keyword.records if r.method == m] for m in ranks}
+    own = tls.gold_alignment(
+        demo_model,
+        {"mine": lambda model, prompts, targets: tls.fisher_scope(model, prompts, rank=3, frozen="attention")},
+        **asked,
+    )
+    assert [r.rank for r in own.records] == [r.rank for r in written.records if r.method == "fisher@3/attention"]
+    with pytest.raises(ValueError, match="no gradient at the prompt"):
+        tls.gold_alignment(demo_model, ["leave_one_out/all"], **asked)

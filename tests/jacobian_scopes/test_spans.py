@@ -240,6 +240,31 @@ def test_an_answer_is_put_behind_the_prompt_and_its_log_probability_explained(pa
     assert relative_error(logits.scores, tls.semantic_scope(pair.model, tokens, pos=found.span).scores) < 1e-12
 
 
+@pytest.mark.on_families("gpt2")
+def test_a_token_left_out_changes_an_answers_log_probability_and_rollout_is_the_mean_over_its_predictions(
+    pair: Pair,
+) -> None:
+    found = tls.leave_one_out(pair.model, QUESTION, prepend_bos=True, target=ANSWER)
+    tokens, span = found.tokens, found.span
+    assert (found.target_str, [p + 1 for p in span]) == (ANSWER, list(found.answer))
+
+    def log_p(removed: int | None) -> float:
+        x = pair.hf.get_input_embeddings()(tokens[None]).clone()
+        if removed is not None:
+            x[0, removed] = 0
+        log_probs = pair.hf(inputs_embeds=x).logits[0].log_softmax(-1)
+        return float(log_probs[list(span), tokens[list(found.answer)]].sum().detach())
+
+    whole = log_p(None)
+    expected = torch.tensor([abs(log_p(p) - whole) for p in range(found.pos + 1)], dtype=torch.float64)
+    assert relative_error(found.scores[: found.pos + 1], expected) < bound(pair)
+    assert found.details["log_prob"] == pytest.approx(whole, rel=1e-5)
+    flow = tls.attention_rollout(pair.model, QUESTION, prepend_bos=True, target=ANSWER)
+    each = [tls.attention_rollout(pair.model, tokens, pos=p).scores for p in span]
+    assert relative_error(flow.scores, torch.stack(each).mean(0)) < 1e-6
+    assert flow.details["log_prob"] == pytest.approx(whole, rel=1e-5)
+
+
 @every_family
 def test_two_answers_of_different_lengths_are_compared_on_the_prompt(pair: Pair) -> None:
     found = tls.contrast_scope(pair.model, QUESTION, prepend_bos=True, target=ANSWER, foil=OTHER)
@@ -325,7 +350,7 @@ def test_what_makes_no_sense_is_refused_before_the_model_runs(pair: Pair) -> Non
         ),
         ("pass target=", lambda: tls.contrast_scope(model, QUESTION, foil=OTHER)),
         ("follows the prompt's last token", lambda: tls.semantic_scope(model, QUESTION, target=ANSWER, pos=3)),
-        ("one position is explained here", lambda: tls.leave_one_out(model, TOKENS, pos=SPAN)),
+        ("one position is explained here", lambda: tls.random_attribution(model, TOKENS, pos=SPAN)),
         ("expected 'logit', 'log_prob' or None", lambda: tls.semantic_scope(model, TOKENS, of="odds")),  # type: ignore[arg-type]
         ("context", lambda: tls.semantic_scope(model, families.prompt_tokens(families.N_CTX), target=ANSWER)),
     ]

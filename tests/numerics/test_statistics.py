@@ -9,14 +9,24 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from tl_scopes.numerics.statistics import LEAST_PROMPTS, paired_bootstrap, spearman, standard_error
+from tl_scopes.numerics.statistics import (
+    LEAST_PROMPTS,
+    Values,
+    holm,
+    paired_bootstrap,
+    paired_shares,
+    spearman,
+    standard_error,
+)
 from tl_scopes.results.aopc import AOPCTable
+from tl_scopes.results.pairs import all_pairs
 from tl_scopes.results.written import minus
 
 pytestmark = pytest.mark.one_lens
@@ -46,6 +56,64 @@ def test_null_pairs_are_flagged_at_most_7_percent_of_the_time(n: int, heavy: boo
 @pytest.mark.parametrize(("effect", "n"), [(0.7, 20), (0.45, 50), (0.22, 200)])
 def test_planted_differences_are_found_with_80_percent_power(effect: float, n: int) -> None:
     assert flagged(effect, n) >= 0.8
+
+
+def told_apart(rates: Sequence[float], n: int, shared: float = 0.5, runs: int = RUNS) -> Values:
+    """Share of runs in which each pair of methods, right on such shares of prompts, has p_holm below 5 %."""
+    rng = np.random.default_rng(2)
+    found = []
+    for _ in range(runs):
+        prompt, own = rng.random(n), rng.random((len(rates), n))
+        same = rng.random((len(rates), n)) < shared  # a prompt that is hard for one is hard for the others
+        right = np.where(same, prompt, own) < np.array(rates)[:, None]
+        values = {str(i): row.astype(float) for i, row in enumerate(right)}
+        found.append(all_pairs(values, paired_shares).p_holm.to_numpy() < 0.05)
+    return np.array(found)
+
+
+@pytest.mark.parametrize("n", [30, 100, 200])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_methods_right_on_the_same_share_are_told_apart_at_most_7_percent_of_the_time(rate: float, n: int) -> None:
+    assert told_apart([rate, rate], n).mean() <= 0.07
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [30, 200])
+def test_of_many_equal_methods_any_two_are_told_apart_at_most_7_percent_of_the_time(n: int) -> None:
+    assert told_apart([0.6] * 6, n, runs=200).any(axis=1).mean() <= 0.07
+
+
+@pytest.mark.parametrize(("gap", "n"), [(0.4, 30), (0.2, 100), (0.14, 200)])
+def test_planted_differences_of_shares_are_found_with_80_percent_power(gap: float, n: int) -> None:
+    assert told_apart([0.6 + gap / 2, 0.6 - gap / 2], n).mean() >= 0.8
+
+
+def test_intervals_of_shares_hold_the_planted_difference() -> None:
+    rng, covered = np.random.default_rng(4), 0
+    for _ in range(RUNS):
+        right = rng.random((2, 60)) < np.array([[0.95], [0.7]])
+        comparison = paired_shares(*right.astype(float))
+        covered += comparison.low <= 0.25 <= comparison.high
+    assert covered / RUNS >= 0.93
+
+
+def test_shares_by_hand() -> None:
+    comparison = paired_shares([1.0] * 38 + [0.0] * 2, [0.0] * 40)
+    assert comparison.difference == 0.95
+    assert 0.8 < comparison.low < 0.95 < comparison.high <= 1
+    assert comparison.p == pytest.approx(0.5**38)
+    assert paired_shares([1.0, 0.0] * 15, [1.0, 0.0] * 15).p == 1
+    assert paired_shares([1.0] * 5 + [0.0] * 20, [0.0] * 24 + [1.0]).p == pytest.approx(2 * 7 / 64 - 6 / 64)
+    with pytest.raises(ValueError, match="0 or 1 per prompt from each method"):
+        paired_shares([0.5], [1.0])
+
+
+def test_holm_counts_all_comparisons() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.001]) == pytest.approx([0.9, 0.002])
+    found = holm([math.nan, 0.02])
+    assert math.isnan(found[0])
+    assert found[1] == pytest.approx(0.04)
 
 
 def test_pairing_removes_what_the_prompts_share() -> None:

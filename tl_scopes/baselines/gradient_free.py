@@ -8,10 +8,14 @@ method                   score of token t                                       
 ``random_attribution``   uniform noise                                               1 forward
 =======================  ==========================================================  =========================
 
-``s`` is the target's log-probability or logit at the explained position.
+``s`` is the target's log-probability or logit at the explained position; of several positions and of an answer the sum, and
+rollout is the mean over them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from einops import reduce
@@ -19,11 +23,12 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Unpack
 
+from tl_scopes.baselines.aims import Aim, aims
 from tl_scopes.directions.base import target_note
 from tl_scopes.directions.logits import Of
-from tl_scopes.kernel.ablation import Ablation, ablated, prompt_generator, substitutes
+from tl_scopes.kernel.ablation import Ablated, Ablation, ablated, ablated_together, prompt_generator, substitutes
 from tl_scopes.kernel.attributed import Answer, attributed
-from tl_scopes.kernel.batching import batches, padded, rows_per_forward
+from tl_scopes.kernel.batching import batches, packed, padded, rows_per_forward
 from tl_scopes.kernel.calls import encode, prompt_call
 from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.kernel.options import BatchKeywords, RunOptions, SourceKeywords, run_options
@@ -35,6 +40,7 @@ from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target
 from tl_scopes.model.targets import encode_targets
 from tl_scopes.numerics.arguments import Seed
 from tl_scopes.numerics.precision import compute_dtype
+from tl_scopes.numerics.progress import progress
 from tl_scopes.results.attribution import Attribution
 
 
@@ -76,23 +82,37 @@ def leave_one_out(
     Reference: Li et al. 2016 (arXiv 1612.08220).
     """
     chosen = run_options(**options)
-    model, prompts = encode(model, prompt, chosen)
-    at, results = chosen.at, []
-    targets = encode_targets(model, target, len(prompts))
-    size = rows_per_forward(model, prompts, chosen.batch_size, at=at)
-    for given, wanted in zip(prompts, targets, strict=True):
+    model, asked = aims(model, prompt, target, of, chosen)
+    at, prompts = chosen.at, [aim.prompt for aim in asked]
+    sets: list[list[list[int]]] = [[[], *([p] for p in range(given.pos + 1))] for given in prompts]
+    values = []
+    for given in prompts:
         candidates = [p for p in range(given.pos + 1) if p not in given.special]
-        values = substitutes(ablation, candidates or range(given.pos + 1), given.tokens, seed)
-        sets: list[list[int]] = [[], *([p] for p in range(given.pos + 1))]
-        found = ablated(model, given, sets, values, [wanted], batch_size=size, at=at)
-        changes = {
-            name: (values_of[1:] - values_of[0]).cpu().double()
-            for name, values_of in (("delta_logit", found.logit), ("delta_log_prob", found.log_prob))
-        }
-        details = {"of": of, "at": at, "ablation": ablation, **{k: v.tolist() for k, v in changes.items()}}
-        answer = Answer(changes[f"delta_{of}"].abs(), found.tokens[0], details, target_note(wanted))
-        results.append(attributed(model, given, found.first[0], "leave_one_out", answer))
-    return results
+        values.append(substitutes(ablation, candidates or range(given.pos + 1), given.tokens, seed))
+    rows, size = [len(own) for own in sets], rows_per_forward(model, prompts, chosen.batch_size, at=at)
+    results: dict[int, Attribution] = {}
+    for group in progress(list(packed(prompts, rows, size)), unit="batch"):
+        own = [prompts[i] for i in group], [sets[i] for i in group], [values[i] for i in group]
+        if len(group) == 1:
+            (i,) = group
+            found = [ablated(model, prompts[i], sets[i], values[i], asked[i].given, batch_size=size, at=at)]
+        else:
+            found = ablated_together(model, *own, [asked[i].given for i in group], at=at)
+        for i, one in zip(group, found, strict=True):
+            details = {"of": of, "at": at, "ablation": ablation}
+            results[i] = _left_out(model, asked[i], one, of, details)
+    return [results[i] for i in range(len(prompts))]
+
+
+def _left_out(model: LensModel, aim: Aim, found: Ablated, of: Of, details: dict[str, Any]) -> Attribution:
+    """The changes that leaving out each token makes, the first set being none."""
+    changes = {
+        name: (values_of[1:] - values_of[0]).cpu().double()
+        for name, values_of in (("delta_logit", found.logit), ("delta_log_prob", found.log_prob))
+    }
+    details |= {k: v.tolist() for k, v in changes.items()}
+    answer = _answer(changes[f"delta_{of}"].abs(), found.tokens, found.first, details, target_note(aim.given[-1]))
+    return attributed(model, aim.prompt, found.first[-1], "leave_one_out", answer)
 
 
 @prompt_call
@@ -126,14 +146,18 @@ def attention_rollout(
 
     Reference: Abnar and Zuidema 2020 (arXiv 2005.00928).
     """
-    model, prompts, targets, grouped = _in_batches(model, prompt, target, run_options(**options))
+    chosen = run_options(**options)
+    model, asked = aims(model, prompt, target, "log_prob", chosen)
+    prompts = [aim.prompt for aim in asked]
     layers = attention_layers(model, PATTERN)
     names, notes = [f"blocks.{layer}.{PATTERN}" for layer in layers], attention_notes(model, layers)
     results: dict[int, Attribution] = {}
-    for batch in grouped:
-        tokens, read = padded(model, prompts, batch)
+    for batch in batches(prompts, rows_per_forward(model, prompts, chosen.batch_size)):
+        tokens, _ = padded(model, prompts, batch)
+        places = [(row, p) for row, i in enumerate(batch) for _, p in prompts[i].positions]
+        rows, read = torch.tensor(places).T
         with differentiable(model), torch.no_grad():
-            run = forward_pass(model, tokens, read, Recording(cache=names))
+            run = forward_pass(model, tokens, read, Recording(cache=names), rows=rows)
         log_probs = run.logits.to(compute_dtype(run.logits.dtype)).log_softmax(-1)
         unit = torch.eye(tokens.shape[1], dtype=torch.float64)
         flow = unit.expand(len(batch), -1, -1)
@@ -141,10 +165,27 @@ def attention_rollout(
             pattern = reduce(run.activations[name].cpu().double(), "batch head q k -> batch q k", "mean")
             flow = (pattern + unit) / 2 @ flow
         for n, i in enumerate(batch):
-            end = prompts[i].pos + 1
-            answer = Answer(flow[n, end - 1, :end], targets[i], {}, notes)
-            results[i] = attributed(model, prompts[i], log_probs[n], "attention_rollout", answer)
+            own = log_probs[rows == n]
+            mean = reduce(flow[n, read[rows == n], : prompts[i].pos + 1], "read pos -> pos", "mean")
+            targets = asked[i].given
+            known = [int(row.argmax()) if t is None else t for row, t in zip(own, targets, strict=True)]
+            answer = _answer(mean, known if len(targets) > 1 else targets, own, {}, notes)
+            results[i] = attributed(model, prompts[i], own[-1], "attention_rollout", answer)
     return [results[i] for i in range(len(prompts))]
+
+
+def _answer(
+    scores: Tensor,
+    targets: Sequence[int | None],
+    log_probs: Float[Tensor, "read d_vocab"],
+    details: Mapping[str, Any],
+    notes: tuple[str, ...],
+) -> Answer:
+    """The result's parts, of one explained position or of several."""
+    if len(targets) == 1:
+        return Answer(scores, targets[0], details, notes)
+    said = [float(row[t]) for row, t in zip(log_probs, targets, strict=True)]
+    return Answer(scores, targets, details, notes, target_log_probs=said)
 
 
 @prompt_call

@@ -19,7 +19,9 @@ All take any model the Semantic Scope takes; what is signed is in ``details``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from einops import einsum, reduce
@@ -27,14 +29,15 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Unpack
 
-from tl_scopes.baselines.aims import aims
+from tl_scopes.baselines.aims import Aim, aims
+from tl_scopes.directions.base import Reading
 from tl_scopes.directions.logits import Of, Semantic
 from tl_scopes.kernel.ablation import prompt_generator
 from tl_scopes.kernel.attributed import attributed
-from tl_scopes.kernel.batching import repeated, rows_per_forward
+from tl_scopes.kernel.batching import copies, packed, rows_per_forward
 from tl_scopes.kernel.calls import asked, prompt_call
 from tl_scopes.kernel.explain import explain_inside
-from tl_scopes.kernel.interventions import run_changed
+from tl_scopes.kernel.interventions import each_its_own, run_changed, slices
 from tl_scopes.kernel.options import FrozenSourceKeywords, GradientKeywords, GradientProbe, RunOptions, run_options
 from tl_scopes.model.completeness import TOKENS, everything_held
 from tl_scopes.model.held_functions import PARTS
@@ -210,38 +213,67 @@ def smoothgrad(
     integer("n_samples", n_samples, least=1)
     if sigma is not None and sigma < 0:
         raise ValueError(f"(sigma={sigma!r}): expected a number of at least 0")
-    at, results = chosen.at, []
-    size = rows_per_forward(model, prompts, chosen.batch_size, at=at)
-    with progress(total=len(prompts) * n_samples, unit="copy") as bar:
-        for aim in asked_for:
-            given = aim.prompt
-            plain = run_changed(model, *repeated(model, given, 1), at=at)
-            targets = aim.chosen(plain.readings)
-            width = 0.1 * float(to_float64(plain.x).square().mean().sqrt()) if sigma is None else float(sigma)
-            explained = Semantic(targets, aim.of)
-            generator = prompt_generator(seed, given.tokens)
-            total = torch.zeros_like(to_float64(plain.x[0]))
-            for first in range(0, n_samples, size):
-                n = min(size, n_samples - first)
-                noise = width * torch.randn(n, *plain.x.shape[1:], generator=generator, dtype=torch.float64)
+    results: dict[int, Attribution] = {}
+    size = rows_per_forward(model, prompts, chosen.batch_size, at=chosen.at)
+    with progress(total=len(prompts), unit="prompt") as bar:
+        for group in packed(prompts, [n_samples] * len(prompts), size):
+            together = [asked_for[i] for i in group]
+            for i, result in zip(group, _smoothed(model, together, n_samples, sigma, seed, size, chosen), strict=True):
+                results[i] = result
+            bar.update(len(group))
+    return [results[i] for i in range(len(prompts))]
 
-                def change(x: Tensor, noise: Tensor = noise) -> Tensor:
-                    return x + noise.to(x)
 
-                copies = repeated(model, given, n)
-                indices = [*range(len(targets))] * n
-                run = run_changed(
-                    model,
-                    *copies,
-                    changes=[(at, change)],
-                    direction=explained,
-                    indices=indices,
-                    at=chosen.recording(),
-                )
-                assert run.gradient is not None
-                total += reduce(to_float64(run.gradient), "n pos d_model -> pos d_model", "sum")
-                bar.update(n)
-            details = {"at": at, "n_samples": n_samples, "sigma": width, "seed": seed} | chosen.linearisation
-            answer = aim.answer(row_norms(total / n_samples), plain.readings, details, ())
-            results.append(attributed(model, given, plain.log_probs[-1], "smoothgrad", answer))
-    return results
+def _smoothed(
+    model: LensModel,
+    together: Sequence[Aim],
+    n_samples: int,
+    sigma: float | None,
+    seed: int,
+    size: int,
+    options: RunOptions,
+) -> list[Attribution]:
+    """The mean gradient over noisy copies of prompts that run together."""
+    at, prompts = options.at, [aim.prompt for aim in together]
+    ones = [1] * len(prompts)
+    plain = run_changed(model, *copies(model, prompts, ones), at=at)
+    readings = [
+        tuple(Reading(r.logits[k : k + 1], r.hidden[k : k + 1]) for r in plain.readings) for k in range(len(ones))
+    ]
+    x = [to_float64(plain.x[k, : prompt.pos + 1]) for k, prompt in enumerate(prompts)]
+    targets = [aim.chosen(own) for aim, own in zip(together, readings, strict=True)]
+    width = [0.1 * float(own.square().mean().sqrt()) if sigma is None else float(sigma) for own in x]
+    of = tuple(aim.of for aim in together for _ in aim.given)
+    explained = Semantic(tuple(t for own in targets for t in own), of)
+    numbers = [range(part.start, part.stop) for part in slices([len(own) for own in targets])]
+    generators = [prompt_generator(seed, prompt.tokens) for prompt in prompts]
+    totals = [torch.zeros_like(own) for own in x]
+    step = size if len(prompts) == 1 else n_samples
+    for first in range(0, n_samples, step):
+        n = min(step, n_samples - first)
+        rows = [n] * len(prompts)
+        noise = [
+            w * torch.randn(n, *own.shape, generator=generator, dtype=torch.float64)
+            for w, own, generator in zip(width, x, generators, strict=True)
+        ]
+        run = run_changed(
+            model,
+            *copies(model, prompts, rows),
+            changes=[(at, each_its_own(prompts, rows, [partial(_add, own) for own in noise]))],
+            direction=explained,
+            indices=[i for own in numbers for i in [*own] * n],
+            at=options.recording(),
+        )
+        assert run.gradient is not None
+        for total, prompt, own in zip(totals, prompts, slices(rows), strict=True):
+            total += reduce(to_float64(run.gradient[own, : prompt.pos + 1]), "n pos d_model -> pos d_model", "sum")
+    found = []
+    for aim, own, total, w in zip(together, readings, totals, width, strict=True):
+        details = {"at": at, "n_samples": n_samples, "sigma": w, "seed": seed} | options.linearisation
+        answer = aim.answer(row_norms(total / n_samples), own, details, ())
+        found.append(attributed(model, aim.prompt, own[-1].logits[0].log_softmax(-1), "smoothgrad", answer))
+    return found
+
+
+def _add(noise: Tensor, x: Tensor) -> Tensor:
+    return x + noise.to(x)

@@ -10,7 +10,9 @@ Completeness: ``∫₀¹ ⟨x − x', g(α)⟩ dα = s(x) − s(x')``. What a ru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from einops import einsum, reduce
@@ -20,15 +22,15 @@ from typing_extensions import Unpack
 
 from tl_scopes.baselines.aims import Aim, aims
 from tl_scopes.baselines.path_starts import OTHER_STARTS, StartName, jumps, path_start, start_name
-from tl_scopes.directions.base import Readings
+from tl_scopes.directions.base import Reading, Readings
 from tl_scopes.directions.logits import Of, Semantic
 from tl_scopes.kernel.attributed import attributed
-from tl_scopes.kernel.batching import repeated, rows_per_forward
+from tl_scopes.kernel.batching import copies, packed, rows_per_forward
 from tl_scopes.kernel.calls import prompt_call
-from tl_scopes.kernel.interventions import Change, along, run_changed
+from tl_scopes.kernel.interventions import Change, along, each_its_own, run_changed, slices
 from tl_scopes.kernel.options import SourceKeywords, run_options
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import Prompt, Target
+from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target
 from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.progress import progress
@@ -77,7 +79,7 @@ def integrated_gradients(
     Raises:
         ValueError: as :func:`semantic_scope`; fewer than 2 steps; a baseline that does not fit; no padding token.
 
-    Cost: ``n_steps`` forwards and backwards in batches over α, and four forwards for the ends.
+    Cost: ``n_steps`` forwards and backwards in batches over prompts and α, and four forwards for the ends.
 
     >>> attr = integrated_gradients(model, "German: der Hund sieht die Katze. English: the", target=" dog")
     >>> abs(sum(attr.details["signed"]) - attr.details["change"] - attr.details["completeness_gap"]) < 1e-9
@@ -91,34 +93,45 @@ def integrated_gradients(
     prompts = [aim.prompt for aim in asked_for]
     if integer("n_steps", n_steps) < 2:
         raise ValueError(f"(n_steps={n_steps!r}): expected an integer of at least 2, one for each part of the path")
-    at, results = chosen.at, []
+    at = chosen.at
     size = rows_per_forward(model, prompts, chosen.batch_size, at=at)
-    for aim in asked_for:
-        start = path_start(model, aim.prompt, baseline, at)
-        path = integrate_path(model, aim, start, n_steps=n_steps, at=at, batch_size=size)
-        gap = path.signed_sum - path.change
-        near = {
-            "signed_sum": path.near_sum,
-            "change": path.near_change,
-            "gap": path.near_sum - path.near_change,
-            "jump": path.jump,
-        }
-        name = start_name(baseline)
-        notes = (*path.notes, *map(minus, _about_the_gap(path, name)))
-        details = {
-            "at": at,
-            "n_steps": n_steps,
-            "baseline": name,
-            "signed": reduce(path.product, "pos d_model -> pos", "sum").tolist(),
-            "change": path.change,
-            "completeness_gap": gap,
-            "near_zero": {"up_to": NEAR_ZERO, **near},
-        }
-        answer = aim.answer(row_norms(path.product), path.unchanged, details, notes)
-        answer = replace(answer, signed=reduce(path.product, "pos d_model -> pos", "sum"))
-        log_probs = path.unchanged[-1].logits[-1].log_softmax(-1)
-        results.append(attributed(model, aim.prompt, log_probs, "integrated_gradients", answer))
-    return results
+    starts = [path_start(model, one, baseline, at) for one in prompts]
+    results: dict[int, Attribution] = {}
+    with progress(total=len(prompts), unit="prompt") as bar:
+        for group in packed(prompts, [n_steps] * len(prompts), size):
+            together = [asked_for[i] for i in group], [starts[i] for i in group]
+            for i, path in zip(
+                group, integrate_paths(model, *together, n_steps=n_steps, at=at, batch_size=size), strict=True
+            ):
+                results[i] = _attribution(
+                    model, asked_for[i], path, start_name(baseline), {"at": at, "n_steps": n_steps}
+                )
+            bar.update(len(group))
+    return [results[i] for i in range(len(prompts))]
+
+
+def _attribution(model: LensModel, aim: Aim, path: PathIntegral, baseline: str, options: dict[str, Any]) -> Attribution:
+    """The result of one prompt."""
+    gap = path.signed_sum - path.change
+    near = {
+        "signed_sum": path.near_sum,
+        "change": path.near_change,
+        "gap": path.near_sum - path.near_change,
+        "jump": path.jump,
+    }
+    notes = (*path.notes, *map(minus, _about_the_gap(path, baseline)))
+    signed = reduce(path.product, "pos d_model -> pos", "sum")
+    details = {
+        **options,
+        "baseline": baseline,
+        "signed": signed.tolist(),
+        "change": path.change,
+        "completeness_gap": gap,
+        "near_zero": {"up_to": NEAR_ZERO, **near},
+    }
+    answer = replace(aim.answer(row_norms(path.product), path.unchanged, details, notes), signed=signed)
+    log_probs = path.unchanged[-1].logits[-1].log_softmax(-1)
+    return attributed(model, aim.prompt, log_probs, "integrated_gradients", answer)
 
 
 def _about_the_gap(path: PathIntegral, baseline: str) -> tuple[str, ...]:
@@ -144,7 +157,7 @@ def _about_the_gap(path: PathIntegral, baseline: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class PathIntegral:
-    """What :func:`integrate_path` found.
+    """What :func:`integrate_paths` found.
 
     Attributes:
         product: ``(x − x') ⊙ ∫ g dα``, ``[pos, d_model]``, float64 on the CPU.
@@ -169,45 +182,87 @@ class PathIntegral:
     notes: tuple[str, ...]
 
 
-def integrate_path(
+def integrate_paths(
     model: LensModel,
-    aim: Aim,
-    baseline: Change,
+    aims: Sequence[Aim],
+    baselines: Sequence[Change],
     *,
     n_steps: int,
     at: str,
     batch_size: int,
-) -> PathIntegral:
-    """Integrated gradients of one prompt, in batches over α."""
-    alphas = [0.0, FIRST_REACH, NEAR_ZERO, 1.0]
-    prompt = aim.prompt
-    ends = run_changed(model, *repeated(model, prompt, len(alphas)), changes=[(at, along(alphas, baseline))], at=at)
-    targets = aim.chosen(ends.readings)
-    explained = Semantic(targets, aim.of)
-    start, first_reached, near, end = aim.values(ends.readings, targets).tolist()
-    x = ends.x[-1:]
-    difference = (x - baseline(x))[0].cpu().double()
-    nodes, weights, n_near = split_rule(n_steps)
-    parts = [torch.zeros_like(difference), torch.zeros_like(difference)]
-    notes: tuple[str, ...] = ()
-    chunks = [
-        (part, first, min(first + batch_size, stop))
-        for part, (begin, stop) in enumerate(((0, n_near), (n_near, n_steps)))
-        for first in range(begin, stop, batch_size)
+) -> list[PathIntegral]:
+    """Integrated gradients of prompts that run together, in batches over prompts and α."""
+    prompts = [aim.prompt for aim in aims]
+    ends = _ends(model, prompts, baselines, at)
+    targets = [aim.chosen(end.readings) for aim, end in zip(aims, ends, strict=True)]
+    differences = [
+        (end.x - baseline(end.x[None])[0]).cpu().double() for end, baseline in zip(ends, baselines, strict=True)
     ]
-    for part, first, last in progress(chunks, unit="batch"):
+    nodes, weights, n_near = split_rule(n_steps)
+    parts = [[torch.zeros_like(difference) for _ in range(2)] for difference in differences]
+    notes: list[tuple[str, ...]] = [()] * len(aims)
+    of = tuple(aim.of for aim in aims for _ in aim.given)
+    explained = Semantic(tuple(t for own in targets for t in own), of if len(set(of)) > 1 else of[0])
+    numbers = [range(part.start, part.stop) for part in slices([len(own) for own in targets])]
+    step = batch_size if len(aims) == 1 else n_steps
+    for first in progress(range(0, n_steps, step), unit="batch"):
+        alphas = nodes[first : first + step]
+        rows = [len(alphas)] * len(aims)
+        moves = [along(alphas, baseline) for baseline in baselines]
         run = run_changed(
             model,
-            *repeated(model, prompt, last - first),
-            changes=[(at, along(nodes[first:last], baseline))],
+            *copies(model, prompts, rows),
+            changes=[(at, each_its_own(prompts, rows, moves))],
             direction=explained,
-            indices=[*range(len(targets))] * (last - first),
+            indices=[i for own in numbers for i in [*own] * len(alphas)],
             at=at,
         )
         assert run.gradient is not None
-        w = torch.tensor(weights[first:last], dtype=torch.float64)
-        parts[part] += einsum(w, run.gradient.cpu().double(), "a, a pos d_model -> pos d_model")
-        notes = tuple(dict.fromkeys((*notes, *run.rows[0].notes)))
+        gradient = run.gradient.cpu().double()
+        w = torch.tensor(weights[first : first + step], dtype=torch.float64)
+        near = torch.arange(first, first + len(alphas)) < n_near
+        for k, own in enumerate(slices(rows)):
+            for part, chosen in enumerate((near, ~near)):
+                g = gradient[own, : prompts[k].pos + 1]
+                parts[k][part] += einsum(w * chosen, g, "a, a pos d_model -> pos d_model")
+            notes[k] = tuple(dict.fromkeys((*notes[k], *run.rows[own.start * len(targets[k])].notes)))
+    return [
+        _path(aim, end, target, difference, part, note)
+        for aim, end, target, difference, part, note in zip(aims, ends, targets, differences, parts, notes, strict=True)
+    ]
+
+
+ENDS = (0.0, FIRST_REACH, NEAR_ZERO, 1.0)
+"""α where the explained scalar itself is read."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Ends:
+    """One prompt at the ends of its path: what was read, and the unchanged embeddings ``[pos, d_model]``."""
+
+    readings: Readings
+    x: Tensor
+
+
+def _ends(model: LensModel, prompts: Sequence[EncodedPrompt], baselines: Sequence[Change], at: str) -> list[_Ends]:
+    """Each prompt at :data:`ENDS`."""
+    rows = [len(ENDS)] * len(prompts)
+    moves = [along(ENDS, baseline) for baseline in baselines]
+    run = run_changed(model, *copies(model, prompts, rows), changes=[(at, each_its_own(prompts, rows, moves))], at=at)
+    return [
+        _Ends(
+            tuple(Reading(one.logits[own], one.hidden[own]) for one in run.readings),
+            run.x[own][-1, : prompt.pos + 1],
+        )
+        for prompt, own in zip(prompts, slices(rows), strict=True)
+    ]
+
+
+def _path(
+    aim: Aim, ends: _Ends, targets: tuple[int, ...], difference: Tensor, parts: Sequence[Tensor], notes: tuple[str, ...]
+) -> PathIntegral:
+    """What was found of one prompt."""
+    start, first_reached, near, end = aim.values(ends.readings, targets).tolist()
     near_sum, far_sum = (float((difference * part).sum()) for part in parts)
     return PathIntegral(
         product=difference * (parts[0] + parts[1]),

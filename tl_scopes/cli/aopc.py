@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from tl_scopes.cli import options
 from tl_scopes.cli.output import Files, require_folder, show
-from tl_scopes.cli.support import default_methods, library, load_model, require_models
+from tl_scopes.cli.support import (
+    default_methods,
+    library,
+    load_model,
+    own_gpu,
+    require_models,
+    require_own_folder,
+)
 
 
 def aopc(
@@ -52,8 +58,7 @@ def aopc(
         )
     if rank_plot and not rank:
         raise ValueError("--rank-plot shows AOPC against the Fisher Scope's rank; give --rank, several times")
-    if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("several processes share a run through a folder; give --out FOLDER")
+    require_own_folder(out)
     tls = library()
     from tl_scopes.evaluation.aopc import checked_methods, checked_protocol
     from tl_scopes.evaluation.passages import PAPER_MODELS
@@ -77,7 +82,7 @@ def aopc(
     require_models(names, kind, device)
     unmeasured = []
     for name in names:
-        lens = load_model(name, kind, device or _own_gpu())
+        lens = load_model(name, kind, device or own_gpu())
         table = tls.aopc(
             lens,
             passages,
@@ -98,13 +103,3 @@ def aopc(
         files.answer(table)
     if unmeasured:
         raise ValueError("; ".join(unmeasured))
-
-
-def _own_gpu() -> str | None:
-    """Under accelerate each process takes the GPU of its number; None elsewhere."""
-    local = os.environ.get("LOCAL_RANK")
-    if local is None:
-        return None
-    import torch
-
-    return f"cuda:{int(local)}" if torch.cuda.is_available() else None

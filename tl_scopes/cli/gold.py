@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 from tl_scopes.cli import options
-from tl_scopes.cli.output import Files
-from tl_scopes.cli.support import default_methods, library, load_model, require_names
+from tl_scopes.cli.output import Files, require_folder
+from tl_scopes.cli.support import default_methods, library, load_model, own_gpu, require_names, require_own_folder
 
 
 def gold(
     method: options.GoldMethods = None,
     corpus: options.Corpora = None,
-    n: options.N = 200,
+    task: options.Tasks = None,
+    n: options.GoldN = None,
     seed: options.Seed = 0,
+    frozen: options.Frozen = None,
+    batch_size: options.BatchSize = None,
     model: options.Model = "demo",
     kind: options.Kind = "auto",
     device: options.Device = None,
+    out: options.Out = None,
     html: options.Html = None,
     plot: options.Plot = None,
     csv: options.Csv = None,
@@ -22,16 +29,39 @@ def gold(
 ) -> None:
     """How often each scope puts the token first that is known to cause the answer.
 
-    MODEL is the demo, or one that was trained on the demo corpora.
+    With --task, on any MODEL: prompts are scored that the model takes as they are meant. Else MODEL is the demo, or one that
+    was trained on the demo corpora.
+
+    Several processes, a GPU each: accelerate launch -m tl_scopes gold --task ... --out FOLDER
     """
     files = Files(html=html, plot=plot, csv=csv, json=json)
+    if out is not None:
+        require_folder("--out", out)
+    if task and corpus:
+        raise ValueError("--corpus is of the demo, --task of any model; give one of them")
+    if not task and out is not None:
+        raise ValueError("--out is for runs of --task")
     tls = library()
     from tl_scopes.demo.corpora import CORPORA
-    from tl_scopes.evaluation.gold import known_methods
+    from tl_scopes.evaluation.gold import CORPUS_N, TASK_N
+    from tl_scopes.evaluation.gold_methods import checked
+    from tl_scopes.evaluation.gold_tasks import bounds, require_enough
+    from tl_scopes.tasks import TASKS
 
+    held: Any = frozen or ()
     methods = tuple(method or default_methods(tls.gold_alignment))
-    require_names(methods, known_methods())
+    checked(methods, held)
     require_names(corpus or (), CORPORA, "corpus")
-    lens = load_model(model, kind, device)
-    result = tls.gold_alignment(lens, methods, corpora=corpus or None, n=n, seed=seed)
-    files.answer(result)
+    tasks = [*TASKS] if task == ["all"] else task
+    require_names(tasks or (), TASKS, "task")
+    size = n or (TASK_N if tasks else CORPUS_N)
+    if tasks:
+        require_own_folder(out)
+        require_enough(size)
+        print(bounds(tasks, size, methods), file=sys.stderr)
+    lens = load_model(model, kind, device or own_gpu())
+    asked = {"tasks": tasks, "out": out} if tasks else {"corpora": corpus or None}
+    rows = {} if batch_size is None else {"batch_size": batch_size}
+    result = tls.gold_alignment(lens, methods, n=size, seed=seed, frozen=held, **asked, **rows)
+    if result.complete:  # else another process is still at work; the last one prints
+        files.answer(result)

@@ -139,7 +139,8 @@ ForecastMethods = Annotated[
 GoldMethods = Annotated[
     list[str] | None,
     typer.Option(
-        "--method", help=f"Scope or baseline, e.g. smoothgrad; {_SEVERAL}. Default: the paper's three scopes."
+        "--method",
+        help=f"Scope or baseline, e.g. smoothgrad, semantic/all frozen; {_SEVERAL}. Default: the paper's three scopes.",
     ),
 ]
 AopcMethods = Annotated[
@@ -183,7 +184,11 @@ Device = Annotated[
 
 # -- how much, and chance --------------------------------------------------------------------------
 
-N = Annotated[int, typer.Option("--n", "-n", min=1, help="How many passages, or examples of each demo corpus.")]
+_HOW_MANY = typer.Option(
+    "--n", "-n", min=1, help="How many passages, examples of each demo corpus, or accepted prompts of each task."
+)
+N = Annotated[int, _HOW_MANY]
+GoldN = Annotated[int | None, _HOW_MANY]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of everything drawn at random.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Changed inputs per forward.")]
 Ablation = Annotated[Ablated, typer.Option("--ablation", help="What a removed embedding becomes.")]
@@ -191,6 +196,12 @@ Ablation = Annotated[Ablated, typer.Option("--ablation", help="What a removed em
 # -- of one command --------------------------------------------------------------------------------
 
 Corpora = Annotated[list[str] | None, typer.Option("--corpus", help=f"Demo corpus; {_SEVERAL}. Default: all.")]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task", help=f"Task for any model, e.g. copying, or 'all'; {_SEVERAL}. Default: the demo's corpora."
+    ),
+]
 Eigenvalues = Annotated[int | None, typer.Option("--k", "-k", min=1, help="Leading eigenvalues; default: all.")]
 
 Passages = Annotated[

@@ -49,6 +49,22 @@ def load_model(model: str, kind: str, device: str | None = None) -> Any:
         return tls.load_model(model, kind=kind, device=device)  # type: ignore[arg-type]
 
 
+def own_gpu() -> str | None:
+    """Under accelerate each process takes the GPU of its number; None elsewhere."""
+    local = os.environ.get("LOCAL_RANK")
+    if local is None:
+        return None
+    import torch
+
+    return f"cuda:{int(local)}" if torch.cuda.is_available() else None
+
+
+def require_own_folder(out: Path | None) -> None:
+    """Processes that share a run do so through a folder."""
+    if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("several processes share a run through a folder; give --out FOLDER")
+
+
 def require_models(models: Sequence[str], kind: str, device: str | None) -> None:
     """Refuse all that shows without loading, of every model before the first is loaded."""
     from tl_scopes.model.loading import require_loadable

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tl_scopes.evaluation.fingerprint import function_fingerprint, model_fingerprint
+from tl_scopes.evaluation.fingerprint import function_fingerprint, model_settings
 from tl_scopes.evaluation.protocol import (
     AOPC_METHODS,
     OF_ONE,
@@ -289,18 +289,13 @@ def _settings(
     *,
     stored: bool,
 ) -> dict[str, Any]:
-    """What defines the numbers of a run; a stored run with other settings is not continued.
-
-    The weights are read only for a run that is stored.
-    """
+    """What defines the numbers of a run; a stored run with other settings is not continued."""
     digest = hashlib.sha256()
     for passage in prompts:
         digest.update(as_typed(passage).encode() + b"\0")
-    names = ("model_class", "model_name", "dtype", "folded_norm", "centred_unembedding", "tl_scopes")
-    provenance = model_state(model).provenance()
     return {
         "format": 2,
-        "model": {**{n: provenance[n] for n in names}, **model_fingerprint(model, weights=stored)},
+        "model": model_settings(model, stored=stored),
         "prompts": {"n": len(prompts), "sha256": digest.hexdigest()},
         "methods": {k: m if isinstance(m, str) else function_fingerprint(m, model) for k, m in methods.items()},
         "preset": preset,

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from tl_scopes.model.lens import LensModel
+from tl_scopes.model.state import model_state
 from tl_scopes.numerics.arguments import call_name
 from tl_scopes.results.digests import digest_tensors
 
@@ -61,6 +62,13 @@ def model_fingerprint(model: LensModel, *, weights: bool) -> dict[str, Any]:
         "modules": modules.hexdigest(),
         "hooks": attached_functions(model),
     }
+
+
+def model_settings(model: LensModel, *, stored: bool) -> dict[str, Any]:
+    """What the settings of a run say of the model; the weights are read only for a run that is stored."""
+    names = ("model_class", "model_name", "dtype", "folded_norm", "centred_unembedding", "tl_scopes")
+    provenance = model_state(model).provenance()
+    return {**{n: provenance[n] for n in names}, **model_fingerprint(model, weights=stored)}
 
 
 def attached_functions(model: LensModel) -> dict[str, list[str]]:

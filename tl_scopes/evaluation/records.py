@@ -3,14 +3,15 @@
 A run is a folder: ``settings.json`` says what is computed, ``shard-<rank>.jsonl`` holds one line per prompt. A line is
 written by one ``write`` to a file opened for appending and forced to disk, so a kill leaves whole lines and at most one
 torn tail, which is cut off when the run goes on. A prompt is done when a line of any shard has its number. Processes
-share nothing but the folder.
+share nothing but the folder. What settings and records hold is for the kind of run to say, a :class:`Kind`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,28 @@ from tl_scopes.results.aopc import require_record
 from tl_scopes.results.files import write_file
 
 SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the files of one kind of run hold.
+
+    Attributes:
+        what: such a folder's settings must say, for the message that they do not.
+        fits: is this so? ``KeyError`` and ``TypeError`` say no too.
+        require: refuses, by ``ValueError``, what is not a measured record of a run with these settings.
+    """
+
+    what: str
+    fits: Callable[[Mapping[str, Any]], bool]
+    require: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+
+
+AOPC_RUN = Kind(
+    "prompts.n, methods or protocol.fractions",
+    lambda settings: isinstance(settings["methods"], dict) and isinstance(settings["protocol"]["fractions"], list),
+    lambda record, settings: require_record(record, tuple(settings["methods"]), settings["protocol"]["fractions"]),
+)
 
 
 def process_rank() -> tuple[int, int]:
@@ -32,13 +55,15 @@ class RecordStore:
         folder: of the run; made if it does not exist. None: nothing is stored.
         settings: what defines the numbers. A folder with other settings is refused.
         rank: number of the shard that this process writes.
+        kind: of the run.
 
     Raises:
         ValueError: the folder holds a run with other settings, or something else.
     """
 
-    def __init__(self, folder: Path | None, settings: Mapping[str, Any], rank: int) -> None:
+    def __init__(self, folder: Path | None, settings: Mapping[str, Any], rank: int, kind: Kind = AOPC_RUN) -> None:
         self.folder = folder
+        self.kind = kind
         self.memory: dict[int, dict[str, Any]] = {}
         if folder is None:
             return
@@ -49,7 +74,7 @@ class RecordStore:
         self.settings = wanted
         path = folder / SETTINGS
         if path.exists():
-            for at, was, now in _differences(read_settings(folder), wanted):
+            for at, was, now in _differences(read_settings(folder, kind), wanted):
                 raise ValueError(
                     f"(out={str(folder)!r}): holds a run with other settings: {at} was {was}, now {now}. Choose another "
                     "folder, or go on with what that run was started with"
@@ -63,7 +88,7 @@ class RecordStore:
 
     def done(self) -> dict[int, dict[str, Any]]:
         """Every record so far, of all shards, by prompt number."""
-        return dict(self.memory) if self.folder is None else read_records(self.folder, self.settings)
+        return dict(self.memory) if self.folder is None else read_records(self.folder, self.settings, self.kind)
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one record; on return it is on the disk."""
@@ -83,22 +108,22 @@ class RecordStore:
             os.close(descriptor)
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
+def read_settings(folder: Path, kind: Kind = AOPC_RUN) -> dict[str, Any]:
     """What a run computes."""
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{folder} holds no run that can be read ({error})") from error
     try:
-        n, methods, fractions = settings["prompts"]["n"], settings["methods"], settings["protocol"]["fractions"]
+        fits = type(settings["prompts"]["n"]) is int and kind.fits(settings)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / SETTINGS} is not a run's settings ({type(error).__name__}: {error})") from error
-    if type(n) is not int or not isinstance(methods, dict) or not isinstance(fractions, list):
-        raise ValueError(f"{folder / SETTINGS} is not a run's settings (prompts.n, methods or protocol.fractions)")
+    if not fits:
+        raise ValueError(f"{folder / SETTINGS} is not a run's settings ({kind.what})")
     return dict(settings)
 
 
-def read_records(folder: Path, settings: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+def read_records(folder: Path, settings: Mapping[str, Any], kind: Kind = AOPC_RUN) -> dict[int, dict[str, Any]]:
     """All whole lines of all shards by prompt number, in order; the first line of a number counts.
 
     Raises:
@@ -109,7 +134,7 @@ def read_records(folder: Path, settings: Mapping[str, Any]) -> dict[int, dict[st
         data = shard.read_bytes()
         for number, line in enumerate(data[: data.rfind(b"\n") + 1].split(b"\n")[:-1], start=1):
             try:
-                record = _record(json.loads(line), settings)
+                record = _record(json.loads(line), settings, kind)
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ValueError(
                     f"{shard}, line {number}: not a record of this run ({error}). Delete this line: its passage is "
@@ -119,7 +144,7 @@ def read_records(folder: Path, settings: Mapping[str, Any]) -> dict[int, dict[st
     return dict(sorted(records.items()))
 
 
-def _record(record: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _record(record: Any, settings: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     """One passage's record, as a run with these settings writes it."""
     n = settings["prompts"]["n"]
     index = record.get("index") if isinstance(record, dict) else None
@@ -128,7 +153,7 @@ def _record(record: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(record.get("error", ""), str):
         raise ValueError("error: not text")
     if "error" not in record:
-        require_record(record, tuple(settings["methods"]), settings["protocol"]["fractions"])
+        kind.require(record, settings)
     return dict(record)
 
 

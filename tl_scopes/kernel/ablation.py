@@ -17,15 +17,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tl_scopes.directions.base import Readings
-from tl_scopes.kernel.batching import repeated
-from tl_scopes.kernel.interventions import run_changed
+from tl_scopes.directions.base import Reading, Readings
+from tl_scopes.kernel.batching import copies, repeated
+from tl_scopes.kernel.interventions import each_its_own, run_changed, slices
 from tl_scopes.model.forward import Recording
 from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.lens import LensModel
@@ -83,10 +84,7 @@ def run_ablated(
         removed[row, [p for p in positions if p < length]] = True
     parts = torch.split(removed, batch_size) if sets else ()
     for part in tqdm(parts, desc=call_name(), unit="batch", disable=None if len(parts) > 1 else True, leave=False):
-
-        def change(x: Tensor, part: Tensor = part) -> Tensor:
-            return torch.where(part.to(x.device)[..., None], values(x[0]), x)
-
+        change = partial(_removed, part, values)
         run = run_changed(
             model, *repeated(model, prompt, len(part)), changes=[(at, change)], at=Recording(at, target_hook)
         )
@@ -135,6 +133,46 @@ def ablated(
         log_prob.append(_summed([run.log_prob(token) for run, token in zip(runs, chosen, strict=True)]))
     assert first is not None
     return Ablated(tuple(chosen), torch.cat(logit), torch.cat(log_prob), first)
+
+
+def ablated_together(
+    model: LensModel,
+    prompts: Sequence[EncodedPrompt],
+    sets: Sequence[Sequence[Sequence[int]]],
+    values: Sequence[Callable[[Tensor], Tensor]],
+    tokens: Sequence[Sequence[int | None]],
+    *,
+    at: str = "hook_embed",
+) -> list[Ablated]:
+    """As :func:`ablated`, of several prompts with their own sets in one forward; each has as many explained positions."""
+    rows = [len(own) for own in sets]
+    changes = []
+    for prompt, own, value in zip(prompts, sets, values, strict=True):
+        removed = torch.zeros(len(own), prompt.pos + 1, dtype=torch.bool)
+        for row, positions in enumerate(own):
+            removed[row, list(positions)] = True
+        changes.append(partial(_removed, removed, value))
+    run = run_changed(
+        model,
+        *copies(model, prompts, rows),
+        changes=[(at, each_its_own(prompts, rows, changes))],
+        at=Recording(at, Y_HOOK),
+    )
+    found = []
+    for part, asked in zip(slices(rows), tokens, strict=True):
+        runs = [Reading(r.logits[part], r.hidden[part]) for r in run.readings]
+        first = torch.stack([r.logits[0].log_softmax(-1) for r in runs])
+        best = first.argmax(-1).tolist()
+        chosen = [top if token is None else token for token, top in zip(asked, best, strict=True)]
+        logit = _summed([r.logits[:, token] for r, token in zip(runs, chosen, strict=True)])
+        log_prob = _summed([r.log_prob(token) for r, token in zip(runs, chosen, strict=True)])
+        found.append(Ablated(tuple(chosen), logit, log_prob, first))
+    return found
+
+
+def _removed(part: Tensor, values: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Rows of x with what takes the place of the removed ones."""
+    return torch.where(part.to(x.device)[..., None], values(x[0]), x)
 
 
 def _summed(values: Sequence[Float[Tensor, " runs"]]) -> Float[Tensor, " runs"]:

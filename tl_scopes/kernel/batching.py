@@ -55,6 +55,31 @@ def padded(model: LensModel, prompts: Sequence[EncodedPrompt], batch: Sequence[i
     return pad_right(cut), torch.tensor([p.pos for p in chosen])
 
 
+def packed(prompts: Sequence[EncodedPrompt], rows: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Numbers of the prompts whose copies, ``rows`` of each, run together: at most ``size`` in all, or one prompt alone.
+
+    They are of similar length and have as many explained positions.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].positions), prompts[i].pos))
+    group: list[int] = []
+    for i in order:
+        fits = sum(rows[j] for j in group) + rows[i] <= size
+        if group and not (fits and len(prompts[i].positions) == len(prompts[group[0]].positions)):
+            yield group
+            group = []
+        group.append(i)
+    if group:
+        yield group
+
+
+def copies(model: LensModel, prompts: Sequence[EncodedPrompt], rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """As :func:`repeated`, of several prompts behind each other, right-padded."""
+    each = [repeated(model, prompt, n) for prompt, n in zip(prompts, rows, strict=True)]
+    longest = max(tokens.shape[1] for tokens, _ in each)
+    padded = [torch.nn.functional.pad(tokens, (0, longest - tokens.shape[1])) for tokens, _ in each]
+    return torch.cat(padded), torch.cat([read for _, read in each])
+
+
 def repeated(model: LensModel, prompt: EncodedPrompt, n: int) -> tuple[Tensor, Tensor]:
     """Tokens and read positions of ``n`` copies of one prompt, cut after the explained position; all of a span's for each."""
     refuse_unseen_future(model, [prompt])

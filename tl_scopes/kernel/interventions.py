@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from tl_scopes.model.forward import RECORDING, Recording, forward_pass
 from tl_scopes.model.hooks import attached, differentiable, require_hook
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory
+from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.model.state import model_state
 from tl_scopes.numerics.precision import compute_dtype
 
@@ -126,6 +128,25 @@ def _as_hook(change: Change) -> Callable[..., Tensor]:
         return change(activation)
 
     return hook
+
+
+def each_its_own(prompts: Sequence[EncodedPrompt], rows: Sequence[int], changes: Sequence[Change]) -> Change:
+    """One change for the copies of each prompt, which stand behind each other in a batch; padding stays."""
+    parts = list(zip(slices(rows), (p.pos + 1 for p in prompts), changes, strict=True))
+
+    def change(x: Tensor) -> Tensor:
+        out = x.clone()
+        for part, length, own in parts:
+            out[part, :length] = own(x[part, :length])
+        return out
+
+    return change
+
+
+def slices(rows: Sequence[int]) -> list[slice]:
+    """Where the copies of each prompt stand in a batch."""
+    ends = list(accumulate(rows))
+    return [slice(end - n, end) for end, n in zip(ends, rows, strict=True)]
 
 
 def along(alphas: Sequence[float], baseline: Change) -> Change:

@@ -15,7 +15,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -28,6 +28,7 @@ from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
 from tl_scopes.numerics.statistics import LEAST_PROMPTS, Comparison, paired_bootstrap, standard_error
 from tl_scopes.numerics.values import shown
 from tl_scopes.results.base import Displayable, Serializable, views
+from tl_scopes.results.pairs import all_pairs
 from tl_scopes.results.written import minus
 
 if TYPE_CHECKING:
@@ -280,25 +281,9 @@ class AOPCTable(Displayable, Serializable):
     def comparisons(self, *, level: float = 0.95, seed: Seed = 0) -> pd.DataFrame:
         """Every pair of methods: difference, interval, p, ``indistinguishable``; each pair at the level by itself.
 
-        ``indistinguishable`` is None below 20 prompts.
+        ``indistinguishable`` is None below 20 prompts. ``p_holm`` is p for all pairs together, by Holm's step-down rule.
         """
-        import pandas as pd
-
-        rows = []
-        for first, second in combinations(self.methods, 2):
-            c = self.compare(first, second, level=level, seed=seed)
-            rows.append(
-                {
-                    "first": first,
-                    "second": second,
-                    "difference": c.difference,
-                    "low": c.low,
-                    "high": c.high,
-                    "p": c.p,
-                    "indistinguishable": c.indistinguishable,
-                }
-            )
-        return pd.DataFrame(rows, columns=["first", "second", "difference", "low", "high", "p", "indistinguishable"])
+        return all_pairs(self.per_prompt, partial(paired_bootstrap, level=level, seed=seed))
 
     def curves(self) -> pd.DataFrame:
         """Perturbation curves: one row per method and fraction, mean Δ and its standard error over prompts."""
