@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from html import escape
+from textwrap import fill
 from typing import Any
 
 from tl_scopes.numerics.statistics import LEAST_PROMPTS
@@ -47,9 +48,10 @@ def gold_figure(result: GoldAlignment) -> Any:
     first.set_yticks(list(place.values()), [m.replace("_", " ") for m in place])
     first.invert_yaxis()
     below = "; below the line: methods by substitution, as the acceptance is" * bool(apart)
-    figure.supxlabel(f"prompts whose known cause ranks first (dashed: a random ranking){below}", fontsize=9)
+    said = f"prompts whose known cause ranks first (dashed: a random ranking){below}"
+    figure.supxlabel(fill(said, int(14 * size[0])), fontsize=9)
     if without := _without_figures(result):
-        figure.suptitle(without, fontsize=8)
+        figure.suptitle(fill(without, int(14 * size[0])), fontsize=8)
     return figure
 
 
