@@ -119,6 +119,8 @@ ARGUMENTS: dict[str, Callable[[Any], kinds.Cases]] = {
     "chat_options": lambda good: kinds.refused(5, "x", [], {}, {"tools": []}, {1: 2}, {"x"}, True),
     "stop": lambda good: kinds.refused(5, 1.5, [5], {}, {"x"}, True, b"x", [""], ""),
     "frozen": lambda good: kinds.refused(5, 1.5, "x", ["x"], ["norms", "x"], ["norms", 5], True, b"norms", [None]),
+    "tasks": lambda good: kinds.refused(5, "x", [5], ["x"], [], {"x": []}, {"x": 5}, True, b"x"),
+    "by_substitution": lambda good: kinds.refused(5, "x", [5], ["x"], True, b"x"),
     "seed": kinds.seed,
     "pos": kinds.position,
     "prompts": kinds.passages,
@@ -152,6 +154,7 @@ JOINT = {
 }
 """Functions that explain several positions together."""
 OTHERWISE: dict[tuple[str, str], Callable[[Any], kinds.Cases]] = {
+    ("gold_alignment", "out"): lambda good: kinds.refused(5, 1.5, "folder", b"x"),
     ("aopc", "target"): kinds.name,
     **{(name, "pos"): kinds.one_position for name in FUNCTIONS if name not in JOINT},
     **{(name, aim): kinds.answer for name in JOINT for aim in ("target", "foil")},

@@ -27,7 +27,7 @@ from torch import Tensor
 import tl_scopes as tls
 from tl_scopes.demo.corpora import examples
 from tl_scopes.demo.corpora.passages import Swap
-from tl_scopes.evaluation.acceptance import acceptance
+from tl_scopes.evaluation import acceptance as judged
 
 TARGET, FOIL = VOCAB[" house"], VOCAB[" city"]
 ROUNDING = 1e-12
@@ -406,7 +406,7 @@ def test_accepted_prompts_follow_every_swapped_cause(kind: str) -> None:
     """A word that decides nothing is no cause, whatever the example says."""
     model = tls.load_model("demo", kind=kind)
     example = next(e for e in examples("binding", 20) if len(e.others) >= 3)
-    assert acceptance(model, [example]).accepted == (example,)
+    assert judged.acceptance(model, [example]).accepted == (example,)
     other = example.others[0]
     claimed = Swap(other.span, other.replacement, example.causes[0].answer)
-    assert acceptance(model, [replace(example, causes=(*example.causes, claimed))]).accepted == ()
+    assert judged.acceptance(model, [replace(example, causes=(*example.causes, claimed))]).accepted == ()

@@ -393,16 +393,17 @@ def test_it_is_saved_with_its_acceptance(tmp_path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["copying", "retrieval"])
 def test_on_a_model_whose_weights_copy_the_planted_cause_is_found(task: str) -> None:
+    """By the Semantic Scope; leaving out finds the key first, which joins question and fact and is no cause."""
     form, length = {"copying": ("plain", 6), "retrieval": ("table", 3)}[task]
     found = [e for e in tasks.examples(task, 400, length=length) if e.slot == form]
     found = [e for e in found if not e.prompt.startswith(f"{e.causes[1].replacement} =")][:60]
     model = copier(t for e in found for s in (*e.causes, *e.others) for t in (e.prompt, e.swapped(s), s.answer))
-    methods = ["semantic", "input_x_gradient", "random", "leave_one_out"]
+    methods = ["semantic", "random", "leave_one_out"]
     result = gold_alignment(model, methods, tasks={task: found}, n=N)
     assert result.acceptance[task].rate > 0.9
     frame = result.to_frame().query("task == @task").set_index("method")
     assert frame.top1_low["semantic"] > frame.chance["semantic"]
-    assert frame.top1_low["leave_one_out"] > frame.chance["leave_one_out"]
+    assert frame.block["leave_one_out"] == "substitution"
     assert frame.top1_low["random"] < frame.chance["random"] < frame.top1_high["random"] + 0.15
     assert result.compare("semantic", "random").low > 0
 

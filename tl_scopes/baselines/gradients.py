@@ -268,10 +268,10 @@ def _smoothed(
         for total, prompt, own in zip(totals, prompts, slices(rows), strict=True):
             total += reduce(to_float64(run.gradient[own, : prompt.pos + 1]), "n pos d_model -> pos d_model", "sum")
     found = []
-    for aim, own, total, w in zip(together, readings, totals, width, strict=True):
+    for aim, reading, total, w in zip(together, readings, totals, width, strict=True):
         details = {"at": at, "n_samples": n_samples, "sigma": w, "seed": seed} | options.linearisation
-        answer = aim.answer(row_norms(total / n_samples), own, details, ())
-        found.append(attributed(model, aim.prompt, own[-1].logits[0].log_softmax(-1), "smoothgrad", answer))
+        answer = aim.answer(row_norms(total / n_samples), reading, details, ())
+        found.append(attributed(model, aim.prompt, reading[-1].logits[0].log_softmax(-1), "smoothgrad", answer))
     return found
 
 

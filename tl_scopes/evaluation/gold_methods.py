@@ -169,7 +169,7 @@ def attributions(
                     other: one.name for other, one in names.items() if one.shares and one.keywords == chosen.keywords
                 }
                 own = list(dict.fromkeys(together.values()))
-                aimed = {"target": aims if reads("target", own) else None, "batch_size": batch_size}
+                aimed: dict[str, Any] = {"target": aims if reads("target", own) else None, "batch_size": batch_size}
                 results = scopes(model, given, methods=own, **aimed, **chosen.keywords)
                 shared |= {other: [each[name] for each in results] for other, name in together.items()}
             yield label, shared[label]

@@ -197,7 +197,8 @@ def _fits(model: LensModel, example: Example) -> bool:
         example.prompt + example.answer,
         *(example.swapped(s) + s.answer for s in (*example.causes, *example.others)),
     ]
-    return max(len(pieces(model.tokenizer, text)) for text in asked) + SPARE <= model.cfg.n_ctx
+    most: int = max(len(pieces(model.tokenizer, text)) for text in asked)
+    return most + SPARE <= int(model.cfg.n_ctx)
 
 
 def _read(file: Path, most: int) -> Verdicts:
@@ -237,10 +238,10 @@ def _scored(
 
 def _records(record: Mapping[str, Any], first: int) -> list[GoldRecord]:
     """What a stored record says of each method."""
-    chance = (float(record["chance"]), float(record["chance_in_source"]))
+    task, index, chance, inside = record["task"], record["index"] - first, record["chance"], record["chance_in_source"]
     return [
-        GoldRecord(str(record["task"]), record["index"] - first, label, *ranks[:2], *chance, ranks[2])
-        for label, ranks in record["methods"].items()
+        GoldRecord(task, index, label, rank, rank_in_source, float(chance), float(inside), share)
+        for label, (rank, rank_in_source, share) in record["methods"].items()
     ]
 
 

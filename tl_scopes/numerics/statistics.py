@@ -79,7 +79,7 @@ def paired_shares(
 
     Reference: Fagerland et al. 2013, BMC Medical Research Methodology 13; Agresti and Min 2005, Statistics in Medicine 24.
 
-    >>> paired_shares([1] * 38 + [0] * 2, [0] * 40).indistinguishable
+    >>> paired_shares([1.0] * 38 + [0.0] * 2, [0.0] * 40).indistinguishable
     False
     """
     from scipy.stats import binom, norm

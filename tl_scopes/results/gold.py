@@ -271,6 +271,6 @@ def _figures(records: Sequence[GoldRecord], seed: int) -> dict[str, float | int]
         value = np.array([r.value(name) for r in records])
         low, high = np.quantile(value[draws].mean(axis=1), [0.025, 0.975]) if n else (math.nan, math.nan)
         out |= {name: float(value.mean()) if n else math.nan, f"{name}_low": float(low), f"{name}_high": float(high)}
-    for name in ("chance", "chance_in_source"):
-        out[name] = float(np.mean([getattr(r, name) for r in records])) if n else math.nan
+    for column in ("chance", "chance_in_source"):
+        out[column] = float(np.mean([getattr(r, column) for r in records])) if n else math.nan
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from html import escape
+from textwrap import fill
 from typing import Any
 
 from tl_scopes.numerics.statistics import LEAST_PROMPTS
@@ -16,7 +17,7 @@ from tl_scopes.views.rendering import plot, text, view
 
 SUBSTITUTION = "by substitution, as the acceptance of prompts is:"
 """Heads the methods of that block."""
-PANELS = 6
+PANELS = 7
 """Of one row of the figure."""
 
 
@@ -31,7 +32,8 @@ def gold_figure(result: GoldAlignment) -> Any:
     methods = [*(m for m in result.methods if m not in apart), *apart]
     place = {m: i + GAP * (m in apart) for i, m in enumerate(methods)}
     names = list(dict.fromkeys(frame[result.kind]))
-    rows, columns = -(-max(len(names), 1) // PANELS), min(max(len(names), 1), PANELS)
+    rows = -(-max(len(names), 1) // PANELS)
+    columns = -(-max(len(names), 1) // rows)
     size = (1.8 + 1.35 * columns, rows * (1.1 + 0.27 * (len(methods) + GAP * bool(apart))))
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
@@ -39,15 +41,17 @@ def gold_figure(result: GoldAlignment) -> Any:
         _panel(figure, axes, frame[frame[result.kind] == name], name, place)
         if apart:
             axes.axhline(len(methods) - len(apart) - 0.5 + GAP / 2, color="#bbbbbb", linewidth=0.8)
-    for axes in panels.flat[len(names) :]:
+    for n, axes in enumerate(panels.flat[len(names) :], start=len(names)):
         axes.set_visible(False)
+        panels.flat[n - columns].tick_params(labelbottom=True)  # nothing below it has the percentages
     first = panels[0, 0]
     first.set_yticks(list(place.values()), [m.replace("_", " ") for m in place])
     first.invert_yaxis()
     below = "; below the line: methods by substitution, as the acceptance is" * bool(apart)
-    figure.supxlabel(f"prompts whose known cause ranks first (dashed: a random ranking){below}", fontsize=9)
+    said = f"prompts whose known cause ranks first (dashed: a random ranking){below}"
+    figure.supxlabel(fill(said, int(14 * size[0])), fontsize=9)
     if without := _without_figures(result):
-        figure.suptitle(without, fontsize=8)
+        figure.suptitle(fill(without, int(14 * size[0])), fontsize=8)
     return figure
 
 
