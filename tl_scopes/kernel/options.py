@@ -24,6 +24,8 @@ from tl_scopes.model.memory import Memory
 from tl_scopes.model.prompts import Position
 from tl_scopes.numerics.arguments import integer
 
+Joined = Literal["score", "one row", "if one row", "first"]
+"""How what a probe measured of several rows of V becomes one number per place; see :class:`GradientProbe`."""
 DEFAULT_BATCH = 16
 """Prompts per forward where the caller names no batch size."""
 
@@ -195,7 +197,7 @@ class GradientProbe:
 
     name: str
     reduce: Callable[[Tensor, Tensor], Tensor]
-    joined: Literal["score", "one row", "if one row", "first"] = "score"
+    joined: Joined = "score"
 
 
 def check_batch_size(batch_size: int | None) -> None:
