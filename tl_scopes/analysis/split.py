@@ -125,9 +125,7 @@ def _blocks(model: LensModel) -> tuple[tuple[int, ...], tuple[str, ...]]:
     return blocks, attention_notes(model, blocks)
 
 
-def _split(
-    parts: Sequence[Measured], hooks: tuple[str, ...], blocks: tuple[int, ...], notes: tuple[str, ...]
-) -> Split:
+def _split(parts: Sequence[Measured], hooks: tuple[str, ...], blocks: tuple[int, ...], notes: tuple[str, ...]) -> Split:
     """One prompt's result from the three gradients' measurements."""
     exact, frozen, difference = (attribution.without("special") for attribution, _ in parts)
     every = list(zip(*(measured for _, measured in parts), strict=True))
