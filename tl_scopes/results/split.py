@@ -38,7 +38,7 @@ PARTS = ("exact", "frozen", "difference")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split(Displayable, Serializable):
-    """What is carried and where the model looks: of tables the first axis is :attr:`exact`, :attr:`frozen`, :attr:`difference`.
+    """What is carried and where the model looks; tables have the three along their first axis.
 
     Attributes:
         exact: the scope itself.
