@@ -14,7 +14,7 @@ whole. Signed numbers, products with an activation, add by themselves.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -169,8 +169,8 @@ class Split(Displayable, Serializable):
         :attr:`exact`, and their shares of it.
         """
         exact = self.exact.without(tokens)
-        parts = {name: replace(part, hidden=exact.hidden) for name, part in self.parts.items()}
-        return replace(self, **{**parts, "exact": exact})
+        frozen, difference = (replace(part, hidden=exact.hidden) for part in (self.frozen, self.difference))
+        return replace(self, exact=exact, frozen=frozen, difference=difference)
 
     @public_call
     def by_unit(self, units: Units, *, language: str = "en") -> Split:
@@ -192,12 +192,12 @@ class Split(Displayable, Serializable):
         if found is None:
             return self
         signed = self.head_kind == "signed"
-        parts: Mapping[str, Attribution] = {name: part._grouped(found) for name, part in self.parts.items()}
+        exact, frozen, difference = (part._grouped(found) for part in self.parts.values())
         return replace(
             self,
-            exact=parts["exact"],
-            frozen=parts["frozen"],
-            difference=parts["difference"],
+            exact=exact,
+            frozen=frozen,
+            difference=difference,
             layers=joined(self.layers, found.positions, self._squares),
             signed=None if self.signed is None else joined(self.signed, found.positions, True),
             heads=None if self.heads is None else joined(self.heads, found.positions, signed or self._squares),
