@@ -187,6 +187,19 @@ def test_each_half_is_the_scope_to_the_bit(method: str, kind: str) -> None:
         assert parts.blocks == by_head.layers
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["MixtralForCausalLM", "Qwen3ForCausalLM", "DeepseekV3ForCausalLM", "FalconForCausalLM"]
+)
+def test_a_valve_stands_wherever_attention_is_held(name: str) -> None:
+    model = architectures.build(name).model
+    parts = tls.split(model, TOKENS, target=TARGET)
+    assert torch.equal(parts.exact.scores, tls.semantic_scope(model, TOKENS, target=TARGET).scores)
+    held = tls.semantic_scope(model, TOKENS, target=TARGET, frozen="attention").scores
+    assert relative_error(parts.frozen.scores, held) < 1e-12
+    assert parts.difference.scores.max() > 1e-3 * held.max()
+
+
 @pytest.mark.parametrize("method", [pytest.param(m, marks=[pytest.mark.slow] * (m in RARE)) for m in METHODS])
 def test_what_adds_adds_and_shares_are_those_of_the_vectors(method: str, kind: str) -> None:
     model = some(kind)

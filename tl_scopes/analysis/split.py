@@ -37,9 +37,10 @@ from tl_scopes.model.attention import (
     require_equal_heads,
 )
 from tl_scopes.model.completeness import refuse_unfrozen
-from tl_scopes.model.hooks import Y_HOOK, required_residual_hooks
+from tl_scopes.model.hooks import Y_HOOK, require_hook, required_residual_hooks
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Prompt
+from tl_scopes.model.state import model_state
 from tl_scopes.results.split import Split
 
 
@@ -93,8 +94,11 @@ def split(
     Reference: this package; attention is frozen as in circuit tracing (Ameisen et al. 2025).
     """
     model, prompts, direction, options = asked_by_name(model, prompt, method, target_hook, keywords)
+    direction.check(model_state(model))
+    for argument, name in (("at", options.at), ("target_hook", target_hook)):
+        require_hook(model, model.hook_dict, name, argument)
     try:
-        refuse_unfrozen(model, ("attention",))
+        refuse_unfrozen(model, ("attention",))  # may run the model, so that what the caller can mend comes before
     except ValueError as error:
         raise ValueError(f"one half of a split has frozen='attention', which is refused here: {error}") from error
     hooks = required_residual_hooks(model)
