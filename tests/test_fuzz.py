@@ -149,7 +149,15 @@ JOINT = {
         "moment_scope",
         "scopes",
     ),
-    *("total_information", "layer_influence", "head_influence", "input_x_gradient", "gradient_norm", "smoothgrad"),
+    *(
+        "total_information",
+        "layer_influence",
+        "head_influence",
+        "split",
+        "input_x_gradient",
+        "gradient_norm",
+        "smoothgrad",
+    ),
     "integrated_gradients",
 }
 """Functions that explain several positions together."""
@@ -234,6 +242,7 @@ CHOOSES = {
     "attribution_matrix",
     "layer_influence",
     "head_influence",
+    "split",
     "attention_sinks",
     "positional_baseline",
 }

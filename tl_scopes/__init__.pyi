@@ -9,6 +9,7 @@ from .analysis.patching import patch_top as patch_top
 from .analysis.sinks import attention_sinks as attention_sinks
 from .analysis.sinks import positional_baseline as positional_baseline
 from .analysis.spectrum import fisher_spectrum as fisher_spectrum
+from .analysis.split import split as split
 from .analysis.substitutions import substitutions as substitutions
 from .analysis.verdict import verdict as verdict
 from .analysis.verification import verify as verify
@@ -50,6 +51,7 @@ from .results.patching import PatchTop as PatchTop
 from .results.sinks import AttentionSinks as AttentionSinks
 from .results.sinks import PositionalBaseline as PositionalBaseline
 from .results.spectrum import FisherSpectrum as FisherSpectrum
+from .results.split import Split as Split
 from .results.substitutions import Substitutions as Substitutions
 from .results.verdict import Verdict as Verdict
 from .results.verification import Verification as Verification

@@ -26,7 +26,7 @@ from transformers.activations import ACT2FN
 import tl_scopes as tls
 from tl_scopes.model.forward import Recording, forward_pass, run_with_hooks
 from tl_scopes.model.frozen import frozen_parts, held
-from tl_scopes.model.held_functions import PARTS
+from tl_scopes.model.held_functions import PARTS, Valve
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import whole
 
@@ -148,6 +148,32 @@ def test_fused_attention_holds_its_queries_and_keys() -> None:
     assert torch.autograd.grad(out, [q, k], cotangent, allow_unused=True, retain_graph=True) == (None, None)
     (found,) = torch.autograd.grad(out, v, cotangent)
     torch.testing.assert_close(found, pattern.mT @ cotangent)
+
+
+def test_a_valve_makes_two_linearisations_of_one_graph() -> None:
+    """Of attention written out in a module of that name, and of the fused one; nothing else is behind it."""
+    valve = Valve()
+    q, k, v = (drawn(1, 2, 5, 4, seed=n).requires_grad_(True) for n in range(3))
+
+    class PlainAttention(nn.Module):
+        def forward(self) -> Tensor:
+            return (q @ k.mT).softmax(-1) @ v
+
+    plain = PlainAttention()
+    for run in (plain, lambda: F.scaled_dot_product_attention(q, k, v)):
+        exact = torch.autograd.grad(run().sum(), [q, k, v])
+        with held((), [plain], valve) as mode:
+            out = run()
+        assert mode.held["attention"]
+        opened = torch.autograd.grad(out.sum(), [q, k, v], retain_graph=True)
+        valve.open = False
+        shut = torch.autograd.grad(out.sum(), [q, k, v], retain_graph=True)
+        rows = torch.autograd.grad(out, [q, k, v], torch.ones(3, *out.shape, dtype=out.dtype), is_grads_batched=True)
+        valve.open = True
+        for plainly, again, part, by_row in zip(exact, opened, shut, rows, strict=True):
+            assert torch.equal(plainly, again)
+            torch.testing.assert_close(by_row, part.expand(3, *part.shape))
+        assert not shut[0].any() and not shut[1].any() and torch.equal(shut[2], exact[2])
 
 
 @pytest.mark.parametrize("function", [F.gelu, F.silu, torch.relu, torch.tanh, lambda u: torch.clamp(u, max=1.5)])

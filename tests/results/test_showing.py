@@ -35,6 +35,7 @@ WITH_TOKENS: dict[str, Callable[..., Any]] = {
     "AttributionMatrix": every_result.rows,
     "LayerInfluence": every_result.layers,
     "HeadInfluence": every_result.heads,
+    "Split": every_result.split,
     "AttentionSinks": every_result.sinks,
     "PatchTop": every_result.patch,
     "Verdict": every_result.judged,

@@ -49,6 +49,7 @@ CALLS: dict[str, Call] = {
     "attention_rollout": _of_prompt("attention_rollout"),
     "layer_influence": _of_prompt("layer_influence"),
     "head_influence": _of_prompt("head_influence"),
+    "split": _of_prompt("split"),
     "attention_sinks": _of_prompt("attention_sinks", methods=("semantic",), unrelated=2),
     "positional_baseline": _of_prompt("positional_baseline", unrelated=2),
     "ig_path": _of_prompt("ig_path", alphas=(0.0, 0.5, 1.0)),

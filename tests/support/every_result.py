@@ -21,6 +21,7 @@ from tl_scopes.results.model_report import Finding, ModelReport
 from tl_scopes.results.patching import PatchTop
 from tl_scopes.results.sinks import AttentionSinks, PositionalBaseline
 from tl_scopes.results.spectrum import FisherSpectrum
+from tl_scopes.results.split import Split
 from tl_scopes.results.substitutions import Substitutions
 from tl_scopes.results.verdict import Verdict
 from tl_scopes.results.verification import Verification
@@ -89,6 +90,17 @@ def layers(dtype: torch.dtype = torch.float32, tokens: list[str] | None = None) 
 def heads(dtype: torch.dtype = torch.float32, tokens: list[str] | None = None) -> HeadInfluence:
     attr = plain(dtype, tokens)
     return HeadInfluence(values(2, 3, len(attr), seed=7, dtype=dtype) - 0.15, attr)
+
+
+def split(dtype: torch.dtype = torch.float32, tokens: list[str] | None = None) -> Split:
+    exact = plain(dtype, tokens)
+    n = len(exact)
+    frozen = replace(exact, scores=exact.scores * 0.75, details={**exact.details, "frozen": ["attention"]})
+    difference = replace(exact, scores=exact.scores * 0.5, details={**exact.details, "through": ["attention"]})
+    hooks = ("blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre", "blocks.1.hook_resid_post")
+    signed, heads = values(3, n, seed=24, dtype=dtype) - 0.15, values(3, 2, 3, n, seed=25, dtype=dtype) - 0.15
+    by_layer = values(3, 3, n, seed=26, dtype=dtype)
+    return Split(exact, frozen, difference, by_layer, hooks, signed, heads, (0, 1), "signed", ("a note <b>",))
 
 
 def baseline(dtype: torch.dtype = torch.float32, n: int = 5) -> PositionalBaseline:
@@ -258,7 +270,7 @@ def rolling(dtype: torch.dtype = torch.float32) -> timeseries.RollingForecast:
 def every_result(dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """One of every class, by its name."""
     made = (
-        single(dtype), rows(dtype), layers(dtype), heads(dtype), sinks(dtype), baseline(dtype), patch(dtype),
+        single(dtype), rows(dtype), layers(dtype), heads(dtype), split(dtype), sinks(dtype), baseline(dtype), patch(dtype),
         judged(dtype), verification(dtype), swaps(dtype), path(dtype), spectrum(dtype), curves(),
         curves()["semantic"], gold(), generation(), report(), forecast(dtype), rolling(dtype),
     )  # fmt: skip

@@ -181,13 +181,18 @@ def base_run(model: LensModel, attribution: Attribution, at: str | None = None) 
         at: None is the attribution's own source.
 
     Raises:
-        ValueError: an attribution by word, of an unknown method or of another model; a model that the direction is not
-            defined on.
+        ValueError: an attribution by word, the difference of a split, one of an unknown method or of another model; a model
+            that the direction is not defined on.
 
     Cost: one forward, one vector-Jacobian product per row of V.
     """
     model = require_lens_model(model)
     refuse_wrong(model)
+    if "through" in attribution.details:
+        raise ValueError(
+            "(attribution=...): the difference of two gradients predicts no change of the model; give .exact or .frozen of "
+            "the split"
+        )
     prompt = prompt_of(attribution)
     require_vocabulary(model, attribution)
     refuse_unseen_future(model, [attribution])

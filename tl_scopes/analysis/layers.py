@@ -22,6 +22,7 @@ Example::
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -34,7 +35,15 @@ from tl_scopes.directions.base import Direction
 from tl_scopes.directions.by_name import SCOPES
 from tl_scopes.kernel.calls import asked, prompt_call
 from tl_scopes.kernel.explain import explain_inside
-from tl_scopes.kernel.options import GradientProbe, NamedRunKeywords, RunOptions, run_options, split_keywords
+from tl_scopes.kernel.options import (
+    GradientProbe,
+    Joined,
+    NamedJoinedKeywords,
+    NamedRunKeywords,
+    RunOptions,
+    run_options,
+    split_keywords,
+)
 from tl_scopes.model.attention import (
     OUTPUT,
     attention_layers,
@@ -52,7 +61,7 @@ from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 
 
-def _norm(gradient: Float[Tensor, "rows *place d"], activation: Tensor) -> Tensor:
+def norm_of_gradient(gradient: Float[Tensor, "rows *place d"], activation: Tensor) -> Tensor:
     """``‖G‖``."""
     return row_norms(gradient)
 
@@ -62,7 +71,7 @@ def _size(gradient: Float[Tensor, "rows *place d"], activation: Float[Tensor, "*
     return row_norms(activation).expand(gradient.shape[:-1])
 
 
-def _inner(gradient: Float[Tensor, "rows *place d"], activation: Float[Tensor, "*place d"]) -> Tensor:
+def product_with_activation(gradient: Float[Tensor, "rows *place d"], activation: Float[Tensor, "*place d"]) -> Tensor:
     """``⟨G, z⟩``, signed."""
     return einsum(to_float64(gradient), to_float64(activation), "rows ... d, ... d -> rows ...")
 
@@ -116,12 +125,12 @@ def layer_influence(
 
     Reference: this package; paper eq. 1 with the source moved to every residual stream.
     """
-    model, prompts, direction, options = _asked(model, prompt, method, target_hook, keywords)
+    model, prompts, direction, options = asked_by_name(model, prompt, method, target_hook, keywords)
     hooks = required_residual_hooks(model)
-    probes = [GradientProbe(name, _norm) for name in hooks] + [
+    probes = [GradientProbe(name, norm_of_gradient) for name in hooks] + [
         GradientProbe(name, _size, joined="first") for name in hooks
     ]
-    probes += [GradientProbe(Y_HOOK, _norm)] if target_hook == Y_HOOK else []
+    probes += [GradientProbe(Y_HOOK, norm_of_gradient)] if target_hook == Y_HOOK else []
     results = []
     for ((attribution, measured),) in explain_inside(model, prompts, [direction], probes, options):
         scores, sizes = (torch.stack(m) for m in (measured[: len(hooks)], measured[len(hooks) : 2 * len(hooks)]))
@@ -200,19 +209,13 @@ def head_influence(
 
     Reference: this package; gradient × activation at ``attn.hook_z`` (Michel et al. 2019, arXiv 1905.10650).
     """
-    model, prompts, direction, options = _asked(model, prompt, method, target_hook, keywords)
+    model, prompts, direction, options = asked_by_name(model, prompt, method, target_hook, keywords)
     layers = attention_layers(model, OUTPUT)
+    reduce = product_with_activation if kind == "signed" else norm_of_gradient
     with head_counts(model, layers) as counts:
-
-        def probe(layer: int) -> GradientProbe:
-            def measure(gradient: Tensor, output: Tensor) -> Tensor:
-                heads = counts.get(layer)
-                reduce = _inner if kind == "signed" else _norm
-                return reduce(by_head(gradient, 3, heads), by_head(output, 2, heads))
-
-            return GradientProbe(f"blocks.{layer}.{OUTPUT}", measure, "one row" if kind == "signed" else "score")
-
-        explained = explain_inside(model, prompts, [direction], [probe(layer) for layer in layers], options)
+        joined: Joined = "one row" if kind == "signed" else "score"
+        probes = [head_probe(layer, reduce, counts, joined) for layer in layers]
+        explained = explain_inside(model, prompts, [direction], probes, options)
     require_equal_heads(model, {layer: m.shape[1] for layer, m in zip(layers, explained[0][0][1], strict=True)})
     return [
         HeadInfluence(
@@ -226,8 +229,20 @@ def head_influence(
     ]
 
 
-def _asked(
-    model: LensModel, prompt: Prompt, method: str, target_hook: str, keywords: NamedRunKeywords
+def head_probe(
+    layer: int, reduce: Callable[[Tensor, Tensor], Tensor], counts: Mapping[int, int], joined: Joined = "score"
+) -> GradientProbe:
+    """What of the gradient at the outputs of a layer's heads; ``counts`` are known once the layer has run."""
+
+    def measure(gradient: Tensor, output: Tensor) -> Tensor:
+        heads = counts.get(layer)
+        return reduce(by_head(gradient, 3, heads), by_head(output, 2, heads))
+
+    return GradientProbe(f"blocks.{layer}.{OUTPUT}", measure, joined)
+
+
+def asked_by_name(
+    model: LensModel, prompt: Prompt, method: str, target_hook: str, keywords: NamedRunKeywords | NamedJoinedKeywords
 ) -> tuple[LensModel, list[EncodedPrompt], Direction, RunOptions]:
     """The model, the prompts and the direction; only one's own directions move the target hook."""
     own, given = split_keywords(keywords)

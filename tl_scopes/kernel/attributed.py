@@ -96,7 +96,7 @@ def attributed(
 
 def provenance(model: LensModel, details: Mapping[str, Any]) -> dict[str, Any]:
     """The model's state, and which linearisation of it gave the scores where that is not the exact one."""
-    return model_state(model).provenance() | {key: details[key] for key in ("frozen",) if key in details}
+    return model_state(model).provenance() | {key: details[key] for key in ("frozen", "through") if key in details}
 
 
 def _padded(values: Tensor, n: int) -> Tensor:

@@ -11,7 +11,7 @@ every explained position of a prompt: backwards add what comes of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from tl_scopes.kernel.pull_back import VJP_CHUNK, pull_back
 from tl_scopes.kernel.read_out import read_outs
 from tl_scopes.kernel.shared_forward import Texts, shared_forwards
 from tl_scopes.model.forward import ForwardPass, activation_cache, forward_pass
+from tl_scopes.model.held_functions import Valve
 from tl_scopes.model.hooks import NamesFilter, differentiable
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory, Run
@@ -75,10 +76,15 @@ def explain_inside(
     directions: Sequence[Direction],
     probes: Sequence[GradientProbe],
     options: RunOptions,
+    *,
+    split: bool = False,
 ) -> list[list[Measured]]:
     """As :func:`explain`, with what each probe measured in the same backward, ``[pos, ...]`` on the CPU.
 
     A probe behind the target hook measures 0: nothing flows from there to it.
+
+    With ``split`` a second backward of the same graph holds attention, and each direction has three results, of the exact
+    gradient, of that one, and of their difference: the same rows of V, so that the gradients can be subtracted.
     """
     state = model_state(model)
     for direction in directions:
@@ -87,7 +93,7 @@ def explain_inside(
         require_causal(model)
     with differentiable(model):
         memory = options.memory(model, probes)
-        explanation = _Explanation(model, state, directions, probes, options, memory)
+        explanation = _Explanation(model, state, directions, probes, options, memory, Valve() if split else None)
         results: dict[int, list[Measured]] = {}
         batches = shared_forwards(prompts, options, memory)
         many = None if len(batches) > 1 else True
@@ -127,6 +133,7 @@ class _Explanation:
     probes: Sequence[GradientProbe]
     options: RunOptions
     memory: Memory
+    valve: Valve | None = None
 
     def of(self, texts: Texts, indices: Sequence[range], plan: Run) -> list[list[Measured]]:
         """One forward, all vector-Jacobian products; ``[prompt][direction]``. ``indices`` number the explained positions."""
@@ -139,6 +146,7 @@ class _Explanation:
                 options.recording(self.probes),
                 rows=texts.rows,
                 checkpoint=plan.checkpoint,
+                valve=self.valve,
             )
         reads = read_outs(self.model, run, [i for each in indices for i in each])
         of_each = [(direction, direction.rows(reads, self.state)) for direction in self.directions]
@@ -150,7 +158,9 @@ class _Explanation:
             self._require_one_row_each(rows)
         adaptive = any(r.adaptive for rows in chosen for r in rows)
         most = VJP_CHUNK if adaptive else min(VJP_CHUNK, texts.starts([[r.V for r in rows] for rows in chosen])[1])
-        pulled = self._pull(run, chosen, texts, self.memory.rows_at_once(plan, most), adaptive)
+        gradients = len(self._linearisations)
+        at_once = max(1, self.memory.rows_at_once(plan, gradients * most) // gradients)
+        every = self._pull(run, chosen, texts, at_once, adaptive)
         dtype = compute_dtype(run.logits.dtype)
         out = []
         for n, (prompt, own, rows) in enumerate(zip(batch, texts.slices, chosen, strict=True)):
@@ -159,35 +169,43 @@ class _Explanation:
             read_at = [p for b, p in prompt.positions if b == 0].index(prompt.pos)
             log_probs = logits[read_at].to(dtype).log_softmax(-1)
             normalisers = logits.to(dtype).logsumexp(-1) if len(logits) > 1 else None
-            for i, (direction, row) in enumerate(zip(self.directions, rows, strict=True)):
-                norms = pulled.norms[n][i]
-                scored = row.score(norms)
-                refuse_influence_from_the_future(scored.scores, prompt.pos)
-                kept = [of_source[pulled.row_of[n][i]] for of_source in pulled.gradients if of_source]
-                gradient = kept[0][texts.row_of[n], : len(prompt.tokens)].cpu() if options.keep_gradient else None
-                answer = Answer(
-                    scored.scores,
-                    row.targets,
-                    _details(row, scored, norms, options),
-                    row.notes,
-                    stderr=scored.stderr,
-                    gradient=gradient,
-                    target_log_probs=_log_probs(logits, normalisers, row.targets),
-                )
-                result = attributed(self.model, prompt, log_probs, direction.method, answer)
-                result = replace(
-                    result,
-                    direction=None if row.given is None else row.given.cpu(),
-                    cache=self._cache(run, [g[:1] for g in kept[1:]]) if options.wants_cache else None,
-                    sinks=found_sinks(norms_seen, texts.row_of[n], prompt),
-                )
-                inside = [
-                    _joined(row, probe, of_probe[n][i]).to(dtype)
-                    for probe, of_probe in zip(self.probes, pulled.probed, strict=True)
-                ]
-                results.append((result, inside))
+            for i, row in enumerate(rows):
+                target_log_probs = _log_probs(logits, normalisers, row.targets)
+                for linearisation, pulled in zip(self._linearisations, every, strict=True):
+                    norms = pulled.norms[n][i]
+                    scored = row.score(norms)
+                    refuse_influence_from_the_future(scored.scores, prompt.pos)
+                    kept = [of_source[pulled.row_of[n][i]] for of_source in pulled.gradients if of_source]
+                    gradient = kept[0][texts.row_of[n], : len(prompt.tokens)].cpu() if options.keep_gradient else None
+                    answer = Answer(
+                        scored.scores,
+                        row.targets,
+                        _details(row, scored, norms, options) | linearisation,
+                        row.notes,
+                        stderr=scored.stderr,
+                        gradient=gradient,
+                        target_log_probs=target_log_probs,
+                    )
+                    result = attributed(self.model, prompt, log_probs, self.directions[i].method, answer)
+                    result = replace(
+                        result,
+                        direction=None if row.given is None else row.given.cpu(),
+                        cache=self._cache(run, [g[:1] for g in kept[1:]]) if options.wants_cache else None,
+                        sinks=found_sinks(norms_seen, texts.row_of[n], prompt),
+                    )
+                    inside = [
+                        _joined(row, probe, of_probe[n][i]).to(dtype)
+                        for probe, of_probe in zip(self.probes, pulled.probed, strict=True)
+                    ]
+                    results.append((result, inside))
             out.append(results)
         return out
+
+    @property
+    def _linearisations(self) -> list[dict[str, Any]]:
+        """What each result of a direction says of its gradient, in :attr:`details`."""
+        exact = self.options.linearisation
+        return [exact] if self.valve is None else [exact, {"frozen": ["attention"]}, {"through": ["attention"]}]
 
     def _joint(self, prompt: EncodedPrompt, direction: Direction, parts: Sequence[Rows], device: torch.device) -> Joint:
         """The rows of one result, on the device that they are pulled back from: the unembedding may live on another."""
@@ -215,41 +233,35 @@ class _Explanation:
 
     def _pull(
         self, run: ForwardPass, chosen: Sequence[Sequence[Joint]], texts: Texts, at_once: int, adaptive: bool
-    ) -> _Pulled:
+    ) -> list[_Pulled]:
         """Pull all rows back, and the further rows that adaptive directions ask for when they see the norms.
 
-        The rows of one batch are pulled together.
+        The rows of one batch are pulled together. One for each linearisation.
         """
-        options, probes = self.options, self.probes
+        options, probes, ways = self.options, self.probes, range(len(self._linearisations))
         sources = [run.source, *(run.activations[name] for name in options.grads_at)]
         inside = {probe.name: run.activations[probe.name] for probe in probes}
         lengths = [len(text.tokens) for text in texts.all]
         asked: list[list[Tensor | None]] = [[r.V for r in rows] for rows in chosen]
         starts, left = texts.starts(asked)
         row_of = starts
-        measured: list[list[list[Tensor]]] = [[[] for _ in texts.prompts] for _ in (run.source, *probes)]
-        gradients: list[list[Tensor]] = [[] for _ in sources]
+        measured: list[list[list[Tensor]]] = [[[] for _ in texts.prompts] for _ in ways for _ in (run.source, *probes)]
+        gradients: list[list[list[Tensor]]] = [[[] for _ in sources] for _ in ways]
+        own = 1 + len(probes)
         while left:
             parts: list[list[Tensor]] = [[] for _ in measured]
             for V in texts.stacked(asked, at_once):
                 left -= len(V)
-                for pulled in pull_back(
-                    run.hidden,
-                    [*sources, *inside.values()],
-                    V,
-                    options,
-                    retain_graph=adaptive or left > 0,
-                    n_required=len(sources),
-                    at_once=at_once,
-                ):
+                for way, pulled in self._each_way(run, [*sources, *inside.values()], V, adaptive or left > 0):
                     pulled = [texts.merged(gradient) for gradient in pulled]
-                    parts[0].append(row_norms(pulled[0]).cpu())
-                    refuse_influence_of_padding(parts[0][-1], lengths)
+                    norms, *probed = parts[way * own : (way + 1) * own]
+                    norms.append(row_norms(pulled[0]).cpu())
+                    refuse_influence_of_padding(norms[-1], lengths)
                     within = dict(zip(inside, pulled[len(sources) :], strict=True))
-                    for part, probe in zip(parts[1:], probes, strict=True):
+                    for part, probe in zip(probed, probes, strict=True):
                         part.append(probe.reduce(within[probe.name], inside[probe.name].detach()).cpu())
                     if options.wants_gradient:
-                        for kept, gradient in zip(gradients, pulled[: len(sources)], strict=True):
+                        for kept, gradient in zip(gradients[way], pulled[: len(sources)], strict=True):
                             kept += gradient
             for quantity, part in zip(measured, parts, strict=True):
                 new = torch.cat(part)
@@ -264,7 +276,33 @@ class _Explanation:
                 [r.next_rows(x) for r, x in zip(rows, measured[0][n], strict=True)] for n, rows in enumerate(chosen)
             ]
             starts, left = texts.starts(asked)
-        return _Pulled(measured[0], measured[1:], gradients, row_of)
+        by_way = [measured[way * own : (way + 1) * own] for way in ways]
+        return [_Pulled(m[0], m[1:], g, row_of) for m, g in zip(by_way, gradients, strict=True)]
+
+    def _each_way(
+        self, run: ForwardPass, sources: Sequence[Tensor], V: Tensor, more: bool
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """``V·J`` at each source by each linearisation, numbered; ``more`` rows may come, so that the graph is kept."""
+
+        def pulled(keep: bool) -> list[list[Tensor]]:
+            required = 1 + len(self.options.grads_at)
+            found = pull_back(
+                run.hidden, sources, V, self.options, retain_graph=keep, n_required=required, at_once=len(V)
+            )
+            return list(found)
+
+        if self.valve is None:
+            yield from ((0, gradients) for gradients in pulled(more))
+            return
+        exact = pulled(True)
+        self.valve.open = False
+        try:
+            held = pulled(more)
+        finally:
+            self.valve.open = True
+        for whole, part in zip(exact, held, strict=True):
+            difference = [a - b for a, b in zip(whole, part, strict=True)]
+            yield from enumerate((whole, part, difference))
 
     def _cache(self, run: ForwardPass, gradients: Sequence[Tensor]) -> ActivationCache:
         """The run's activations that were asked for, and gradients under ``name + "_grad"``."""
@@ -279,6 +317,8 @@ class _Explanation:
 
 def _joined(row: Joint, probe: GradientProbe, measured: Float[Tensor, "k pos ..."]) -> Float[Tensor, "pos ..."]:
     """What a probe measured of all rows, as one number per place: joined as the score joins norms."""
+    if probe.joined == "if one row" and not row.single:
+        return torch.full_like(measured[0], torch.nan)
     if probe.joined != "score":
         return measured[0]
     return row.score(rearrange(measured, "k ... -> k (...)")).scores.reshape(measured.shape[1:])
@@ -295,7 +335,6 @@ def _log_probs(logits: Tensor, normalisers: Tensor | None, targets: Sequence[int
 def _details(row: Joint, scored: Scored, norms: Float[Tensor, "k pos"], options: RunOptions) -> dict[str, Any]:
     """The direction's own details, where it was read, and the score of each row if there are a few."""
     details = {**row.details, **scored.details, "at": options.at, "target_hook": options.target_hook}
-    details |= options.linearisation
     if 1 < len(norms) <= MOST_ROW_SCORES:
         details["row_scores"] = norms.tolist()
     return details

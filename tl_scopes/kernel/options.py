@@ -24,6 +24,8 @@ from tl_scopes.model.memory import Memory
 from tl_scopes.model.prompts import Position
 from tl_scopes.numerics.arguments import integer
 
+Joined = Literal["score", "one row", "if one row", "first"]
+"""How what a probe measured of several rows of V becomes one number per place; see :class:`GradientProbe`."""
 DEFAULT_BATCH = 16
 """Prompts per forward where the caller names no batch size."""
 
@@ -73,12 +75,16 @@ class FittingKeywords(FrozenSourceKeywords, MemoryKeywords, total=False):
     """Source and memory together: what a run takes whose gradients nobody may keep."""
 
 
-class GradientKeywords(FittingKeywords, total=False):
+class JoinedKeywords(SourceKeywords, MemoryKeywords, total=False):
     """… and how several predictions are explained together, and whether the gradient is kept."""
 
     combine: Combine | None
     n_probes: int | None
     keep_gradient: bool
+
+
+class GradientKeywords(JoinedKeywords, FittingKeywords, total=False):
+    """… and which linearisation the gradient is of."""
 
 
 class RunKeywords(GradientKeywords, total=False):
@@ -98,6 +104,10 @@ class MatrixKeywords(RowKeywords, MemoryKeywords, FrozenKeywords, total=False):
 
 class NamedRunKeywords(ScopeKeywords, RunKeywords, total=False):
     """… of scopes chosen by name."""
+
+
+class NamedJoinedKeywords(ScopeKeywords, JoinedKeywords, total=False):
+    """… whose linearisations the call chooses."""
 
 
 @dataclass(frozen=True)
@@ -181,12 +191,13 @@ class GradientProbe:
         name: hook; its activation is ``[batch, pos, ...]``.
         reduce: ``(gradients [rows, batch, pos, ...], activation [batch, pos, ...])`` to ``[rows, batch, pos, ...]``.
         joined: how rows of V become one number: ``"score"`` as in the score, by weighted squares; ``"one row"``: there
-            must be one only, for signed numbers; ``"first"``: they are all the same.
+            must be one only, for signed numbers; ``"if one row"``: NaN where there are several; ``"first"``: they are all
+            the same.
     """
 
     name: str
     reduce: Callable[[Tensor, Tensor], Tensor]
-    joined: Literal["score", "one row", "first"] = "score"
+    joined: Joined = "score"
 
 
 def check_batch_size(batch_size: int | None) -> None:

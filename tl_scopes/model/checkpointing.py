@@ -21,7 +21,7 @@ from typing import Any
 from torch.utils.checkpoint import checkpoint
 
 from tl_scopes.model.frozen import held
-from tl_scopes.model.held_functions import Part
+from tl_scopes.model.held_functions import Part, Valve
 from tl_scopes.model.lens import LensModel, blocks, eagerly, restore_patterns
 from tl_scopes.model.patches import patched
 from tl_scopes.model.slopes import slopes_only
@@ -45,26 +45,28 @@ class _Again(AbstractContextManager[None]):
 
 
 @contextmanager
-def checkpointed_blocks(model: LensModel, attach: Attach, frozen: Sequence[Part] = ()) -> Iterator[None]:
+def checkpointed_blocks(
+    model: LensModel, attach: Attach, frozen: Sequence[Part] = (), valve: Valve | None = None
+) -> Iterator[None]:
     """Checkpoint every transformer block of forwards in this context; their backwards may run after it, and hold the
-    frozen parts constant.
+    frozen parts constant, and have the valve before patterns.
 
     What ``attach`` refers to lives as long as the graph: it must not hold a tensor of the graph.
     """
     with ExitStack() as stack:
         for i, block in enumerate(blocks(model)):
-            stack.enter_context(patched(block, "forward", partial(_checkpointed, block, i, attach, frozen)))
+            stack.enter_context(patched(block, "forward", partial(_checkpointed, block, i, attach, (frozen, valve))))
         yield
 
 
 def _checkpointed(
-    block: Any, i: int, attach: Attach, frozen: Sequence[Part], forward: Callable[..., Any]
+    block: Any, i: int, attach: Attach, hold: tuple[Sequence[Part], Valve | None], forward: Callable[..., Any]
 ) -> Callable[..., Any]:
     """The i-th block's forward, checkpointed."""
 
     def whole(*args: Any, **kwargs: Any) -> Any:
         # As a run of one block: nothing stays on its modules that would hold what is to be freed.
-        with eagerly(), slopes_only([block]), restore_patterns([block]), held(frozen, [block]):
+        with eagerly(), slopes_only([block]), restore_patterns([block]), held(hold[0], [block], hold[1]):
             return forward(*args, **kwargs)
 
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from tl_scopes.model.checkpointing import checkpointed_blocks
 from tl_scopes.model.frozen import held
-from tl_scopes.model.held_functions import Part
+from tl_scopes.model.held_functions import Part, Valve
 from tl_scopes.model.hooks import (
     RAW_LOGITS_HOOK,
     Y_HOOK,
@@ -269,6 +269,7 @@ def forward_pass(
     *,
     rows: Int[Tensor, " read"] | None = None,
     checkpoint: bool = False,
+    valve: Valve | None = None,
 ) -> ForwardPass:
     """Run the model once with gradients ending at ``recording.source``; call inside :func:`differentiable`.
 
@@ -281,6 +282,7 @@ def forward_pass(
         recording: hooks whose activations and gradients are wanted.
         rows: the row of the batch each of them is in; None is one position per row, in order.
         checkpoint: keep only the inputs of the blocks and compute their insides again in each backward.
+        valve: to stand on the way back through patterns of attention.
     """
     require_wanted()
     points, source, target = model.hook_dict, recording.source, recording.target
@@ -305,11 +307,11 @@ def forward_pass(
         if checkpoint:
             again = [(name, recorder.replay(hook)) for name, hook in hooks if name.startswith("blocks.")]
             stack.enter_context(
-                checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again)), recording.frozen)
+                checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again)), recording.frozen, valve)
             )
         else:
             stack.enter_context(slopes_only(blocks(model)))
-        stack.enter_context(held(recording.frozen, [whole(model), model]))
+        stack.enter_context(held(recording.frozen, [whole(model), model], valve))
         logits = run_with_hooks(model, tokens, [*hooks, *cut_gradients(model)])
 
     silent = [n for n in (*differentiated, *explicit) if n not in recorder.got]

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from tl_scopes.model.held_functions import PARTS, HoldingMode, Kind, Part
+from tl_scopes.model.held_functions import PARTS, HoldingMode, Kind, Part, Valve
 from tl_scopes.model.patches import patched
 
 Name = Literal["norms", "attention", "activations", "all"]
@@ -106,15 +106,16 @@ _ACTIVE = threading.local()
 
 
 @contextmanager
-def held(parts: Sequence[Part], roots: Iterable[Any]) -> Iterator[HoldingMode | None]:
+def held(parts: Sequence[Part], roots: Iterable[Any], valve: Valve | None = None) -> Iterator[HoldingMode | None]:
     """Run the model inside: gradients of its graph hold these parts constant; a context inside another does nothing.
 
-    ``roots`` are the modules that run, whole models or one block that is computed again.
+    ``roots`` are the modules that run, whole models or one block that is computed again. Patterns that are not held are
+    behind the valve.
     """
-    if not parts or getattr(_ACTIVE, "mode", None) is not None:
+    if (not parts and valve is None) or getattr(_ACTIVE, "mode", None) is not None:
         yield None
         return
-    mode = HoldingMode(parts)
+    mode = HoldingMode(parts, valve)
     seen: dict[nn.Module, tuple[str, Kind, Kind]] = {}
     for root in roots:
         _walk(root, "", "other", seen)

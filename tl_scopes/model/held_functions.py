@@ -6,12 +6,15 @@ Every rule calls the function itself for the value; what it changes is the way b
 * an elementwise activation: ``c u`` with ``c = act(u)/u`` constant;
 * a product of two live factors: half of its gradient;
 * a fused norm or a fused attention: the gradient of the same written out.
+
+Or patterns have a :class:`Valve`, and one graph has two linearisations: the exact one, and that with attention held.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -54,6 +57,29 @@ _SUMS = _named("add", "__add__", "__radd__")
 
 NEARLY = 1e-3
 """Below it an activation counts as 0 at 0: one with a small number against division by 0 is not exactly that."""
+
+
+@dataclass(eq=False)
+class Valve:
+    """Stands on the way back through every pattern of attention; set between the backwards of one graph.
+
+    Attributes:
+        open: may gradients pass?
+    """
+
+    open: bool = True
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """The gradient, or 0."""
+        return gradient if self.open else torch.zeros_like(gradient)
+
+    def on(self, value: Any) -> Any:
+        """The same value behind this valve, where it is on a graph."""
+        if not _live(value):
+            return value
+        behind = value.view_as(value)
+        behind.register_hook(self)
+        return behind
 
 
 class _Secant(torch.autograd.Function):
@@ -147,10 +173,12 @@ class HoldingMode(TorchFunctionMode):
         held: how often each part was held.
         kinds: what the modules are that the run is inside of, innermost last.
         offset: what stands for a number that is added to a tensor outside of norms and attention; None leaves it.
+        valve: of patterns, where those are not held.
     """
 
-    def __init__(self, parts: Iterable[Part]) -> None:
+    def __init__(self, parts: Iterable[Part], valve: Valve | None = None) -> None:
         super().__init__()
+        self.valve = valve
         self.norms, self.attention, self.activations = (part in parts for part in PARTS)
         self.held = dict.fromkeys(PARTS, 0)
         self.kinds: list[Kind] = ["other"]
@@ -177,6 +205,12 @@ class HoldingMode(TorchFunctionMode):
         self.held[part] += result.requires_grad
         return result.detach()
 
+    def _behind_valve(self, value: Tensor) -> Tensor:
+        assert self.valve is not None
+        self.held["attention"] += value.requires_grad
+        found: Tensor = self.valve.on(value)
+        return found
+
     def _secant(self, func: Any, args: Any, kwargs: Any) -> Tensor:
         self.held["activations"] += 1
         return cast(Tensor, _Secant.apply(args[0], lambda u: func(u, *args[1:], **kwargs)))  # type: ignore[no-untyped-call]
@@ -200,18 +234,19 @@ class HoldingMode(TorchFunctionMode):
         """A pattern of attention, or weights of experts."""
         result = func(*args, **kwargs)
         kind = self.kinds[-1]
-        if self.attention and kind == "attention":
-            return self._constant("attention", result)
+        if kind == "attention" and (self.attention or self.valve is not None):
+            return self._constant("attention", result) if self.attention else self._behind_valve(result)
         return self._constant("activations", result) if self.activations and kind in ("other", "norm") else result
 
     def fused_attention(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Attention as one function: its queries and keys are constants, and a mask of scores with them."""
-        if not self.attention:
+        if not self.attention and self.valve is None:
             return func(*args, **kwargs)
-        self.held["attention"] += 1
+        hold = torch.detach if self.attention else self._behind_valve
+        self.held["attention"] += self.attention
         names = ("query", "key", "value", "attn_mask")
         given = dict(zip(names, args, strict=False)) | kwargs
-        live = {n: v.detach() if n != "value" and isinstance(v, Tensor) else v for n, v in given.items()}
+        live = {n: hold(v) if n != "value" and isinstance(v, Tensor) else v for n, v in given.items()}
         return func(*(live.pop(n) for n in names[: min(len(args), 4)]), *args[4:], **live)
 
     def power(self, func: Any, args: Any, kwargs: Any) -> Any:

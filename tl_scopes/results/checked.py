@@ -68,7 +68,7 @@ class Checked:
                     size == (int(axis) if axis.isdigit() else sizes.setdefault(axis, size))
                     for axis, size in zip(dims, shape, strict=True)
                 )
-                known = ", ".join(f"{a}={sizes[a]} ({said_by[a]})" if a in said_by else a for a in dims)
+                known = ", ".join(f"{a}={sizes[a]} ({said_by[a]})" if a in sizes and a in said_by else a for a in dims)
                 self.require(fits, name, f"shape {list(shape)} does not fit [{known}]")
                 said_by = dict.fromkeys(dims, name) | said_by
         return sizes, said_by

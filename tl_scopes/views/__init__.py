@@ -28,6 +28,7 @@ from tl_scopes.views import (  # noqa: F401  # for what they register
     patching,
     sinks,
     spectrum,
+    split,
     substitutions,
     verdict,
     verification,

@@ -77,6 +77,8 @@ def title(attribution: Attribution) -> str:
 def linearised(details: Mapping[str, Any]) -> str:
     """What the gradient held constant, as the end of a title; nothing where it is the exact one."""
     frozen = list(details.get("frozen", ()))
+    if "through" in details:
+        return " (through where the model looks)"
     if not frozen:
         return ""
     return f" ({'everything' if len(frozen) == len(PARTS) else ' and '.join(frozen)} frozen)"

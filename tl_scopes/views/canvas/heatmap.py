@@ -9,7 +9,7 @@ are folded away.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 
@@ -57,6 +57,7 @@ class HeatMap:
         marked: columns whose name is red, e.g. sinks; they are never folded away before others.
         explained: the column of the explained position: red, and in sight however far a page is scrolled.
         most: columns that are drawn at most, the strongest; None draws all.
+        beside: values of the maps that this one is compared with: all have one scale, and the same columns are drawn.
         notes: sentences below the title.
     """
 
@@ -75,14 +76,16 @@ class HeatMap:
     marked: frozenset[int] = frozenset()
     explained: int | None = None
     most: int | None = MOST_COLUMNS
+    beside: tuple[Float[Tensor, "row column"], ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.values.shape != (len(self.rows), len(self.columns)):
-            raise ValueError(
-                f"HeatMap: values {tuple(self.values.shape)} do not fit {len(self.rows)} rows and "
-                f"{len(self.columns)} columns"
-            )
+        for values in (self.values, *self.beside):
+            if values.shape != (len(self.rows), len(self.columns)):
+                raise ValueError(
+                    f"HeatMap: values {tuple(values.shape)} do not fit {len(self.rows)} rows and "
+                    f"{len(self.columns)} columns"
+                )
         if self.positions is not None and len(self.positions) != len(self.columns):
             raise ValueError(f"HeatMap: {len(self.positions)} positions for {len(self.columns)} columns")
 
@@ -99,15 +102,27 @@ class HeatMap:
     @cached_property
     def sizes(self) -> Float[Tensor, "row column"]:
         """What colours follow: the size of each value, or its share of the row's largest; 0 where there is no cell."""
-        sizes = self.values.double().abs().nan_to_num(0.0)
+        return self._scaled(_size(self.values))
+
+    @cached_property
+    def _compared(self) -> Float[Tensor, "row column"]:
+        """The largest of the sizes of all maps that are compared, at each place."""
+        return self._scaled(self._largest)
+
+    @property
+    def _largest(self) -> Float[Tensor, "row column"]:
+        return torch.stack([_size(values) for values in (self.values, *self.beside)]).amax(dim=0)
+
+    def _scaled(self, sizes: Float[Tensor, "row column"]) -> Float[Tensor, "row column"]:
         if not self.per_row or not self.shown:
             return sizes
-        return sizes / sizes[:, self.shown].amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.double).tiny)
+        largest = self._largest[:, self.shown].amax(dim=1, keepdim=True)
+        return sizes / largest.clamp_min(torch.finfo(torch.double).tiny)
 
     @cached_property
     def colour_scale(self) -> Scale:
         """From a size to a share of the full colour; ``"auto"`` is log where linear would leave a whole row white."""
-        table = self.sizes[:, self.shown].tolist()
+        table = self._compared[:, self.shown].tolist()
         rows = [sorted(size for size in row if size > 0) for row in table]
         every = [size for row in rows for size in row]
         medians = [row[len(row) // 2] for row in rows if len(row) > 3]
@@ -132,7 +147,7 @@ class HeatMap:
         every = range(len(self.columns))
         if self.most is None or len(every) <= self.most:
             return list(every)
-        largest = self.sizes.amax(dim=0).tolist() if self.rows else [0.0] * len(every)
+        largest = self._compared.amax(dim=0).tolist() if self.rows else [0.0] * len(every)
         by_size = sorted(every, key=lambda c: (c not in self.red, c in self.hidden, -largest[c], c))
         return sorted(by_size[: self.most])
 
@@ -161,6 +176,11 @@ class HeatMap:
         at = column if self.positions is None else self.positions[column]
         text = self.columns[column]
         return f"{self.column_name} {text}" if text == str(at) else f"{self.column_name} {visible(text)!r} ({at})"
+
+
+def compared(maps: Sequence[HeatMap]) -> list[HeatMap]:
+    """Maps of the same rows and columns, with one scale and the same columns drawn."""
+    return [replace(one, beside=tuple(other.values for other in maps if other is not one)) for one in maps]
 
 
 def heatmap(maps: HeatMap | Sequence[HeatMap]) -> View:
@@ -199,6 +219,10 @@ def map_table(one: HeatMap) -> str:
     )
     notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in one.notes)
     return _legend(one) + _unfold(one, bool(away)) + table + notes
+
+
+def _size(values: Tensor) -> Tensor:
+    return values.double().abs().nan_to_num(0.0)
 
 
 def is_flat(one: HeatMap) -> bool:

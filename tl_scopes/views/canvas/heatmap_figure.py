@@ -35,17 +35,27 @@ def heatmap_figure(maps: HeatMap | Sequence[HeatMap]) -> Any:
     from tl_scopes.views.canvas.figures import Figure
 
     drawn = [maps] if isinstance(maps, HeatMap) else list(maps)
-    width = max(2.6 + _inches(len(m.drawn), _COLUMN) for m in drawn)
-    heights = [1.0 + _inches(len(m.rows), _ROW) + _label_height(m) for m in drawn]
+    width = max(map(map_width, drawn))
+    heights = list(map(map_height, drawn))
     figure = Figure(figsize=(max(width, 5.0), sum(heights)), dpi=150, layout="constrained")
     places = figure.add_gridspec(len(drawn), 1, height_ratios=heights)
     for i, one in enumerate(drawn):
         place = places[i, 0]
-        own = max(_NARROW, 2.6 + _inches(len(one.drawn), _COLUMN))
+        own = max(_NARROW, map_width(one))
         # a few columns are not drawn as wide as a prompt below them
         part = place.subgridspec(1, 2, width_ratios=[own, width - own])[0] if own < width / 2 else place
         draw_heatmap(one, figure.add_subplot(part))
     return figure
+
+
+def map_width(one: HeatMap) -> float:
+    """Inches of a map with its names and its colour bar."""
+    return 2.6 + _inches(len(one.drawn), _COLUMN)
+
+
+def map_height(one: HeatMap) -> float:
+    """Inches of a map with its title and its names."""
+    return 1.0 + _inches(len(one.rows), _ROW) + _label_height(one)
 
 
 def draw_heatmap(one: HeatMap, axes: Any) -> None:
