@@ -12,6 +12,7 @@ every explained position of a prompt: backwards add what comes of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -36,8 +37,10 @@ from tl_scopes.kernel.options import GradientProbe, RunOptions
 from tl_scopes.kernel.pull_back import VJP_CHUNK, pull_back
 from tl_scopes.kernel.read_out import read_outs
 from tl_scopes.kernel.shared_forward import Texts, shared_forwards
+from tl_scopes.model.completeness import has_leaves
 from tl_scopes.model.forward import ForwardPass, activation_cache, forward_pass
 from tl_scopes.model.hooks import NamesFilter, differentiable
+from tl_scopes.model.leaves import KINDS, UNEMBEDDING, Leaves, live_leaves, share
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory, Run
 from tl_scopes.model.prompts import EncodedPrompt, pad_right
@@ -75,10 +78,14 @@ def explain_inside(
     directions: Sequence[Direction],
     probes: Sequence[GradientProbe],
     options: RunOptions,
+    *,
+    leaves: bool = False,
 ) -> list[list[Measured]]:
     """As :func:`explain`, with what each probe measured in the same backward, ``[pos, ...]`` on the CPU.
 
-    A probe behind the target hook measures 0: nothing flows from there to it.
+    A probe behind the target hook measures 0: nothing flows from there to it. With ``leaves`` the shares of all
+    :data:`tl_scopes.model.leaves.KINDS` stand behind what the probes measured; a model that has such leaves then runs one
+    text at a time, because a bias is one leaf for all of a batch.
     """
     state = model_state(model)
     for direction in directions:
@@ -86,6 +93,8 @@ def explain_inside(
     if any(len(prompt.positions) > 1 for prompt in prompts):
         require_causal(model)
     with differentiable(model):
+        live = leaves and has_leaves(model)
+        options = replace(options, batch_size=1) if live else options
         memory = options.memory(model, probes)
         explanation = _Explanation(model, state, directions, probes, options, memory)
         results: dict[int, list[Measured]] = {}
@@ -96,7 +105,9 @@ def explain_inside(
             batch = [i for group in groups for i in group]
             indices = [range(ends[i] - len(prompts[i].positions), ends[i]) for i in batch]
             texts = Texts([[prompts[i] for i in group] for group in groups])
-            results.update(zip(batch, explanation.of(texts, indices, run), strict=True))
+            with live_leaves(model) if live else nullcontext({}) as found:
+                each = explanation.of(texts, indices, run, found)
+            results.update(zip(batch, each if leaves else [[(a, inside[:-1]) for a, inside in r] for r in each], strict=True))
     return [results[i] for i in range(len(prompts))]
 
 
@@ -107,12 +118,14 @@ class _Pulled:
     Attributes:
         norms: at the source, ``[prompt][direction]`` of ``[k, pos]``, on the CPU.
         probed: of each probe, ``[probe][prompt][direction]`` of ``[k, pos, ...]``, on the CPU.
+        shares: of the leaves of each kind, ``[kind][prompt][direction]`` of ``[k, 1]``.
         gradients: ``[source][row]`` of ``[text, pos, ...]``, where there is one row each and somebody asked.
         row_of: the first row of V of each ``[prompt][direction]``.
     """
 
     norms: list[list[Tensor]]
     probed: list[list[list[Tensor]]]
+    shares: dict[str, list[list[Tensor]]]
     gradients: list[list[Tensor]]
     row_of: list[list[int]]
 
@@ -128,8 +141,11 @@ class _Explanation:
     options: RunOptions
     memory: Memory
 
-    def of(self, texts: Texts, indices: Sequence[range], plan: Run) -> list[list[Measured]]:
-        """One forward, all vector-Jacobian products; ``[prompt][direction]``. ``indices`` number the explained positions."""
+    def of(self, texts: Texts, indices: Sequence[range], plan: Run, leaves: Leaves) -> list[list[Measured]]:
+        """One forward, all vector-Jacobian products; ``[prompt][direction]``. ``indices`` number the explained positions.
+
+        What is measured ends with the shares of the leaves that the forward makes.
+        """
         options, batch = self.options, texts.prompts
         with residual_norms(self.model) as norms_seen:
             run = forward_pass(
@@ -150,7 +166,7 @@ class _Explanation:
             self._require_one_row_each(rows)
         adaptive = any(r.adaptive for rows in chosen for r in rows)
         most = VJP_CHUNK if adaptive else min(VJP_CHUNK, texts.starts([[r.V for r in rows] for rows in chosen])[1])
-        pulled = self._pull(run, chosen, texts, self.memory.rows_at_once(plan, most), adaptive)
+        pulled = self._pull(run, chosen, texts, leaves, self.memory.rows_at_once(plan, most), adaptive)
         dtype = compute_dtype(run.logits.dtype)
         out = []
         for n, (prompt, own, rows) in enumerate(zip(batch, texts.slices, chosen, strict=True)):
@@ -185,6 +201,9 @@ class _Explanation:
                     _joined(row, probe, of_probe[n][i]).to(dtype)
                     for probe, of_probe in zip(self.probes, pulled.probed, strict=True)
                 ]
+                shares = {kind: float(of_kind[n][i].sum()) for kind, of_kind in pulled.shares.items()}
+                shares[UNEMBEDDING] = row.offset
+                inside.append(torch.tensor([shares.get(kind, 0.0) for kind in KINDS], dtype=torch.float64))
                 results.append((result, inside))
             out.append(results)
         return out
@@ -214,7 +233,13 @@ class _Explanation:
                 )
 
     def _pull(
-        self, run: ForwardPass, chosen: Sequence[Sequence[Joint]], texts: Texts, at_once: int, adaptive: bool
+        self,
+        run: ForwardPass,
+        chosen: Sequence[Sequence[Joint]],
+        texts: Texts,
+        leaves: Leaves,
+        at_once: int,
+        adaptive: bool,
     ) -> _Pulled:
         """Pull all rows back, and the further rows that adaptive directions ask for when they see the norms.
 
@@ -223,11 +248,12 @@ class _Explanation:
         options, probes = self.options, self.probes
         sources = [run.source, *(run.activations[name] for name in options.grads_at)]
         inside = {probe.name: run.activations[probe.name] for probe in probes}
+        apart = [(kind, leaf) for kind, of_kind in leaves.items() for leaf in of_kind]
         lengths = [len(text.tokens) for text in texts.all]
         asked: list[list[Tensor | None]] = [[r.V for r in rows] for rows in chosen]
         starts, left = texts.starts(asked)
         row_of = starts
-        measured: list[list[list[Tensor]]] = [[[] for _ in texts.prompts] for _ in (run.source, *probes)]
+        measured: list[list[list[Tensor]]] = [[[] for _ in texts.prompts] for _ in (run.source, *probes, *leaves)]
         gradients: list[list[Tensor]] = [[] for _ in sources]
         while left:
             parts: list[list[Tensor]] = [[] for _ in measured]
@@ -235,19 +261,23 @@ class _Explanation:
                 left -= len(V)
                 for pulled in pull_back(
                     run.hidden,
-                    [*sources, *inside.values()],
+                    [*sources, *inside.values(), *(leaf for _, leaf in apart)],
                     V,
                     options,
                     retain_graph=adaptive or left > 0,
                     n_required=len(sources),
+                    n_optional=len(apart),
                     at_once=at_once,
                 ):
-                    pulled = [texts.merged(gradient) for gradient in pulled]
+                    of_leaves = pulled[len(sources) + len(inside) :]
+                    pulled = [texts.merged(gradient) for gradient in pulled[: len(sources) + len(inside)]]
                     parts[0].append(row_norms(pulled[0]).cpu())
                     refuse_influence_of_padding(parts[0][-1], lengths)
                     within = dict(zip(inside, pulled[len(sources) :], strict=True))
-                    for part, probe in zip(parts[1:], probes, strict=True):
+                    for part, probe in zip(parts[1:], probes, strict=False):
                         part.append(probe.reduce(within[probe.name], inside[probe.name].detach()).cpu())
+                    for part, own in zip(parts[1 + len(probes) :], _shares(apart, leaves, of_leaves), strict=True):
+                        part.append(own.cpu())
                     if options.wants_gradient:
                         for kept, gradient in zip(gradients, pulled[: len(sources)], strict=True):
                             kept += gradient
@@ -264,7 +294,8 @@ class _Explanation:
                 [r.next_rows(x) for r, x in zip(rows, measured[0][n], strict=True)] for n, rows in enumerate(chosen)
             ]
             starts, left = texts.starts(asked)
-        return _Pulled(measured[0], measured[1:], gradients, row_of)
+        shares = dict(zip(leaves, measured[1 + len(probes) :], strict=True))
+        return _Pulled(measured[0], measured[1 : 1 + len(probes)], shares, gradients, row_of)
 
     def _cache(self, run: ForwardPass, gradients: Sequence[Tensor]) -> ActivationCache:
         """The run's activations that were asked for, and gradients under ``name + "_grad"``."""
@@ -275,6 +306,17 @@ class _Explanation:
         for name, gradient in zip(options.grads_at, gradients, strict=True):
             kept[f"{name}_grad"] = gradient.to(run.activations[name].dtype)
         return activation_cache(self.model, kept)
+
+
+def _shares(
+    apart: Sequence[tuple[str, Tensor]], leaves: Leaves, gradients: Sequence[Tensor]
+) -> list[Float[Tensor, "rows 1 1"]]:
+    """Of each kind what its leaves have in the scalar of each row of V, of the one text that there is."""
+    found = {kind: torch.zeros(1, dtype=torch.float64) for kind in leaves}
+    for (kind, leaf), gradient in zip(apart, gradients, strict=True):
+        own = share(leaf, gradient)
+        found[kind] = found[kind].to(own) + own
+    return [each.expand(len(gradients[0]))[:, None, None] for each in found.values()]
 
 
 def _joined(row: Joint, probe: GradientProbe, measured: Float[Tensor, "k pos ..."]) -> Float[Tensor, "pos ..."]:

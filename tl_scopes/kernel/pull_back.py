@@ -26,12 +26,14 @@ def pull_back(
     *,
     retain_graph: bool = False,
     n_required: int | None = None,
+    n_optional: int = 0,
     at_once: int = VJP_CHUNK,
 ) -> Iterator[list[Tensor]]:
     """``V·J`` at each source, ``[rows, batch, ...]`` in V's dtype, ``at_once`` rows in one backward.
 
     Each row of V is scaled by a power of two before the backward and back after it, which is exact. Sources from number
-    ``n_required`` on may lie behind a target hook inside the model: there ``V·J`` is 0.
+    ``n_required`` on may lie behind a target hook inside the model: there ``V·J`` is 0, and so it is at the last ``n_optional``
+    of them wherever nothing flows.
 
     Raises:
         ValueError: a source does not influence the target hook, or the backward overflowed.
@@ -58,12 +60,13 @@ def pull_back(
         )
         pulled = []
         for i, grad in enumerate(grads):
-            if grad is None and n_required is not None and i >= n_required and options.target_hook != Y_HOOK:
+            behind = n_required is not None and i >= n_required and options.target_hook != Y_HOOK
+            if grad is None and (behind or i >= len(sources) - n_optional):
                 pulled.append(torch.zeros(len(chunk), *sources[i].shape, dtype=V.dtype, device=sources[i].device))
                 continue
             if grad is None:
                 raise _not_upstream(options, source=i)
-            if not bool(torch.isfinite(grad).all()):
+            if i < len(sources) - n_optional and not bool(torch.isfinite(grad).all()):
                 raise ValueError(
                     f"the backward pass gave NaN or infinity in {hidden.dtype}; load the model in bfloat16 or float32"
                 )

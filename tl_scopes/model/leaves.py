@@ -1,0 +1,102 @@
+"""What is no token's embedding and adds to a prediction as one does, made a leaf of the graph of a run.
+
+=====================  ================================================================================================
+positions              what a module of position embeddings gives
+other embeddings       what any further module of embeddings gives (Gemma-3n's per layer, Zamba2's)
+norm offsets           the biases of norms
+biases                 every other bias, and a number that the model adds to its activations
+unembedding bias       ``b_U``
+=====================  ================================================================================================
+
+With everything frozen (:mod:`tl_scopes.model.frozen`) ``⟨leaf, ∂s/∂leaf⟩`` is the share of each in the scalar s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tl_scopes.model.frozen import offsets_shown
+from tl_scopes.model.hooks import attached
+from tl_scopes.model.lens import LensModel, whole
+from tl_scopes.numerics.precision import to_float64
+
+POSITIONS, OTHERS, OFFSETS, BIASES = "positions", "other embeddings", "norm offsets", "biases"
+UNEMBEDDING = "unembedding bias"
+KINDS = (POSITIONS, OTHERS, OFFSETS, BIASES, UNEMBEDDING)
+Leaves = Mapping[str, Sequence[Tensor]]
+"""The leaves of a run, by kind."""
+_TURNS, _PLACE = re.compile(r"Rotary|Rope"), re.compile(r"[Pp]os|wpe")
+_BIAS = re.compile(r"(^|_)(b|bias)(_|$)|^b_")
+
+
+@contextmanager
+def live_leaves(model: LensModel) -> Iterator[Leaves]:
+    """Run the model inside, within :func:`differentiable`, and take gradients inside: the leaves that the runs made.
+
+    What is at ``hook_embed`` has no history there: a bias before it is part of the tokens' embeddings. A parameter is one
+    leaf for all rows of a batch.
+    """
+    found: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
+
+    def leaf(kind: str, activation: Tensor) -> Tensor:
+        found[kind].append(activation.detach().requires_grad_(True))
+        return found[kind][-1].clone()
+
+    def offset(number: float, beside: Any) -> Any:
+        live = isinstance(beside, Tensor) and beside.requires_grad and beside.is_floating_point()
+        return leaf(BIASES, beside.new_tensor(number)) if live and number else number
+
+    def cut(activation: Tensor, hook: Any) -> Tensor:
+        return activation.detach()
+
+    with ExitStack() as stack:
+        for parameter, kind in _biases(model).items():
+            found[kind].append(parameter.requires_grad_(True))
+            stack.callback(parameter.requires_grad_, False)
+        for module, kind in _embeddings(model).items():
+
+            def output(module: nn.Module, args: Any, output: Any, kind: str = kind) -> Any:
+                floating = isinstance(output, Tensor) and output.is_floating_point()
+                return leaf(kind, output) if floating else output
+
+            stack.callback(module.register_forward_hook(output).remove)
+        stack.enter_context(offsets_shown(offset))
+        stack.enter_context(attached(model.hook_dict, [("hook_embed", cut)]))
+        yield found
+
+
+def share(leaf: Tensor, gradients: Tensor) -> Tensor:
+    """``⟨leaf, gradient⟩`` of each of several gradients, in float64."""
+    return (to_float64(gradients) * to_float64(leaf.detach())).flatten(1).sum(dim=1)
+
+
+def _embeddings(model: LensModel) -> dict[nn.Module, str]:
+    """Modules whose outputs are embeddings, but for what the tokens' hook is in."""
+    point, modules = model.hook_dict["hook_embed"], {}
+    roots: tuple[Any, ...] = (whole(model), model)
+    for root in roots:
+        for path, module in root.named_modules():
+            of = type(module).__name__
+            if "Embed" in of and not _TURNS.search(of) and all(part is not point for part in module.modules()):
+                modules[module] = POSITIONS if _PLACE.search(f"{path} {of}") else OTHERS
+    return modules
+
+
+def _biases(model: LensModel) -> dict[nn.Parameter, str]:
+    """Every bias, each once, by what it belongs to."""
+    unembedding: Any = model.unembed
+    found: dict[nn.Parameter, str] = {}
+    roots: tuple[Any, ...] = (unembedding, model, whole(model))
+    for root in roots:
+        for module in root.modules():
+            kind = UNEMBEDDING if root is unembedding else OFFSETS if "Norm" in type(module).__name__ else BIASES
+            for name, parameter in module._parameters.items():
+                if parameter is not None and parameter.is_floating_point() and _BIAS.search(name):
+                    found.setdefault(parameter, kind)
+    return found
