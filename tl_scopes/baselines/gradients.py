@@ -62,9 +62,9 @@ def input_x_gradient(
     """Size of each token's elementwise product of embedding and gradient.
 
     ``score_t = ‖x_t ⊙ ∂s/∂x_t‖₂``, read at ``pos``; logits (or nats) over the units of the embedding. The signed sum
-    ``Σ_d x_td g_td``, the first-order effect of removing the token, is ``.signed`` (but under ``combine="norm"``, which has no
-    sign). With ``frozen="all"`` these sums are parts of the scalar itself, and ``details["completeness"]`` has their sum, every
-    part that is no token's by its name, and the whole.
+    ``Σ_d x_td g_td``, the first-order effect of removing the token, is ``.signed`` (but under ``combine="norm"``, which
+    has no sign). With ``frozen="all"`` these sums are parts of the scalar itself, and ``details["completeness"]`` has
+    their sum, every part that is no token's by its name, and the whole.
 
     Args:
         model, prompt, target, options: as in :func:`semantic_scope`.

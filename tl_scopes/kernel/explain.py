@@ -107,7 +107,9 @@ def explain_inside(
             texts = Texts([[prompts[i] for i in group] for group in groups])
             with live_leaves(model) if live else nullcontext({}) as found:
                 each = explanation.of(texts, indices, run, found)
-            results.update(zip(batch, each if leaves else [[(a, inside[:-1]) for a, inside in r] for r in each], strict=True))
+            results.update(
+                zip(batch, each if leaves else [[(a, inside[:-1]) for a, inside in r] for r in each], strict=True)
+            )
     return [results[i] for i in range(len(prompts))]
 
 

@@ -32,8 +32,8 @@ def pull_back(
     """``V·J`` at each source, ``[rows, batch, ...]`` in V's dtype, ``at_once`` rows in one backward.
 
     Each row of V is scaled by a power of two before the backward and back after it, which is exact. Sources from number
-    ``n_required`` on may lie behind a target hook inside the model: there ``V·J`` is 0, and so it is at the last ``n_optional``
-    of them wherever nothing flows.
+    ``n_required`` on may lie behind a target hook inside the model: there ``V·J`` is 0, and so it is at the last
+    ``n_optional`` of them wherever nothing flows.
 
     Raises:
         ValueError: a source does not influence the target hook, or the backward overflowed.

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tl_scopes.model.frozen import offsets_shown
@@ -56,9 +55,9 @@ def live_leaves(model: LensModel) -> Iterator[Leaves]:
         return activation.detach()
 
     with ExitStack() as stack:
-        for parameter, kind in _biases(model).items():
-            found[kind].append(parameter.requires_grad_(True))
-            stack.callback(parameter.requires_grad_, False)
+        for bias, kind in _biases(model).items():
+            stack.callback(bias.requires_grad_, bias.requires_grad)
+            found[kind].append(bias.requires_grad_(True))
         for module, kind in _embeddings(model).items():
 
             def output(module: nn.Module, args: Any, output: Any, kind: str = kind) -> Any:
@@ -88,15 +87,15 @@ def _embeddings(model: LensModel) -> dict[nn.Module, str]:
     return modules
 
 
-def _biases(model: LensModel) -> dict[nn.Parameter, str]:
-    """Every bias, each once, by what it belongs to."""
+def _biases(model: LensModel) -> dict[Tensor, str]:
+    """Every bias, each once, by what it belongs to; that of a bridge's unembedding may be a buffer."""
     unembedding: Any = model.unembed
-    found: dict[nn.Parameter, str] = {}
+    found: dict[Tensor, str] = {}
     roots: tuple[Any, ...] = (unembedding, model, whole(model))
     for root in roots:
         for module in root.modules():
             kind = UNEMBEDDING if root is unembedding else OFFSETS if "Norm" in type(module).__name__ else BIASES
-            for name, parameter in module._parameters.items():
-                if parameter is not None and parameter.is_floating_point() and _BIAS.search(name):
-                    found.setdefault(parameter, kind)
+            for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+                if tensor is not None and tensor.is_floating_point() and _BIAS.search(name):
+                    found.setdefault(tensor, kind)
     return found
