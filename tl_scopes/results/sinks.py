@@ -57,7 +57,7 @@ class PositionalBaseline(Displayable, Serializable):
         ratio = attribution.scores.new_zeros(len(attribution))
         ratio[: attribution.pos + 1] = self.ratio(attribution).to(ratio)
         details = {**attribution.details, "over_baseline": self.n_prompts}
-        return replace(attribution, scores=ratio, stderr=None, gradient=None, cache=None, details=details)
+        return replace(attribution, scores=ratio, stderr=None, gradient=None, signed=None, cache=None, details=details)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
