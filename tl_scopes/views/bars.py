@@ -56,7 +56,7 @@ def attribution_bars(attribution: Attribution, scale: ScaleKind = "auto", signed
     grey = "grey: left out; " if attribution.hidden else ""
     grey += f"blue raises {literal(explained_scalar(attribution))}, orange lowers it; " if kind.signed else ""
     red = "explained" if explained_tokens(attribution) else "read here"
-    axes.set_xlabel(f"token ({grey}red: {red})", fontsize=8)
+    axes.set_xlabel(fill(f"token ({grey}red: {red})", int(14 * wide)), fontsize=8)
     axes.set_ylabel(unit(attribution), fontsize=8)
     axes.set_title(fill(literal(visible(title(attribution))), int(13 * wide)), fontsize=9, loc="left")
     for other in beside:

@@ -90,7 +90,7 @@ def strongest(attribution: Attribution, k: int = 5, scale: Scale | None = None) 
     for p in top:
         token = attribution.str_tokens[p]
         label = Text(visible(token).strip() or repr(token), "dim" if p in attribution.special else "bold")
-        row = [Text(f"{p:>4}", "dim"), label, *_bars(values[p] / highest, _WIDTH, scale)]
+        row = [Text(f"{p:>4}", "dim"), label, _bar_of(values[p] / highest, _WIDTH, scale)]
         table.add_row(*row, Text(plus(values[p]) if scale.signed else number(values[p]), "dim"))
     return table
 
@@ -106,13 +106,13 @@ def unit_rows(attribution: Attribution, scale: Scale | None = None) -> Table:
     for cell in cells(attribution, scale):
         if cell.pos is None:
             mark = Text(f"→{cell.text if cell.mark == 'target' else ' ' + cell.tip}", Style(color="red", bold=True))
-            table.add_row("", *_bars(0.0, _SHARE, scale), "", mark)
+            table.add_row("", "", "", mark)
             continue
         share = part.get(cell.pos)
         how = styles[cell.pos] + Style(underline=True) if cell.explained else styles[cell.pos]
         table.add_row(
             Text("" if share is None else write(share), "bold" if cell.pos == best else "dim", justify="right"),
-            *_bars((share or 0.0) / highest, _SHARE, scale),
+            _bar_of((share or 0.0) / highest, _SHARE, scale),
             Text(visible(name(attribution, cell.pos)), "dim"),
             Text(said(attribution, cell.pos), how),
         )
@@ -125,13 +125,13 @@ def _bar(share: float, width: int) -> str:
     return "█" * (eighths // 8) + _BLOCKS[eighths % 8].strip()
 
 
-def _bars(share: float, width: int, scale: Scale) -> list[Text]:
-    """One bar, or of a scale around 0 two, of which the left one ends where the right one begins."""
+def _bar_of(share: float, width: int, scale: Scale) -> Text:
+    """A bar; of a scale around 0 it begins in the middle and goes left or right."""
     if not scale.signed:
-        return [Text(_bar(share, width), _BAR)]
+        return Text(_bar(share, width), _BAR)
     halves = round(max(-share, 0.0) * width)
     left = "▐" * (halves % 2) + "█" * (halves // 2)
-    return [Text(f"{left:>{width // 2}}", _BELOW), Text(_bar(max(share, 0.0), width // 2), _BAR)]
+    return Text.assemble((f"{left:>{width // 2}}", _BELOW), (_bar(max(share, 0.0), width // 2), _BAR))
 
 
 def predictions(attribution: Attribution, k: int = 5) -> Text:
