@@ -12,7 +12,7 @@ every explained position of a prompt: backwards add what comes of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -105,11 +105,10 @@ def explain_inside(
             batch = [i for group in groups for i in group]
             indices = [range(ends[i] - len(prompts[i].positions), ends[i]) for i in batch]
             texts = Texts([[prompts[i] for i in group] for group in groups])
-            with live_leaves(model) if live else nullcontext({}) as found:
-                each = explanation.of(texts, indices, run, found)
-            results.update(
-                zip(batch, each if leaves else [[(a, inside[:-1]) for a, inside in r] for r in each], strict=True)
-            )
+            none: Leaves | None = {} if leaves else None
+            opened: AbstractContextManager[Leaves | None] = live_leaves(model) if live else nullcontext(none)
+            with opened as found:
+                results.update(zip(batch, explanation.of(texts, indices, run, found), strict=True))
     return [results[i] for i in range(len(prompts))]
 
 
@@ -143,10 +142,10 @@ class _Explanation:
     options: RunOptions
     memory: Memory
 
-    def of(self, texts: Texts, indices: Sequence[range], plan: Run, leaves: Leaves) -> list[list[Measured]]:
+    def of(self, texts: Texts, indices: Sequence[range], plan: Run, leaves: Leaves | None) -> list[list[Measured]]:
         """One forward, all vector-Jacobian products; ``[prompt][direction]``. ``indices`` number the explained positions.
 
-        What is measured ends with the shares of the leaves that the forward makes.
+        What is measured ends with the shares of the leaves that the forward makes; None where nobody asks for them.
         """
         options, batch = self.options, texts.prompts
         with residual_norms(self.model) as norms_seen:
@@ -168,7 +167,7 @@ class _Explanation:
             self._require_one_row_each(rows)
         adaptive = any(r.adaptive for rows in chosen for r in rows)
         most = VJP_CHUNK if adaptive else min(VJP_CHUNK, texts.starts([[r.V for r in rows] for rows in chosen])[1])
-        pulled = self._pull(run, chosen, texts, leaves, self.memory.rows_at_once(plan, most), adaptive)
+        pulled = self._pull(run, chosen, texts, leaves or {}, self.memory.rows_at_once(plan, most), adaptive)
         dtype = compute_dtype(run.logits.dtype)
         out = []
         for n, (prompt, own, rows) in enumerate(zip(batch, texts.slices, chosen, strict=True)):
@@ -203,9 +202,10 @@ class _Explanation:
                     _joined(row, probe, of_probe[n][i]).to(dtype)
                     for probe, of_probe in zip(self.probes, pulled.probed, strict=True)
                 ]
-                shares = {kind: float(of_kind[n][i].sum()) for kind, of_kind in pulled.shares.items()}
-                shares[UNEMBEDDING] = row.offset
-                inside.append(torch.tensor([shares.get(kind, 0.0) for kind in KINDS], dtype=torch.float64))
+                if leaves is not None:
+                    shares = {kind: float(of_kind[n][i].sum()) for kind, of_kind in pulled.shares.items()}
+                    shares[UNEMBEDDING] = row.offset
+                    inside.append(torch.tensor([shares.get(kind, 0.0) for kind in KINDS], dtype=torch.float64))
                 results.append((result, inside))
             out.append(results)
         return out

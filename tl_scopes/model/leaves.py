@@ -89,12 +89,11 @@ def _embeddings(model: LensModel) -> dict[nn.Module, str]:
 
 def _biases(model: LensModel) -> dict[Tensor, str]:
     """Every bias, each once, by what it belongs to; that of a bridge's unembedding may be a buffer."""
-    unembedding: Any = model.unembed
     found: dict[Tensor, str] = {}
-    roots: tuple[Any, ...] = (unembedding, model, whole(model))
+    roots: tuple[Any, ...] = (model.unembed, model, whole(model))
     for root in roots:
         for module in root.modules():
-            kind = UNEMBEDDING if root is unembedding else OFFSETS if "Norm" in type(module).__name__ else BIASES
+            kind = UNEMBEDDING if root is model.unembed else OFFSETS if "Norm" in type(module).__name__ else BIASES
             for name, tensor in (*module._parameters.items(), *module._buffers.items()):
                 if tensor is not None and tensor.is_floating_point() and _BIAS.search(name):
                     found.setdefault(tensor, kind)
