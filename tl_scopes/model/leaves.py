@@ -75,26 +75,36 @@ def share(leaf: Tensor, gradients: Tensor) -> Tensor:
     return (to_float64(gradients) * to_float64(leaf.detach())).flatten(1).sum(dim=1)
 
 
+def _modules(root: Any) -> Iterator[tuple[str, nn.Module]]:
+    """Every module below, each once, with its path; on each run of many layers, and so without recursion."""
+    left, seen = [("", root)], set[nn.Module]()
+    while left:
+        path, module = left.pop()
+        if module not in seen:
+            seen.add(module)
+            yield path, module
+            left += [(f"{path}.{name}", child) for name, child in module._modules.items() if child is not None]
+
+
 def _embeddings(model: LensModel) -> dict[nn.Module, str]:
     """Modules whose outputs are embeddings, but for what the tokens' hook is in."""
-    point, modules = model.hook_dict["hook_embed"], {}
-    roots: tuple[Any, ...] = (whole(model), model)
-    for root in roots:
-        for path, module in root.named_modules():
+    point, modules = model.hook_dict["hook_embed"], dict[nn.Module, str]()
+    for root in (whole(model), model):
+        for path, module in _modules(root):
             of = type(module).__name__
-            if "Embed" in of and not _TURNS.search(of) and all(part is not point for part in module.modules()):
-                modules[module] = POSITIONS if _PLACE.search(f"{path} {of}") else OTHERS
+            if "Embed" in of and not _TURNS.search(of) and all(part is not point for _, part in _modules(module)):
+                place = _PLACE.search(f"{path} {of}") or modules.get(module) == POSITIONS
+                modules[module] = POSITIONS if place else OTHERS
     return modules
 
 
 def _biases(model: LensModel) -> dict[Tensor, str]:
     """Every bias, each once, by what it belongs to; that of a bridge's unembedding may be a buffer."""
     found: dict[Tensor, str] = {}
-    roots: tuple[Any, ...] = (model.unembed, model, whole(model))
-    for root in roots:
-        for module in root.modules():
+    for root in (model.unembed, model, whole(model)):
+        for _, module in _modules(root):
             kind = UNEMBEDDING if root is model.unembed else OFFSETS if "Norm" in type(module).__name__ else BIASES
             for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-                if tensor is not None and tensor.is_floating_point() and _BIAS.search(name):
+                if tensor is not None and _BIAS.search(name) and tensor.is_floating_point():
                     found.setdefault(tensor, kind)
     return found
