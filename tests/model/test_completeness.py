@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import tl_scopes as tls
 from tl_scopes.model import completeness
 from tl_scopes.model.completeness import TOKENS, everything_held, refuse_unfrozen
-from tl_scopes.model.leaves import BIASES, OFFSETS, POSITIONS, UNEMBEDDING
+from tl_scopes.model.leaves import BIASES, OFFSETS, POSITIONS, UNEMBEDDING, share
 from tl_scopes.model.lens import whole
 from tl_scopes.results.completeness import sums_up
 
@@ -110,6 +110,13 @@ def test_the_bias_of_the_unembedding_is_a_part(pair: families.Pair) -> None:
         assert parts["whole"] == pytest.approx(float((weights * z).sum()), rel=1e-6)
         assert abs(parts["rounding"]) < 1e-9 * sum(map(abs, parts.values()))
         assert "unembedding bias" in found.notes[-1]
+
+
+def test_a_number_and_a_table_have_one_share_for_each_row() -> None:
+    rows = torch.tensor([2.0, -1.0], dtype=torch.float64)
+    assert share(torch.tensor(3.0), rows).tolist() == [6.0, -3.0], "what a model adds may be a number"
+    table = torch.ones(2, 3)
+    assert share(table, torch.stack([table, -table])).tolist() == [6.0, -6.0]
 
 
 def test_the_line_names_every_part_and_sums() -> None:

@@ -2,7 +2,7 @@
 
 =====================  ================================================================================================
 positions              what a module of position embeddings gives
-other embeddings       what any further module of embeddings gives (Gemma-3n's per layer, Zamba2's)
+other embeddings       what any further module of embeddings gives (Gemma 4's by layer)
 norm offsets           the biases of norms
 biases                 every other bias, and a number that the model adds to its activations
 unembedding bias       ``b_U``
@@ -72,7 +72,7 @@ def live_leaves(model: LensModel) -> Iterator[Leaves]:
 
 def share(leaf: Tensor, gradients: Tensor) -> Tensor:
     """``⟨leaf, gradient⟩`` of each of several gradients, in float64."""
-    return (to_float64(gradients) * to_float64(leaf.detach())).flatten(1).sum(dim=1)
+    return (to_float64(gradients) * to_float64(leaf.detach())).reshape(len(gradients), -1).sum(dim=1)
 
 
 def _modules(root: Any) -> Iterator[tuple[str, nn.Module]]:
