@@ -5,6 +5,7 @@ colour raises what is explained; results whose signed scores add up open so, oth
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 from typing import Any
 
@@ -16,6 +17,7 @@ from matplotlib.colors import to_hex
 from samples import attribution
 
 from tl_scopes import Attribution, views
+from tl_scopes.model.held_functions import PARTS as PARTS_HELD
 from tl_scopes.views.canvas.colours import (
     BELOW_ZERO,
     FULL,
@@ -201,7 +203,7 @@ def test_shares_and_ratios_are_of_sizes() -> None:
     attr = summing()
     assert "completeness" not in attr.normalized().details
     assert not scale_of(attr.normalized()).signed
-    typical, ours = baseline(n=6), summing(method="semantic")
+    typical, ours = replace(baseline(n=6), frozen=PARTS_HELD), summing(method="semantic")
     assert scale_of(ours).signed and not scale_of(typical.corrected(ours)).signed
     assert "over the mean share" in views.tokens(ours, baseline=typical).body
 

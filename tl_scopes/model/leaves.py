@@ -55,10 +55,11 @@ def live_leaves(model: LensModel) -> Iterator[Leaves]:
         return activation.detach()
 
     with ExitStack() as stack:
-        for bias, kind in _biases(model).items():
+        biases, embeddings = _places(model)
+        for bias, kind in biases.items():
             stack.callback(bias.requires_grad_, bias.requires_grad)
             found[kind].append(bias.requires_grad_(True))
-        for module, kind in _embeddings(model).items():
+        for module, kind in embeddings.items():
 
             def output(module: nn.Module, args: Any, output: Any, kind: str = kind) -> Any:
                 floating = isinstance(output, Tensor) and output.is_floating_point()
@@ -86,25 +87,21 @@ def _modules(root: Any) -> Iterator[tuple[str, nn.Module]]:
             left += [(f"{path}.{name}", child) for name, child in module._modules.items() if child is not None]
 
 
-def _embeddings(model: LensModel) -> dict[nn.Module, str]:
-    """Modules whose outputs are embeddings, but for what the tokens' hook is in."""
-    point, modules = model.hook_dict["hook_embed"], dict[nn.Module, str]()
-    for root in (whole(model), model):
+def _places(model: LensModel) -> tuple[dict[Tensor, str], dict[nn.Module, str]]:
+    """Every bias, each once, by what it belongs to, and every module whose outputs are embeddings, but for what the tokens'
+    hook is in. The bias of a bridge's unembedding may be a buffer.
+    """
+    biases, embeddings = dict[Tensor, str](), dict[nn.Module, str]()
+    point = model.hook_dict["hook_embed"]
+    for i, root in enumerate((model.unembed, model, whole(model))):
         for path, module in _modules(root):
             of = type(module).__name__
+            kind = UNEMBEDDING if i == 0 else OFFSETS if "Norm" in of else BIASES
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is not None and _BIAS.search(name) and tensor.is_floating_point():
+                        biases.setdefault(tensor, kind)
             if "Embed" in of and not _TURNS.search(of) and all(part is not point for _, part in _modules(module)):
-                place = _PLACE.search(f"{path} {of}") or modules.get(module) == POSITIONS
-                modules[module] = POSITIONS if place else OTHERS
-    return modules
-
-
-def _biases(model: LensModel) -> dict[Tensor, str]:
-    """Every bias, each once, by what it belongs to; that of a bridge's unembedding may be a buffer."""
-    found: dict[Tensor, str] = {}
-    for root in (model.unembed, model, whole(model)):
-        for _, module in _modules(root):
-            kind = UNEMBEDDING if root is model.unembed else OFFSETS if "Norm" in type(module).__name__ else BIASES
-            for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-                if tensor is not None and _BIAS.search(name) and tensor.is_floating_point():
-                    found.setdefault(tensor, kind)
-    return found
+                place = _PLACE.search(f"{path} {of}") or embeddings.get(module) == POSITIONS
+                embeddings[module] = POSITIONS if place else OTHERS
+    return biases, embeddings
