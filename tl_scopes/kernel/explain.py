@@ -40,7 +40,7 @@ from tl_scopes.kernel.shared_forward import Texts, shared_forwards
 from tl_scopes.model.completeness import has_leaves
 from tl_scopes.model.forward import ForwardPass, activation_cache, forward_pass
 from tl_scopes.model.hooks import NamesFilter, differentiable
-from tl_scopes.model.leaves import KINDS, UNEMBEDDING, Leaves, live_leaves, share
+from tl_scopes.model.leaves import KINDS, UNEMBEDDING, Leaves, live_leaves
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory, Run
 from tl_scopes.model.prompts import EncodedPrompt, pad_right
@@ -48,7 +48,7 @@ from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState, model_state
 from tl_scopes.numerics.arguments import call_name
 from tl_scopes.numerics.norms import row_norms
-from tl_scopes.numerics.precision import compute_dtype
+from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.results.attribution import Attribution
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ class _Explanation:
         options, probes = self.options, self.probes
         sources = [run.source, *(run.activations[name] for name in options.grads_at)]
         inside = {probe.name: run.activations[probe.name] for probe in probes}
-        apart = [(kind, leaf) for kind, of_kind in leaves.items() for leaf in of_kind]
+        leaves = {kind: list(of_kind) for kind, of_kind in leaves.items()}  # a block computed again makes more
         lengths = [len(text.tokens) for text in texts.all]
         asked: list[list[Tensor | None]] = [[r.V for r in rows] for rows in chosen]
         starts, left = texts.starts(asked)
@@ -263,22 +263,22 @@ class _Explanation:
                 left -= len(V)
                 for pulled in pull_back(
                     run.hidden,
-                    [*sources, *inside.values(), *(leaf for _, leaf in apart)],
+                    [*sources, *inside.values()],
                     V,
                     options,
                     retain_graph=adaptive or left > 0,
                     n_required=len(sources),
-                    n_optional=len(apart),
+                    optional=[leaf for of_kind in leaves.values() for leaf in of_kind],
                     at_once=at_once,
                 ):
-                    of_leaves = pulled[len(sources) + len(inside) :]
-                    pulled = [texts.merged(gradient) for gradient in pulled[: len(sources) + len(inside)]]
+                    of_leaves = _shares(leaves, pulled.pop()) if leaves else []
+                    pulled = [texts.merged(gradient) for gradient in pulled]
                     parts[0].append(row_norms(pulled[0]).cpu())
                     refuse_influence_of_padding(parts[0][-1], lengths)
                     within = dict(zip(inside, pulled[len(sources) :], strict=True))
                     for part, probe in zip(parts[1:], probes, strict=False):
                         part.append(probe.reduce(within[probe.name], inside[probe.name].detach()).cpu())
-                    for part, own in zip(parts[1 + len(probes) :], _shares(apart, leaves, of_leaves), strict=True):
+                    for part, own in zip(parts[1 + len(probes) :], of_leaves, strict=True):
                         part.append(own.cpu())
                     if options.wants_gradient:
                         for kept, gradient in zip(gradients, pulled[: len(sources)], strict=True):
@@ -310,15 +310,12 @@ class _Explanation:
         return activation_cache(self.model, kept)
 
 
-def _shares(
-    apart: Sequence[tuple[str, Tensor]], leaves: Leaves, gradients: Sequence[Tensor]
-) -> list[Float[Tensor, "rows 1 1"]]:
+def _shares(leaves: Leaves, gradients: Float[Tensor, "rows value"]) -> list[Float[Tensor, "rows 1 1"]]:
     """Of each kind what its leaves have in the scalar of each row of V, of the one text that there is."""
-    found = {kind: torch.zeros(1, dtype=torch.float64) for kind in leaves}
-    for (kind, leaf), gradient in zip(apart, gradients, strict=True):
-        own = share(leaf, gradient)
-        found[kind] = found[kind].to(own) + own
-    return [each.expand(len(gradients[0]))[:, None, None] for each in found.values()]
+    values = torch.cat([leaf.detach().reshape(-1).to(gradients) for of_kind in leaves.values() for leaf in of_kind])
+    sizes = [sum(leaf.numel() for leaf in of_kind) for of_kind in leaves.values()]
+    parts = (to_float64(gradients) * to_float64(values)).split(sizes, dim=1)
+    return [part.sum(dim=1)[:, None, None] for part in parts]
 
 
 def _joined(row: Joint, probe: GradientProbe, measured: Float[Tensor, "k pos ..."]) -> Float[Tensor, "pos ..."]:
