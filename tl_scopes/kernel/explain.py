@@ -314,7 +314,7 @@ def _shares(leaves: Leaves, gradients: Float[Tensor, "rows value"]) -> list[Floa
     """Of each kind what its leaves have in the scalar of each row of V, of the one text that there is."""
     values = torch.cat([leaf.detach().reshape(-1).to(gradients) for of_kind in leaves.values() for leaf in of_kind])
     sizes = [sum(leaf.numel() for leaf in of_kind) for of_kind in leaves.values()]
-    parts = (to_float64(gradients) * to_float64(values)).split(sizes, dim=1)
+    parts = torch.split(to_float64(gradients) * to_float64(values), sizes, dim=1)
     return [part.sum(dim=1)[:, None, None] for part in parts]
 
 
