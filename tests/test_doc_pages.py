@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import re
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from test_structure import FOLDERS
 
 import tl_scopes as tls
 import tl_scopes.views.terminal
+from tl_scopes.cli.main import COMMANDS
 from tl_scopes.demo import DEMO_PATH
 
 ROOT = Path(tls.__file__).parent.parent
@@ -96,12 +98,32 @@ def test_the_migration_page_runs(names) -> None:
         exec(compile(code, "migration.md", "exec"), names)
 
 
-@pytest.mark.parametrize("page", ["answers.md", "tasks.md"])
+@pytest.mark.parametrize("page", ["answers.md", "frozen.md", "tasks.md"])
 def test_a_page_of_examples_runs(names, page: str) -> None:
     found = [code for kind, code in blocks(page) if kind == "python"]
     assert found
     for code in found:
         exec(compile(code, page, "exec"), names)
+
+
+def test_the_sum_that_the_page_on_frozen_parts_quotes_is_printed(names, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (DOCS / "frozen.md").read_text(encoding="utf-8")
+    (quoted,) = re.findall(r'print\(parts\)  # "(.*)"', text)
+    for kind, code in blocks("frozen.md"):
+        if kind == "python":
+            exec(compile(code, "frozen.md", "exec"), names)
+    out = capsys.readouterr().out
+    assert quoted in out
+    assert "orange, − lowers it" in out, "show(signed=True) of exact scores"
+    calls, given, commands, _, never = [
+        re.findall(r"`(\w+)`", line) for line in re.findall(r"\n\| (?!-)(.*)", text)[5:10]
+    ]
+    for name in calls:
+        assert "frozen" in inspect.signature(getattr(tls, name)).parameters, name
+    for name in (*given, *never):
+        assert "frozen" not in inspect.signature(getattr(tls, name)).parameters, name
+    for name in commands:
+        assert "frozen" in inspect.signature(COMMANDS[name]).parameters, name
 
 
 def test_captums_side_of_the_migration_page_runs_and_gives_the_same_scores(names, demo_model) -> None:

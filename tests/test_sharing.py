@@ -26,7 +26,7 @@ from torch import nn
 import tl_scopes as tls
 from tl_scopes import timeseries
 from tl_scopes.model.forward import run_with_hooks
-from tl_scopes.model.hooks import without_hooks
+from tl_scopes.model.hooks import attached, without_hooks
 from tl_scopes.model.patches import patched
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -210,6 +210,15 @@ def test_a_hook_that_another_thread_puts_on_during_a_measurement_sees_nothing_of
     point.remove_hooks()
     run_plainly(model)
     assert len(seen) == 1
+
+
+def test_hooks_inside_a_measurement_act_in_the_order_in_which_they_were_put_on(model: Any) -> None:
+    seen: list[int] = []
+    hooks = [("hook_embed", lambda activation, hook, i=i: seen.append(i)) for i in range(3)]
+    for _ in range(16):  # torch numbers hooks; no number changes their order
+        with without_hooks(model), attached(model.hook_dict, hooks):
+            run_with_hooks(model, model.to_tokens(PROMPT))
+    assert seen == [0, 1, 2] * 16
 
 
 # -- patches -------------------------------------------------------------------------------------------

@@ -275,6 +275,24 @@ def test_the_baseline_is_the_mean_share_over_the_prompts(kind: str) -> None:
         tls.positional_baseline(model, families.prompt_tokens(12), unrelated=[others[0][:5], others[1]])
 
 
+def test_what_is_frozen_is_so_for_influence_and_its_baseline(kind: str) -> None:
+    model, tokens = families.build("gpt2", kind).model, families.prompt_tokens(9)
+    found = tls.attention_sinks(model, tokens, methods=("semantic",), unrelated=2, bos=(), frozen="all")
+    wanted = tls.semantic_scope(model, tokens, frozen="all")
+    assert torch.equal(found.attributions["semantic"].scores, wanted.scores)
+    plain = tls.positional_baseline(model, tokens, unrelated=2)
+    frozen = tls.positional_baseline(model, tokens, unrelated=2, frozen="all")
+    assert torch.equal(found.baseline["semantic"].share, frozen.share) and not torch.equal(plain.share, frozen.share)
+    assert frozen.ratio(wanted).shape == (9,)
+    with pytest.raises(ValueError, match=r"frozen=\[\], the attribution with frozen=\['norms'"):
+        plain.ratio(wanted)
+    raw = frozen.to_dict()
+    assert tls.PositionalBaseline.from_dict(raw).frozen == frozen.frozen == ("norms", "attention", "activations")
+    del raw["frozen"]
+    assert tls.PositionalBaseline.from_dict(raw).frozen == ()
+    assert "(everything frozen)" in frozen.view().title and "(everything frozen)" in str(found)
+
+
 def test_drawn_prompts_depend_on_the_seed_alone(kind: str) -> None:
     model, tokens = families.build("gpt2", kind).model, families.prompt_tokens(9)
     one, same, other = (tls.positional_baseline(model, tokens, unrelated=4, seed=s) for s in (0, 0, 1))

@@ -55,7 +55,7 @@ def explained(client, **changes: Any) -> dict[str, Any]:
 
 # -- the package's own answers -----------------------------------------------------------------------------
 
-OPTIONS = {"target": " dog", "foil": " cat", "rank": 2, "moment": "variance"}
+OPTIONS = {"target": " dog", "foil": " cat", "rank": 2, "moment": "variance", "frozen": ["norms", "attention"]}
 
 
 def test_the_menu_holds_every_scope_and_baseline() -> None:
@@ -79,6 +79,34 @@ def test_every_entry_gives_the_scores_of_its_function(name, client, demo_model) 
 
 def test_options_that_a_method_does_not_take_are_not_passed(client) -> None:
     assert explained(client, method="temperature_scope", target=" dog", rank=3)["target"] is None
+
+
+def test_what_is_frozen_is_asked_answered_saved_and_opened(client, demo_model, tmp_path) -> None:
+    asked = {"method": "input_x_gradient", "target": " dog", "frozen": ["attention", "norms", "activations"]}
+    data = explained(client, **asked)
+    wanted = tls.input_x_gradient(demo_model, PROMPT, target=" dog", frozen="all")
+    assert "(everything frozen)" in data["html"] and "blue raises it" in data["html"]
+    assert "= logit" in data["html"], "what the signed scores add up to"
+    assert data["frozen"] == ["norms", "attention", "activations"]
+    saved = client.get(f"/download/{data['id']}.json").content
+    assert saved == wanted.save(tmp_path / "a.json").read_bytes()
+    opened = client.post("/api/open", content=saved, headers={"Content-Type": "application/json"}).json()
+    assert opened["frozen"] == data["frozen"] and "blue raises it" in opened["html"]
+    assert explained(client, **{**asked, "frozen": []})["id"] != data["id"]
+    for what in ("matrix", "layers", "heads"):
+        inside = client.post(f"/api/{what}", json=question(frozen=["norms"])).json()
+        assert "(norms frozen)" in inside["html"], what
+
+
+def test_a_model_that_cannot_be_frozen_says_so_in_words(client, monkeypatch) -> None:
+    def refuse(model: Any, parts: Any) -> None:
+        if parts:
+            raise ValueError("(frozen=['attention']): this model carries a state from token to token")
+
+    monkeypatch.setattr("tl_scopes.kernel.calls.refuse_unfrozen", refuse)
+    answer = client.post("/api/explain", json=question(frozen=["attention"]))
+    assert answer.status_code == 400
+    assert "carries a state from token to token" in answer.json()["error"]
 
 
 def test_downloads_are_what_the_package_writes(client, demo_model, tmp_path) -> None:
@@ -314,6 +342,9 @@ def test_an_answer_is_explained_as_a_whole_and_shown_by_unit(client, demo_model)
         ({"method": "contrast_scope", "foil": " dog", "target": " dog"}, "same token"),
         ({"method": "fisher_scope", "rank": 0}, "rank must be in"),
         ({"method": "moment_scope", "moment": "median"}, "expected 'mean', 'variance' or None"),
+        ({"frozen": ["everything"]}, "explain(frozen='everything'): expected names among 'norms', 'attention'"),
+        ({"frozen": [1]}, "explain(frozen=[1]): expected names among"),
+        ({"frozen": "norms"}, "explain(frozen=...): expected list, got str"),
         ({"method": "nonsense"}, "expected one of semantic_scope"),
         ({"method": "__class__"}, "expected one of semantic_scope"),
         ({"model": "gpt2"}, "not loaded; expected one of demo"),

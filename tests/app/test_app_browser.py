@@ -150,6 +150,27 @@ def test_an_answer_follows_its_settings_and_greys_where_it_cannot(app, demo_mode
     assert page.locator("#panel.old").count() == 1, "the answer to another question is grey"
 
 
+def test_what_the_gradient_holds_is_ticked_answered_and_opened(app, demo_model, tmp_path: Path) -> None:
+    page = app()
+    explain(page, PROMPT, "input_x_gradient", target=" dog")
+    for name in ("norms", "attention", "activations"):
+        page.check(f"#frozen [value={name}]")
+        drawn(page)
+    attr = tls.input_x_gradient(demo_model, PROMPT, target=" dog", frozen="all")
+    page.wait_for_selector("#panel :text('everything frozen')")
+    drawn(page)
+    picture_shows(page, attr.without("special"))
+    assert "blue raises it" in page.text_content("#panel .tls-legend")
+    page.select_option("#method", "leave_one_out")
+    assert not page.is_visible("#frozen"), "no gradient, nothing to hold"
+    for box in ("norms", "attention", "activations"):
+        page.eval_on_selector(f"#frozen [value={box}]", "box => (box.checked = false)")
+    page.set_input_files("#open", attr.save(tmp_path / "a.json"))
+    page.wait_for_selector("text=opened as it was saved")
+    drawn(page)
+    assert page.locator("#frozen :checked").count() == 3 and page.is_visible("#frozen")
+
+
 def test_another_text_forgets_the_token_that_was_clicked_in_the_old_one(app, demo_model) -> None:
     page = app()
     explain(page, PROMPT)

@@ -40,9 +40,18 @@ def test_frozen_parts_are_those_of_every_command(answer: Callable[..., str], dem
     assert "(everything frozen)" in answer("matrix", PROMPT, "--bos", "--frozen", "all", "--json", str(saved))
     wanted = tls.attribution_matrix(demo_model, PROMPT, frozen="all").without("nothing")
     assert tls.AttributionMatrix.load(saved).to_dict() == wanted.to_dict()
-    for command in ("trace", "layers"):
-        out = answer(command, PROMPT, "--frozen", "norms", "--frozen", "attention")
-        assert "(norms and attention frozen)" in out
+    page = tmp_path / "t.html"
+    for command, more in {
+        "trace": ("--no-verdict", "--by-position", "2", "--html", str(page)),
+        "layers": (),
+        "verify": ("--top", "1"),
+        "sinks": ("--unrelated", "0", "--method", "semantic"),
+    }.items():
+        out = answer(command, PROMPT, "--frozen", "norms", "--frozen", "attention", *more)
+        assert "(norms and attention frozen)" in out, command
+    assert "over the mean share" in page.read_text(encoding="utf-8")
+    out = answer("patch", "--k", "2", "--n-random", "2", "--layer", "0", "--frozen", "all")
+    assert "(everything frozen)" in out
 
 
 def test_rows_and_columns_by_word(answer: Callable[..., str], demo_model: Any, tmp_path: Path) -> None:

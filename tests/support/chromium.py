@@ -13,7 +13,7 @@ import pytest
 
 from tl_scopes import Attribution
 from tl_scopes.views.canvas.colours import blend, css, quantised
-from tl_scopes.views.coloured import scale_of
+from tl_scopes.views.coloured import ranked, scale_of, values_of
 from tl_scopes.views.wording import visible
 
 FLAGS = [
@@ -99,14 +99,13 @@ def picture_shows(page: Any, attr: Attribution, *, index: int = 0, kind: str = "
     assert all(cell["width"] > 0 for cell in cells if cell["text"])
     assert all(cell["direction"] == "isolate" for cell in cells)
     scale = scale_of(attr, kind)  # type: ignore[arg-type]
-    wanted = [
-        css(blend(quantised(scale.share(float(score))) if p in attr.shown else 0.0))
-        for p, score in enumerate(attr.scores)
-    ]
+    scores = values_of(attr, scale)
+    wanted = [css(blend(quantised(scale.share(score)) if p in attr.shown else 0.0)) for p, score in enumerate(scores)]
     assert [cell["colour"] for cell in cells] == wanted
-    by_score = [t.pos for t in attr.top(len(attr))]
-    light = [sum(int(c) for c in re.findall(r"\d+", cells[p]["colour"])) for p in by_score]
-    assert light == sorted(light), "a higher score must never be lighter"
-    assert cells[by_score[0]]["colour"] == css(blend(1.0))
+    by_score = ranked(attr, scale)
+    for sign in (1, -1):
+        light = [sum(int(c) for c in re.findall(r"\d+", cells[p]["colour"])) for p in by_score if scores[p] * sign > 0]
+        assert light == sorted(light), "a higher score must never be lighter"
+    assert cells[by_score[0]]["colour"] == css(blend(1.0 if scores[by_score[0]] > 0 else -1.0))
     target = visible(attr.target_str) if attr.target_str is not None else " next token"
     assert hosts[index].query_selector(".tls-target").text_content() == f"→{target}"

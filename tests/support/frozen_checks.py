@@ -48,9 +48,14 @@ def frozen_attention(s: Subject) -> float:
 
 
 def everything_frozen(s: Subject) -> float:
-    """The products of embeddings and gradient, with those of positions and biases, are the scalar."""
-    tls.semantic_scope(s.model, s.tokens, target=TARGET, frozen="all")
-    return everything_held(s.model).gap
+    """The products of embeddings and gradient, with those of positions and biases, are the scalar: of the model's own look at
+    itself, and of the parts that are named on a prompt.
+    """
+    found = tls.input_x_gradient(s.model, s.tokens, target=TARGET, frozen="all")
+    assert found.signed is not None
+    parts = {name: abs(part) for name, part in found.details["completeness"].items() if name not in ("tokens", "whole")}
+    rounding = parts.pop("rounding") / (float(found.signed.abs().sum()) + sum(parts.values()))
+    return max(everything_held(s.model).gap, rounding)
 
 
 CHECKS: dict[str, Callable[[Subject], float]] = {

@@ -70,7 +70,7 @@ def _replacement(name: str, module: nn.Module, parts: Collection[str]) -> Callab
 def _norm(module: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     centred = isinstance(module, nn.LayerNorm) or type(module).__name__ in CENTRED
     bias, weight = getattr(module, "bias", None), getattr(module, "weight", None)
-    offset: Any = 0.0 if bias is None else bias.detach()
+    offset: Any = 0.0 if bias is None else bias
     # Hugging Face multiplies by the weight, by 1 + weight, or by nothing
     plain = torch.ones((), dtype=torch.float64)
     gains = [plain] if weight is None else [plain, weight.detach().double(), 1 + weight.detach().double()]

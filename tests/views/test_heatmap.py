@@ -18,8 +18,8 @@ from samples import HOSTILE, attribution, matrix, some_map
 
 from tl_scopes import views
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
-from tl_scopes.views.canvas.colours import FULL, blend
-from tl_scopes.views.canvas.heatmap import BELOW_ZERO, MOST_CELLS, MOST_COLUMNS, HeatMap, heatmap
+from tl_scopes.views.canvas.colours import BELOW_ZERO, FULL, blend
+from tl_scopes.views.canvas.heatmap import MOST_CELLS, MOST_COLUMNS, HeatMap, heatmap
 from tl_scopes.views.canvas.heatmap_figure import LONGEST_LABEL, draw_heatmap, heatmap_figure, name_columns
 from tl_scopes.views.wording import visible
 

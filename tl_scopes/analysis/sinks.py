@@ -25,7 +25,7 @@ from tl_scopes.directions.by_name import DEFAULT_METHODS, named_directions
 from tl_scopes.kernel.calls import encode, prompt_call
 from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.massive_activations import MULTIPLE, candidates, outliers
-from tl_scopes.kernel.options import PlacedKeywords, RunOptions, run_options, split_keywords
+from tl_scopes.kernel.options import FrozenKeywords, PlacedKeywords, RunOptions, run_options, split_keywords
 from tl_scopes.model.attention import (
     OUTPUT,
     PATTERN,
@@ -45,7 +45,7 @@ from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.sinks import AttentionSinks, PositionalBaseline
 
 
-class SinkKeywords(PlacedKeywords, total=False):
+class SinkKeywords(PlacedKeywords, FrozenKeywords, total=False):
     """Keywords of the scopes, and of their run."""
 
     target: Target
@@ -95,6 +95,7 @@ def attention_sinks(
         seed: of the drawn prompts.
         target, foil, rank: of the scopes that read them.
         pos, prepend_bos, at: as in :func:`tl_scopes.semantic_scope`.
+        frozen: as there; of the scopes' gradients, and not of the attention that is shown.
 
     Returns:
         One :class:`AttentionSinks` for one prompt, a list for a list: ``print`` it, ``.plot()``, ``.html()``,
@@ -132,7 +133,7 @@ def attention_sinks(
             )
     results = []
     for i, one in enumerate(prompts):
-        look = _Look(model, tuple(methods), _of_prompt(given, i), chosen.at, layers)
+        look = _Look(model, tuple(methods), _of_prompt(given, i), chosen, layers)
         seen = look.at(one)
         result = _diagnose(one, seen, n_first, multiple, attention_notes(model, layers))
         # every comparison explains what the prompt itself was explained for
@@ -172,7 +173,7 @@ def positional_baseline(
         method, target, foil, rank: the scope and its keywords.
         unrelated: how many prompts of random tokens to draw, or the prompts themselves, at least as long.
         seed: of the drawn prompts; the global RNG is not used.
-        model, pos, prepend_bos, at: as in :func:`tl_scopes.semantic_scope`.
+        model, pos, prepend_bos, at, frozen: as in :func:`tl_scopes.semantic_scope`.
 
     Returns:
         One :class:`PositionalBaseline` for one prompt, a list for a list; ``.ratio(attribution)`` compares.
@@ -195,7 +196,7 @@ def positional_baseline(
     named_directions(model, [method], len(prompts), given, argument="method")
     results = []
     for i, one in enumerate(prompts):
-        found = _Look(model, (method,), _of_prompt(given, i), chosen.at).baselines(one, unrelated, seed)
+        found = _Look(model, (method,), _of_prompt(given, i), chosen).baselines(one, unrelated, seed)
         if not found:
             raise ValueError(f"(unrelated={unrelated!r}): a baseline needs at least two prompts")
         results.append(found[method])
@@ -226,12 +227,12 @@ def _of_prompt(keywords: Mapping[str, Any], i: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """Scopes of one prompt on one model, with their keywords and source."""
+    """Scopes of one prompt on one model, with their keywords; of the call's options source and frozen parts are read."""
 
     model: LensModel
     methods: tuple[str, ...]
     keywords: Mapping[str, Any]
-    source: str
+    options: RunOptions
     layers: tuple[int, ...] = ()
 
     def at(self, prompt: EncodedPrompt) -> _Seen:
@@ -239,7 +240,8 @@ class _Look:
         streams = required_residual_hooks(self.model)
         names = [f"blocks.{layer}.{name}" for layer in self.layers for name in (PATTERN, OUTPUT)]
         values = value_hooks(self.model, self.layers)
-        options = RunOptions(at=self.source, cache=[*names, *dict.fromkeys(values.values()), *streams])
+        shown = [*names, *dict.fromkeys(values.values()), *streams]
+        options = RunOptions(at=self.options.at, frozen=self.options.frozen, cache=shown)
         directions = named_directions(self.model, self.methods, 1, self.keywords)
         found = dict(zip(self.methods, explain(self.model, [prompt], directions, options)[0], strict=True))
         cache: Any = next(iter(found.values())).cache
@@ -312,7 +314,7 @@ class _Look:
             others = [one.tokens[: prompt.pos + 1] for one in given]
         if len(others) < 2:
             return {}
-        options = RunOptions(pos=prompt.pos, at=self.source)
+        options = RunOptions(pos=prompt.pos, at=self.options.at, frozen=self.options.frozen)
         _, encoded = encode(self.model, others, options)
         directions = named_directions(self.model, self.methods, len(encoded), self.keywords)
         results = explain(self.model, encoded, directions, options)
@@ -323,7 +325,7 @@ class _Look:
             dtype = results[0][i].scores.dtype
             stderr = share.std(0) / len(share) ** 0.5
             out[method] = PositionalBaseline(
-                share.mean(0).to(dtype), stderr.to(dtype), results[0][i].method, len(share)
+                share.mean(0).to(dtype), stderr.to(dtype), results[0][i].method, len(share), options.frozen
             )
         return out
 

@@ -57,6 +57,7 @@ function old(yes) {
 
 // -- the question --------------------------------------------------------------------------------------------
 
+const boxes = () => [...$("frozen").querySelectorAll("input")];
 const entry = () => state.options.methods.find((m) => m.name === $("method").value);
 
 function question() {
@@ -66,6 +67,7 @@ function question() {
   for (const name of entry().options) {
     if (name === "rank") asked.rank = number("rank");
     else if (name === "moment") asked.moment = $("moment").value;
+    else if (name === "frozen") asked.frozen = boxes().filter((box) => box.checked).map((box) => box.value);
     else asked[name] = state.ids[name] ?? ($(name).value === "" ? null : $(name).value);
   }
   if ("rank" in asked && !Number.isInteger(asked.rank)) throw new Error("The rank is a whole number from 1.");
@@ -205,6 +207,7 @@ function openFile(file) {
     if (data.asked) $("pos").value = data.asked.pos;
     const same = state.options.methods.find((m) => m.name === data.method || m.matrix === data.method);
     if (same) $("method").value = same.name;
+    for (const box of boxes()) box.checked = data.frozen.includes(box.value);
     showOptions();
     setToken("target", data.target_text ?? "", data.target);
     state.question = null;
@@ -256,7 +259,7 @@ function start() {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) (event.preventDefault(), explain());
   });
-  for (const id of ["model", "method", "target", "foil", "rank", "moment", "pos"]) $(id).addEventListener("change", changed);
+  for (const id of ["model", "method", "target", "foil", "rank", "moment", "frozen", "pos"]) $(id).addEventListener("change", changed);
   $("prompt").addEventListener("input", newText);
   for (const name of ["target", "foil"])
     $(name).addEventListener("input", () => ((state.ids[name] = null), (state.chosen[name] = false), old(true)));

@@ -52,13 +52,15 @@ _BASELINES = (
 )
 _BLIND = ("attention_rollout", "random_attribution")
 """Baselines that do not look at the target."""
+_GRADIENTS = ("input_x_gradient", "smoothgrad", "gradient_norm")
+"""Baselines whose gradient may hold parts of the model constant, as that of every scope may."""
 
 
 def menu() -> dict[str, Entry]:
     """All entries, by name: every scope for which the page asks all that it needs, and the baselines."""
     entries = [_of_scope(scope) for scope in SCOPES.values() if set(scope.needs) <= set(scope.asked)]
     for name, title, explains in _BASELINES:
-        options = () if name in _BLIND else ("target",)
+        options = (*("target",) * (name not in _BLIND), *("frozen",) * (name in _GRADIENTS))
         entries.append(Entry(name, title, explains, options, call=getattr(tls, name)))
     return {entry.name: entry for entry in entries}
 
@@ -69,4 +71,4 @@ def _of_scope(scope: Scope) -> Entry:
         return found[scope.name]
 
     name = f"{scope.name}_scope" if hasattr(tls, f"{scope.name}_scope") else scope.name
-    return Entry(name, scope.label, scope.summary, scope.asked, scope.name, call=call)
+    return Entry(name, scope.label, scope.summary, (*scope.asked, "frozen"), scope.name, call=call)

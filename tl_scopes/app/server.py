@@ -182,6 +182,7 @@ def _facts(result: Result, by_token: Result) -> dict[str, Any]:
         ],
         "target": result.target,
         "target_text": result.target_str,
+        "frozen": list(result.details.get("frozen", ())),
     }
 
 

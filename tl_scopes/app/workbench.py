@@ -20,6 +20,8 @@ from typing import Any, Literal, cast
 import tl_scopes as tls
 from tl_scopes.app.menu import Entry, menu
 from tl_scopes.demo import DEMO_PROMPTS
+from tl_scopes.model.frozen import frozen_parts
+from tl_scopes.model.held_functions import Part
 from tl_scopes.model.lens import LensModel
 from tl_scopes.numerics.stopping import require_wanted, while_wanted
 from tl_scopes.results.attribution import Attribution
@@ -51,6 +53,7 @@ class Question:
         target, foil: a token as text or id; None is the method's default.
         rank: of the Fisher Scope.
         moment: of the numeric moment.
+        frozen: what the gradient holds constant.
     """
 
     model: str
@@ -61,6 +64,7 @@ class Question:
     foil: str | int | None = None
     rank: int = 1
     moment: Literal["mean", "variance"] = "mean"
+    frozen: tuple[Part, ...] = ()
 
     @classmethod
     def of(cls, raw: Any) -> Question:
@@ -76,6 +80,7 @@ class Question:
             "foil": (str, int, type(None)),
             "rank": (int,),
             "moment": (str,),
+            "frozen": (list,),
         }
         unknown = sorted(set(raw) - set(kinds))
         if unknown:
@@ -93,7 +98,11 @@ class Question:
             raise ValueError(
                 f"explain(prompt=...): {len(raw['prompt'])} characters are more than {MOST_CHARACTERS}; shorten the text"
             )
-        return cls(**raw)
+        try:
+            frozen = frozen_parts(raw.get("frozen", ()))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"explain{error}") from error
+        return cls(**{**raw, "frozen": frozen})
 
 
 def always() -> bool:

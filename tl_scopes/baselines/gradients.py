@@ -39,9 +39,9 @@ from tl_scopes.kernel.calls import asked, prompt_call
 from tl_scopes.kernel.explain import explain_inside
 from tl_scopes.kernel.interventions import each_its_own, run_changed, slices
 from tl_scopes.kernel.options import FrozenSourceKeywords, GradientKeywords, GradientProbe, RunOptions, run_options
-from tl_scopes.model.completeness import TOKENS, everything_held
 from tl_scopes.model.held_functions import PARTS
 from tl_scopes.model.hooks import Y_HOOK
+from tl_scopes.model.leaves import KINDS, UNEMBEDDING
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Prompt, Target
 from tl_scopes.numerics.arguments import Seed, integer
@@ -49,7 +49,8 @@ from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.progress import progress
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.written import minus
+from tl_scopes.results.completeness import ROUNDING, WHOLE, sums_up
+from tl_scopes.results.completeness import TOKENS as OF_TOKENS
 
 
 @prompt_call
@@ -64,8 +65,9 @@ def input_x_gradient(
     """Size of each token's elementwise product of embedding and gradient.
 
     ``score_t = ‖x_t ⊙ ∂s/∂x_t‖₂``, read at ``pos``; logits (or nats) over the units of the embedding. The signed sum
-    ``Σ_d x_td g_td``, the first-order effect of removing the token, is ``details["signed"]`` (but under
-    ``combine="norm"``, which has no sign).
+    ``Σ_d x_td g_td``, the first-order effect of removing the token, is ``.signed`` (but under ``combine="norm"``, which
+    has no sign). With ``frozen="all"`` these sums are parts of the scalar itself, and ``details["completeness"]`` has
+    their sum, every part that is no token's by its name, and the whole.
 
     Args:
         model, prompt, target, options: as in :func:`semantic_scope`.
@@ -78,10 +80,14 @@ def input_x_gradient(
     Raises:
         ValueError: as :func:`semantic_scope`; an unknown ``of``.
 
-    Cost: one forward and one backward to the source per batch.
+    Cost: one forward and one backward to the source per batch; with ``frozen="all"`` on a model with position embeddings or
+    biases, whose gradients come with it, prompts of a list run one by one.
 
-    >>> attr = input_x_gradient(model, "German: der Hund sieht die Katze. English: the", target=" dog")
-    >>> len(attr.details["signed"]) == len(attr)
+    >>> attr = input_x_gradient(model, "German: der Hund sieht die Katze. English: the", target=" dog", frozen="all")
+    >>> parts = attr.details["completeness"]
+    >>> list(parts)
+    ['tokens', 'positions', 'norm offsets', 'biases', 'rounding', 'whole']
+    >>> abs(sum(parts.values()) - 2 * parts["whole"]) < 1e-9
     True
 
     Reference: paper eq. 10; Shrikumar et al. 2016 (arXiv 1605.01713).
@@ -146,27 +152,26 @@ def _gradients(
     adds_up = signed and options.frozen == PARTS and options.at == RunOptions.at
     probes += [GradientProbe(Y_HOOK, _inner, "one row")] * adds_up
     results = []
-    for ((scope, measured),) in explain_inside(model, prompts, directions, probes, options):
+    for ((scope, measured),) in explain_inside(model, prompts, directions, probes, options, leaves=adds_up):
         result = replace(scope, method=method)
         if products:
             details = dict(scope.details) | ({"signed": measured[1][: scope.pos + 1].tolist()} if signed else {})
             sums = measured[1].to(measured[0]) if signed else None
             result = replace(result, scores=measured[0], signed=sums, stderr=None, details=details)
-            result = _completed(model, result, float(measured[2].sum())) if adds_up else result
+            result = _completed(result, float(to_float64(measured[2]).sum()), measured[3]) if adds_up else result
         results.append(result)
     return results
 
 
-def _completed(model: LensModel, result: Attribution, whole: float) -> Attribution:
-    """With the parts that add up to ``vᵀy``: the tokens', and under its name what is no token's."""
+def _completed(result: Attribution, at_y: float, shares: Tensor) -> Attribution:
+    """With the parts that add up to the explained scalar: the tokens', and by name what is no token's."""
     assert result.signed is not None
-    tokens, parts = float(result.signed.sum()), everything_held(model).parts
-    rest = " and ".join(name for name, share in parts.items() if share and name != TOKENS)
-    what = "log-probability's direction" if result.details.get("of") == "log_prob" else "logit"
-    head = ", before the bias of the unembedding" if bool((model.b_U != 0).any()) else ""
-    said = f"Signed scores {tokens:.4g}{f' + {rest} {whole - tokens:.4g}' if rest else ''} = {what} {whole:.4g}{head}."
-    completeness = {"tokens": tokens, rest or "rounding": whole - tokens, "whole": whole}
-    return replace(result, details={**result.details, "completeness": completeness}, notes=(*result.notes, minus(said)))
+    named = dict(zip(KINDS, shares.tolist(), strict=True))
+    whole = at_y + named[UNEMBEDDING]
+    parts = {OF_TOKENS: float(to_float64(result.signed).sum())} | {kind: part for kind, part in named.items() if part}
+    parts |= {ROUNDING: whole - sum(parts.values()), WHOLE: whole}
+    details = {**result.details, "completeness": parts}
+    return replace(result, details=details, notes=(*result.notes, sums_up(details)))
 
 
 @prompt_call

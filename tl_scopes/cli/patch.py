@@ -17,6 +17,7 @@ def patch(
     target: options.Target = None,
     foil: options.Foil = None,
     rank: options.Rank = None,
+    frozen: options.Frozen = None,
     pos: options.Pos = -1,
     k: options.Patched = 5,
     layer: options.PatchedLayers = None,
@@ -43,7 +44,8 @@ def patch(
     text, target = prompt_or_demo(prompt, model, target, aimed=aimed, demo="translation")
     other = text.replace(*DEMO_SWAP) if corrupt is None else corrupt
     lens = load_model(model, kind, device)
-    found = tls.scopes(lens, text, methods=[method], target=target, foil=foil, rank=rank, pos=pos)
+    asked = {"target": target, "foil": foil, "rank": rank, "pos": pos, "frozen": frozen or ()}
+    found = tls.scopes(lens, text, methods=[method], **asked)
     files.answer(
         tls.patch_top(
             lens,

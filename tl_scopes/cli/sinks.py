@@ -13,6 +13,7 @@ def sinks(
     target: options.Target = None,
     foil: options.Foil = None,
     rank: options.Rank = None,
+    frozen: options.Frozen = None,
     pos: options.Pos = -1,
     n_first: options.NFirst = 1,
     multiple: options.Multiple = 5.0,
@@ -46,5 +47,6 @@ def sinks(
         foil=foil,
         rank=rank,
         pos=pos,
+        frozen=frozen or (),
     )
     files.answer(result)

@@ -56,8 +56,6 @@ def trace(
     files = Files(html=html, plot=plot, csv=csv, json=json)
     if by_position and html is None:
         raise ValueError("--by-position is for the page: give --html FILE too")
-    if by_position and frozen:
-        raise ValueError("--by-position compares with exact scores: leave out --frozen")
     if by_position == 1:
         raise ValueError("--by-position 1: a baseline needs at least two prompts")
     if by_position and (unit or chat):
@@ -82,23 +80,24 @@ def trace(
     lens = load_model(model, kind, device)
     if generate:
         text, target = tls.generate(lens, text, max_new_tokens=generate), None
-    found = tls.scopes(lens, text, methods=methods, target=target, foil=foil, rank=rank, pos=pos, frozen=frozen or ())
+    held = frozen or ()
+    found = tls.scopes(lens, text, methods=methods, target=target, foil=foil, rank=rank, pos=pos, frozen=held)
     shown = [a if bos else a.without("special") for a in found.values()]
     asked = {"target": target, "foil": foil, "rank": rank}
     n = by_position
-    beside = {name: _baseline(tls, lens, text, name, n, pos, asked) for name in methods if n}
+    beside = {name: _baseline(tls, lens, text, name, n, {"pos": pos, "frozen": held}, asked) for name in methods if n}
     judged = _judged(tls, lens, shown, part or "token") if verdict else None
     files.answer(_Together([a.by_unit(part) if part else a for a in shown], judged, beside))
 
 
 def _baseline(
-    tls: Any, lens: Any, text: str, method: str, n: int, pos: int, asked: dict[str, Any]
+    tls: Any, lens: Any, text: str, method: str, n: int, how: dict[str, Any], asked: dict[str, Any]
 ) -> PositionalBaseline:
     """Of one method, on unrelated prompts."""
     from tl_scopes.directions.by_name import reads
 
     own = {name: value for name, value in asked.items() if reads(name, [method])}
-    found: PositionalBaseline = tls.positional_baseline(lens, text, method=method, unrelated=n, pos=pos, **own)
+    found: PositionalBaseline = tls.positional_baseline(lens, text, method=method, unrelated=n, **how, **own)
     return found
 
 

@@ -13,6 +13,7 @@ def verify(
     target: options.Target = None,
     foil: options.Foil = None,
     rank: options.Rank = None,
+    frozen: options.Frozen = None,
     pos: options.Pos = -1,
     ablation: options.Ablation = options.Ablated.zero,
     top: options.Top = 20,
@@ -34,7 +35,8 @@ def verify(
         prompt, model, target, aimed=aimed_at_a_token([method], target=target, foil=foil, rank=rank)
     )
     lens = load_model(model, kind, device)
-    found = tls.scopes(lens, text, methods=[method], target=target, foil=foil, rank=rank, pos=pos)
+    asked = {"target": target, "foil": foil, "rank": rank, "pos": pos, "frozen": frozen or ()}
+    found = tls.scopes(lens, text, methods=[method], **asked)
     files.answer(
         tls.verify(lens, found[method], ablation=ablation.value, top=top, step=step, seed=seed, batch_size=batch_size)
     )

@@ -98,6 +98,8 @@ class Rows:
     """What the weights are multiples of, where that is not 1: λ_1 of a Fisher scope."""
     root: bool = field(default=True, kw_only=True)
     """Is the score the root of the weighted squares, or their sum?"""
+    offset: float = field(default=0.0, kw_only=True)
+    """What the bias of the unembedding adds to the scalar, where that is linear in the logits."""
 
     @property
     def adaptive(self) -> bool:

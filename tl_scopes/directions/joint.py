@@ -59,6 +59,11 @@ class Joint:
         return tuple(rows.target for rows in self.parts)
 
     @property
+    def offset(self) -> float:
+        """What the bias of the unembedding adds to the scalar."""
+        return sum(rows.offset for rows in self.parts)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """For the reader, each once."""
         return tuple(dict.fromkeys(note for rows in self.parts for note in rows.notes))

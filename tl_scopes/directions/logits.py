@@ -54,7 +54,7 @@ class Semantic:
         chosen = [chosen_target(self.targets[read.index], read) for read in reads]
         by_log_prob = [n for n, of in enumerate(ofs) if of == "log_prob"]
         slopes = dict(zip(by_log_prob, log_prob_rows([(reads[n], chosen[n][0]) for n in by_log_prob]), strict=True))
-        found = []
+        found, b_U = [], state.model.b_U.detach() if state.unembedding_bias else None
         for n, (read, (target, notes)) in enumerate(zip(reads, chosen, strict=True)):
             details: dict[str, Any] = {"of": ofs[n], "logit": float(read.logits[target])}
             if n in slopes:
@@ -66,7 +66,8 @@ class Semantic:
                 )
             details["centred_unembedding"] = state.centred_unembedding
             V, weights = one_row(slopes[n] if n in slopes else read.row(target))
-            found.append(Rows(V, weights, target, details, notes))
+            offset = 0.0 if b_U is None else _offset(read, target, ofs[n], b_U)
+            found.append(Rows(V, weights, target, details, notes, offset=offset))
         return found
 
     def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
@@ -88,15 +89,26 @@ def log_prob_rows(asked: Sequence[tuple[ReadOut, int]]) -> list[Float[Tensor, " 
     found: list[Tensor] = []
     size = max(1, 8 * BLOCK // len(asked[0][0].logits)) if asked else 1
     for first in range(0, len(asked), size):
-        rows = []
-        for read, target in asked[first : first + size]:
-            weights = -read.logits.softmax(-1)
-            weights[target] = 0
-            weights[target] = -weights.sum()
-            rows.append(weights if read.slope is None else weights * read.slope)
+        rows = [_log_prob_weights(read, target) for read, target in asked[first : first + size]]
         W_U = asked[first][0].W_U.to(rows[0])
         found += [W_U @ rows[0]] if len(rows) == 1 else list((W_U @ torch.stack(rows, dim=1)).T)
     return found
+
+
+def _log_prob_weights(read: ReadOut, target: int) -> Float[Tensor, " d_vocab"]:
+    """``slope ⊙ (e_target − p)``."""
+    weights = -read.logits.softmax(-1)
+    weights[target] = 0
+    weights[target] = -weights.sum()
+    return weights if read.slope is None else weights * read.slope
+
+
+def _offset(read: ReadOut, target: int, of: Of, b_U: Float[Tensor, " d_vocab"]) -> float:
+    """What the unembedding's bias adds to the logit, or along the slope of the log-probability."""
+    if of == "log_prob":
+        weights = to_float64(_log_prob_weights(read, target))
+        return float(weights @ to_float64(b_U).to(weights.device))
+    return float(b_U[target]) * (1.0 if read.slope is None else float(read.slope[target]))
 
 
 @dataclass(frozen=True)

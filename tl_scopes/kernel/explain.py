@@ -12,6 +12,7 @@ every explained position of a prompt: backwards add what comes of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -36,9 +37,11 @@ from tl_scopes.kernel.options import GradientProbe, RunOptions
 from tl_scopes.kernel.pull_back import VJP_CHUNK, pull_back
 from tl_scopes.kernel.read_out import read_outs
 from tl_scopes.kernel.shared_forward import Texts, shared_forwards
+from tl_scopes.model.completeness import has_leaves
 from tl_scopes.model.forward import ForwardPass, activation_cache, forward_pass
 from tl_scopes.model.held_functions import Valve
 from tl_scopes.model.hooks import NamesFilter, differentiable
+from tl_scopes.model.leaves import KINDS, UNEMBEDDING, Leaves, live_leaves, shares_of
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory, Run
 from tl_scopes.model.prompts import EncodedPrompt, pad_right
@@ -78,6 +81,7 @@ def explain_inside(
     options: RunOptions,
     *,
     split: bool = False,
+    leaves: bool = False,
 ) -> list[list[Measured]]:
     """As :func:`explain`, with what each probe measured in the same backward, ``[pos, ...]`` on the CPU.
 
@@ -85,6 +89,9 @@ def explain_inside(
 
     With ``split`` a second backward of the same graph holds attention, and each direction has three results, of the exact
     gradient, of that one, and of their difference: the same rows of V, so that the gradients can be subtracted.
+
+    With ``leaves`` the shares of all :data:`tl_scopes.model.leaves.KINDS` stand behind what the probes measured; a model that
+    has such leaves then runs one text at a time, because a bias is one leaf for all of a batch.
     """
     state = model_state(model)
     for direction in directions:
@@ -92,6 +99,8 @@ def explain_inside(
     if any(len(prompt.positions) > 1 for prompt in prompts):
         require_causal(model)
     with differentiable(model):
+        live = leaves and has_leaves(model)
+        options = replace(options, batch_size=1) if live else options
         memory = options.memory(model, probes)
         explanation = _Explanation(model, state, directions, probes, options, memory, Valve() if split else None)
         results: dict[int, list[Measured]] = {}
@@ -102,7 +111,10 @@ def explain_inside(
             batch = [i for group in groups for i in group]
             indices = [range(ends[i] - len(prompts[i].positions), ends[i]) for i in batch]
             texts = Texts([[prompts[i] for i in group] for group in groups])
-            results.update(zip(batch, explanation.of(texts, indices, run), strict=True))
+            none: Leaves | None = {} if leaves else None
+            opened: AbstractContextManager[Leaves | None] = live_leaves(model) if live else nullcontext(none)
+            with opened as found:
+                results.update(zip(batch, explanation.of(texts, indices, run, found), strict=True))
     return [results[i] for i in range(len(prompts))]
 
 
@@ -113,12 +125,14 @@ class _Pulled:
     Attributes:
         norms: at the source, ``[prompt][direction]`` of ``[k, pos]``, on the CPU.
         probed: of each probe, ``[probe][prompt][direction]`` of ``[k, pos, ...]``, on the CPU.
+        shares: of the leaves of each kind, ``[kind][prompt][direction]`` of ``[k, 1]``.
         gradients: ``[source][row]`` of ``[text, pos, ...]``, where there is one row each and somebody asked.
         row_of: the first row of V of each ``[prompt][direction]``.
     """
 
     norms: list[list[Tensor]]
     probed: list[list[list[Tensor]]]
+    shares: dict[str, list[list[Tensor]]]
     gradients: list[list[Tensor]]
     row_of: list[list[int]]
 
@@ -135,8 +149,11 @@ class _Explanation:
     memory: Memory
     valve: Valve | None = None
 
-    def of(self, texts: Texts, indices: Sequence[range], plan: Run) -> list[list[Measured]]:
-        """One forward, all vector-Jacobian products; ``[prompt][direction]``. ``indices`` number the explained positions."""
+    def of(self, texts: Texts, indices: Sequence[range], plan: Run, leaves: Leaves | None) -> list[list[Measured]]:
+        """One forward, all vector-Jacobian products; ``[prompt][direction]``. ``indices`` number the explained positions.
+
+        What is measured ends with the shares of the leaves that the forward makes; None where nobody asks for them.
+        """
         options, batch = self.options, texts.prompts
         with residual_norms(self.model) as norms_seen:
             run = forward_pass(
@@ -160,7 +177,7 @@ class _Explanation:
         most = VJP_CHUNK if adaptive else min(VJP_CHUNK, texts.starts([[r.V for r in rows] for rows in chosen])[1])
         gradients = len(self._linearisations)
         at_once = max(1, self.memory.rows_at_once(plan, gradients * most) // gradients)
-        every = self._pull(run, chosen, texts, at_once, adaptive)
+        every = self._pull(run, chosen, texts, leaves or {}, at_once, adaptive)
         dtype = compute_dtype(run.logits.dtype)
         out = []
         for n, (prompt, own, rows) in enumerate(zip(batch, texts.slices, chosen, strict=True)):
@@ -197,6 +214,10 @@ class _Explanation:
                         _joined(row, probe, of_probe[n][i]).to(dtype)
                         for probe, of_probe in zip(self.probes, pulled.probed, strict=True)
                     ]
+                    if leaves is not None:
+                        shares = {kind: float(of_kind[n][i].sum()) for kind, of_kind in pulled.shares.items()}
+                        shares[UNEMBEDDING] = row.offset
+                        inside.append(torch.tensor([shares.get(kind, 0.0) for kind in KINDS], dtype=torch.float64))
                     results.append((result, inside))
             out.append(results)
         return out
@@ -232,7 +253,13 @@ class _Explanation:
                 )
 
     def _pull(
-        self, run: ForwardPass, chosen: Sequence[Sequence[Joint]], texts: Texts, at_once: int, adaptive: bool
+        self,
+        run: ForwardPass,
+        chosen: Sequence[Sequence[Joint]],
+        texts: Texts,
+        leaves: Leaves,
+        at_once: int,
+        adaptive: bool,
     ) -> list[_Pulled]:
         """Pull all rows back, and the further rows that adaptive directions ask for when they see the norms.
 
@@ -241,25 +268,29 @@ class _Explanation:
         options, probes, ways = self.options, self.probes, range(len(self._linearisations))
         sources = [run.source, *(run.activations[name] for name in options.grads_at)]
         inside = {probe.name: run.activations[probe.name] for probe in probes}
+        leaves = {kind: list(of_kind) for kind, of_kind in leaves.items()}  # a block computed again makes more
         lengths = [len(text.tokens) for text in texts.all]
         asked: list[list[Tensor | None]] = [[r.V for r in rows] for rows in chosen]
         starts, left = texts.starts(asked)
         row_of = starts
-        measured: list[list[list[Tensor]]] = [[[] for _ in texts.prompts] for _ in ways for _ in (run.source, *probes)]
+        own = 1 + len(probes) + len(leaves)
+        measured: list[list[list[Tensor]]] = [[[] for _ in texts.prompts] for _ in ways for _ in range(own)]
         gradients: list[list[list[Tensor]]] = [[[] for _ in sources] for _ in ways]
-        own = 1 + len(probes)
         while left:
             parts: list[list[Tensor]] = [[] for _ in measured]
             for V in texts.stacked(asked, at_once):
                 left -= len(V)
-                for way, pulled in self._each_way(run, [*sources, *inside.values()], V, adaptive or left > 0):
+                for way, pulled in self._each_way(run, [*sources, *inside.values()], leaves, V, adaptive or left > 0):
+                    of_leaves = shares_of(leaves, pulled.pop()) if leaves else []
                     pulled = [texts.merged(gradient) for gradient in pulled]
                     norms, *probed = parts[way * own : (way + 1) * own]
                     norms.append(row_norms(pulled[0]).cpu())
                     refuse_influence_of_padding(norms[-1], lengths)
                     within = dict(zip(inside, pulled[len(sources) :], strict=True))
-                    for part, probe in zip(probed, probes, strict=True):
+                    for part, probe in zip(probed, probes, strict=False):
                         part.append(probe.reduce(within[probe.name], inside[probe.name].detach()).cpu())
+                    for part, share in zip(probed[len(probes) :], of_leaves, strict=True):
+                        part.append(share.cpu())
                     if options.wants_gradient:
                         for kept, gradient in zip(gradients[way], pulled[: len(sources)], strict=True):
                             kept += gradient
@@ -277,17 +308,32 @@ class _Explanation:
             ]
             starts, left = texts.starts(asked)
         by_way = [measured[way * own : (way + 1) * own] for way in ways]
-        return [_Pulled(m[0], m[1:], g, row_of) for m, g in zip(by_way, gradients, strict=True)]
+        shares = [dict(zip(leaves, m[1 + len(probes) :], strict=True)) for m in by_way]
+        return [
+            _Pulled(m[0], m[1 : 1 + len(probes)], of_leaves, g, row_of)
+            for m, of_leaves, g in zip(by_way, shares, gradients, strict=True)
+        ]
 
     def _each_way(
-        self, run: ForwardPass, sources: Sequence[Tensor], V: Tensor, more: bool
+        self, run: ForwardPass, sources: Sequence[Tensor], leaves: Leaves, V: Tensor, more: bool
     ) -> Iterator[tuple[int, list[Tensor]]]:
-        """``V·J`` at each source by each linearisation, numbered; ``more`` rows may come, so that the graph is kept."""
+        """``V·J`` at each source, and at all leaves together where there are any, by each linearisation, numbered.
+
+        ``more`` rows may come, so that the graph is kept.
+        """
 
         def pulled(keep: bool) -> list[list[Tensor]]:
             required = 1 + len(self.options.grads_at)
+            optional = [leaf for of_kind in leaves.values() for leaf in of_kind]
             found = pull_back(
-                run.hidden, sources, V, self.options, retain_graph=keep, n_required=required, at_once=len(V)
+                run.hidden,
+                sources,
+                V,
+                self.options,
+                retain_graph=keep,
+                n_required=required,
+                optional=optional,
+                at_once=len(V),
             )
             return list(found)
 

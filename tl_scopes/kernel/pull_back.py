@@ -26,12 +26,14 @@ def pull_back(
     *,
     retain_graph: bool = False,
     n_required: int | None = None,
+    optional: Sequence[Tensor] = (),
     at_once: int = VJP_CHUNK,
 ) -> Iterator[list[Tensor]]:
     """``V·J`` at each source, ``[rows, batch, ...]`` in V's dtype, ``at_once`` rows in one backward.
 
     Each row of V is scaled by a power of two before the backward and back after it, which is exact. Sources from number
-    ``n_required`` on may lie behind a target hook inside the model: there ``V·J`` is 0.
+    ``n_required`` on may lie behind a target hook inside the model: there ``V·J`` is 0. Behind them all stands what flows
+    to the tensors that are ``optional``, ``[rows, value]`` of all their values in a row, 0 where nothing does.
 
     Raises:
         ValueError: a source does not influence the target hook, or the backward overflowed.
@@ -50,14 +52,15 @@ def pull_back(
         one = len(chunk) == 1
         grads = torch.autograd.grad(
             hidden,
-            sources,
+            [*sources, *optional],
             chunk[0] if one else chunk,
             retain_graph=retain_graph or first + at_once < len(cotangents),
             allow_unused=True,
             is_grads_batched=not one,
         )
         pulled = []
-        for i, grad in enumerate(grads):
+        by_row = scale[first : first + at_once]
+        for i, grad in enumerate(grads[: len(sources)]):
             if grad is None and n_required is not None and i >= n_required and options.target_hook != Y_HOOK:
                 pulled.append(torch.zeros(len(chunk), *sources[i].shape, dtype=V.dtype, device=sources[i].device))
                 continue
@@ -68,8 +71,13 @@ def pull_back(
                     f"the backward pass gave NaN or infinity in {hidden.dtype}; load the model in bfloat16 or float32"
                 )
             grad = (grad[None] if one else grad).to(V.dtype)
-            by_row = scale[first : first + at_once].to(grad.device)
-            pulled.append(grad / by_row.reshape(-1, *[1] * (grad.ndim - 1)))
+            pulled.append(grad / by_row.to(grad.device).reshape(-1, *[1] * (grad.ndim - 1)))
+        if optional:
+            found = [
+                V.new_zeros(len(chunk), leaf.numel()) if grad is None else grad.reshape(len(chunk), -1).to(V)
+                for leaf, grad in zip(optional, grads[len(sources) :], strict=True)
+            ]
+            pulled.append(torch.cat(found, dim=1) / by_row[:, None])
         yield pulled
 
 

@@ -1,6 +1,6 @@
 """With everything frozen the parts of a prediction add up to it: asked of every model once, by its own numbers.
 
-    Σ_leaves ⟨leaf, ∂s/∂leaf⟩ = s        leaves: token embeddings, other embeddings (positions, …), biases
+    Σ_leaves ⟨leaf, ∂s/∂leaf⟩ = s        leaves: token embeddings, and those of :mod:`tl_scopes.model.leaves`
 
 holds for any scalar s linear in the logits where every function of the model is held (:mod:`tl_scopes.model.frozen`): it is
 then linear in its leaves together. A state-space scan, an attention that is no softmax, a product that is not seen: each
@@ -9,19 +9,19 @@ breaks it, and the model is refused by name.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tl_scopes.model.forward import probe_tokens, run_with_hooks
 from tl_scopes.model.frozen import STATE, held
 from tl_scopes.model.held_functions import PARTS, Part
 from tl_scopes.model.hooks import differentiable, without_hooks
+from tl_scopes.model.leaves import KINDS, UNEMBEDDING, live_leaves, share
 from tl_scopes.model.lens import LensModel, architecture, whole
 from tl_scopes.model.soundness import once_per_model
 from tl_scopes.numerics.precision import to_float64
@@ -29,9 +29,7 @@ from tl_scopes.numerics.precision import to_float64
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 """Largest accepted gap as a share of the parts' sizes: what rounding does stays far below (Hugging Face computes norms in
 float32 in a float64 model)."""
-TOKENS, POSITIONS, OTHERS, BIASES = "token embeddings", "positions", "other embeddings", "biases"
-_TURNS, _PLACE = re.compile(r"Rotary|Rope"), re.compile(r"[Pp]os|wpe")
-_BIAS = re.compile(r"(^|_)(b|bias)(_|$)|^b_")
+TOKENS = "token embeddings"
 _WHAT = {
     "norms": "a norm (a module whose class is called so)",
     "attention": "a softmax in a module of attention",
@@ -97,73 +95,32 @@ def refuse_unfrozen(model: LensModel, parts: Sequence[Part]) -> None:
 @once_per_model
 def everything_held(model: LensModel) -> Held:
     """A run on a short random prompt with everything frozen, explained along its own logits."""
-    found: dict[str, list[Tensor]] = {TOKENS: [], POSITIONS: [], OTHERS: [], BIASES: []}
-
-    def leaf(kind: str, activation: Tensor) -> Tensor:
-        found[kind].append(activation.detach().requires_grad_(True))
-        return found[kind][-1].clone()
-
-    def offset(number: float, beside: Any) -> Any:
-        live = isinstance(beside, Tensor) and beside.requires_grad and beside.is_floating_point()
-        return leaf(BIASES, beside.new_tensor(number)) if live and number else number
+    tokens: list[Tensor] = []
 
     def embed(activation: Tensor, hook: Any) -> Tensor:
-        return leaf(TOKENS, activation)
+        tokens.append(activation.detach().requires_grad_(True))
+        return tokens[-1].clone()
 
     with ExitStack() as stack:
-        for context in (differentiable(model), without_hooks(model), _live_biases(model, found[BIASES])):
-            stack.enter_context(context)
-        for module, kind in _embeddings(model):
-
-            def output(module: nn.Module, args: Any, output: Any, kind: str = kind) -> Any:
-                floating = isinstance(output, Tensor) and output.is_floating_point()
-                return leaf(kind, output) if floating else output
-
-            stack.callback(module.register_forward_hook(output).remove)
+        stack.enter_context(differentiable(model))
+        stack.enter_context(without_hooks(model))
+        leaves = stack.enter_context(live_leaves(model))
         mode = stack.enter_context(held(PARTS, [whole(model), model]))
         assert mode is not None
-        mode.offset = offset
         z = to_float64(run_with_hooks(model, probe_tokens(model), [("hook_embed", embed)])[0, -1])
         direction = z.detach() - z.detach().mean()
         scalar = (z * direction).sum() / direction.norm()
-        leaves = [(kind, tensor) for kind, of_kind in found.items() for tensor in of_kind]
-        gradients = torch.autograd.grad(scalar, [tensor for _, tensor in leaves], allow_unused=True)
-    parts, size = dict.fromkeys(found, 0.0), 0.0
-    for (kind, tensor), gradient in zip(leaves, gradients, strict=True):
+        found = [(kind, leaf) for kind, of_kind in {TOKENS: tokens, **leaves}.items() for leaf in of_kind]
+        gradients = torch.autograd.grad(scalar, [leaf for _, leaf in found], allow_unused=True)
+    parts, size = dict.fromkeys((TOKENS, *KINDS), 0.0), 0.0
+    for (kind, leaf), gradient in zip(found, gradients, strict=True):
         if gradient is not None:
-            share = float((to_float64(tensor.detach()) * to_float64(gradient)).sum())
-            parts[kind] += share
-            size += abs(share)
+            own = float(share(leaf, gradient[None]))
+            parts[kind] += own
+            size += abs(own)
     return Held({str(part): n for part, n in mode.held.items()}, parts, float(scalar.detach()), size)
 
 
-def _embeddings(model: LensModel) -> list[tuple[nn.Module, str]]:
-    """Modules whose outputs are embeddings, but for what the tokens' hook is in."""
-    point, modules = model.hook_dict["hook_embed"], {}
-    roots: tuple[Any, ...] = (whole(model), model)
-    for root in roots:
-        for path, module in root.named_modules():
-            of = type(module).__name__
-            if "Embed" in of and not _TURNS.search(of) and all(part is not point for part in module.modules()):
-                modules[module] = POSITIONS if _PLACE.search(f"{path} {of}") else OTHERS
-    return list(modules.items())
-
-
-@contextmanager
-def _live_biases(model: LensModel, found: list[Tensor]) -> Iterator[None]:
-    """Every bias is a leaf of the graph."""
-    biases = {
-        parameter: None
-        for root in (model, whole(model))
-        for module in root.modules()
-        for name, parameter in module._parameters.items()
-        if parameter is not None and parameter.is_floating_point() and _BIAS.search(name)
-    }
-    for parameter in biases:
-        parameter.requires_grad_(True)
-    found.extend(biases)
-    try:
-        yield
-    finally:
-        for parameter in biases:
-            parameter.requires_grad_(False)
+def has_leaves(model: LensModel) -> bool:
+    """Does a prediction have parts, with everything frozen, that flow from no token's embedding into the final state?"""
+    return any(part for kind, part in everything_held(model).parts.items() if kind not in (TOKENS, UNEMBEDDING))

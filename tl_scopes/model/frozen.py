@@ -116,6 +116,7 @@ def held(parts: Sequence[Part], roots: Iterable[Any], valve: Valve | None = None
         yield None
         return
     mode = HoldingMode(parts, valve)
+    mode.offset = getattr(_ACTIVE, "offset", None)
     seen: dict[nn.Module, tuple[str, Kind, Kind]] = {}
     for root in roots:
         _walk(root, "", "other", seen)
@@ -133,6 +134,16 @@ def held(parts: Sequence[Part], roots: Iterable[Any], valve: Valve | None = None
         stack.callback(setattr, _ACTIVE, "mode", None)
         stack.enter_context(mode)
         yield mode
+
+
+@contextmanager
+def offsets_shown(offset: Callable[[float, Any], Any]) -> Iterator[None]:
+    """What stands, in every run inside that holds something, for a number that the model adds to a tensor."""
+    _ACTIVE.offset = offset
+    try:
+        yield
+    finally:
+        _ACTIVE.offset = None
 
 
 def _inside(mode: HoldingMode, kind: Kind, forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -130,7 +130,7 @@ class _Hidden(MutableMapping[int, Any]):
     def _seen(self) -> Mapping[int, Any]:
         if threading.get_ident() != self._thread:
             return self.hooks
-        return {key: self.hooks[key] for key in self._mine if key in self.hooks}
+        return {key: hook for key, hook in list(self.hooks.items()) if key in self._mine}  # in the order of the others
 
     def __getitem__(self, key: int) -> Any:
         return self._seen[key]

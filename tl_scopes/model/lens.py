@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         hook_dict: Mapping[str, Any]
         training: bool
         blocks: nn.ModuleList
+        unembed: nn.Module
         modules: Callable[[], Iterator[nn.Module]]
         parameters: Callable[[], Iterator[nn.Parameter]]
         to_tokens: Callable[..., Tensor]

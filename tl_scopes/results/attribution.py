@@ -20,8 +20,9 @@ from torch import Tensor
 
 from tl_scopes.model.units import Unit
 from tl_scopes.numerics.arguments import public_call
-from tl_scopes.results.base import Displayable, Picture, Serializable, views
+from tl_scopes.results.base import Serializable
 from tl_scopes.results.methods import is_known, legend
+from tl_scopes.results.showing import _Shown
 from tl_scopes.results.units import Entries, Group, Grouping, Units, by_name, grouping, joined, joined_stderr, kind_of
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 _GLUED = "The tokens carry no white space, and there are no character offsets: words may be glued together."
 _CORRECTED = "Sink-corrected view"
-ScaleName = Literal["auto", "linear", "minmax", "log"]
-"""How colours follow scores."""
 
 
 class TokenScore(NamedTuple):
@@ -44,7 +43,7 @@ class TokenScore(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Attribution(Displayable, Serializable):
+class Attribution(_Shown, Serializable):
     """Scores of all input tokens for one prediction.
 
     Attributes:
@@ -61,7 +60,8 @@ class Attribution(Displayable, Serializable):
         stderr: ``[pos]`` standard error of the scores when they were sampled, else None.
         gradient: ``[pos, d_model]`` signed gradient behind the scores, when it was kept.
         signed: ``[pos]`` signed sum of embedding and gradient, ``Σ_d x_td g_td``, where the method has one: above 0 the
-            token speaks for what is explained; None where nothing is signed.
+            token raises what is explained; None where nothing is signed. See ``details["completeness"]`` for whether they
+            add up to it.
         direction: the caller's own rows ``[k, ...]`` at the target hook (``jacobian_scope``); None where the method
             names what is explained.
         cache: TransformerLens ``ActivationCache`` of the run, when it was asked for.
@@ -159,7 +159,7 @@ class Attribution(Displayable, Serializable):
             stderr=None if self.stderr is None else self.stderr / total,
             gradient=None if self.gradient is None else self.gradient / total,
             signed=None if self.signed is None else self.signed / total,
-            details={**self.details, "normalized_by": total},
+            details={k: v for k, v in self.details.items() if k != "completeness"} | {"normalized_by": total},
         )
 
     @public_call
@@ -248,7 +248,7 @@ class Attribution(Displayable, Serializable):
 
         ``score_u = sqrt(Σ_{t in u} score_t²)``: the largest first-order change that one perturbation of unit norm,
         shared by the unit's tokens, can cause (appendix A.7). Total information and attention rollout are additive: there
-        it is the plain sum, and so it is of signed numbers (``details["signed"]``). Every token is in one unit, so squares
+        it is the plain sum, and so it is of :attr:`signed`. Every token is in one unit, so squares
         (or sums) are kept, and words joined into sentences are the sentences of the tokens.
 
         Args:
@@ -338,37 +338,6 @@ class Attribution(Displayable, Serializable):
         kept = [g for g in groups if self.hidden.intersection(g.positions) and not self.hidden.issuperset(g.positions)]
         named = ", ".join(self._named(p) + f" of {g.text!r}" for g in kept for p in g.positions if p in self.hidden)
         return [f"Left out as tokens, but their words are shown and count them: {named}."] if kept else []
-
-    def view(self, *, scale: ScaleName = "auto", baseline: Any = None) -> Picture:
-        """Coloured tokens, the scale, the predictions.
-
-        Args:
-            scale: how colours follow scores: ``"linear"`` from 0, ``"minmax"`` from the lowest shown score, ``"log"``.
-                ``"auto"`` is log where the highest score is more than 50 times the median, minmax where the lowest is
-                above a fifth of the highest (with a box to tick for 0), else linear. The picture says which.
-            baseline: of :func:`tl_scopes.positional_baseline`; a box to tick shows the scores over what it has.
-        """
-        found: Picture = views().view(self, scale=scale, baseline=baseline)
-        return found
-
-    def html(self, *, scale: ScaleName = "auto", baseline: Any = None) -> str:
-        """The view as a page of its own that works offline."""
-        return self.view(scale=scale, baseline=baseline).html()
-
-    @public_call
-    def plot(self, *, kind: Literal["text", "bars"] = "text", scale: ScaleName = "auto") -> Any:
-        """A matplotlib figure, for a paper: ``.plot().savefig("text.pdf")``, or ``.png``, ``.svg``.
-
-        Args:
-            kind: ``"text"``, the coloured text as the page has it, prompt and answer apart, what is explained outlined; or
-                ``"bars"``, a bar for each score with its :attr:`stderr`, beside the most probable next tokens.
-            scale: how colours, or the axis of the bars, follow scores; as in :meth:`view`.
-
-        >>> attr = semantic_scope(model, "German: der Hund sieht die Katze. English: the", target=" dog sees the cat")
-        >>> attr.plot().axes[0].get_label()
-        "Semantic Scope: which tokens move the log-probability of ' dog sees the cat'"
-        """
-        return views().plot(self, kind=kind, scale=scale)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per token: ``pos``, ``token``, ``str_token``, ``score``, ``stderr``, ``shown`` (``signed``, ``name``).

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_scopes.model.held_functions import Part
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, S, Serializable
@@ -27,12 +28,16 @@ class PositionalBaseline(Displayable, Serializable):
         stderr: ``[pos]``, its standard error over prompts.
         method: name of the scope.
         n_prompts: how many prompts.
+        frozen: what the gradient held constant.
     """
+
+    _later: ClassVar = ("frozen",)
 
     share: Float[Tensor, " pos"]
     stderr: Float[Tensor, " pos"]
     method: str
     n_prompts: int
+    frozen: tuple[Part, ...] = ()
 
     def __repr__(self) -> str:
         return f"PositionalBaseline({self.method}, {self.n_prompts} prompts, {len(self.share)} positions)"
@@ -41,12 +46,16 @@ class PositionalBaseline(Displayable, Serializable):
     def ratio(self, attribution: Attribution) -> Float[Tensor, " pos"]:
         """Each token's share of the attribution over what its position gets anyway: above 1, the token matters.
 
-        Raises ``ValueError`` for another method or another explained position.
+        Raises ``ValueError`` for another method, another linearisation or another explained position.
         """
         if attribution.method != self.method or attribution.pos + 1 != len(self.share):
             raise ValueError(
                 f"this is {self.method} read at position {len(self.share) - 1}, the "
                 f"attribution is {attribution.method} read at position {attribution.pos}"
+            )
+        if (held := list(attribution.details.get("frozen", ()))) != list(self.frozen):
+            raise ValueError(
+                f"this is of gradients with frozen={list(self.frozen)}, the attribution with frozen={held}; take both alike"
             )
         scores = attribution.scores[: attribution.pos + 1].double()
         return (scores / scores.sum()) / self.share.double().clamp_min(1e-30)
@@ -57,7 +66,7 @@ class PositionalBaseline(Displayable, Serializable):
         ratio = attribution.scores.new_zeros(len(attribution))
         ratio[: attribution.pos + 1] = self.ratio(attribution).to(ratio)
         details = {**attribution.details, "over_baseline": self.n_prompts}
-        return replace(attribution, scores=ratio, stderr=None, gradient=None, cache=None, details=details)
+        return replace(attribution, scores=ratio, stderr=None, gradient=None, signed=None, cache=None, details=details)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

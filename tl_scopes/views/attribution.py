@@ -14,19 +14,21 @@ from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.sinks import PositionalBaseline
 from tl_scopes.views.blocks import blocks, in_blocks
-from tl_scopes.views.canvas.colours import ScaleKind
+from tl_scopes.views.canvas.colours import Scale, ScaleKind
 from tl_scopes.views.canvas.page import READ_TOKENS, View, heading
-from tl_scopes.views.coloured import coloured, scale_legend, scale_of
+from tl_scopes.views.coloured import coloured, ranked, scale_legend, scale_of, values_of
 from tl_scopes.views.rendering import text, view
 from tl_scopes.views.terminal import as_text, attribution_text
 from tl_scopes.views.terminal import view as terminal_view
 from tl_scopes.views.wording import (
     number,
     percent,
+    plus,
     predicted,
     prompt_and_answer,
     read_text,
     said_together,
+    shows_signs,
     title,
     visible,
 )
@@ -37,7 +39,13 @@ text.register(Attribution, attribution_text)
 
 @view.register(Attribution)
 @public_call
-def tokens(attribution: Attribution, *, scale: ScaleKind = "auto", baseline: PositionalBaseline | None = None) -> View:
+def tokens(
+    attribution: Attribution,
+    *,
+    scale: ScaleKind = "auto",
+    baseline: PositionalBaseline | None = None,
+    signed: bool | None = None,
+) -> View:
     """One attribution: coloured tokens, true scale, target, strongest tokens and predictions.
 
     Args:
@@ -47,9 +55,13 @@ def tokens(attribution: Attribution, *, scale: ScaleKind = "auto", baseline: Pos
             fifth of the highest (with a box to tick for 0), else linear. The legend says which.
         baseline: of :func:`tl_scopes.positional_baseline`; a box to tick shows each token's share over the one that its
             position gets on unrelated prompts.
+        signed: blue and orange around 0 for signed scores; None is where they add up (with a box to tick for sizes).
+
+    Raises:
+        ValueError: signs are asked for where there are none.
     """
-    body = _row(heading(title(attribution)) + _panel(attribution, scale, baseline), attribution)
-    return View(title(attribution), f'<div class="tls">{body}</div>', lambda: attribution_text(attribution))
+    body = _row(heading(title(attribution)) + _panel(attribution, scale, baseline, signed), attribution)
+    return View(title(attribution), f'<div class="tls">{body}</div>', lambda: attribution_text(attribution, signed))
 
 
 @public_call
@@ -58,11 +70,13 @@ def compare(
     *,
     scale: ScaleKind = "auto",
     baselines: Mapping[str, PositionalBaseline] | None = None,
+    signed: bool | None = None,
 ) -> View:
     """Several methods on one text, with a button for each; every method has its own scale, and its own positional baseline.
 
-    The buttons are radio buttons (arrow keys work) and need no script. Raises ``ValueError`` when there is nothing to
-    compare or the texts differ.
+    The buttons are radio buttons (arrow keys work) and need no script. Those whose signed scores add up show their signs;
+    ``signed=False`` shows sizes of all. Raises ``ValueError`` when there is nothing to compare, the texts differ, or signs
+    are asked for where there are none.
     """
     if not attributions:
         raise ValueError("(attributions={}): give at least one attribution")
@@ -78,7 +92,7 @@ def compare(
         for i, name in enumerate(attributions)
     )
     panels = "".join(
-        f"<section>{heading(title(a))}{_panel(a, scale, (baselines or {}).get(name))}</section>"
+        f"<section>{heading(title(a))}{_panel(a, scale, (baselines or {}).get(name), signed)}</section>"
         for name, a in attributions.items()
     )
     rules = "".join(
@@ -94,15 +108,22 @@ def compare(
     return View(
         f"{len(several)} methods on one text",
         f'<div class="tls">{_row(form, first)}</div>',
-        lambda: as_text(terminal_view(several)),
+        lambda: as_text(terminal_view(several, signed=signed)),
     )
 
 
-def figure(attributions: Attribution | Sequence[Attribution], *, k: int = 7, scale: ScaleKind = "auto") -> View:
+def figure(
+    attributions: Attribution | Sequence[Attribution],
+    *,
+    k: int = 7,
+    scale: ScaleKind = "auto",
+    signed: bool | None = None,
+) -> View:
     """The layout of the paper's figures 3 to 5: tokens on the left, the top ``k`` predicted words on the right.
 
     Several attributions (the same text at several positions, say) make one row each. The target is red, influence is
-    blue; every row has its own scale.
+    blue; every row has its own scale, and is of signed scores (blue raises, orange lowers) where these add up, or as
+    ``signed`` says for all.
     """
     rows = [attributions] if isinstance(attributions, Attribution) else list(attributions)
     if not rows:
@@ -110,9 +131,11 @@ def figure(attributions: Attribution | Sequence[Attribution], *, k: int = 7, sca
     if k < 1:
         raise ValueError(f"figure(k={k}): k must be 1 or more")
     names = [f'<p class="tls-small"><b>{escape(title(a))}</b></p>' if len(rows) > 1 else "" for a in rows]
-    body = "".join(_row(name + _tokens(a, scale, ""), a, k) for name, a in zip(names, rows, strict=True))
+    body = "".join(_row(name + _tokens(a, scale, signed, ""), a, k) for name, a in zip(names, rows, strict=True))
     return View(
-        title(rows[0]), f'<div class="tls tls-figure">{body}</div>', lambda: "\n\n".join(map(attribution_text, rows))
+        title(rows[0]),
+        f'<div class="tls tls-figure">{body}</div>',
+        lambda: "\n\n".join(attribution_text(row, signed) for row in rows),
     )
 
 
@@ -122,21 +145,25 @@ def _row(left: str, attribution: Attribution, k: int = 7) -> str:
     return f'<div class="tls-row"><div class="tls-left">{left}</div>{right}</div>'
 
 
-def _panel(attribution: Attribution, kind: ScaleKind, baseline: PositionalBaseline | None = None) -> str:
+def _panel(attribution: Attribution, kind: ScaleKind, baseline: PositionalBaseline | None, signed: bool | None) -> str:
     """Everything about one attribution but its title and the predictions."""
     notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in attribution.notes)
     apart = _ALONE if attribution.answer and attribution.span and scope_of(attribution.method) else ""
     said = " ".join(filter(None, (prompt_and_answer(attribution), apart)))
     divided = f'<p class="tls-small">{said}</p>' if said else ""
-    strongest = "" if in_blocks(attribution) else _strongest(attribution)
-    return _choice(attribution, kind, baseline) + strongest + divided + notes + _more(attribution)
+    strongest = "" if in_blocks(attribution) else _strongest(attribution, scale_of(attribution, kind, signed))
+    return _choice(attribution, kind, baseline, signed) + strongest + divided + notes + _more(attribution)
 
 
-def _choice(attribution: Attribution, kind: ScaleKind, baseline: PositionalBaseline | None) -> str:
-    """The tokens; boxes to tick for colours from 0, where they start higher, and for scores over the baseline."""
-    panes = [("", _tokens(attribution, kind))]
-    if kind == "auto" and scale_of(attribution).kind == "minmax":
-        panes.append(("colours from 0", _tokens(attribution, "linear")))
+def _choice(attribution: Attribution, kind: ScaleKind, baseline: PositionalBaseline | None, signed: bool | None) -> str:
+    """The tokens; boxes to tick for sizes where nobody chose signs, for colours from 0, where they start higher, and for
+    scores over the baseline.
+    """
+    panes = [("", _tokens(attribution, kind, signed))]
+    if signed is None and shows_signs(attribution, None, kind):
+        panes.append(("sizes, without signs", _tokens(attribution, kind, False)))
+    elif kind == "auto" and scale_of(attribution, kind, signed).kind == "minmax":
+        panes.append(("colours from 0", _tokens(attribution, "linear", signed)))
     if baseline is not None:
         label = f"over the mean share of each position on {baseline.n_prompts} unrelated prompts"
         panes.append((label, _tokens(baseline.corrected(attribution), kind)))
@@ -147,19 +174,21 @@ def _choice(attribution: Attribution, kind: ScaleKind, baseline: PositionalBasel
     return f'<div class="tls-choice"><p class="tls-small">{boxes}</p>{shown}</div>'
 
 
-def _tokens(attribution: Attribution, kind: ScaleKind, line: str = READ_TOKENS) -> str:
+def _tokens(attribution: Attribution, kind: ScaleKind, signed: bool | None = None, line: str = READ_TOKENS) -> str:
     """Legend, tokens, and the line that reads them out."""
-    scale = scale_of(attribution, kind)
+    scale = scale_of(attribution, kind, signed)
     if in_blocks(attribution):
         return scale_legend(attribution, scale) + blocks(attribution, scale) + line.replace("a token", "a unit")
     return scale_legend(attribution, scale) + coloured(attribution, scale) + line
 
 
-def _strongest(attribution: Attribution, k: int = 5) -> str:
+def _strongest(attribution: Attribution, scale: Scale, k: int = 5) -> str:
     """The strongest tokens as text, for readers who do not see colour."""
+    values, write = values_of(attribution, scale), plus if scale.signed else number
     items = " · ".join(
-        f"<bdi>{escape(visible(t.str_token).strip() or repr(t.str_token))}</bdi> {number(t.score)}"
-        for t in attribution.top(k)
+        f"<bdi>{escape(visible(token).strip() or repr(token))}</bdi> {write(values[p])}"
+        for p in ranked(attribution, scale)[:k]
+        for token in (attribution.str_tokens[p],)
     )
     return f'<p class="tls-small">Strongest: {items}</p>' if items else ""
 

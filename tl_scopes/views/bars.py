@@ -1,4 +1,4 @@
-"""An attribution as bars, with the standard error of each score."""
+"""An attribution as bars, with the standard error of each score; of signed scores above and below 0."""
 
 from __future__ import annotations
 
@@ -6,20 +6,30 @@ from textwrap import fill
 from typing import Any
 
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.views.canvas.colours import FULL, RED, ScaleKind
+from tl_scopes.views.canvas.colours import BELOW_ZERO, FULL, RED, ScaleKind
 from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, name_columns
-from tl_scopes.views.coloured import scale_of
-from tl_scopes.views.wording import explained_tokens, literal, percent, predicted, said_together, title, unit, visible
+from tl_scopes.views.coloured import scale_of, values_of
+from tl_scopes.views.wording import (
+    explained_scalar,
+    explained_tokens,
+    literal,
+    percent,
+    predicted,
+    said_together,
+    title,
+    unit,
+    visible,
+)
 
 _MOST_BARS = 12
 """Explained tokens whose probability has a bar."""
 
 
-def attribution_bars(attribution: Attribution, scale: ScaleKind = "auto") -> Any:
+def attribution_bars(attribution: Attribution, scale: ScaleKind = "auto", signed: bool | None = None) -> Any:
     """A bar per token, and beside them the most probable next tokens; the explained one is red."""
     from tl_scopes.views.canvas.figures import Figure
 
-    n, kind = len(attribution), scale_of(attribution, scale)
+    n, kind = len(attribution), scale_of(attribution, scale, signed)
     together, each = said_together(attribution)
     words = ([(name, p, True) for name, p in each[:_MOST_BARS]] or predicted(attribution, 7))[::-1]
     labels = 0.065 * max(map(len, name_columns(attribution.str_tokens))) if n <= MOST_LABELS else 0.0
@@ -27,10 +37,15 @@ def attribution_bars(attribution: Attribution, scale: ScaleKind = "auto") -> Any
     figure = Figure(figsize=(wide + (2.6 if words else 0.0), 2.6 + labels), dpi=150, layout="constrained")
     axes, *beside = figure.subplots(1, 2 if words else 1, squeeze=False, width_ratios=[wide, 2.0] if words else None)[0]
     shown = set(attribution.shown)
-    colours = [FULL if p in shown else "#cccccc" for p in range(n)]
-    error = None if attribution.stderr is None else attribution.stderr.double().numpy()
-    axes.bar(range(n), attribution.scores.double().numpy(), yerr=error, color=colours, width=0.8, capsize=2)
-    if kind.log:
+    values = values_of(attribution, kind)
+    colours = [(BELOW_ZERO if value < 0 else FULL) if p in shown else "#cccccc" for p, value in enumerate(values)]
+    error = None if attribution.stderr is None or kind.signed else attribution.stderr.double().numpy()
+    axes.bar(range(n), values, yerr=error, color=colours, width=0.8, capsize=2)
+    if kind.signed:
+        axes.axhline(0, color="#999999", linewidth=0.8)
+        if kind.log:
+            axes.set_yscale("symlog", linthresh=kind.low)
+    elif kind.log:
         axes.set_yscale("log")
         axes.set_ylim(bottom=kind.low / 2)
     axes.set_xlim(-0.7, n - 0.3)
@@ -39,8 +54,9 @@ def attribution_bars(attribution: Attribution, scale: ScaleKind = "auto") -> Any
         for p in explained_tokens(attribution) or [attribution.pos]:
             axes.get_xticklabels()[p].set_color(RED)
     grey = "grey: left out; " if attribution.hidden else ""
+    grey += f"blue raises {literal(explained_scalar(attribution))}, orange lowers it; " if kind.signed else ""
     red = "explained" if explained_tokens(attribution) else "read here"
-    axes.set_xlabel(f"token ({grey}red: {red})", fontsize=8)
+    axes.set_xlabel(fill(f"token ({grey}red: {red})", int(14 * wide)), fontsize=8)
     axes.set_ylabel(unit(attribution), fontsize=8)
     axes.set_title(fill(literal(visible(title(attribution))), int(13 * wide)), fontsize=9, loc="left")
     for other in beside:

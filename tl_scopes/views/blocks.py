@@ -1,4 +1,5 @@
-"""Units as blocks below each other: the text of each, its name if it has one, and a bar of its share of the influence.
+"""Units as blocks below each other: the text of each, its name if it has one, and a bar of its share of the influence, or
+left or right of 0 of its signed score.
 
 Turns stand as in a chat, a column of messages with their roles.
 """
@@ -11,8 +12,8 @@ from tl_scopes.model.units import TEMPLATE
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.units import REST, kind_of
 from tl_scopes.views.canvas.colours import Scale, blend, css
-from tl_scopes.views.coloured import LONG, Cell, cells, inner
-from tl_scopes.views.wording import in_lines, percent, shares, visible
+from tl_scopes.views.coloured import LONG, Cell, cells, inner, values_of
+from tl_scopes.views.wording import explained_scalar, in_lines, percent, plus, shares, visible
 
 _TITLE = 60
 """Letters of a unit that the line below repeats."""
@@ -37,18 +38,28 @@ def name(attribution: Attribution, p: int) -> str:
 
 def strongest_of(part: dict[int, float]) -> int | None:
     """The unit with the largest share, where there are others."""
-    return max(part, key=lambda p: part[p]) if len(part) > 1 else None
+    return max(part, key=lambda p: abs(part[p])) if len(part) > 1 else None
+
+
+def measured(attribution: Attribution, scale: Scale) -> tuple[dict[int, float], str]:
+    """The number of each unit that its bar shows, a share or a signed score, and what bars are."""
+    if scale.signed:
+        values = values_of(attribution, scale)
+        said = f"Bars: signed scores; left of the middle lowers {explained_scalar(attribution)}, right raises it."
+        return {p: values[p] for p in attribution.shown}, said
+    part, what = shares(attribution)
+    return part, f"Bars: share of the {what}." if part else ""
 
 
 def blocks(attribution: Attribution, scale: Scale) -> str:
     """The units in the order of the text, with their shares; the strongest is marked."""
-    part, what = shares(attribution)
+    part, words = measured(attribution, scale)
     chat = " tls-chat" if kind_of(attribution.details) == "turn" else ""
     drawn = cells(attribution, scale)
     long = " tls-long" if len(drawn) > LONG else ""
-    body = "".join(_mark(cell) if cell.mark else _block(attribution, cell, part) for cell in drawn)
-    words = [f"Bars: share of the {what}."] * bool(part) + ["Small: what the chat's template wrote."] * bool(chat)
-    explained = f'<p class="tls-small">{" ".join(words)}</p>' if words else ""
+    body = "".join(_mark(cell) if cell.mark else _block(attribution, cell, part, scale) for cell in drawn)
+    said = " ".join(filter(None, (words, "Small: what the chat's template wrote." if chat else "")))
+    explained = f'<p class="tls-small">{escape(said)}</p>' if said else ""
     return (
         f'{explained}<div class="tls-tokens tls-units{chat}{long}"><div class="tls-static" tabindex="0" role="group" '
         f'aria-label="units; arrow keys walk them">{body}</div></div>'
@@ -62,25 +73,32 @@ def _mark(cell: Cell) -> str:
     return f'<span class="tls-unit tls-between" title="{tip}"><span class="tls-ink">{inner(cell)}</span>{words}</span>'
 
 
-def _block(attribution: Attribution, cell: Cell, part: dict[int, float]) -> str:
+def _bar(value: float, largest: float, signed: bool) -> str:
+    """On the scale of the largest; of signed scores left or right of the middle."""
+    width = 100 * abs(value) / (largest or 1.0)
+    if not signed:
+        return f'<span class="tls-track"><span class="tls-bar" style="width:{width:.1f}%"></span></span>'
+    place = f"width:{width / 2:.1f}%;margin-left:{50 - width / 2 * (value < 0):.1f}%"
+    below = " tls-below" if value < 0 else ""
+    return f'<span class="tls-track tls-both"><span class="tls-bar{below}" style="{place}"></span></span>'
+
+
+def _block(attribution: Attribution, cell: Cell, part: dict[int, float], scale: Scale) -> str:
     """One unit."""
     assert cell.pos is not None
     text, called = said(attribution, cell.pos), name(attribution, cell.pos)
     best = strongest_of(part)
     label = f'<b class="tls-name"><bdi>{escape(visible(called))}</bdi></b>' if called not in ("", TEMPLATE) else ""
     kinds = ["tls-unit", *["tls-by-template"] * (called == TEMPLATE), *["tls-strongest"] * (cell.pos == best)]
-    share = part.get(cell.pos)
+    share, write = part.get(cell.pos), plus if scale.signed else percent
     if share is None:
         bar = "<span></span><span>left out</span>" if cell.pos in attribution.hidden else ""
     else:
-        number = f"<b>{percent(share)}</b>" if cell.pos == best else percent(share)
-        bar = (
-            f'<span class="tls-track"><span class="tls-bar" style="width:{100 * share / max(part.values()):.1f}%"></span>'
-            f"</span><span>{number}</span>"
-        )
+        number = f"<b>{write(share)}</b>" if cell.pos == best else write(share)
+        bar = f"{_bar(share, max(map(abs, part.values())), scale.signed)}<span>{number}</span>"
     flat = ": ".join(filter(None, (called, text.replace("\n", " "))))
     title = flat if len(flat) <= _TITLE else flat[: _TITLE - 1] + "…"
-    tip = f"{percent(share)} · {cell.tip}" if share is not None else cell.tip
+    tip = cell.tip if share is None or scale.signed else f"{percent(share)} · {cell.tip}"
     return (
         f'<span class="{" ".join(kinds)}" title="{escape(title)}&#10;{escape(tip)}">{label}'
         f'<span class="tls-said tls-ink" style="background-color:{css(blend(cell.share))}">{inner(cell, text)}</span>'

@@ -8,9 +8,28 @@ from html import escape
 from typing import Literal
 
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.views.canvas.colours import FULL, RED, Scale, ScaleKind, blend, css, ink_attributes, quantised
+from tl_scopes.views.canvas.colours import (
+    BELOW_ZERO,
+    FULL,
+    RED,
+    Scale,
+    ScaleKind,
+    blend,
+    css,
+    ink_attributes,
+    quantised,
+)
 from tl_scopes.views.canvas.page import host
-from tl_scopes.views.wording import explained_tokens, number, odds, unit, visible
+from tl_scopes.views.wording import (
+    explained_scalar,
+    explained_tokens,
+    number,
+    odds,
+    plus,
+    shows_signs,
+    unit,
+    visible,
+)
 
 DIM = "#6b6b6b"
 """Ink of tokens without colour: 5.3:1 on white."""
@@ -25,13 +44,32 @@ _KINDS: dict[ScaleKind, str] = {
 }
 
 
-def scale_of(attribution: Attribution, kind: ScaleKind = "auto") -> Scale:
-    """How its colours follow its scores; ``"auto"`` starts at the lowest one where that is far above 0."""
+def scale_of(attribution: Attribution, kind: ScaleKind = "auto", signed: bool | None = None) -> Scale:
+    """How its colours follow its scores; ``"auto"`` starts at the lowest one where that is far above 0.
+
+    A scale around 0 is of its signed scores, which are shown as :func:`tl_scopes.views.wording.shows_signs` says.
+    """
+    if shows_signs(attribution, signed, kind):
+        assert attribution.signed is not None
+        return Scale.around_zero([float(attribution.signed[p]) for p in attribution.shown], kind)
     shown = [float(attribution.scores[p]) for p in attribution.shown]
     found = Scale.of(shown, kind)
     if kind == "auto" and not found.log and shown and min(shown) > found.high * _HIGH_FLOOR:
         return Scale.of(shown, "minmax")
     return found
+
+
+def values_of(attribution: Attribution, scale: Scale) -> list[float]:
+    """The numbers that the scale is of, one per token: scores, or signed scores."""
+    values = attribution.signed if scale.signed else attribution.scores
+    assert values is not None
+    return values.double().tolist()
+
+
+def ranked(attribution: Attribution, scale: Scale) -> list[int]:
+    """Shown positions, largest first; ties by position."""
+    values = values_of(attribution, scale)
+    return sorted(attribution.shown, key=lambda p: (-abs(values[p]), p))
 
 
 @dataclass(frozen=True)
@@ -41,7 +79,7 @@ class Cell:
     Attributes:
         raw: the token; of a mark its words.
         tip: what is said of it.
-        share: of the full colour.
+        share: of the full colour; below 0 of that of lowest scores.
         pos: position of the token; None of a mark.
         mark: between prompt and answer, or behind the position that is read.
         read: has it a score that is shown?
@@ -70,9 +108,8 @@ class Cell:
 
 def cells(attribution: Attribution, scale: Scale) -> list[Cell]:
     """The tokens and, after the position that is read, the target."""
-    shown = attribution.shown
-    rank = {p: i + 1 for i, p in enumerate(sorted(shown, key=lambda p: (-float(attribution.scores[p]), p)))}
-    scores = attribution.scores.tolist()
+    rank = {p: i + 1 for i, p in enumerate(ranked(attribution, scale))}
+    scores, write = values_of(attribution, scale), plus if scale.signed else number
     measure = unit(attribution)
     explained = explained_tokens(attribution)
     found: list[Cell] = []
@@ -81,10 +118,11 @@ def cells(attribution: Attribution, scale: Scale) -> list[Cell]:
             found.append(Cell(" answer", "the answer that is explained", mark="answer"))
         if p in rank:
             error = "" if attribution.stderr is None else f" ± {number(float(attribution.stderr[p]))}"
-            tip = f"{number(scores[p])}{error} {measure} · rank {rank[p]} of {len(shown)} · position {p}"
+            side = "" if not scale.signed or not scores[p] else " · raises" if scores[p] > 0 else " · lowers"
+            tip = f"{write(scores[p])}{error} {measure}{side} · rank {rank[p]} of {len(rank)} · position {p}"
         else:
             why = "left out" if p in attribution.hidden else "after the position that is read"
-            tip = f"{why} · score {number(scores[p])} · position {p}"
+            tip = f"{why} · score {write(scores[p])} · position {p}"
         last = p == attribution.pos + 1 and p in explained  # nothing reads it, but it is shown for what it is
         found.append(
             Cell(
@@ -122,6 +160,7 @@ def coloured(attribution: Attribution, scale: Scale) -> str:
         "tips": [cell.tip for cell in drawn],
         "breaks": breaks,
         "colour": FULL,
+        **({"below": BELOW_ZERO} if scale.signed else {}),
     }
     long = " tls-long" if len(inside) > LONG else ""
     return host("ColoredTokens", data, "".join(static), css=f"tls-tokens tls-ink{long}")
@@ -151,15 +190,28 @@ def scale_words(attribution: Attribution, scale: Scale) -> tuple[list[tuple[floa
     """Shares of the full colour with the scores that have them, low to high, and what the scale is."""
     if scale.high <= 0:
         return [], "all shown scores are 0"
-    start = scale.share(scale.low)
-    at = [start, (start + 1) / 2, 1.0]
+    at = [ramp_share(scale, place) for place in (0.0, 0.5, 1.0)]
     ticks = [number(scale.score(share)) for share in at]
     kind = _KINDS[scale.kind]
-    if scale.log and any(0 < float(attribution.scores[p]) < scale.low for p in attribution.shown):
+    if scale.signed:
+        ticks = [f"−{ticks[2]}", "0", f"+{ticks[2]}"]
+        if scale.log:
+            kind = f"log scale from {number(scale.low)} in size, smaller ones alike"
+        kind += f"; orange lowers {explained_scalar(attribution)}, blue raises it"
+    elif scale.log and any(0 < float(attribution.scores[p]) < scale.low for p in attribution.shown):
         ticks[0] = "≤ " + ticks[0]
     dim = "; hatched: left out" if attribution.hidden else ""
     dim += "; outlined: explained" if explained_tokens(attribution) else ""
     return list(zip(at, ticks, strict=True)), f"{unit(attribution)} ({kind}{dim})"
+
+
+def ramp_share(scale: Scale, place: float) -> float:
+    """The share of the full colour at a place of the scale's ramp, 0 to 1 from its left to its right."""
+    foot = scale.share(scale.low) if scale.log or not scale.signed else 0.0
+    if not scale.signed:
+        return foot + (1 - foot) * place
+    side = 2 * place - 1
+    return 0.0 if not side else (foot + (1 - foot) * abs(side)) * (1 if side > 0 else -1)
 
 
 def scale_legend(attribution: Attribution, scale: Scale) -> str:
@@ -169,10 +221,10 @@ def scale_legend(attribution: Attribution, scale: Scale) -> str:
         return f'<p class="tls-legend">{words}</p>'
 
     def ramp(steps: Sequence[int]) -> str:
-        colours = [blend(start + (1 - start) * i / 10) for i in steps]
+        colours = [blend(ramp_share(scale, i / 10)) for i in steps]
         cells = "".join(f'<span style="background-color:{css(c)}">&nbsp;</span>' for c in colours)
         return f'<span class="tls-ramp tls-ink" aria-hidden="true">{cells}</span>'
 
-    (start, low), (_, middle), (_, high) = ticks
+    (_, low), (_, middle), (_, high) = ticks
     ramps = f"{low} {ramp(range(5))} {middle} {ramp(range(6, 11))} {high}"
     return f'<p class="tls-legend">{ramps} <span>{escape(words)}</span></p>'

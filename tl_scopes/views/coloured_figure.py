@@ -14,11 +14,12 @@ from textwrap import wrap
 from typing import Any, Literal
 
 from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.completeness import sums_up
 from tl_scopes.results.words import characters
 from tl_scopes.views.bars import attribution_bars
-from tl_scopes.views.canvas.colours import RED, ScaleKind, blend, ink
+from tl_scopes.views.canvas.colours import RED, Scale, ScaleKind, blend, ink
 from tl_scopes.views.canvas.figures import Figure
-from tl_scopes.views.coloured import DIM, Cell, cells, scale_of, scale_words
+from tl_scopes.views.coloured import DIM, Cell, cells, ramp_share, scale_of, scale_words
 from tl_scopes.views.rendering import plot
 from tl_scopes.views.terminal import predictions
 from tl_scopes.views.wording import prompt_and_answer, title, visible
@@ -32,6 +33,8 @@ _SIZE, _SMALL = 9.0, 7.0
 _LINE, _BOX, _BELOW = 16.0, 13.0, 3.4
 """From line to line; height of a coloured cell, and how much of it is below the foot of the letters."""
 _SMALL_LINE, _TITLE_LINE, _MARGIN, _RAMP, _INSET = 10.0, 13.0, 9.0, 120.0, 3.0
+_BAR_ROOM = _RAMP + 14
+"""Width of the colour bar, with what is left free beside it."""
 _LETTER, _BOLD = 0.56, 0.66
 """Width of a letter of the words around the text, and of the title, in their size."""
 _MARK = 48
@@ -67,29 +70,44 @@ class _Box:
 
 @plot.register(Attribution)
 def attribution_figure(
-    attribution: Attribution, *, kind: Literal["text", "bars"] = "text", scale: ScaleKind = "auto"
+    attribution: Attribution,
+    *,
+    kind: Literal["text", "bars"] = "text",
+    scale: ScaleKind = "auto",
+    signed: bool | None = None,
 ) -> Any:
     """The coloured text, or a bar for each score."""
-    return attribution_bars(attribution, scale) if kind == "bars" else coloured_figure([attribution], scale)
+    return (
+        attribution_bars(attribution, scale, signed)
+        if kind == "bars"
+        else coloured_figure([attribution], scale, signed)
+    )
 
 
-def coloured_figure(attributions: Sequence[Attribution], scale: ScaleKind = "auto") -> Any:
+def coloured_figure(attributions: Sequence[Attribution], scale: ScaleKind = "auto", signed: bool | None = None) -> Any:
     """One text, or several below each other, each with its title, its scale and what the model predicted."""
-    width = _WIDTH
-    laid = [_laid(cells(a, scale_of(a, scale)), width) for a in attributions]
+    width, scales = _WIDTH, [scale_of(a, scale, signed) for a in attributions]
+    drawn = [cells(a, own) for a, own in zip(attributions, scales, strict=True)]
+    laid = [_laid(each, width) for each in drawn]
     if (most := max(map(_count, laid))) > _LONG:
         width = min(_WIDEST, width * (most / _LONG) ** 0.5)
-        laid = [_laid(cells(a, scale_of(a, scale)), width) for a in attributions]
+        laid = [_laid(each, width) for each in drawn]
     heads = [wrap(visible(title(a)), int(width / _BOLD / _SIZE)) for a in attributions]
-    feet = [[line for said in _said(a) for line in wrap(said, int(width / _LETTER / _SMALL))] for a in attributions]
+    keys = [_key(a, own, width) for a, own in zip(attributions, scales, strict=True)]
+    feet = [
+        [line for said in _said(a, own.signed) for line in wrap(said, int(width / _LETTER / _SMALL))]
+        for a, own in zip(attributions, scales, strict=True)
+    ]
     heights = [
-        _TITLE_LINE * len(head) + 3.2 * _SMALL_LINE + _LINE * _count(boxes) + _SMALL_LINE * (len(foot) + 1)
-        for head, boxes, foot in zip(heads, laid, feet, strict=True)
+        _TITLE_LINE * len(head) + _room(key) + 0.8 * _SMALL_LINE + _LINE * _count(boxes) + _SMALL_LINE * (len(foot) + 1)
+        for head, key, boxes, foot in zip(heads, keys, laid, feet, strict=True)
     ]
     across, down = width + 2 * _MARGIN, sum(heights) + _MARGIN
     figure = Figure(figsize=(across / 72, down / 72), dpi=min(150.0, _MOST_PIXELS * 72 / max(across, down)))
     top = 0.6 * _MARGIN
-    for attribution, head, boxes, foot, height in zip(attributions, heads, laid, feet, heights, strict=True):
+    for attribution, own, head, key, boxes, foot, height in zip(
+        attributions, scales, heads, keys, laid, feet, heights, strict=True
+    ):
         axes = figure.add_axes((_MARGIN / across, 1 - (top + height) / down, width / across, height / down))
         axes.set(xlim=(0, width), ylim=(height, 0))
         axes.set_axis_off()
@@ -98,7 +116,8 @@ def coloured_figure(attributions: Sequence[Attribution], scale: ScaleKind = "aut
         for line in head:
             y += _TITLE_LINE
             _write(axes, 0.0, y - 4, line, _SIZE, weight="bold")
-        y = _scale(axes, attribution, scale, y, width)
+        _scale(axes, scale_words(attribution, own)[0], own, key, y)
+        y += _room(key)
         for box in boxes:
             _draw(axes, box, y + _LINE * box.line)
         y += _LINE * _count(boxes) + 2
@@ -109,10 +128,11 @@ def coloured_figure(attributions: Sequence[Attribution], scale: ScaleKind = "aut
     return figure
 
 
-def _said(attribution: Attribution) -> list[str]:
-    """What the model predicted, and how prompt and answer divide the influence."""
+def _said(attribution: Attribution, signed: bool) -> list[str]:
+    """What the model predicted, how prompt and answer divide the influence, and what signed scores add up to."""
     predicted = predictions(attribution).plain if attribution.top_predictions else ""
-    return [said for said in (predicted, prompt_and_answer(attribution)) if said]
+    sums = sums_up(attribution.details) if signed else ""
+    return [said for said in (predicted, prompt_and_answer(attribution), sums) if said]
 
 
 # -- where everything stands -----------------------------------------------------------------------
@@ -231,20 +251,27 @@ def _draw(axes: Any, box: _Box, y: float) -> None:
         x += _measured(word, bool(cell.mark), cell.special)
 
 
-def _scale(axes: Any, attribution: Attribution, kind: ScaleKind, y: float, width: float) -> float:
-    """The colour bar with its values and the unit; where the text below it begins."""
-    ticks, words = scale_words(attribution, scale_of(attribution, kind))
-    room, top = width, y + 2.0
+def _key(attribution: Attribution, scale: Scale, width: float) -> list[str]:
+    """What the colours stand for, as lines beside the colour bar, where there is one."""
+    ticks, words = scale_words(attribution, scale)
+    return wrap(words, int((width - _BAR_ROOM * bool(ticks)) / _LETTER / _SMALL))
+
+
+def _room(key: Sequence[str]) -> float:
+    """Height of the colour bar and the lines beside it."""
+    return _SMALL_LINE * max(2.4, len(key) + 0.9)
+
+
+def _scale(axes: Any, ticks: Sequence[tuple[float, str]], scale: Scale, key: Sequence[str], y: float) -> None:
+    """The colour bar with its values, and the lines beside it."""
+    top = y + 2.0
     if ticks:
-        room -= _RAMP + 14
-        start = ticks[0][0]
-        colours = [blend(start + (1 - start) * i / 99) for i in range(100)]
+        colours = [blend(ramp_share(scale, i / 98)) for i in range(99)]
         axes.imshow([colours], extent=(0, _RAMP, top + 8, top), aspect="auto", interpolation="nearest", zorder=0)
         for (_, value), x, side in zip(ticks, (0.0, _RAMP / 2, _RAMP), ("left", "center", "right"), strict=True):
             _write(axes, x, top + 17, value, _SMALL, ha=side)
-    for i, line in enumerate(wrap(words, int(room / _LETTER / _SMALL))):
-        _write(axes, width - room, top + 7 + _SMALL_LINE * i, line, _SMALL)
-    return y + 2.4 * _SMALL_LINE
+    for i, line in enumerate(key):
+        _write(axes, _BAR_ROOM * bool(ticks), top + 7 + _SMALL_LINE * i, line, _SMALL)
 
 
 def _write(

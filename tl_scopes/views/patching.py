@@ -13,8 +13,8 @@ from tl_scopes.views.canvas.heatmap_figure import draw_heatmap
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.canvas.table import table
 from tl_scopes.views.rendering import plot, text, view
+from tl_scopes.views.wording import linearised, visible
 from tl_scopes.views.wording import title as title_of
-from tl_scopes.views.wording import visible
 
 SIZE = (5.2, 3.4)
 """Inches of the chart on a page."""
@@ -43,7 +43,8 @@ def recovery_view(result: PatchTop) -> View:
     """The summary, all tokens together by layer, and the map of the cells; the numbers are folded away."""
     from tl_scopes.views.canvas.figures import Figure
 
-    title = f"Patching {result.component} where the {title_of(result.attribution).split(':')[0]} points"
+    held = linearised(result.attribution.details)
+    title = f"Patching {result.component} where the {title_of(result.attribution).split(':')[0]} points{held}"
     figure = Figure(figsize=SIZE, layout="constrained")
     _by_layer(figure.subplots(), result)
     rows = table(result.by_layer())
@@ -57,7 +58,8 @@ def recovery_view(result: PatchTop) -> View:
 def recovery_text(result: PatchTop) -> str:
     """One sentence, and a line per layer."""
     rows = result.by_layer().to_string(index=False, float_format=lambda v: minus(f"{v:.2f}"))
-    return "\n".join([result.summary, *result.notes, rows])
+    held = linearised(result.attribution.details)
+    return "\n".join([result.summary, *([f"Tokens chosen by gradients{held}."] if held else []), *result.notes, rows])
 
 
 @plot.register(PatchTop)

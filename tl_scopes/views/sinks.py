@@ -15,7 +15,7 @@ from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, draw_heatmap, nam
 from tl_scopes.views.canvas.page import View, heading, stack
 from tl_scopes.views.canvas.table import seen, table
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.wording import number, visible
+from tl_scopes.views.wording import linearised, number, visible
 
 GROUPS = {"bos": "BOS", "first": "first tokens", "secondary": "secondary sinks", "all": "all sinks"}
 
@@ -29,7 +29,7 @@ def sinks_view(result: AttentionSinks) -> View:
     for method, attribution in result.attributions.items():
         both[method] = attribution
         both[f"{method}, sinks left out"] = attribution.without("sinks")
-    n, title = len(result.str_tokens), "Share of influence by token (red: sinks)"
+    n, title = len(result.str_tokens), f"Share of influence by token{_held(result)} (red: sinks)"
     figure = Figure(
         figsize=(max(6.0, min(14.0, 1.5 + 0.13 * n)), 1.4 + 1.3 * len(result.attributions)), layout="constrained"
     )
@@ -147,11 +147,20 @@ def sinks_text(result: AttentionSinks) -> str:
     """The tables as text."""
     lines = [repr(result)]
     lines += [f"  {line}" for line in _secondary(result)]
-    lines += ["", "Share of influence", result.influence_frame().to_string(index=False, float_format="{:.3f}".format)]
+    lines += [
+        "",
+        f"Share of influence{_held(result)}",
+        result.influence_frame().to_string(index=False, float_format="{:.3f}".format),
+    ]
     if result.bos_comparison:
         across = result.bos_frame().set_index("n_bos").T
         lines += ["", "BOS", seen(across).to_string(float_format="{:.3f}".format)]
     return "\n".join([*lines, *result.notes])
+
+
+def _held(result: AttentionSinks) -> str:
+    """What the gradients of all its scopes held constant."""
+    return linearised(next(iter(result.attributions.values())).details) if result.attributions else ""
 
 
 def _names(result: AttentionSinks, positions: Sequence[int]) -> str:
@@ -170,7 +179,7 @@ def _secondary(result: AttentionSinks) -> list[str]:
 
 def _tables(result: AttentionSinks) -> str:
     """Shares of influence, secondary sinks, the BOS comparison."""
-    parts = [heading("Share of influence on sinks"), table(result.influence_frame())]
+    parts = [heading(f"Share of influence on sinks{_held(result)}"), table(result.influence_frame())]
     found = "".join(f"<p>{escape(line)}</p>" for line in _secondary(result)) or "<p>none</p>"
     rule = (
         f"Secondary sinks: above {number(result.multiple)} times the median of positions that are not first or special"
@@ -231,7 +240,8 @@ def baseline_text(result: PositionalBaseline) -> str:
 
 
 def _baseline_title(result: PositionalBaseline) -> str:
-    return f"Share of influence by position, {result.method}: mean over {result.n_prompts} unrelated prompts"
+    held = linearised({"frozen": result.frozen})
+    return f"Share of influence by position, {result.method}{held}: mean over {result.n_prompts} unrelated prompts"
 
 
 def _baseline_frame(result: PositionalBaseline) -> Any:

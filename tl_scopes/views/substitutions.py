@@ -10,7 +10,7 @@ from tl_scopes.views.canvas.page import View
 from tl_scopes.views.canvas.scatter import Point, Scatter, scatter_figure, scatter_view
 from tl_scopes.views.canvas.table import seen
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.wording import number, visible
+from tl_scopes.views.wording import linearised, number, visible
 
 
 def of_substitutions(result: Substitutions) -> Scatter:
@@ -21,7 +21,8 @@ def of_substitutions(result: Substitutions) -> Scatter:
     )
     names = {"delta_logit": "Δlogit", "delta_log_prob": "Δlog p"}
     return Scatter(
-        f"Another token in place of {visible(result.token)!r}: change of {visible(result.scalar)}",
+        f"Another token in place of {visible(result.token)!r}: change of {visible(result.scalar)}"
+        + linearised(result.attribution.details),
         result.unit,
         minus(f"{result.reading}; Spearman {result.spearman:.2f}"),
         points,
@@ -46,4 +47,5 @@ def substitutions_text(result: Substitutions) -> str:
     """What was replaced, and the table."""
     table = seen(result.to_frame()).to_string(index=False, float_format=number)
     head = f"in place of {result.token!r} at {result.pos}: change of {result.scalar} ({result.unit})"
+    head += linearised(result.attribution.details)
     return f"{head}\n{table}\n{result.reading}"

@@ -1,7 +1,7 @@
 """Attributions in a terminal: tokens on a background whose depth is the score.
 
-The colour of a token is its score on the scale of the other pictures, from light to full blue. The predicted token is
-red. Special tokens and hidden tokens are dim and without colour unless shown.
+The colour of a token is its score on the scale of the other pictures, from light to full blue; of signed scores it is
+orange below 0. The predicted token is red. Special tokens and hidden tokens are dim and without colour unless shown.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from rich.text import Text
 
 from tl_scopes.directions.by_name import scope_of
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.views.blocks import in_blocks, name, said, strongest_of
-from tl_scopes.views.coloured import cells, scale_of
+from tl_scopes.views.blocks import in_blocks, measured, name, said, strongest_of
+from tl_scopes.views.canvas.colours import Scale
+from tl_scopes.views.coloured import cells, ranked, scale_of, values_of
 from tl_scopes.views.wording import (
+    explained_scalar,
     explained_tokens,
     number,
     odds,
     percent,
+    plus,
     predicted,
     prompt_and_answer,
     said_together,
@@ -35,36 +38,39 @@ from tl_scopes.views.wording import (
 
 LIGHT, DARK = (222, 235, 247), (8, 69, 148)
 """Ends of a single-hue blue ramp (ColorBrewer Blues), legible with any colour vision."""
+LIGHT_BELOW, DARK_BELOW = (254, 230, 206), (140, 45, 4)
+"""Of signed scores below 0 (ColorBrewer Oranges)."""
 _BLOCKS = " ▏▎▍▌▋▊▉"
-_BAR = "rgb(66,146,198)"
+_BAR, _BELOW = "rgb(66,146,198)", "rgb(217,95,14)"
 _WIDTH, _SHARE = 20, 10
 """Letters of the longest bar: of the strongest tokens, and of units' shares."""
 MOST_EACH = 12
 """Explained tokens whose own probability is printed."""
 
 
-def token_styles(attribution: Attribution) -> list[Style]:
+def token_styles(attribution: Attribution, scale: Scale | None = None) -> list[Style]:
     """Background of each token by its score, on the scale of the other pictures."""
-    shown, scale = set(attribution.shown), scale_of(attribution)
+    shown, scale = set(attribution.shown), scale or scale_of(attribution)
     styles = []
-    for p, score in enumerate(attribution.scores.tolist()):
+    for p, score in enumerate(values_of(attribution, scale)):
         share = scale.share(score) if p in shown else 0.0
-        if share < 0.02:
+        if abs(share) < 0.02:
             styles.append(Style(dim=p not in shown or p in attribution.special))
             continue
-        r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(LIGHT, DARK, strict=True))
-        ink = "#ffffff" if share > 0.45 else "#000000"
+        ends = (LIGHT, DARK) if share > 0 else (LIGHT_BELOW, DARK_BELOW)
+        r, g, b = (round(lo + (hi - lo) * abs(share)) for lo, hi in zip(*ends, strict=True))
+        ink = "#ffffff" if abs(share) > 0.45 else "#000000"
         styles.append(Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
     return styles
 
 
-def coloured_tokens(attribution: Attribution) -> Text:
+def coloured_tokens(attribution: Attribution, scale: Scale | None = None) -> Text:
     """The prompt, coloured, followed by the explained token after the position that predicts it."""
     text = Text()
     explained, own = attribution.target_str, explained_tokens(attribution)
     if explained is None and attribution.top_predictions:
         explained = attribution.top_predictions[0][0]
-    for p, (token, style) in enumerate(zip(attribution.str_tokens, token_styles(attribution), strict=True)):
+    for p, (token, style) in enumerate(zip(attribution.str_tokens, token_styles(attribution, scale), strict=True)):
         if p and p in attribution.answer and p - 1 not in attribution.answer:
             text.append(" →", Style(color="red", bold=True))
         text.append(visible(token), style + Style(color="red", underline=True) if p in own else style)
@@ -75,29 +81,29 @@ def coloured_tokens(attribution: Attribution) -> Text:
     return text
 
 
-def strongest(attribution: Attribution, k: int = 5) -> Table:
-    """The tokens with the highest scores, with bars on the scale of the highest."""
-    table = Table.grid(padding=(0, 1))
-    top = attribution.top(k)
-    highest = max((t.score for t in top), default=0.0) or 1.0
-    for token in top:
-        label = Text(visible(token.str_token).strip() or repr(token.str_token))
-        label.stylize("dim" if token.pos in attribution.special else "bold")
-        table.add_row(
-            Text(f"{token.pos:>4}", "dim"),
-            label,
-            Text(_bar(token.score / highest, _WIDTH), _BAR),
-            Text(number(token.score), "dim"),
-        )
+def strongest(attribution: Attribution, k: int = 5, scale: Scale | None = None) -> Table:
+    """The tokens with the highest scores, with bars on the scale of the highest; of signed scores left and right of 0."""
+    scale = scale or scale_of(attribution)
+    table, values = Table.grid(padding=(0, 1)), values_of(attribution, scale)
+    top = ranked(attribution, scale)[:k]
+    highest = max((abs(values[p]) for p in top), default=0.0) or 1.0
+    for p in top:
+        token = attribution.str_tokens[p]
+        label = Text(visible(token).strip() or repr(token), "dim" if p in attribution.special else "bold")
+        row = [Text(f"{p:>4}", "dim"), label, _bar_of(values[p] / highest, _WIDTH, scale)]
+        table.add_row(*row, Text(plus(values[p]) if scale.signed else number(values[p]), "dim"))
     return table
 
 
-def unit_rows(attribution: Attribution) -> Table:
-    """Units of several words below each other, each with its share of the influence; the strongest is bold."""
-    table = Table.grid(padding=(0, 1))
-    part, _ = shares(attribution)
-    best, highest, styles = strongest_of(part), max(part.values(), default=1.0), token_styles(attribution)
-    for cell in cells(attribution, scale_of(attribution)):
+def unit_rows(attribution: Attribution, scale: Scale | None = None) -> Table:
+    """Units of several words below each other, each with its share of the influence, or its signed score; the strongest is
+    bold.
+    """
+    scale = scale or scale_of(attribution)
+    table, (part, _) = Table.grid(padding=(0, 1)), measured(attribution, scale)
+    best, styles, write = strongest_of(part), token_styles(attribution, scale), plus if scale.signed else percent
+    highest = max(map(abs, part.values()), default=1.0) or 1.0
+    for cell in cells(attribution, scale):
         if cell.pos is None:
             mark = Text(f"→{cell.text if cell.mark == 'target' else ' ' + cell.tip}", Style(color="red", bold=True))
             table.add_row("", "", "", mark)
@@ -105,8 +111,8 @@ def unit_rows(attribution: Attribution) -> Table:
         share = part.get(cell.pos)
         how = styles[cell.pos] + Style(underline=True) if cell.explained else styles[cell.pos]
         table.add_row(
-            Text("" if share is None else percent(share), "bold" if cell.pos == best else "dim", justify="right"),
-            Text("" if share is None else _bar(share / highest, _SHARE), _BAR),
+            Text("" if share is None else write(share), "bold" if cell.pos == best else "dim", justify="right"),
+            _bar_of((share or 0.0) / highest, _SHARE, scale),
             Text(visible(name(attribution, cell.pos)), "dim"),
             Text(said(attribution, cell.pos), how),
         )
@@ -117,6 +123,15 @@ def _bar(share: float, width: int) -> str:
     """Of so many letters at most."""
     eighths = round(share * width * 8)
     return "█" * (eighths // 8) + _BLOCKS[eighths % 8].strip()
+
+
+def _bar_of(share: float, width: int, scale: Scale) -> Text:
+    """A bar; of a scale around 0 it begins in the middle and goes left or right."""
+    if not scale.signed:
+        return Text(_bar(share, width), _BAR)
+    halves = round(max(-share, 0.0) * width)
+    left = "▐" * (halves % 2) + "█" * (halves // 2)
+    return Text.assemble((f"{left:>{width // 2}}", _BELOW), (_bar(max(share, 0.0), width // 2), _BAR))
 
 
 def predictions(attribution: Attribution, k: int = 5) -> Text:
@@ -141,39 +156,48 @@ def predictions(attribution: Attribution, k: int = 5) -> Text:
     return line
 
 
-def view(attributions: Sequence[Attribution], k: int = 3) -> RenderableType:
-    """Several methods on one prompt: predictions once, then each method's coloured tokens, its ``k`` strongest, its unit."""
+def view(attributions: Sequence[Attribution], k: int = 3, signed: bool | None = None) -> RenderableType:
+    """Several methods on one prompt: predictions once, then each method's coloured tokens, its ``k`` strongest, its unit.
+
+    ``signed`` as in every picture: None is signs where they add up.
+    """
     parts: list[RenderableType] = [predictions(attributions[0], k)]
     for i, attribution in enumerate(attributions):
         heading = Text(title(attribution), "bold")
         if known := odds(attribution):
             heading.append(f" ({known})")
-        by_unit = in_blocks(attribution)
+        scale = scale_of(attribution, signed=signed)
+        by_token = [coloured_tokens(attribution, scale), strongest(attribution, k, scale)]
         shown: list[str | Text | Table] = [
-            *([unit_rows(attribution)] if by_unit else [coloured_tokens(attribution), strongest(attribution, k)]),
-            Text(_meaning(attribution), "dim"),
+            *([unit_rows(attribution, scale)] if in_blocks(attribution) else by_token),
+            Text(_meaning(attribution, scale), "dim"),
         ]
         parts += [*([Text()] if i else []), heading, *(Padding(part, (0, 2)) for part in shown)]
         parts += [Padding(Text(note, "yellow"), (0, 2)) for note in attribution.notes]
     return Group(*parts)
 
 
-def _meaning(attribution: Attribution) -> str:
+def _meaning(attribution: Attribution, scale: Scale) -> str:
     """What a score is, and which tokens have none."""
-    effect = "largest first-order effect, " if scope_of(attribution.method) else ""
+    if scale.signed:
+        kind = (
+            f"Signed score: {unit(attribution)}; blue, + raises {explained_scalar(attribution)}, orange, − lowers it."
+        )
+    else:
+        kind = f"Score: {'largest first-order effect, ' if scope_of(attribution.method) else ''}{unit(attribution)}."
     hidden = ", ".join(visible(attribution.str_tokens[p]) for p in sorted(attribution.hidden))
     words = [
-        f"Bars: share of the {shares(attribution)[1]}." if in_blocks(attribution) else "",
-        f"Score: {effect}{unit(attribution)}.",
+        f"Bars: share of the {shares(attribution)[1]}." if in_blocks(attribution) and not scale.signed else "",
+        kind,
         f"Left out: {hidden}." if hidden else "",
         prompt_and_answer(attribution),
     ]
     return " ".join(filter(None, words))
 
 
-def attribution_text(attribution: Attribution) -> str:
+def attribution_text(attribution: Attribution, signed: bool | None = None) -> str:
     """What ``print(attribution)`` shows: ANSI colours in a terminal, plain text in a file."""
-    return as_text(view([attribution]))
+    return as_text(view([attribution], signed=signed))
 
 
 def as_text(shown: RenderableType) -> str:

@@ -10,7 +10,7 @@ from tl_scopes.views.canvas.page import View
 from tl_scopes.views.canvas.scatter import Point, Scatter, scatter_figure, scatter_view
 from tl_scopes.views.canvas.table import seen
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.wording import number, visible
+from tl_scopes.views.wording import linearised, number, visible
 
 
 def of_verification(result: Verification) -> Scatter:
@@ -22,7 +22,8 @@ def of_verification(result: Verification) -> Scatter:
     )
     names = {"delta_logit": "Δlogit", "delta_log_prob": "Δlog p"}
     return Scatter(
-        f"Removing tokens ({_moved(result)}): change of {visible(result.scalar)}",
+        f"Removing tokens ({_moved(result)}): change of {visible(result.scalar)}"
+        + linearised(result.attribution.details),
         result.unit,
         str(result.linearity),
         points,
@@ -56,7 +57,8 @@ def verification_text(result: Verification) -> str:
     verdict = "" if result.verdict is None else f"{result.verdict}\n\n"
     return (
         f"{verdict}How far the model is linear here: {result.linearity.reading}.\n"
-        f"{result.scalar} ({result.unit}), tokens replaced: {_moved(result)}\n{table}\n{result.linearity}"
+        f"{result.scalar} ({result.unit}), tokens replaced: {_moved(result)}"
+        f"{linearised(result.attribution.details)}\n{table}\n{result.linearity}"
     )
 
 

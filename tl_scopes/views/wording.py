@@ -9,6 +9,7 @@ from typing import Any
 
 from tl_scopes.model.held_functions import PARTS
 from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.completeness import adds_up
 from tl_scopes.results.methods import legend
 from tl_scopes.results.written import minus
 
@@ -64,14 +65,46 @@ def title(attribution: Attribution) -> str:
     """One line: which scope, and what it explains."""
     method = attribution.method.replace("_", " ").capitalize()
     foil = repr(attribution.details["foil_str"]) if "foil_str" in attribution.details else "the foil"
-    of = "logit" if _of(attribution) == "logit" else "log-probability"
-    several = len(attribution.span) or len(attribution.details.get("target_log_probs") or ())  # units have no span
-    if several > 1 and of == "logit":
-        of = "summed logits"
+    of, several = _what(attribution), _several(attribution)
     said = legend(attribution.method).title.format(target=repr(attribution.target_str), foil=foil, method=method, of=of)
     if several > 1 and attribution.target_str is None:
         said += f", in {several} predictions together"
     return said + linearised(attribution.details)
+
+
+def _several(attribution: Attribution) -> int:
+    """How many predictions are explained together; units have no span."""
+    return len(attribution.span) or len(attribution.details.get("target_log_probs") or ())
+
+
+def _what(attribution: Attribution) -> str:
+    """What of a target is explained."""
+    if _of(attribution) == "logit":
+        return "summed logits" if _several(attribution) > 1 else "logit"
+    return "log-probability"
+
+
+def explained_scalar(attribution: Attribution) -> str:
+    """``the logit of ' dog'``."""
+    of = "" if attribution.target_str is None else f" of {visible(attribution.target_str)!r}"
+    return f"the {_what(attribution)}{of}"
+
+
+def shows_signs(attribution: Attribution, signed: bool | None = None, scale: str = "auto") -> bool:
+    """Is a picture of its signed scores? None is where these add up and the scale can have a 0 in its middle.
+
+    Raises:
+        ValueError: signs are asked for where there are none, or on a scale without a 0.
+    """
+    if signed and attribution.signed is None:
+        raise ValueError(
+            f"(signed=True): this {attribution.method} has no signed scores. input_x_gradient and integrated_gradients have "
+            "them (one row of V: not with combine='norm')"
+        )
+    if signed and scale == "minmax":
+        raise ValueError("(scale='minmax'): signed scores have their 0 in the middle; use 'auto', 'linear' or 'log'")
+    own = attribution.signed is not None and adds_up(attribution.details) and scale != "minmax"
+    return own if signed is None else signed
 
 
 def linearised(details: Mapping[str, Any]) -> str:
@@ -149,6 +182,11 @@ def number(value: float) -> str:
     """Three significant digits; thousands are written out, ``1,320`` and not ``1.32e+03``."""
     rounded = float(f"{value:.3g}")
     return minus(f"{rounded:,.0f}" if 1e3 <= abs(rounded) < 1e6 else f"{rounded:.3g}")
+
+
+def plus(value: float) -> str:
+    """:func:`number` with its sign: ``+1.2``, ``−0.3``."""
+    return f"+{number(value)}" if value > 0 else number(value)
 
 
 def percent(probability: float) -> str:

@@ -1,5 +1,7 @@
 """Colours of lines, and from a score to a colour: the scale, its ends, and the blue that CircuitsVis gives to a share.
 
+Of numbers with a sign those below 0 have a share below 0, whose colour is orange.
+
 CircuitsVis colours a token by its share of the largest value: ``mix(white, colour, share)`` in CIE Lab (the colord
 library). The same mix is computed here, so that the static picture and the drawn one have one colour for one score.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -16,6 +18,8 @@ RGB = tuple[int, int, int]
 ScaleKind = Literal["auto", "linear", "minmax", "log"]
 FULL = "#08519c"
 """The colour of the highest score: one dark blue (ColorBrewer Blues), so only lightness carries the score."""
+BELOW_ZERO = "#a63603"
+"""The colour of the lowest of signed scores (ColorBrewer Oranges): told from the blue with any colour vision."""
 RED = "#b2182b"
 """Of what is explained, and of what came true."""
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -23,7 +27,8 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 _STEPS = 1000
 LOG_FROM = 50.0
 """Above this ratio of the highest to the median score a linear scale would leave most tokens white."""
-_LOG_RANGE = 1e4
+_LOG_RANGE, SIGNED_RANGE = 1e4, 1e2
+"""How far down log scales go: of signed scores two colours of noise would hide what is there."""
 _FOOT = 0.06
 """Share of the lowest score where colours start there: it is small, but it is not zero."""
 _MIDDLE = 0.179
@@ -46,11 +51,13 @@ class Scale:
         low: the score at which colours start: 0 on a ``"linear"`` scale, the lowest score on a ``"minmax"`` one, and on a
             ``"log"`` one that below which nothing is told apart any more.
         high: the score that gets the full colour.
+        signed: is it of sizes, on both sides of 0?
     """
 
     log: bool
     low: float
     high: float
+    signed: bool = False
 
     @classmethod
     def of(cls, scores: Iterable[float], kind: ScaleKind = "auto", reach: float = _LOG_RANGE) -> Scale:
@@ -72,13 +79,20 @@ class Scale:
             return cls(False, every[0], high)
         return cls(False, 0.0, high)
 
+    @classmethod
+    def around_zero(cls, scores: Iterable[float], kind: ScaleKind = "auto") -> Scale:
+        """The scale for scores of both signs: of their sizes, linear or log."""
+        return replace(cls.of(map(abs, scores), kind, SIGNED_RANGE), signed=True)
+
     @property
     def kind(self) -> ScaleKind:
         """Its name."""
         return "log" if self.log else "minmax" if self.low > 0 else "linear"
 
     def share(self, score: float) -> float:
-        """Between 0 (white) and 1 (full colour); never decreasing in the score."""
+        """Between 0 (white) and 1 (full colour), of signed scores −1; never decreasing in the score."""
+        if self.signed and score < 0:
+            return -self.share(-score)
         if score <= 0 or self.high <= 0:
             return 0.0
         if self.low == 0:
@@ -101,16 +115,18 @@ class Scale:
 
 
 def blend(share: float, full: str = FULL) -> RGB:
-    """Background of a token with this share: white at 0, ``full`` at 1."""
+    """Background of a token with this share: white at 0, ``full`` at 1, orange at −1."""
+    if share < 0:
+        share, full = -share, BELOW_ZERO
     return _blend(round(min(max(share, 0.0), 1.0) * _STEPS), full)
 
 
 def quantised(share: float) -> float:
     """The share that is drawn: in steps of 1/1000, so that both pictures round alike."""
-    return round(min(max(share, 0.0), 1.0) * _STEPS) / _STEPS
+    return round(min(max(share, -1.0), 1.0) * _STEPS) / _STEPS
 
 
-@lru_cache(maxsize=2 * (_STEPS + 1))
+@lru_cache(maxsize=4 * (_STEPS + 1))
 def _blend(step: int, full: str) -> RGB:
     colour, white = _lab(_parse(full)), _lab((255, 255, 255))
     weight = 1 - step / _STEPS

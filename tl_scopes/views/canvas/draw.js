@@ -11,9 +11,10 @@ window.tlScopesDraw = window.tlScopesDraw || (function () {
         Object.assign([data.texts[i]], { replace: () => html, match: () => (data.breaks.includes(i) ? ["\n"] : null) })
       ),
       values: data.values.map((value, i) => Object.assign([data.tips[i]], { valueOf: () => value })),
-      minValue: 0,
+      minValue: data.below ? -1 : 0,
       maxValue: 1,
       positiveColor: data.colour,
+      negativeColor: data.below,
     };
   }
 

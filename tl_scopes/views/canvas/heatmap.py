@@ -17,12 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.views.canvas.colours import FULL, LOG_FROM, RGB, Scale, ScaleKind, blend, css, quantised
+from tl_scopes.views.canvas.colours import LOG_FROM, RGB, Scale, ScaleKind, blend, css, quantised
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.wording import number, percent, visible
 
-BELOW_ZERO = "#a63603"
-"""The colour of the lowest value of a signed map (ColorBrewer Oranges): told from the blue with any colour vision."""
 MOST_COLUMNS = 60
 """Columns that a map of tokens draws; of more, the strongest."""
 FLAT = 0.8
@@ -32,8 +30,6 @@ MOST_CELLS = 12_000
 LONGEST_ROW_NAME = 16
 """Characters of a row's name that a page shows beside the map."""
 _LEGEND = 11
-_REACH = {False: 1e4, True: 1e2}
-"""How far down log scales go: on signed maps two colours of noise would hide what is there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +123,7 @@ class HeatMap:
         every = [size for row in rows for size in row]
         medians = [row[len(row) // 2] for row in rows if len(row) > 3]
         wide = self.scale == "auto" and any(max(every) > LOG_FROM * low for low in medians)
-        return Scale.of(every, "log" if wide else self.scale, _REACH[self.signed])
+        return (Scale.around_zero if self.signed else Scale.of)(every, "log" if wide else self.scale)
 
     @cached_property
     def shares(self) -> list[list[float]]:
@@ -135,7 +131,7 @@ class HeatMap:
         scale = self.colour_scale
         return [
             [
-                value if value != value else (-1 if value < 0 else 1) * scale.share(size)
+                value if value != value else scale.share(-size if value < 0 else size)
                 for value, size in zip(*of, strict=True)
             ]
             for of in zip(self.values.tolist(), self.sizes.tolist(), strict=True)
@@ -256,7 +252,7 @@ def _cell(one: HeatMap, row: int, column: int, value: float, classes: Sequence[s
     if out:
         return f'<td{_attribute(["tls-hid", *classes])} title="{tip}"></td>'
     share = one.shares[row][column]
-    r, g, b = blend(quantised(abs(share)), BELOW_ZERO if share < 0 else FULL)
+    r, g, b = blend(quantised(share))
     return f'<td style="background:#{r:02x}{g:02x}{b:02x}" title="{tip}"{_attribute(classes)}></td>'
 
 
@@ -273,7 +269,7 @@ def _legend(one: HeatMap) -> str:
     foot = scale.share(scale.low) if scale.log else 0.0
     if one.signed:
         steps = [foot + (1 - foot) * i / (_LEGEND // 2) for i in range(_LEGEND // 2, 0, -1)]
-        colours = [blend(s, BELOW_ZERO) for s in steps] + [blend(0.0)] + [blend(s) for s in reversed(steps)]
+        colours = [blend(-s) for s in steps] + [blend(0.0)] + [blend(s) for s in reversed(steps)]
         ends = (f"−{number(scale.high)}", number(scale.high))
     else:
         colours = [blend(foot + (1 - foot) * i / (_LEGEND - 1)) for i in range(_LEGEND)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from tl_scopes.results.words import characters
 from tl_scopes.views.canvas.colours import RED, blend
-from tl_scopes.views.canvas.heatmap import BELOW_ZERO, HeatMap, is_flat, scaled_unit
+from tl_scopes.views.canvas.heatmap import HeatMap, is_flat, scaled_unit
 from tl_scopes.views.wording import literal, number, visible
 
 MOST_LABELS = 120
@@ -66,7 +66,7 @@ def draw_heatmap(one: HeatMap, axes: Any) -> None:
     shares = np.array([[row[c] for c in one.drawn] for row in one.shares]).reshape(len(one.rows), len(one.drawn))
     out = [i for i, c in enumerate(one.drawn) if c in one.hidden]
     shares[:, out] = np.nan
-    colours = [blend(i / 128, BELOW_ZERO) for i in range(128, 0, -1)] if one.signed else []
+    colours = [blend(-i / 128) for i in range(128, 0, -1)] if one.signed else []
     colours += [blend(i / (128 if one.signed else 255)) for i in range(129 if one.signed else 256)]
     cmap = ListedColormap([tuple(c / 255 for c in colour) for colour in colours]).with_extremes(bad="white")
     norm = Normalize(-1 if one.signed else 0, 1)
