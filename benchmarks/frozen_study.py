@@ -192,19 +192,12 @@ def print_removals(tables: Tables) -> list[str]:
     for sample in SAMPLES:
         print(f"\n{sample}: AOPC less the Semantic Scope's ± SEM, nats (negative is more faithful)")
         print(f"{'variant':45}" + "".join(f"{f'{name}, {removal}':>20}" for name, removal in cells))
-        own = "".join(
-            f"{tables[sample][cell][SEMANTIC].mean:+11.3f} ± {tables[sample][cell][SEMANTIC].sem:.3f} "
-            for cell in cells
-        )
+        own = "".join(_cell(tables[sample][cell][SEMANTIC].per_prompt) for cell in cells)
         print(f"{'the Semantic Scope itself':45}{own}")
         for name in [*VARIANTS, "random"]:
-            if name == SEMANTIC:
-                continue
-            row = ""
-            for cell in cells:
-                d = tables[sample][cell][name].per_prompt - tables[sample][cell][SEMANTIC].per_prompt
-                row += f"{d.mean():+11.3f} ± {d.std(ddof=1) / math.sqrt(len(d)):.3f} "
-            print(f"{name:45}{row}")
+            if name != SEMANTIC:
+                of = (tables[sample][cell] for cell in cells)
+                print(f"{name:45}" + "".join(_cell(t[name].per_prompt - t[SEMANTIC].per_prompt) for t in of))
     few = selected(tables)
     level = 1 - 0.05 / max(len(few), 1)
     print(
@@ -230,6 +223,11 @@ def print_removals(tables: Tables) -> list[str]:
         print(f"{name:45}{row}")
     print(f"Better in every cell: {', '.join(winners) or 'none'}")
     return winners
+
+
+def _cell(values: Any) -> str:
+    """Mean and standard error."""
+    return f"{f'{values.mean():+.3f} ± {values.std(ddof=1) / math.sqrt(len(values)):.3f}':>20}"
 
 
 # -- known causes ------------------------------------------------------------------------------------------

@@ -128,13 +128,19 @@ def score_tasks(
             mine = [i for i in own[rank::world] if i not in finished]
             bar.set_postfix_str(task)
             bar.update(len(own[rank::world]) - len(mine))
-            mine.sort(key=lambda i: len(chosen[i].prompt))
-            for start in range(0, len(mine), wanted.batch_size):
-                batch = mine[start : start + wanted.batch_size]
+            for batch in _batches(mine, chosen, wanted.batch_size):
                 for record in _scored(model, methods, task, {i: chosen[i] for i in batch}, wanted.batch_size):
                     store.append(record)
                 bar.update(len(batch))
     return _result(store.done(), chosen, accepted, wanted, settings)
+
+
+def _batches(mine: Sequence[int], chosen: Mapping[int, Example], size: int) -> Iterator[list[int]]:
+    """Prompts of similar length together, of a few batches at a time: what a stopped run has is not of short ones alone."""
+    window = 4 * size
+    for start in range(0, len(mine), window):
+        near = sorted(mine[start : start + window], key=lambda i: len(chosen[i].prompt))
+        yield from (near[first : first + size] for first in range(0, len(near), size))
 
 
 @contextmanager
