@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import tl_scopes as tls
+from tl_scopes.demo import DEMO_PATH
 from tl_scopes.model.lens import class_kind, hooked_class
-from tl_scopes.model.loading import DEMO_PATH
 from tl_scopes.model.state import model_state
 
 CLASSES = {"bridge": "TransformerBridge", "hooked": "HookedTransformer"}

@@ -22,16 +22,16 @@ def gold(
 ) -> None:
     """How often each scope puts the token first that is known to cause the answer.
 
-    MODEL is the demo, or one that was trained on the demo corpora.
+    MODEL is a bundled one, or one that was trained on the demo corpora. Without --corpus these are the six of 'demo'.
     """
     files = Files(html=html, plot=plot, csv=csv, json=json)
     tls = library()
-    from tl_scopes.demo.corpora import CORPORA
+    from tl_scopes.demo.corpora import ALL_CORPORA
     from tl_scopes.evaluation.gold import known_methods
 
     methods = tuple(method or default_methods(tls.gold_alignment))
     require_names(methods, known_methods())
-    require_names(corpus or (), CORPORA, "corpus")
+    require_names(corpus or (), ALL_CORPORA, "corpus")
     lens = load_model(model, kind, device)
     result = tls.gold_alignment(lens, methods, corpora=corpus or None, n=n, seed=seed)
     files.answer(result)

@@ -19,7 +19,7 @@ RENAMED = {"scope": "method"}
 
 _ON, _FILES = "Model", "Output"
 """Headings of ``--help``."""
-_MODEL = "'demo', a Hub name, or a local Hugging Face folder"
+_MODEL = "'demo', 'demo-llama', a Hub name, or a local Hugging Face folder"
 _SEVERAL = "repeat for several"
 
 
@@ -187,7 +187,9 @@ Ablation = Annotated[Ablated, typer.Option("--ablation", help="What a removed em
 
 # -- of one command --------------------------------------------------------------------------------
 
-Corpora = Annotated[list[str] | None, typer.Option("--corpus", help=f"Demo corpus; {_SEVERAL}. Default: all.")]
+Corpora = Annotated[
+    list[str] | None, typer.Option("--corpus", help=f"Demo corpus; {_SEVERAL}. Default: the six of 'demo'.")
+]
 Eigenvalues = Annotated[int | None, typer.Option("--k", "-k", min=1, help="Leading eigenvalues; default: all.")]
 
 Passages = Annotated[

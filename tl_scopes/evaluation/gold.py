@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from tl_scopes.baselines import gradient_free as controls
 from tl_scopes.baselines import gradients as baselines
 from tl_scopes.baselines.integrated_gradients import integrated_gradients
-from tl_scopes.demo.corpora import CORPORA, examples_in_passages
+from tl_scopes.demo.corpora import ALL_CORPORA, CORPORA, examples_in_passages
 from tl_scopes.demo.corpora.passages import Example, Passage, to_the_end, token_positions
 from tl_scopes.directions.by_name import DEFAULT_METHODS, SCOPES, reads, ready_scopes
 from tl_scopes.evaluation.protocol import OF_ONE
@@ -84,12 +84,13 @@ def gold_alignment(
     are within the intervals: read those.
 
     Args:
-        model: the demo model, or any model with the demo's tokenizer trained on its corpora.
+        model: a bundled model, or any model with the demo's tokenizer trained on its corpora.
         methods: names among the scopes (``"semantic"``, ``"fisher"``, ``"temperature"``) and the baselines
             (``"input_x_gradient"``, ``"gradient_norm"``, ``"integrated_gradients"``, ``"smoothgrad"``,
             ``"leave_one_out"``, ``"attention_rollout"``, ``"random"``), or ``{name: callable}`` with callables
             ``(model, prompts, targets) -> attributions``.
-        corpora: names from ``tl_scopes.demo.CORPORA``; None is all.
+        corpora: names from ``tl_scopes.demo.CORPORA``, all of which None is, or ``tl_scopes.demo.CHAINS``, which
+            ``"demo-llama"`` speaks: of each chain one word, the words before it given.
         n: examples per corpus. Examples whose answer nothing determines (noisy series) are not drawn.
         seed: of the examples and of the bootstrap; the global RNG is not used.
         batch_size: prompts per forward.
@@ -118,10 +119,10 @@ def gold_alignment(
             f"(methods={methods!r}): expected different names among {known_methods()}, or {{name: callable}}"
         )
     names = list(CORPORA) if corpora is None else list(corpora)
-    unknown = [c for c in names if c not in CORPORA]
+    unknown = [c for c in names if c not in ALL_CORPORA]
     if unknown or not names or len(set(names)) != len(names):
         wrong = f"unknown {unknown}" if unknown else "expected different names, at least one"
-        raise ValueError(f"(corpora={names}): {wrong}; the corpora are {list(CORPORA)}")
+        raise ValueError(f"(corpora={names}): {wrong}; the corpora are {list(ALL_CORPORA)}")
     integer("n", n, least=1)
     check_batch_size(batch_size)
     drawn = {corpus: _determined(corpus, n, seed, answers) for corpus in names}
