@@ -75,7 +75,7 @@ def initialise(model: LlamaForCausalLM) -> None:
 
     lags = [lag for group in LAGS for lag in group]
     n_compared = head_width - 2 * N_FAST
-    split = orthonormal(width, n_compared * (1 + len(lags))).split(n_compared, dim=1)
+    split = torch.split(orthonormal(width, n_compared * (1 + len(lags))), n_compared, dim=1)
     written = {lag: in_slow_pairs(columns, head_width) for lag, columns in zip((0, *lags), split, strict=True)}
     attention = model.model.layers[0].self_attn
     for index, lag in enumerate(lags):
