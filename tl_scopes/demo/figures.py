@@ -17,6 +17,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -86,14 +87,24 @@ def predictions(
     return [found[i] for i in range(len(rows))]
 
 
-def continuations(
-    model: Causal, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], n_tokens: int
-) -> list[str]:
-    """What the model writes after each prompt, always the most probable token."""
-    texts = list(prompts)
-    for _ in range(n_tokens):
-        texts = [text + new for text, new in zip(texts, predictions(model, tokenizer, texts), strict=True)]
-    return [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
+@torch.no_grad()
+def writes(
+    model: Causal, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answers: Sequence[str], n_tokens: int
+) -> list[bool]:
+    """Whether the model, going on from each prompt by its most probable token, writes the answer of `n_tokens` tokens.
+
+    It does where each token of the answer is the most probable one after the prompt and the answer so far: one run tells.
+    """
+    found: list[bool] = []
+    for start in range(0, len(prompts), 64):
+        texts = [p + a for p, a in zip(prompts[start : start + 64], answers[start : start + 64], strict=True)]
+        rows = [[tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]] for text in texts]
+        ids = torch.tensor([row + [0] * (max(map(len, rows)) - len(row)) for row in rows])
+        at = torch.tensor([[len(row) - n_tokens + i for i in range(n_tokens)] for row in rows])
+        hidden = model.base_model(ids).last_hidden_state
+        best = model.lm_head(hidden[torch.arange(len(rows))[:, None], at - 1]).argmax(-1)
+        found += (best == ids.gather(1, at)).all(-1).tolist()
+    return found
 
 
 def exchange_sources(batch: Sequence[Example], rng: random.Random) -> list[str]:
@@ -129,7 +140,11 @@ def corpus_figures(
 ) -> CorpusFigures:
     """Figures of one corpus over `n` held-out examples whose answer is determined."""
     batch = [example for example in examples(corpus, 3 * n, seed) if example.determined][:n]
-    return figures_of(corpus, batch, lambda prompts: predictions(model, tokenizer, prompts), seed)
+
+    def says(prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
+        return [p == a for p, a in zip(predictions(model, tokenizer, prompts), answers, strict=True)]
+
+    return figures_of(corpus, batch, says, seed)
 
 
 def written_out_figures(
@@ -138,34 +153,31 @@ def written_out_figures(
     """Figures over `n` held-out chains, of which the model writes every word itself."""
     batch = chains(corpus, n, seed)
     (n_tokens,) = {len(example.answer.split()) for example in batch}
-    return figures_of(
-        f"{corpus}, written out", batch, lambda prompts: continuations(model, tokenizer, prompts, n_tokens), seed
-    )
+    says = partial(writes, model, tokenizer, n_tokens=n_tokens)
+    return figures_of(f"{corpus}, written out", batch, says, seed)
 
 
 def figures_of(
-    title: str, batch: Sequence[Example], predict: Callable[[Sequence[str]], list[str]], seed: int
+    title: str, batch: Sequence[Example], says: Callable[[Sequence[str], Sequence[str]], list[bool]], seed: int
 ) -> CorpusFigures:
-    """Figures over the examples of a batch."""
+    """Figures over the examples of a batch, of a model that to each prompt `says` its answer or not."""
     rng = random.Random(f"{title}/{seed}/card")
-    right = [
-        predicted == example.answer
-        for example, predicted in zip(batch, predict([e.prompt for e in batch]), strict=True)
-    ]
-    exchanged = predict(exchange_sources(batch, rng))
+    answers = [example.answer for example in batch]
+    right = says([example.prompt for example in batch], answers)
+    exchanged = says(exchange_sources(batch, rng), answers)
     known = [example for example, ok in zip(batch, right, strict=True) if ok]
 
     causes = [(example, rng.choice(example.causes)) for example in known]
-    flipped = predict([example.swapped(swap) for example, swap in causes])
+    flipped = says([example.swapped(swap) for example, swap in causes], [swap.answer for _, swap in causes])
     others = [(example, rng.choice(example.others)) for example in known if example.others]
-    kept = predict([example.swapped(swap) for example, swap in others])
+    kept = says([example.swapped(swap) for example, swap in others], [example.answer for example, _ in others])
     return CorpusFigures(
         corpus=title,
         accuracy=Rate(sum(right), len(batch)),
-        exchanged=Rate(sum(p == e.answer for p, e in zip(exchanged, batch, strict=True)), len(batch)),
+        exchanged=Rate(sum(exchanged), len(batch)),
         chance=best_guess(batch),
-        cause_flips=Rate(sum(p == swap.answer for p, (_, swap) in zip(flipped, causes, strict=True)), len(causes)),
-        other_changes=Rate(sum(p != e.answer for p, (e, _) in zip(kept, others, strict=True)), len(others)),
+        cause_flips=Rate(sum(flipped), len(causes)),
+        other_changes=Rate(len(others) - sum(kept), len(others)),
     )
 
 
