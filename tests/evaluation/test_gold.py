@@ -138,7 +138,7 @@ def test_chains_are_drawn_where_they_are_named_and_not_otherwise(demo_model) -> 
     llama = tls.load_model("demo-llama")
     named = gold_alignment(llama, ["semantic"], corpora=["chain_2", "chain_3"], n=10)
     assert min(named.accuracy.values()) >= 0.9
-    assert set(named.to_frame().corpus) == {"chain_2", "chain_3"}
+    assert set(named.accuracy) == {"chain_2", "chain_3"}
     assert list(gold_alignment(demo_model, ["random"], n=1).accuracy) == list(CORPORA)
 
 
