@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import AutoConfig
@@ -145,7 +146,8 @@ def card(folder: Path, figures: Sequence[CorpusFigures], command: str) -> str:
     model, _ = load(folder)
     shape = shape_of(model.config)
     samples = [next(e for e in examples(corpus, 20, seed=3) if e.determined) for corpus in shape.corpora]
-    samples += [chains(corpus, 1, seed=3)[0] for corpus in shape.corpora if corpus in CHAINS]
+    chained = [corpus for corpus in shape.corpora if corpus in CHAINS]
+    samples += [replace(chains(c, 1, seed=3)[0], corpus=f"{c}, written out") for c in chained]
     training = json.loads((folder / "training.json").read_text())
     option = "" if shape is DEMO else f"--shape {shape.name} "
     settings = "--steps {of} --seed {seed} --threads {threads}".format(**training)
