@@ -24,7 +24,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_IN_IT = {".gitignore"}
-MUST = ("__init__.pyi", "py.typed", "demo/model/model.safetensors", "views/canvas/style.css", "app/page.html")
+MUST = (
+    "__init__.pyi",
+    "py.typed",
+    "demo/model/model.safetensors",
+    "demo/demo-llama/model.safetensors",
+    "views/canvas/style.css",
+    "app/page.html",
+)
 """Some of the package's files that are no modules, in case nothing of their kind is tracked any more."""
 
 

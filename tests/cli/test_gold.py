@@ -13,6 +13,7 @@ import pytest
 import tl_scopes as tls
 from tl_scopes.tasks import TASKS
 
+LOAD_MODEL = tls.load_model
 ARGUMENTS = ["gold", "--corpus", "translation", "-n", "6", "--method", "semantic"]
 
 
@@ -30,6 +31,12 @@ def test_the_table_on_standard_output_is_alone_there(answer: Callable[..., str])
     out = answer(*ARGUMENTS, "--csv", "-")
     assert out.startswith("corpus,method,n,")
     assert len(out.splitlines()) == 3
+
+
+def test_the_second_model_answers_its_chains(answer: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "load_model", LOAD_MODEL)
+    out = answer("gold", "--model", "demo-llama", "--corpus", "chain_2", "-n", "6", "--method", "random", "--csv", "-")
+    assert out.splitlines()[1].startswith("chain_2,random,6,")
 
 
 def test_an_unknown_method_is_refused_before_a_model_is_loaded(refused: Callable[..., str]) -> None:

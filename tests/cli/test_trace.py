@@ -64,6 +64,12 @@ def test_what_the_model_writes_is_explained_as_a_whole(run) -> None:
     assert "leave out --target" in err
 
 
+def test_the_built_in_prompt_is_for_both_bundled_models(run) -> None:
+    code, out, _ = run("trace", "--model", "demo-llama", "--no-verdict")
+    assert code == 0
+    assert "sieht" in out
+
+
 @pytest.mark.parametrize("prompt", [(), (PROMPT,)], ids=["demo", "given"])
 def test_a_target_is_left_out_with_a_word_where_the_scope_has_none(run, prompt: tuple[str, ...]) -> None:
     code, out, err = run("trace", *prompt, "--method", "fisher", "--target", " dog")

@@ -13,7 +13,7 @@ import torch
 from tokenizers_by_word import digit_model
 
 import tl_scopes as tls
-from tl_scopes.demo.corpora import examples, examples_in_passages
+from tl_scopes.demo.corpora import CORPORA, examples, examples_in_passages
 from tl_scopes.demo.corpora.passages import to_the_end, token_positions
 from tl_scopes.evaluation import gold
 from tl_scopes.evaluation.gold import gold_alignment
@@ -134,6 +134,14 @@ def test_only_prompts_answered_right_count(demo_model) -> None:
 def test_mistakes_are_refused(demo_model, options, message) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         gold_alignment(demo_model, **options)
+
+
+def test_chains_are_drawn_where_they_are_named_and_not_otherwise(demo_model) -> None:
+    llama = tls.load_model("demo-llama")
+    named = gold_alignment(llama, ["semantic"], corpora=["chain_2", "chain_3"], n=10)
+    assert min(named.accuracy.values()) >= 0.9
+    assert set(named.accuracy) == {"chain_2", "chain_3"}
+    assert list(gold_alignment(demo_model, ["random"], n=1).accuracy) == list(CORPORA)
 
 
 def test_the_plot_shows_every_corpus_and_method() -> None:

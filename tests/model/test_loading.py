@@ -5,10 +5,11 @@ from __future__ import annotations
 import families
 import pytest
 import torch
+import transformers
 
 import tl_scopes as tls
+from tl_scopes.demo import BUNDLED, DEMO_PATH
 from tl_scopes.model.lens import class_kind, hooked_class
-from tl_scopes.model.loading import DEMO_PATH
 from tl_scopes.model.state import model_state
 
 CLASSES = {"bridge": "TransformerBridge", "hooked": "HookedTransformer"}
@@ -28,6 +29,21 @@ def test_the_demo_model_loads_as_every_class_and_gives_the_same_scores(kind, dem
         assert ours.str_tokens == reference.str_tokens
         assert ours.str_tokens[0] == "<|endoftext|>"
         torch.testing.assert_close(ours.scores, reference.scores, rtol=0, atol=1e-5 * float(reference.scores.max()))
+
+
+@pytest.mark.parametrize("kind", families.kinds_available())
+def test_the_llama_loads_as_every_class_as_hugging_face_has_it(kind) -> None:
+    model = tls.load_model("demo-llama", kind=kind)
+    assert class_kind(model) == CLASSES[kind]
+    state = model_state(model)
+    assert not state.folded_norm
+    assert not state.centred_unembedding
+    reference = transformers.AutoModelForCausalLM.from_pretrained(BUNDLED["demo-llama"]).eval()
+    tokens = model.to_tokens("German: der Hund sieht die Katze. English: the")
+    torch.testing.assert_close(model(tokens), reference(tokens).logits, rtol=0, atol=1e-4)
+    attr = tls.semantic_scope(model, tokens, target=" dog")
+    assert attr.top_predictions[0][0] == " dog"
+    assert attr.provenance["model_name"] == "demo-llama"
 
 
 @pytest.mark.parametrize("kind", families.kinds_available())

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from torch import nn
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tl_scopes.model.loading import DEMO_PATH
+from tl_scopes.demo import DEMO_PATH
 
 WORDS = ("▁the", "the", "▁dog", "dog", "▁saw", "▁Paris", "s", "▁,", "▁▁", "▁▁▁▁", "▁é", "日本", "▁5", "in")
 CHARACTERS = tuple("▁abcdefghinoprstuwyAPé日本,.!5\n")

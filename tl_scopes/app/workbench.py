@@ -19,7 +19,7 @@ from typing import Any, Literal, cast
 
 import tl_scopes as tls
 from tl_scopes.app.menu import Entry, menu
-from tl_scopes.demo import DEMO_PROMPTS
+from tl_scopes.demo import BUNDLED, DEMO_PROMPTS
 from tl_scopes.model.frozen import frozen_parts
 from tl_scopes.model.held_functions import Part
 from tl_scopes.model.lens import LensModel
@@ -131,7 +131,7 @@ class Workbench:
         return {
             "models": [{"name": name, "context": model.cfg.n_ctx} for name, model in self._models.items()],
             "methods": [entry.to_dict() for entry in menu().values()],
-            "examples": examples if "demo" in self._models else [],
+            "examples": examples if self._models.keys() & BUNDLED.keys() else [],
         }
 
     # -- computing -----------------------------------------------------------------------------------------

@@ -29,8 +29,8 @@ def gold(
 ) -> None:
     """How often each scope puts the token first that is known to cause the answer.
 
-    With --task, on any MODEL: prompts are scored that the model takes as they are meant. Else MODEL is the demo, or one that
-    was trained on the demo corpora.
+    With --task, on any MODEL: prompts are scored that the model takes as they are meant. Else MODEL is a bundled one, or one that
+    was trained on the demo corpora; without --corpus these are the six of 'demo'.
 
     Several processes, a GPU each: accelerate launch -m tl_scopes gold --task ... --out FOLDER
     """
@@ -42,7 +42,7 @@ def gold(
     if not task and out is not None:
         raise ValueError("--out is for runs of --task")
     tls = library()
-    from tl_scopes.demo.corpora import CORPORA
+    from tl_scopes.demo.corpora import ALL_CORPORA
     from tl_scopes.evaluation.gold import CORPUS_N, TASK_N
     from tl_scopes.evaluation.gold_methods import checked
     from tl_scopes.evaluation.gold_tasks import bounds, require_enough
@@ -51,7 +51,7 @@ def gold(
     held: Any = frozen or ()
     methods = tuple(method or default_methods(tls.gold_alignment))
     checked(methods, held)
-    require_names(corpus or (), CORPORA, "corpus")
+    require_names(corpus or (), ALL_CORPORA, "corpus")
     tasks = [*TASKS] if task == ["all"] else task
     require_names(tasks or (), TASKS, "task")
     size = n or (TASK_N if tasks else CORPUS_N)

@@ -19,7 +19,7 @@ RENAMED = {"scope": "method"}
 
 _ON, _FILES = "Model", "Output"
 """Headings of ``--help``."""
-_MODEL = "'demo', a Hub name, or a local Hugging Face folder"
+_MODEL = "'demo', 'demo-llama', a Hub name, or a local Hugging Face folder"
 _SEVERAL = "repeat for several"
 
 
@@ -195,7 +195,9 @@ Ablation = Annotated[Ablated, typer.Option("--ablation", help="What a removed em
 
 # -- of one command --------------------------------------------------------------------------------
 
-Corpora = Annotated[list[str] | None, typer.Option("--corpus", help=f"Demo corpus; {_SEVERAL}. Default: all.")]
+Corpora = Annotated[
+    list[str] | None, typer.Option("--corpus", help=f"Demo corpus; {_SEVERAL}. Default: the six of 'demo'.")
+]
 Tasks = Annotated[
     list[str] | None,
     typer.Option(

@@ -117,8 +117,10 @@ def require_turns(unit: str | None, chat: Path | None) -> None:
 
 
 def require_prompt(prompt: str | None, model: str) -> None:
-    """Only the demo model has prompts of its own."""
-    if prompt is None and model != "demo":
+    """Only the bundled models have prompts of their own."""
+    from tl_scopes.demo import BUNDLED
+
+    if prompt is None and model not in BUNDLED:
         raise ValueError("give a PROMPT with --model; the built-in prompt is for the demo model")
 
 

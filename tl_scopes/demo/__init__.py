@@ -1,11 +1,12 @@
-"""The bundled demo model and its corpora, in which the causes of every answer are known by construction.
+"""The bundled models and their corpora, in which the causes of every answer are known by construction.
 
     corpora     passages and examples with causes, counterparts and held-out combinations
     tokenizer   GPT-2 byte-level BPE with one token per corpus word
+    shapes      the two models: ``demo``, a GPT-2, and ``demo-llama``
     train       python -m tl_scopes.demo.train --out folder
     card        python -m tl_scopes.demo.card: held-out accuracy and swap tests
 
-The model is a test model: it speaks its six corpora and nothing else.
+They are test models: they speak their corpora (`CORPORA`; ``demo-llama`` the `CHAINS` too) and nothing else.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tl_scopes.demo.corpora import CORPORA, examples
+from tl_scopes.demo.corpora import ALL_CORPORA, CHAINS, CORPORA, chains, examples
 from tl_scopes.demo.corpora.passages import Example, token_positions
 
 DEMO_PATH = Path(__file__).parent / "model"
+BUNDLED = {"demo": DEMO_PATH, "demo-llama": Path(__file__).parent / "demo-llama"}
+"""The folders of the bundled models."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,16 @@ DEMO_PROMPTS: dict[str, DemoPrompt] = {
 }
 
 __all__ = [
+    "ALL_CORPORA",
+    "BUNDLED",
+    "CHAINS",
     "CORPORA",
     "DEFAULT_PROMPT",
     "DEMO_PATH",
     "DEMO_PROMPTS",
     "DemoPrompt",
     "Example",
+    "chains",
     "examples",
     "token_positions",
 ]

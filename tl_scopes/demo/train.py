@@ -1,13 +1,13 @@
-"""Train the demo model and print its card: ``python -m tl_scopes.demo.train --out folder``.
+"""Train a bundled model and print its card: ``python -m tl_scopes.demo.train --shape demo-llama --out folder``.
 
-A GPT-2 of 4 layers and width 128 reads endless passages of the demo corpora. One step is a fixed mix of
+A small model (`shapes`) reads endless passages of the demo corpora. One step is a fixed mix of
 passages, run in a few micro-batches of similar length. The loss is the mean over the predictable words of each
 corpus, averaged over corpora with the mix's weights; the other words of a text (a source sentence, the
 statements) join with one position in twenty, so that the model stays a language model without spending itself on
 what nobody can predict.
 
 Curriculum: looking a fact up (who lives where, what followed this number last time) takes two attention layers that fit
-each other. `initial` plants the outline of that circuit, the first `LOOK_UP_STEPS` train it on the corpora that need it,
+each other. `initial` plants the outline of that circuit, the first `look_up_steps` train it on the corpora that need it,
 and then all corpora follow, their passages longer and fuller of distractors while `level` grows from 0 to 1. Labels are
 smoothed, so that the model stays as unsure as a language model is; without it probabilities saturate at 0.999.
 
@@ -22,31 +22,22 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2Config, PreTrainedTokenizerFast
 
-from tl_scopes.demo.card import accuracy, measure, table, write
-from tl_scopes.demo.corpora import CORPORA
+from tl_scopes.demo.card import table, write
+from tl_scopes.demo.corpora import ALL_CORPORA
 from tl_scopes.demo.corpora.passages import Passage
-from tl_scopes.demo.initial import initialise
-from tl_scopes.demo.tokenizer import CONTEXT, build_tokenizer, save_tokenizer
+from tl_scopes.demo.figures import accuracy, measure
+from tl_scopes.demo.shapes import DEMO, SHAPES, Causal, Mix, Shape
+from tl_scopes.demo.tokenizer import build_tokenizer, save_tokenizer
 
-MIX = {  # corpus: (passages per step, weight of its mean loss)
-    "translation": (36, 1.5),
-    "binding": (8, 0.5),
-    "mystery": (8, 0.5),
-    "instruction": (10, 0.5),
-    "bias": (4, 0.3),
-    "series": (8, 0.7),
-}
-LOOK_UP_MIX = {"binding": (20, 1.0), "mystery": (14, 1.0), "series": (14, 1.0)}
-LOOK_UP_STEPS = 250
 EASY, RAMP = 0.05, 0.3  # shares of the steps after them at level 0, and growing to 1
 READ_RATE = 0.05  # share of unpredictable words that join the loss
 SMOOTHING = 0.1  # of the labels
@@ -55,26 +46,7 @@ N_CARD = 1000  # held-out examples per corpus on the card
 PEAK_LR, LOOK_UP_LR, WEIGHT_DECAY, WARM_UP = 1.5e-3, 1e-3, 0.05, 50
 
 
-def demo_config(vocab_size: int) -> GPT2Config:
-    """GPT-2 of 4 layers, width 128, 4 heads, context 256, no dropout."""
-    return GPT2Config(
-        vocab_size=vocab_size,
-        n_positions=CONTEXT,
-        n_ctx=CONTEXT,
-        n_embd=128,
-        n_layer=4,
-        n_head=4,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        activation_function="gelu_pytorch_tanh",  # saved under GPT-2's own name, see `save`
-        initializer_range=0.05,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-
-
-Report = Callable[[int, GPT2LMHeadModel, PreTrainedTokenizerFast], None]
+Report = Callable[[int, Causal, PreTrainedTokenizerFast], None]
 
 
 @dataclass
@@ -99,7 +71,7 @@ def encode(passage: Passage, tokenizer: PreTrainedTokenizerFast, rng: random.Ran
 
 
 def step_batches(
-    mix: Mapping[str, tuple[int, float]],
+    mix: Mix,
     streams: dict[str, Iterator[Passage]],
     tokenizer: PreTrainedTokenizerFast,
     rng: random.Random,
@@ -133,33 +105,32 @@ def pad(rows: list[tuple[list[int], list[float]]]) -> MicroBatch:
     return MicroBatch(ids, weights)
 
 
-def weighted_loss(model: GPT2LMHeadModel, batch: MicroBatch) -> torch.Tensor:
+def weighted_loss(model: Causal, batch: MicroBatch) -> torch.Tensor:
     """Sum of the weighted next-token losses; logits are computed only where they count."""
-    hidden = model.transformer(batch.ids).last_hidden_state[:, :-1]
+    hidden = model.base_model(batch.ids).last_hidden_state[:, :-1]
     counted = batch.weights[:, 1:] > 0
     logits = model.lm_head(hidden[counted])
     losses = F.cross_entropy(logits, batch.ids[:, 1:][counted], reduction="none", label_smoothing=SMOOTHING)
     return (losses * batch.weights[:, 1:][counted]).sum()
 
 
-def learning_rate(step: int, steps: int) -> float:
+def learning_rate(step: int, steps: int, look_up_steps: int) -> float:
     """Linear warm-up to the rate of the look-up steps; from the peak, a cosine to a hundredth of it."""
-    if step < LOOK_UP_STEPS:
+    if step < look_up_steps:
         return LOOK_UP_LR * min(1.0, (step + 1) / WARM_UP)
-    done = (step - LOOK_UP_STEPS) / max(1, steps - LOOK_UP_STEPS)
+    done = (step - look_up_steps) / max(1, steps - look_up_steps)
     return PEAK_LR * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def train(
-    steps: int, seed: int, threads: int, report: Report | None = None, every: int = 200
-) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
+    steps: int, seed: int, threads: int, report: Report | None = None, every: int = 200, shape: Shape = DEMO
+) -> tuple[Causal, PreTrainedTokenizerFast]:
     """A model trained for `steps` steps, in evaluation mode, with its tokenizer."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     rng = random.Random(seed)
     tokenizer = build_tokenizer()
-    model = GPT2LMHeadModel(demo_config(len(tokenizer)))
-    initialise(model)
+    model = shape.untrained(len(tokenizer))
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim == 1]
     optimizer = torch.optim.AdamW(
@@ -169,15 +140,16 @@ def train(
         fused=True,
     )
     levels = [0.0]  # shared with the streams, which read it at every passage
-    streams = {corpus: graded_passages(corpus, seed, levels) for corpus in MIX}
+    streams = {corpus: graded_passages(corpus, seed, levels) for corpus in shape.mix}
     bar = tqdm(range(steps), unit="step")
     for step in bar:
-        looking_up = step < LOOK_UP_STEPS
-        levels[0] = min(1.0, max(0.0, ((step - LOOK_UP_STEPS) / (steps - LOOK_UP_STEPS) - EASY) / RAMP))
+        looking_up = step < shape.look_up_steps
+        done = (step - shape.look_up_steps) / (steps - shape.look_up_steps)
+        levels[0] = min(1.0, max(0.0, (done - EASY) / RAMP))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
+            group["lr"] = learning_rate(step, steps, shape.look_up_steps)
         total = 0.0
-        for batch in step_batches(LOOK_UP_MIX if looking_up else MIX, streams, tokenizer, rng):
+        for batch in step_batches(shape.look_up_mix if looking_up else shape.mix, streams, tokenizer, rng):
             loss = weighted_loss(model, batch)
             torch.autograd.backward(loss)
             total += loss.item()
@@ -195,41 +167,45 @@ def graded_passages(corpus: str, seed: int, levels: list[float]) -> Iterator[Pas
     """Training passages whose difficulty follows ``levels[0]``."""
     rng = random.Random(f"{corpus}/{seed}")
     while True:
-        yield CORPORA[corpus](rng, "train", levels[0])
+        yield ALL_CORPORA[corpus](rng, "train", levels[0])
 
 
-def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save(model: Causal, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write a Hugging Face folder that TransformerLens loads offline."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    config = GPT2Config.from_pretrained(folder)
-    config.activation_function = "gelu_new"  # the same function, written out; the fused one trains faster
-    config.save_pretrained(folder)
+    if isinstance(model.config, GPT2Config):
+        config = GPT2Config.from_pretrained(folder)
+        config.activation_function = "gelu_new"  # the same function, written out; the fused one trains faster
+        config.save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m tl_scopes.demo.train", description="Train the bundled demo model.")
+    parser = argparse.ArgumentParser(prog="python -m tl_scopes.demo.train", description="Train a bundled model.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default=DEMO.name, help="which of the models")
+    parser.add_argument("--steps", type=int, help="default: as the bundled weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    start = time.perf_counter()
+    shape = SHAPES[options.shape]
+    steps = shape.steps if options.steps is None else options.steps
+    start = time.perf_counter(), time.process_time()
 
-    def report(step: int, model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    def report(step: int, model: Causal, tokenizer: PreTrainedTokenizerFast) -> None:
         """Write what there is so far, so that a stopped run leaves a model, and say how well it does."""
-        minutes = (time.perf_counter() - start) / 60
+        minutes, cpu_minutes = (time.perf_counter() - start[0]) / 60, (time.process_time() - start[1]) / 60
         save(model, tokenizer, options.out)
-        run = {"steps": step, "of": options.steps, "seed": options.seed, "threads": options.threads}
-        record = {**run, "minutes": round(minutes, 1), "torch": torch.__version__}
+        run = {"steps": step, "of": steps, "seed": options.seed, "threads": options.threads}
+        record = {**run, "minutes": round(minutes, 1), "cpu_minutes": round(cpu_minutes, 1), "torch": torch.__version__}
         (options.out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
-        scores = {corpus: f"{100 * accuracy(model, tokenizer, corpus, 200):.0f}" for corpus in CORPORA}
+        scores = {corpus: f"{100 * accuracy(model, tokenizer, corpus, 200):.0f}" for corpus in shape.corpora}
         tqdm.write(f"step {step}, {minutes:.1f} min, held-out accuracy in per cent: {scores}")
 
-    model, tokenizer = train(options.steps, options.seed, options.threads, report)
-    report(options.steps, model, tokenizer)
+    model, tokenizer = train(steps, options.seed, options.threads, report, shape=shape)
+    report(steps, model, tokenizer)
     figures = measure(options.out, N_CARD)
     write(options.out, figures, N_CARD)
     print(table(figures))

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from tl_scopes.demo.corpora import CORPORA, examples_in_passages
+from tl_scopes.demo.corpora import ALL_CORPORA, CORPORA, examples_in_passages
 from tl_scopes.demo.corpora.passages import Example, Passage, to_the_end
 from tl_scopes.directions.by_name import DEFAULT_METHODS
 from tl_scopes.evaluation.gold_methods import (
@@ -83,13 +83,14 @@ def gold_alignment(
     prompt. Differences between methods of a few points are within the intervals: read those.
 
     Args:
-        model: for corpora the demo model, or any model with the demo's tokenizer trained on them; for tasks any model.
+        model: for corpora a bundled model, or any model with the demo's tokenizer trained on them; for tasks any model.
         methods: names among the scopes (``"semantic"``, ``"fisher"``, ``"temperature"``) and the baselines
             (``"input_x_gradient"``, ``"gradient_norm"``, ``"integrated_gradients"``, ``"smoothgrad"``,
             ``"leave_one_out"``, ``"attention_rollout"``, ``"random"``), or ``{label: name or callable}`` with callables
             ``(model, prompts, targets) -> attributions``. A gradient's name may say what it holds constant,
             ``"semantic/all"``, ``"input_x_gradient/norms+attention"``.
-        corpora: names from ``tl_scopes.demo.CORPORA``; None is all, where no tasks are given.
+        corpora: names from ``tl_scopes.demo.CORPORA``, all of which None is where no tasks are given, or
+            ``tl_scopes.demo.CHAINS``, which ``"demo-llama"`` speaks: of each chain one word, the words before it given.
         tasks: names from ``tl_scopes.tasks.TASKS``, or ``{name: examples}`` of your own. Their prompts are scored where the
             model says the answer, follows each swapped cause and keeps the answer under three other swaps. Answers are whole.
         n: examples per corpus (None is 200), of which those whose answer nothing determines (noisy series) are not drawn;
@@ -144,10 +145,10 @@ def gold_alignment(
     if out is not None:
         raise ValueError("(out=...): runs of tasks= are stored; a run of the corpora takes minutes")
     names = list(CORPORA) if corpora is None else list(corpora)
-    unknown = [c for c in names if c not in CORPORA]
+    unknown = [c for c in names if c not in ALL_CORPORA]
     if unknown or not names or len(set(names)) != len(names):
         wrong = f"unknown {unknown}" if unknown else "expected different names, at least one"
-        raise ValueError(f"(corpora={names}): {wrong}; the corpora are {list(CORPORA)}")
+        raise ValueError(f"(corpora={names}): {wrong}; the corpora are {list(ALL_CORPORA)}")
     size = integer("n", CORPUS_N if n is None else n, least=1)
     drawn = {corpus: _determined(corpus, size, seed, answers) for corpus in names}
     if answers == "token":

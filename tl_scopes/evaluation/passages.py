@@ -1,7 +1,7 @@
 """Passages to measure faithfulness on: the paper's two data sets, the demo corpora, or a local file.
 
 =========================  ================================================================================
-``"demo"``                 held-out passages of all demo corpora, offline; ``"demo:translation"`` of one
+``"demo"``                 held-out passages of the six demo corpora, offline; ``"demo:translation"`` of one
 ``"lambada"``              LAMBADA test passages of at least 50 words, trailing punctuation removed
 ``"iwslt2017-de-en"``      ``German: [source]. English: [translation]`` of at least 20 English words, the same
 a path                     ``.txt`` (a passage per line), ``.json``, ``.jsonl``, ``.csv``
@@ -120,10 +120,10 @@ def _passage(record: Any, fewest: int) -> str | tuple[str, str] | None:
 
 def _demo(corpus: str, n: int, seed: int) -> list[str | tuple[str, str]]:
     """Held-out examples of the demo corpora with their answers, corpora in turn."""
-    from tl_scopes.demo.corpora import CORPORA, examples
+    from tl_scopes.demo.corpora import ALL_CORPORA, CORPORA, examples
 
-    if corpus and corpus not in CORPORA:
-        raise ValueError(f"('demo:{corpus}'): the demo corpora are {', '.join(CORPORA)}")
+    if corpus and corpus not in ALL_CORPORA:
+        raise ValueError(f"('demo:{corpus}'): the demo corpora are {', '.join(ALL_CORPORA)}")
     names = [corpus] if corpus else list(CORPORA)
     each = -(-n // len(names))
     columns = [[e.prompt + e.answer for e in examples(name, each, seed)] for name in names]

@@ -12,11 +12,9 @@ from typing import Any, Literal
 
 import torch
 
+from tl_scopes.demo import BUNDLED
 from tl_scopes.model.lens import LensModel, bridge_class, hooked_class, transformer_lens_version
 from tl_scopes.numerics.arguments import public_call
-
-DEMO_PATH = Path(__file__).parent.parent / "demo" / "model"
-"""Hugging Face folder of the bundled demo model."""
 
 
 @public_call
@@ -31,10 +29,11 @@ def load_model(
     """A TransformerLens model with unprocessed weights, in evaluation mode, ready for every scope.
 
     Args:
-        name: ``"demo"`` (bundled, offline), a Hugging Face Hub name, or a local Hugging Face folder.
+        name: ``"demo"`` or ``"demo-llama"`` (bundled, offline; a GPT-2 and a Llama), a Hugging Face Hub name, or a local
+            Hugging Face folder.
         kind: ``"bridge"`` for ``TransformerBridge`` (TransformerLens 3 and 4), ``"hooked"`` for
             ``HookedTransformer`` (3 only), ``"auto"`` for the bridge.
-        device: None lets TransformerLens choose (CUDA when there is one); the demo model stays on the CPU.
+        device: None lets TransformerLens choose (CUDA when there is one); the bundled models stay on the CPU.
         dtype: of the weights; None is float32.
         kwargs: handed to ``boot_transformers`` or ``HookedTransformer.from_pretrained_no_processing``.
 
@@ -52,8 +51,8 @@ def load_model(
     dtype = torch.float32 if dtype is None else dtype
     if not dtype.is_floating_point:
         raise ValueError(f"(dtype={dtype}): expected a floating-point dtype, e.g. torch.float32")
-    if str(name) == "demo":
-        name, device = DEMO_PATH, "cpu" if device is None else device
+    if str(name) in BUNDLED:
+        name, device = BUNDLED[str(name)], "cpu" if device is None else device
     folder = Path(name).expanduser()
     local = folder.is_dir()
     try:
@@ -90,7 +89,7 @@ def require_loadable(name: str | Path, kind: str, device: str | torch.device | N
     if not str(name):
         raise ValueError("(name=''): give 'demo', a Hub name or a local folder")
     folder = Path(name).expanduser()
-    if str(name) != "demo" and folder.is_dir():
+    if str(name) not in BUNDLED and folder.is_dir():
         _require_model_folder(folder, str(name))
     elif folder.is_file():
         raise ValueError(f"(name={str(name)!r}): this is a file; give the folder of a Hugging Face model")

@@ -1,7 +1,7 @@
 """The demo corpora: each a function ``(rng, split, level) -> Passage``, registered here by name.
 
 To add one: write such a function in a file of its own (see `passages` for what it returns), add it to
-`CORPORA` and to the training mix in `train`, and train anew; the tokenizer takes its words from the passages.
+`CORPORA` and to the training mix in `shapes`, and train anew; the tokenizer takes its words from the passages.
 `level` in 0 ... 1 is the curriculum's knob: shorter texts with fewer distractors first.
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from tl_scopes.demo.corpora.bias import bias
 from tl_scopes.demo.corpora.binding import binding
+from tl_scopes.demo.corpora.chains import ACTS, chain, whole
 from tl_scopes.demo.corpora.instruction import instruction
 from tl_scopes.demo.corpora.mystery import mystery
 from tl_scopes.demo.corpora.passages import Example, Passage, Span, Split, Swap, token_positions
@@ -28,18 +30,33 @@ CORPORA: dict[str, Generator] = {
     "bias": bias,
     "series": series,
 }
+"""What both bundled models speak."""
+CHAINS: dict[str, Generator] = {corpus: partial(chain, corpus=corpus) for corpus in ACTS}
+"""What ``demo-llama`` speaks beside them."""
+ALL_CORPORA = {**CORPORA, **CHAINS}
 
 
 def passages(corpus: str, seed: int, split: Split = "held_out", level: float = 1.0) -> Iterator[Passage]:
     """Endless passages of one corpus, the same for the same seed."""
     rng = random.Random(f"{corpus}/{split}/{seed}")
     while True:
-        yield CORPORA[corpus](rng, split, level)
+        yield ALL_CORPORA[corpus](rng, split, level)
 
 
 def examples(corpus: str, n: int, seed: int = 0, split: Split = "held_out") -> list[Example]:
     """`n` examples of one corpus, one from each passage that has any, so that they are independent."""
     return [example for _, example in examples_in_passages(corpus, n, seed, split)]
+
+
+def chains(corpus: str, n: int, seed: int = 0, split: Split = "held_out") -> list[Example]:
+    """`n` examples of `CHAINS` whose answers, those after a swap too, are all that the model is to write."""
+    found: list[Example] = []
+    for passage in passages(corpus, seed, split):
+        if len(found) == n:
+            break
+        if passage.examples:
+            found.append(whole(passage.examples[0]))
+    return found
 
 
 def examples_in_passages(
@@ -57,6 +74,8 @@ def examples_in_passages(
 
 
 __all__ = [
+    "ALL_CORPORA",
+    "CHAINS",
     "CORPORA",
     "Example",
     "Generator",
@@ -64,6 +83,7 @@ __all__ = [
     "Span",
     "Split",
     "Swap",
+    "chains",
     "examples",
     "examples_in_passages",
     "passages",
