@@ -39,7 +39,7 @@ from torch import Tensor
 
 import tl_scopes as tls
 from tl_scopes.model.held_functions import PARTS
-from tl_scopes.numerics.statistics import paired_bootstrap
+from tl_scopes.numerics.statistics import paired_bootstrap, paired_shares
 from tl_scopes.results.methods import Variant
 
 SETS = [parts for size in range(len(PARTS) + 1) for parts in combinations(PARTS, size)]
@@ -77,30 +77,29 @@ VARIANTS = {name_of(s, parts, read): (s, parts, read) for s, parts, read in prod
 SEMANTIC = name_of("logit", (), "norm")
 
 
-@functools.lru_cache(maxsize=4096)
-def of_passage(model: Any, tokens: tuple[int, ...], pos: int, target: int) -> dict[str, Any]:
-    """Every variant's scores of one passage: one forward for each set of frozen parts."""
+@functools.lru_cache(maxsize=40_000)
+def of_passage(model: Any, tokens: tuple[int, ...], pos: int, target: int, parts: tuple[Any, ...]) -> dict[str, Any]:
+    """The scores of one passage by every variant with these parts frozen, from one forward."""
     found: dict[str, Any] = {}
-    for parts in SETS:
-        both = tls.scopes(
-            model,
-            torch.tensor(tokens),
-            methods=tuple(SCALARS.values()),
-            target=target,
-            pos=pos,
-            frozen=parts,
-            keep_gradient=True,
-            cache="hook_embed",
-        )
-        for scalar, method in SCALARS.items():
-            attribution = both[method]
-            x, g = attribution.cache["hook_embed"][0], attribution.gradient
-            for read, scores in reading(x[: len(g)], g).items():
-                padded = torch.zeros(len(tokens), dtype=scores.dtype)
-                padded[: len(scores)] = scores
-                name = name_of(scalar, parts, read)
-                plain = replace(attribution, cache=None, gradient=None, signed=None, notes=(), details={})
-                found[name] = replace(plain, method=name, scores=padded)
+    both = tls.scopes(
+        model,
+        torch.tensor(tokens),
+        methods=tuple(SCALARS.values()),
+        target=target,
+        pos=pos,
+        frozen=parts,
+        keep_gradient=True,
+        cache="hook_embed",
+    )
+    for scalar, method in SCALARS.items():
+        attribution = both[method]
+        x, g = attribution.cache["hook_embed"][0], attribution.gradient
+        plain = replace(attribution, cache=None, gradient=None, signed=None, notes=(), details={})
+        for read, scores in reading(x[: len(g)], g).items():
+            padded = torch.zeros(len(tokens), dtype=scores.dtype)
+            padded[: len(scores)] = scores
+            name = name_of(scalar, parts, read)
+            found[name] = replace(plain, method=name, scores=padded)
     return found
 
 
@@ -108,7 +107,7 @@ def one(name: str) -> Any:
     """A variant as :func:`tl_scopes.aopc` calls it."""
 
     def method(model: Any, tokens: Tensor, target: int, pos: int) -> Any:
-        return of_passage(model, tuple(tokens.tolist()), pos, target)[name]
+        return of_passage(model, tuple(tokens.tolist()), pos, target, VARIANTS[name][1])[name]
 
     return method
 
@@ -119,7 +118,8 @@ def many(name: str) -> Any:
     def method(model: Any, prompts: list[str], targets: list[str]) -> list[Any]:
         tokens = [tuple(model.to_tokens(p)[0].tolist()) for p in prompts]
         ids = [int(model.to_single_token(t)) for t in targets]
-        return [of_passage(model, t, len(t) - 1, i)[name] for t, i in zip(tokens, ids, strict=True)]
+        parts = VARIANTS[name][1]
+        return [of_passage(model, t, len(t) - 1, i, parts)[name] for t, i in zip(tokens, ids, strict=True)]
 
     return method
 
@@ -257,8 +257,8 @@ def print_gold(n: int, asked: Sequence[str]) -> None:
     for name in few:
         row, lost = "", []
         for c in corpora:
-            found = paired_bootstrap(100.0 * second[name][c], 100.0 * second[SEMANTIC][c], level=level)
-            row += f"  {c[:11]} {found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+            found = paired_shares(second[name][c], second[SEMANTIC][c], level=level)
+            row += f"  {c[:11]} {100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
             lost += [c] if found.high < 0 else []
         print(f"{name:45}{row}; significantly worse on {', '.join(lost) or 'none'}")
 

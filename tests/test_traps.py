@@ -195,7 +195,7 @@ def test_trap_05_a_target_that_is_not_one_token_is_refused_with_its_pieces(kind:
             tls.semantic_scope(model, tokens, target=target)
     pieces = r"target=' Paris!'\): a target is one token here; this is 2: \[' Paris', '!'\]"
     with pytest.raises(ValueError, match=pieces):
-        tls.leave_one_out(model, tokens, target=" Paris!")
+        tls.ig_path(model, tokens, target=" Paris!")
 
 
 def test_trap_05_the_leading_space_is_part_of_a_target(kind: str) -> None:

@@ -334,7 +334,6 @@ def test_an_answer_is_explained_as_a_whole_and_shown_by_unit(client, demo_model)
         ({"prompt": "x" * 300_000}, "shorten the text"),
         ({"target": "dog"}, "Did you mean ' dog', with its leading space?"),
         ({"target": 10**9}, "outside the vocabulary"),
-        ({"method": "leave_one_out", "target": " dog cat"}, "a target is one token here"),
         ({"pos": 999}, "pos must be in"),
         ({"pos": "1"}, "explain(pos=...): expected int, got str"),
         ({"pos": True}, "expected int, got bool"),

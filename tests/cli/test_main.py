@@ -40,8 +40,8 @@ RESULTS = {
     "series": tls.timeseries.Forecast,
     "check": tls.ModelReport,
 }
-MANY_MEANINGS = {"--method", "--model", "--target", "--rank", "--k"}
-"""One or several, of passages in place of prompts, or how many of what is ranked: the help of a command says which."""
+MANY_MEANINGS = {"--method", "--model", "--target", "--rank", "--k", "--n"}
+"""One or several, of passages in place of prompts, or how many of what: the help of a command says which."""
 OWN_DEFAULT = {"--n"}
 """How many differs with what one costs."""
 Walk = list[tuple[str, Any]]

@@ -52,7 +52,9 @@ def test_maps_beside_each_other_have_one_scale_and_the_same_tokens() -> None:
 
 def test_compared_maps_are_scaled_by_the_strongest_at_each_place(unchecked: None) -> None:
     names = (("a", "b"), ("x", "y"))
-    one, other = (HeatMap(v, *names, title="", scale="linear") for v in (torch.eye(2), -4 * torch.eye(2).flip(0)))
+    one, other = (
+        HeatMap(v, *names, title="", scale="linear", signed=True) for v in (torch.eye(2), -4 * torch.eye(2).flip(0))
+    )
     first, second = compared([one, other])
     assert first.shares == [[0.25, 0.0], [0.0, 0.25]]
     assert second.shares == [[0.0, -1.0], [-1.0, 0.0]]

@@ -19,7 +19,7 @@ All take any model the Semantic Scope takes; what is signed is in ``details``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -220,25 +220,24 @@ def smoothgrad(
         raise ValueError(f"(sigma={sigma!r}): expected a number of at least 0")
     results: dict[int, Attribution] = {}
     size = rows_per_forward(model, prompts, chosen.batch_size, at=chosen.at)
-    with progress(total=len(prompts), unit="prompt") as bar:
+    with progress(total=len(prompts) * n_samples, unit="copy") as bar:
+        smoothed = partial(_smoothed, model, n_samples, sigma, seed, size, chosen, bar.update)
         for group in packed(prompts, [n_samples] * len(prompts), size):
-            together = [asked_for[i] for i in group]
-            for i, result in zip(group, _smoothed(model, together, n_samples, sigma, seed, size, chosen), strict=True):
-                results[i] = result
-            bar.update(len(group))
+            results.update(zip(group, smoothed([asked_for[i] for i in group]), strict=True))
     return [results[i] for i in range(len(prompts))]
 
 
 def _smoothed(
     model: LensModel,
-    together: Sequence[Aim],
     n_samples: int,
     sigma: float | None,
     seed: int,
     size: int,
     options: RunOptions,
+    advance: Callable[[int], object],
+    together: Sequence[Aim],
 ) -> list[Attribution]:
-    """The mean gradient over noisy copies of prompts that run together."""
+    """The mean gradient over noisy copies of prompts that run together; ``advance`` is told of each batch's copies."""
     at, prompts = options.at, [aim.prompt for aim in together]
     ones = [1] * len(prompts)
     plain = run_changed(model, *copies(model, prompts, ones), at=at)
@@ -272,6 +271,7 @@ def _smoothed(
         assert run.gradient is not None
         for total, prompt, own in zip(totals, prompts, slices(rows), strict=True):
             total += reduce(to_float64(run.gradient[own, : prompt.pos + 1]), "n pos d_model -> pos d_model", "sum")
+        advance(sum(rows))
     found = []
     for aim, reading, total, w in zip(together, readings, totals, width, strict=True):
         details = {"at": at, "n_samples": n_samples, "sigma": w, "seed": seed} | options.linearisation

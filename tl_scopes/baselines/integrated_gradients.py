@@ -10,7 +10,7 @@ Completeness: ``∫₀¹ ⟨x − x', g(α)⟩ dα = s(x) − s(x')``. What a ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,16 +97,14 @@ def integrated_gradients(
     size = rows_per_forward(model, prompts, chosen.batch_size, at=at)
     starts = [path_start(model, one, baseline, at) for one in prompts]
     results: dict[int, Attribution] = {}
-    with progress(total=len(prompts), unit="prompt") as bar:
+    with progress(total=len(prompts) * n_steps, unit="step") as bar:
         for group in packed(prompts, [n_steps] * len(prompts), size):
             together = [asked_for[i] for i in group], [starts[i] for i in group]
-            for i, path in zip(
-                group, integrate_paths(model, *together, n_steps=n_steps, at=at, batch_size=size), strict=True
-            ):
+            paths = integrate_paths(model, *together, n_steps=n_steps, at=at, batch_size=size, advance=bar.update)
+            for i, path in zip(group, paths, strict=True):
                 results[i] = _attribution(
                     model, asked_for[i], path, start_name(baseline), {"at": at, "n_steps": n_steps}
                 )
-            bar.update(len(group))
     return [results[i] for i in range(len(prompts))]
 
 
@@ -190,8 +188,9 @@ def integrate_paths(
     n_steps: int,
     at: str,
     batch_size: int,
+    advance: Callable[[int], object],
 ) -> list[PathIntegral]:
-    """Integrated gradients of prompts that run together, in batches over prompts and α."""
+    """Integrated gradients of prompts that run together, in batches over prompts and α; ``advance`` hears of each."""
     prompts = [aim.prompt for aim in aims]
     ends = _ends(model, prompts, baselines, at)
     targets = [aim.chosen(end.readings) for aim, end in zip(aims, ends, strict=True)]
@@ -205,7 +204,7 @@ def integrate_paths(
     explained = Semantic(tuple(t for own in targets for t in own), of if len(set(of)) > 1 else of[0])
     numbers = [range(part.start, part.stop) for part in slices([len(own) for own in targets])]
     step = batch_size if len(aims) == 1 else n_steps
-    for first in progress(range(0, n_steps, step), unit="batch"):
+    for first in range(0, n_steps, step):
         alphas = nodes[first : first + step]
         rows = [len(alphas)] * len(aims)
         moves = [along(alphas, baseline) for baseline in baselines]
@@ -226,6 +225,7 @@ def integrate_paths(
                 g = gradient[own, : prompts[k].pos + 1]
                 parts[k][part] += einsum(w * chosen, g, "a, a pos d_model -> pos d_model")
             notes[k] = tuple(dict.fromkeys((*notes[k], *run.rows[own.start * len(targets[k])].notes)))
+        advance(sum(rows))
     return [
         _path(aim, end, target, difference, part, note)
         for aim, end, target, difference, part, note in zip(aims, ends, targets, differences, parts, notes, strict=True)

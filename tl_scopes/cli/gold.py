@@ -29,8 +29,8 @@ def gold(
 ) -> None:
     """How often each scope puts the token first that is known to cause the answer.
 
-    With --task, on any MODEL: prompts are scored that the model takes as they are meant. Else MODEL is a bundled one, or one that
-    was trained on the demo corpora; without --corpus these are the six of 'demo'.
+    With --task, on any MODEL: prompts are scored that the model takes as they are meant. Else MODEL is a bundled one, or
+    one that was trained on the demo corpora; without --corpus these are the six of 'demo'.
 
     Several processes, a GPU each: accelerate launch -m tl_scopes gold --task ... --out FOLDER
     """

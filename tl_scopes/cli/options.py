@@ -184,11 +184,11 @@ Device = Annotated[
 
 # -- how much, and chance --------------------------------------------------------------------------
 
-_HOW_MANY = typer.Option(
-    "--n", "-n", min=1, help="How many passages, examples of each demo corpus, or accepted prompts of each task."
-)
-N = Annotated[int, _HOW_MANY]
-GoldN = Annotated[int | None, _HOW_MANY]
+N = Annotated[int, typer.Option("--n", "-n", min=1, help="How many passages.")]
+GoldN = Annotated[
+    int | None,
+    typer.Option("--n", "-n", min=1, help="How many examples of each demo corpus, or accepted prompts of each task."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of everything drawn at random.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Changed inputs per forward.")]
 Ablation = Annotated[Ablated, typer.Option("--ablation", help="What a removed embedding becomes.")]
