@@ -31,14 +31,18 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Before the choice by markers: a browser's tests are of the slow tier, and what does not depend on TransformerLens
-    is tested soon on one of the two.
+    is tested on one of the two.
     """
+    both = "hooked" in families.kinds_available()
+    again = [item for item in items if both and item.get_closest_marker("one_lens")]
     for item in items:
-        again = item.get_closest_marker("one_lens") and "hooked" in families.kinds_available()
-        if again or "browser" in getattr(item, "fixturenames", ()):
+        if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+    config.hook.pytest_deselected(items=again)
+    there = set(again)
+    items[:] = [item for item in items if item not in there]
 
 
 def pytest_collection_finish() -> None:
