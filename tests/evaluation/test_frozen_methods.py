@@ -26,7 +26,7 @@ PUBLIC: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("method", PUBLIC)
-@pytest.mark.parametrize("parts", ["all", "norms+attention"])
+@pytest.mark.parametrize("parts", ["all", pytest.param("norms+attention", marks=pytest.mark.slow)])
 def test_a_frozen_method_removes_what_its_own_scores_say(demo_model: Any, method: str, parts: str) -> None:
     label = f"{method}/{parts}"
     passage = passages(1)[0]
@@ -41,8 +41,8 @@ def test_a_frozen_method_removes_what_its_own_scores_say(demo_model: Any, method
 
 
 def test_the_keyword_is_the_suffix_on_every_gradient_that_says_nothing(demo_model: Any) -> None:
-    given = ["semantic", "input_x_gradient/norms", "integrated_gradients", "random"]
-    texts = passages(1)[:3]
+    given = ["semantic", "input_x_gradient/norms", "leave_one_out", "random"]
+    texts = passages(1)[:2]
     by_keyword = tls.aopc(demo_model, texts, given, frozen="attention")
     written = ["semantic/attention", *given[1:]]
     assert list(by_keyword.methods) == written
