@@ -148,6 +148,8 @@ JOINT = {
         "jacobian_scope",
         "moment_scope",
         "scopes",
+        "leave_one_out",
+        "attention_rollout",
     ),
     *(
         "total_information",

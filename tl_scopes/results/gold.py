@@ -132,6 +132,14 @@ class GoldAlignment(Displayable, Serializable):
     settings: Mapping[str, Any] = field(default_factory=dict)
     left: int = 0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        prompts: dict[str, list[tuple[str, int]]] = {}
+        for record in self.records:
+            prompts.setdefault(record.method, []).append((record.corpus, record.index))
+        every = [sorted(of_method) for of_method in prompts.values()]
+        self.require(all(one == every[0] for one in every), "records", "not of the same prompts for every method")
+
     @property
     def methods(self) -> tuple[str, ...]:
         """Names, in the order they were given."""
