@@ -14,6 +14,7 @@ from tl_scopes.demo import DEFAULT_PROMPT, DEMO_PROMPTS
 PROMPT = "German: der Hund sieht die Katze. English: the"
 
 
+@pytest.mark.slow
 def test_it_prints_the_table_and_writes_what_was_asked_for(
     answer: Callable[..., str], demo_model: Any, tmp_path: Path
 ) -> None:

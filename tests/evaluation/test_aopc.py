@@ -117,6 +117,7 @@ def float64_demo() -> tuple[Any, Any, Any]:
     return model, hf.eval(), transformers.AutoTokenizer.from_pretrained(DEMO_PATH)
 
 
+@pytest.mark.slow
 def test_paper_preset_is_the_released_protocol_line_by_line(float64_demo: tuple[Any, Any, Any]) -> None:
     model, hf, tokenizer = float64_demo
     texts = passages(1)

@@ -40,6 +40,7 @@ def test_a_frozen_method_removes_what_its_own_scores_say(demo_model: Any, method
         assert removed == most_influential(scores.tolist(), candidates, number_removed(k, len(candidates)))
 
 
+@pytest.mark.slow
 def test_the_keyword_is_the_suffix_on_every_gradient_that_says_nothing(demo_model: Any) -> None:
     given = ["semantic", "input_x_gradient/norms", "leave_one_out", "random"]
     texts = passages(1)[:2]
@@ -51,6 +52,7 @@ def test_the_keyword_is_the_suffix_on_every_gradient_that_says_nothing(demo_mode
     assert tls.aopc(demo_model, texts, {"mine": "semantic"}, frozen="attention").methods == ("mine",)
 
 
+@pytest.mark.slow
 def test_holding_changes_what_is_removed(demo_model: Any) -> None:
     table = tls.aopc(demo_model, passages(1), ["semantic", "semantic/all"])
     assert any(r["removed"]["semantic"] != r["removed"]["semantic/all"] for r in table.records)

@@ -170,6 +170,7 @@ def test_the_table_prints_what_the_frame_holds(demo_model) -> None:
     assert "Candidates: all tokens" in str(result)
 
 
+@pytest.mark.slow
 def test_every_baseline_is_a_row_and_scopes_keep_their_numbers(demo_model) -> None:
     from tl_scopes.evaluation.gold import known_methods
 

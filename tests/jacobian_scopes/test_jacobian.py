@@ -515,6 +515,7 @@ def test_the_stream_between_attention_and_mlp_is_read_whole_or_not_at_all(kind: 
             call(model, TOKENS, at=name)
 
 
+@pytest.mark.slow
 @pytest.mark.on_families("llama", slow=("gpt2",))
 @pytest.mark.filterwarnings("ignore:A forward hook edited hook_scale")
 def test_a_gradient_at_a_hook_is_the_effect_of_what_a_hook_there_gives_back(pair: Pair) -> None:

@@ -241,6 +241,7 @@ def test_a_hybrids_rollout_is_the_product_of_its_patterns_and_says_what_it_leave
     assert "layers 1, 3 of 0..3" in " ".join(found.notes)
 
 
+@pytest.mark.slow
 def test_patching_takes_the_layers_that_have_the_component() -> None:
     model, tokens = bridge("hybrid"), families.prompt_tokens(8)
     other = tokens.clone()

@@ -47,12 +47,14 @@ def flagged(effect: float, n: int, heavy: bool = False) -> float:
     return found / RUNS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [10, 50, 200])
 @pytest.mark.parametrize("heavy", [False, True], ids=["normal", "t5"])
 def test_null_pairs_are_flagged_at_most_7_percent_of_the_time(n: int, heavy: bool) -> None:
     assert flagged(0.0, n, heavy) <= 0.07
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("effect", "n"), [(0.7, 20), (0.45, 50), (0.22, 200)])
 def test_planted_differences_are_found_with_80_percent_power(effect: float, n: int) -> None:
     assert flagged(effect, n) >= 0.8

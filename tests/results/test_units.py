@@ -253,6 +253,7 @@ PIECES = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(st.lists(PIECES, min_size=1, max_size=24), st.data())
 def test_units_partition_the_tokens_and_keep_squares_and_sums(pieces: list[str], data: Any) -> None:

@@ -128,6 +128,7 @@ def test_of_a_long_prompt_the_strongest_columns_are_drawn_and_the_others_are_fol
     assert flat.folded.endswith("(nearly their even share of 40.0%: they are hardly weaker), none above 1 nats.")
 
 
+@pytest.mark.slow
 def test_folded_columns_are_on_the_page_unless_it_grows_too_large() -> None:
     assert heatmap(long_map()).body.count("tls-fold") > 0
     large = heatmap(long_map(rows=MOST_CELLS // 100 + 1)).body

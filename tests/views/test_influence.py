@@ -65,6 +65,7 @@ def test_head_maps_are_not_blank_and_show_the_explained_position() -> None:
     assert sum(share > 0.05 for row in coloured for share in row) > len(by_token.drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [layers, heads])
 def test_one_scale_per_row_is_drawn_on_request(make) -> None:
     result = make()
