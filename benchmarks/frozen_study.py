@@ -40,7 +40,7 @@ from torch import Tensor
 import tl_scopes as tls
 from tl_scopes.model.held_functions import PARTS
 from tl_scopes.numerics.statistics import paired_bootstrap, paired_shares
-from tl_scopes.results.methods import Variant
+from tl_scopes.results.variants import Variant
 
 SETS = [parts for size in range(len(PARTS) + 1) for parts in combinations(PARTS, size)]
 SCALARS = {"logit": "semantic", "temperature": "temperature"}

@@ -110,10 +110,16 @@ def test_every_method_that_knows_several_predictions_takes_part(pair: families.P
     def own(model: Any, tokens: Tensor, target: list[int], pos: list[int]) -> tls.Attribution:
         return tls.semantic_scope(model, tokens, target=target, pos=pos, of="log_prob")
 
-    methods = {m: m for m in ("semantic", "fisher@2", "total_information", "integrated_gradients", "smoothgrad")}
-    table = aopc(pair.model, [(PROMPT, ANSWER), (PROMPT, " old king")], {**methods, "own": own}, unit="word")
+    def left_out(model: Any, tokens: Tensor, target: list[int], pos: list[int]) -> tls.Attribution:
+        return tls.leave_one_out(model, tokens, target=target, pos=pos, of="log_prob")
+
+    names = ("semantic", "fisher@2", "total_information", "integrated_gradients", "smoothgrad", "leave_one_out")
+    methods = {m: m for m in (*names, "attention_rollout", "semantic/all")}
+    asked = {**methods, "own": own, "left out": left_out}
+    table = aopc(pair.model, [(PROMPT, ANSWER), (PROMPT, " old king")], asked, unit="word")
     assert not table.failures
     assert [r["deltas"]["own"] for r in table.records] == [r["deltas"]["semantic"] for r in table.records]
+    assert [r["removed"]["left out"] for r in table.records] == [r["removed"]["leave_one_out"] for r in table.records]
 
 
 @pytest.mark.on_families("gpt2")
@@ -123,7 +129,6 @@ def test_every_method_that_knows_several_predictions_takes_part(pair: families.P
         ({"preset": "paper"}, "pairs of prompt and answer are measured by the answer itself"),
         ({"target": "argmax"}, r"\('argmax'\): pairs of prompt and answer"),
         ({"scored": "argmax"}, r"\('argmax'\): pairs of prompt and answer"),
-        ({"methods": ["semantic", "leave_one_out"]}, "'leave_one_out': one prediction is explained there"),
     ],
 )
 def test_what_is_not_defined_of_answers_is_refused_before_any_run(

@@ -13,7 +13,7 @@ from samples import passages
 
 import tl_scopes as tls
 from tl_scopes.numerics.ranking import most_influential, number_removed
-from tl_scopes.results.methods import Variant, variant
+from tl_scopes.results.variants import Variant, variant
 
 PUBLIC: dict[str, Any] = {
     "semantic": tls.semantic_scope,

@@ -60,9 +60,11 @@ def aopc(
         raise ValueError("--rank-plot shows AOPC against the Fisher Scope's rank; give --rank, several times")
     require_own_folder(out)
     tls = library()
-    from tl_scopes.evaluation.aopc import checked_methods, checked_protocol
+    from tl_scopes.evaluation.aopc import checked_protocol
     from tl_scopes.evaluation.passages import PAPER_MODELS
+    from tl_scopes.evaluation.protocol import known_methods
     from tl_scopes.numerics.ranking import PAPER_FRACTIONS
+    from tl_scopes.results.variants import named_methods
 
     methods = [*(method or default_methods(tls.aopc)), *(f"fisher@{r}" for r in rank or ())]
     asked: dict[str, Any] = {
@@ -75,7 +77,7 @@ def aopc(
         "seed": seed,
     }
     held: Any = frozen or ()
-    checked_methods(methods, held)
+    named_methods(methods, held, known_methods())
     checked_protocol(**asked)
     passages = tls.load_passages(data, n, min_words=min_words, seed=seed)
     names = [name for given in models for name in (PAPER_MODELS if given == "paper" else (given,))]

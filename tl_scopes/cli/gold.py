@@ -44,13 +44,14 @@ def gold(
     tls = library()
     from tl_scopes.demo.corpora import ALL_CORPORA
     from tl_scopes.evaluation.gold import CORPUS_N, TASK_N
-    from tl_scopes.evaluation.gold_methods import checked
+    from tl_scopes.evaluation.gold_methods import known_methods
     from tl_scopes.evaluation.gold_tasks import bounds, require_enough
+    from tl_scopes.results.variants import named_methods
     from tl_scopes.tasks import TASKS
 
     held: Any = frozen or ()
     methods = tuple(method or default_methods(tls.gold_alignment))
-    checked(methods, held)
+    named_methods(methods, held, known_methods())
     require_names(corpus or (), ALL_CORPORA, "corpus")
     tasks = [*TASKS] if task == ["all"] else task
     require_names(tasks or (), TASKS, "task")

@@ -38,7 +38,6 @@ from tqdm.auto import tqdm
 from tl_scopes.evaluation.fingerprint import function_fingerprint, model_settings
 from tl_scopes.evaluation.protocol import (
     AOPC_METHODS,
-    OF_ONE,
     Beside,
     Method,
     Protocol,
@@ -50,7 +49,6 @@ from tl_scopes.evaluation.questions import Passage, as_typed
 from tl_scopes.evaluation.records import RecordStore, process_rank, read_records, read_settings
 from tl_scopes.kernel.ablation import Ablation
 from tl_scopes.kernel.options import check_batch_size
-from tl_scopes.model.completeness import refuse_unfrozen
 from tl_scopes.model.frozen import Frozen
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
@@ -59,7 +57,7 @@ from tl_scopes.model.state import model_state
 from tl_scopes.numerics.arguments import Seed, call_name, name_call, public_call
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
 from tl_scopes.results.aopc import AOPCTable, aopc_from_deltas
-from tl_scopes.results.methods import variant, with_frozen
+from tl_scopes.results.variants import chosen_methods
 from tl_scopes.results.verdict import Unit
 
 __all__ = ["AOPC_METHODS", "Method", "aopc", "aopc_from_deltas", "load_aopc"]
@@ -152,14 +150,12 @@ def aopc(
     if protocol.paper and unit != "token":
         raise ValueError(f"(preset='paper'): contradicts unit={unit!r}; leave it out, or the preset")
     protocol = replace(protocol, unit=unit)
-    chosen = checked_methods(methods, frozen)
+    chosen = chosen_methods(methods, frozen, known_methods(), model)
     for method in chosen.values():
-        if isinstance(method, str):
-            refuse_unfrozen(model, variant(method, known_methods()).frozen)
         if isinstance(method, str) and (shared := shared_direction(model, method, [0], protocol)) is not None:
             shared.check(model_state(model))
     if any(isinstance(passage, tuple) for passage in prompts):
-        _require_answers(chosen, protocol)
+        _require_answers(protocol)
     if random_positions is not None and (
         len(random_positions) != len(prompts) or any(len(r) != len(protocol.fractions) for r in random_positions)
     ):
@@ -242,38 +238,15 @@ def checked_protocol(
     )
 
 
-def checked_methods(
-    methods: Sequence[str] | Mapping[str, Method | str], frozen: Frozen = ()
-) -> dict[str, Method | str]:
-    """``{label: name or callable}``, every name known, with what all of them hold constant."""
-    if not methods:
-        raise ValueError(f"(methods={methods!r}): expected names among {known_methods()}, or {{label: callable}}")
-    if twice := [m for i, m in enumerate(methods) if m in list(methods)[:i]]:
-        raise ValueError(f"(methods=...): method {twice[0]!r} is given twice")
-    chosen: dict[str, Method | str] = dict(methods) if isinstance(methods, Mapping) else {m: m for m in methods}
-    for method in chosen.values():
-        if not callable(method):
-            try:
-                variant(str(method), known_methods())
-            except ValueError as error:
-                raise ValueError(f"(methods=...): {error}") from None
-    return with_frozen(chosen, frozen, known_methods())
-
-
-def _require_answers(methods: Mapping[str, Method | str], protocol: Protocol) -> None:
+def _require_answers(protocol: Protocol) -> None:
     """Refuse what is not defined of an answer that follows its prompt.
 
     Raises:
-        ValueError: a protocol that explains the last token or the top prediction; methods that explain one prediction.
+        ValueError: a protocol that explains the last token or the top prediction.
     """
     if protocol.paper or "argmax" in (protocol.explained, protocol.scored):
         what = "preset='paper'" if protocol.paper else "'argmax'"
         raise ValueError(f"({what}): pairs of prompt and answer are measured by the answer itself; leave it out")
-    if alone := [label for label, method in methods.items() if method in OF_ONE]:
-        raise ValueError(
-            f"(methods=...): {', '.join(map(repr, alone))}: one prediction is explained there, and an answer is several. "
-            "Leave it out, or give passages whose last token is predicted"
-        )
 
 
 # -- settings and results --------------------------------------------------------------------------

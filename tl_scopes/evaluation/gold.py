@@ -34,7 +34,6 @@ from tl_scopes.evaluation.gold_methods import (
     Method,
     Places,
     attributions,
-    checked,
     gold_record,
     known_methods,
     places,
@@ -54,6 +53,7 @@ from tl_scopes.model.targets import encode_targets
 from tl_scopes.model.vocabulary import pieces
 from tl_scopes.numerics.arguments import Seed, call_name, integer
 from tl_scopes.results.gold import GoldAlignment, GoldRecord
+from tl_scopes.results.variants import chosen_methods
 
 __all__ = ["Method", "gold_alignment", "known_methods"]
 SCOPE_METHODS = DEFAULT_METHODS
@@ -127,7 +127,7 @@ def gold_alignment(
     True
     """
     model = require_lens_model(model)
-    chosen = checked(methods, frozen, model)
+    chosen: dict[str, Method | str] = chosen_methods(methods, frozen, known_methods(), model)
     apart = substitutes(chosen, by_substitution)
     check_batch_size(batch_size)
     if tasks is not None:

@@ -12,32 +12,19 @@ from typing import Any
 
 from torch import Tensor
 
-from tl_scopes.baselines import gradient_free as controls
-from tl_scopes.baselines import gradients as baselines
-from tl_scopes.baselines.integrated_gradients import integrated_gradients
+from tl_scopes.baselines.by_name import BASELINES
 from tl_scopes.demo.corpora.passages import Example, token_positions
 from tl_scopes.directions.by_name import SCOPES, reads, ready_scopes
 from tl_scopes.evaluation.questions import Question
 from tl_scopes.jacobian_scopes.jacobian import scopes
-from tl_scopes.model.completeness import refuse_unfrozen
-from tl_scopes.model.frozen import Frozen
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import GivenTokens
 from tl_scopes.model.units import Unit
 from tl_scopes.model.vocabulary import pieces
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.gold import GoldRecord
-from tl_scopes.results.methods import variant, with_frozen
+from tl_scopes.results.variants import variant
 
-BASELINES: dict[str, Callable[..., list[Attribution]]] = {
-    "input_x_gradient": baselines.input_x_gradient,
-    "gradient_norm": baselines.gradient_norm,
-    "integrated_gradients": integrated_gradients,
-    "smoothgrad": baselines.smoothgrad,
-    "leave_one_out": controls.leave_one_out,
-    "attention_rollout": controls.attention_rollout,
-    "random": controls.random_attribution,
-}
 BY_SUBSTITUTION = ("leave_one_out",)
 """Baselines that leave out or exchange words."""
 TASK_KEYWORDS: Mapping[str, Mapping[str, Any]] = {"integrated_gradients": {"n_steps": 20}}
@@ -83,29 +70,6 @@ def named(method: str, keywords: Mapping[str, Mapping[str, Any]] | None = None) 
     own |= {"rank": asked.rank} if asked.rank else {}
     own |= {"frozen": asked.frozen} if asked.frozen else {}
     return Named(asked.name, own)
-
-
-def checked(
-    methods: Sequence[str] | Mapping[str, Method | str], frozen: Frozen, model: LensModel | None = None
-) -> dict[str, Method | str]:
-    """``{label: name or callable}``, every name known and with what it holds constant, which can be held in the model.
-
-    Raises:
-        ValueError: no methods, a label twice, an unknown name, a part that cannot be held.
-    """
-    if not methods:
-        raise ValueError(f"(methods={methods!r}): expected names among {known_methods()}, or {{label: callable}}")
-    if twice := [m for i, m in enumerate(methods) if m in list(methods)[:i]]:
-        raise ValueError(f"(methods=...): method {twice[0]!r} is given twice")
-    chosen: dict[str, Method | str] = dict(methods) if isinstance(methods, Mapping) else {m: m for m in methods}
-    for method in chosen.values():
-        if isinstance(method, str):
-            named(method)
-    held = with_frozen(chosen, frozen, known_methods())
-    for method in held.values():
-        if isinstance(method, str) and model is not None:
-            refuse_unfrozen(model, variant(method, known_methods()).frozen)
-    return held
 
 
 def substitutes(methods: Mapping[str, Method | str], own: Sequence[str]) -> tuple[str, ...]:

@@ -12,8 +12,7 @@ from einops import reduce
 from torch import Tensor
 
 from tl_scopes.baselines import gradient_free as controls
-from tl_scopes.baselines import gradients as baselines
-from tl_scopes.baselines.integrated_gradients import integrated_gradients
+from tl_scopes.baselines.by_name import BASELINES, WITHOUT_TARGET
 from tl_scopes.directions.base import Direction
 from tl_scopes.directions.by_name import DEFAULT_METHODS, named_directions, reads, ready_scopes
 from tl_scopes.directions.logits import Of, Semantic
@@ -31,8 +30,9 @@ from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, most_influential, number_removed
 from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.methods import legend, variant
+from tl_scopes.results.methods import legend
 from tl_scopes.results.units import Entries, grouping, joined
+from tl_scopes.results.variants import variant
 from tl_scopes.results.verdict import Unit
 
 Beside = Literal["sufficiency", "leave_one_out"]
@@ -41,14 +41,6 @@ Method = Callable[..., Attribution]
 answer of several tokens, ``target`` and ``pos`` are lists."""
 AOPC_METHODS = (*DEFAULT_METHODS, "input_x_gradient", "integrated_gradients", "random")
 """The methods of the paper's Table 1."""
-OF_ONE = ("leave_one_out", "attention_rollout")
-"""Methods that explain one prediction."""
-_OTHERS: dict[str, Method] = {
-    "integrated_gradients": integrated_gradients,
-    "smoothgrad": baselines.smoothgrad,
-    "leave_one_out": controls.leave_one_out,
-    "attention_rollout": controls.attention_rollout,
-}
 DEFAULT_ROWS = 32
 """Ablated inputs per forward where the caller names no batch size."""
 PAPER_ALPHAS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -83,7 +75,7 @@ class Protocol:
 
 def known_methods() -> tuple[str, ...]:
     """Names of what can be measured, those of Table 1 first."""
-    return tuple(dict.fromkeys((*AOPC_METHODS, *ready_scopes(), "gradient_norm", *_OTHERS)))
+    return tuple(dict.fromkeys((*AOPC_METHODS, *ready_scopes(), *BASELINES)))
 
 
 def shared_direction(model: LensModel, method: str, target: Sequence[int], protocol: Protocol) -> Direction | None:
@@ -131,8 +123,9 @@ def method_scores(
             scores[label] = paper_integrated_gradients(model, given, target[0])
         elif method != "random":
             asked = variant(method, known_methods())
-            own = ({"of": "log_prob"} if given.span else {}) | ({"frozen": asked.frozen} if asked.frozen else {})
-            scores[label] = _OTHERS[asked.name](model, given.tokens, **alone, **own).scores
+            own: dict[str, Any] = {"frozen": asked.frozen} if asked.frozen else {}
+            own |= {"of": "log_prob"} if given.span and asked.name not in WITHOUT_TARGET else {}
+            scores[label] = BASELINES[asked.name](model, given.tokens, **alone, **own).scores
     for held, of_each in shared.items():
         scores |= _shared_scores(model, given, of_each, methods, held)
     return scores
