@@ -80,6 +80,9 @@ def everything_around(model: Any) -> dict[str, Tensor]:
     signed = tls.input_x_gradient(model, TOKENS, target=7, frozen="all").signed
     assert signed is not None
     scores["signed"] = signed
+    for checkpoint in (False, True):
+        parts = tls.split(model, TOKENS, target=7, checkpoint=checkpoint)
+        scores[f"split {checkpoint}"] = torch.stack([parts.exact.scores, parts.frozen.scores, parts.difference.scores])
     scores["rollout"] = tls.attention_rollout(model, TOKENS).scores
     scores["layers"] = tls.layer_influence(model, TOKENS, target=7).scores
     scores["heads"] = tls.head_influence(model, TOKENS, target=7).scores

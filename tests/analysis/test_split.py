@@ -359,3 +359,12 @@ def test_left_out_tokens_leave_the_shares(kind: str) -> None:
     assert without.share_looked != parts.share_looked
     assert torch.equal(without.difference.scores, parts.difference.scores)
     assert not without.to_frame().shown[best]
+
+
+def test_a_baseline_of_whole_gradients_refuses_a_difference_of_two(kind: str) -> None:
+    model, tokens = families.build("gpt2", kind).model, families.prompt_tokens(12)
+    parts = tls.split(model, tokens, target=7)
+    typical = tls.positional_baseline(model, tokens, unrelated=2)
+    assert typical.corrected(parts.exact).scores.any()
+    with pytest.raises(ValueError, match="difference of two gradients"):
+        typical.ratio(parts.difference)

@@ -565,3 +565,10 @@ def test_it_serves_on_this_machine_and_warns_elsewhere(host, warned, command, mo
     (config, (listener,)) = served[0]
     assert config.access_log is False, "texts are not written to a log"
     assert listener.fileno() == -1, "closed at the end"
+
+
+def test_examples_are_for_every_bundled_model(demo_model) -> None:
+    options = Workbench({"mine": demo_model, "demo-llama": demo_model}).options()
+    assert [(one["name"], one["examples"]) for one in options["models"]] == [("mine", False), ("demo-llama", True)]
+    assert options["examples"]
+    assert not Workbench({"mine": demo_model}).options()["examples"]

@@ -72,3 +72,11 @@ def test_a_run_that_measured_nothing_is_a_mistake_with_the_reasons(refused: Call
 def test_several_processes_need_a_folder(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "give --out FOLDER" in refused("aopc")
+
+
+def test_frozen_gradients_are_called_so_and_their_ranks_drawn(answer: Callable[..., str], tmp_path: Path) -> None:
+    picture = tmp_path / "rank.png"
+    asked = ["--method", "fisher", "--rank", "2", "--method", "random", "--frozen", "all", "--rank-plot", str(picture)]
+    out = answer("aopc", "demo:binding", "-n", "2", *asked)
+    assert {"fisher/all", "fisher@2/all", "random"} <= set(out.split())
+    assert picture.stat().st_size > 5000

@@ -27,6 +27,10 @@ def test_it_prints_the_table_and_writes_what_was_asked_for(
     assert (tmp_path / "g.png").stat().st_size > 5000
 
 
+def test_frozen_gradients_are_called_so(answer: Callable[..., str]) -> None:
+    assert "semantic/all" in answer(*ARGUMENTS, "--frozen", "all")
+
+
 def test_the_table_on_standard_output_is_alone_there(answer: Callable[..., str]) -> None:
     out = answer(*ARGUMENTS, "--csv", "-")
     assert out.startswith("corpus,method,n,")
@@ -113,3 +117,9 @@ def test_mistakes_about_tasks_are_one_line_before_a_model_is_loaded(
 def test_several_processes_need_a_folder(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "give --out FOLDER" in refused("gold", "--task", "hint")
+
+
+def test_a_run_that_others_are_to_end_says_so(run: Callable[..., tuple[int, str, str]], asked: list[Any]) -> None:
+    code, out, err = run("gold", "--task", "hint", "--seed", "9")
+    assert (code, out) == (0, "")
+    assert "Not complete: 3 accepted prompts are left to other processes" in err

@@ -85,6 +85,7 @@ def test_a_name_is_read_and_written(written: str, meant: Variant) -> None:
         (["semantic@3/all"], (), "unknown method 'semantic@3/all'"),
         (["semantic", "semantic/all"], "all", "not all different"),
         (["semantic"], "everything", "frozen='everything'"),
+        (["random", "leave_one_out"], "all", "none of the methods"),
     ],
 )
 def test_what_cannot_be_held_is_refused(demo_model: Any, methods: list[str], frozen: Any, reason: str) -> None:

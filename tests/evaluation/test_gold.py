@@ -261,3 +261,14 @@ def test_files_of_before_say_one_token(tmp_path) -> None:
     path.write_text(json.dumps(saved))
     assert GoldAlignment.load(path) == found
     assert GoldAlignment.load(path).to_frame().recall.isna().all()
+
+
+def test_records_in_another_order_for_one_method_are_refused(demo_model) -> None:
+    """Methods are compared prompt by prompt, in the order of their records."""
+    result = gold_alignment(demo_model, ["semantic", "random"], corpora=["binding"], n=4)
+    half = len(result.records) // 2
+    turned = (*result.records[:half], *reversed(result.records[half:]))
+    with pytest.raises(ValueError, match="not of the same prompts in order"):
+        replace(result, records=turned)
+    with pytest.raises(ValueError, match="not of the same prompts in order"):
+        replace(result, records=result.records[:-1])

@@ -404,7 +404,7 @@ def test_on_a_model_whose_weights_copy_the_planted_cause_is_found(task: str) -> 
     frame = result.to_frame().query("task == @task").set_index("method")
     assert frame.top1_low["semantic"] > frame.chance["semantic"]
     assert frame.block["leave_one_out"] == "substitution"
-    assert frame.top1_low["random"] < frame.chance["random"] < frame.top1_high["random"] + 0.15
+    assert frame.top1_low["random"] < frame.chance["random"] < frame.top1_high["random"] + 0.05
     assert result.compare("semantic", "random").low > 0
 
 

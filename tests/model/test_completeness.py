@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import tl_scopes as tls
 from tl_scopes.model import completeness
 from tl_scopes.model.completeness import TOKENS, everything_held, refuse_unfrozen
-from tl_scopes.model.leaves import BIASES, OFFSETS, POSITIONS, UNEMBEDDING, share
+from tl_scopes.model.hooks import differentiable
+from tl_scopes.model.leaves import BIASES, OFFSETS, POSITIONS, UNEMBEDDING, live_leaves, share
 from tl_scopes.model.lens import whole
 from tl_scopes.results.completeness import sums_up
 
@@ -205,3 +206,15 @@ def test_a_part_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(completeness, "everything_held", lambda model: nothing)
     with pytest.raises(ValueError, match=r"^semantic_scope.*a softmax in a module of attention was not found"):
         tls.semantic_scope(model, PROMPT, target=7, frozen="attention")
+
+
+def test_a_run_in_another_thread_leaves_nothing_among_the_leaves(kind: str) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = families.build("gpt2", kind).model
+    with differentiable(model), live_leaves(model) as found, ThreadPoolExecutor(1) as other:
+        before = {name: len(leaves) for name, leaves in found.items()}
+        other.submit(model, families.prompt_tokens(5)[None]).result(60)
+        assert {name: len(leaves) for name, leaves in found.items()} == before
+        model(families.prompt_tokens(5)[None])
+        assert len(found["positions"]) > before["positions"]

@@ -399,3 +399,26 @@ def test_measurements_do_not_keep_a_model_alive() -> None:
     del lens
     gc.collect()
     assert gone() is None
+
+
+def test_the_gradients_of_a_split_are_counted_before_it_runs(kind: str) -> None:
+    """Exact, held and difference are alive together: where only one fits, the split is refused."""
+    lens, tokens = families.build("gpt2", kind).model, families.prompt_tokens(60)
+    budgets = []
+
+    def least(call: Any) -> int:
+        low, high = 1000, 2**26
+        while high - low > high // 20:
+            middle = (low + high) // 2
+            try:
+                call(middle)
+                high = middle
+            except ValueError:
+                low = middle
+        return high
+
+    for call in (tls.layer_influence, tls.split):
+        budgets.append(
+            least(lambda budget, call=call: call(lens, tokens, target=TARGET, checkpoint=True, memory_budget=budget))
+        )
+    assert budgets[1] > 1.2 * budgets[0], budgets

@@ -203,8 +203,12 @@ def test_shares_and_ratios_are_of_sizes() -> None:
     attr = summing()
     assert "completeness" not in attr.normalized().details
     assert not scale_of(attr.normalized()).signed
+    assert any(note.startswith("Signed scores") for note in attr.notes)
+    assert "Signed scores" not in "".join(attr.normalized().notes)
     typical, ours = replace(baseline(n=6), frozen=PARTS_HELD), summing(method="semantic")
-    assert scale_of(ours).signed and not scale_of(typical.corrected(ours)).signed
+    corrected = typical.corrected(ours)
+    assert scale_of(ours).signed and not scale_of(corrected).signed
+    assert "Signed scores" not in "".join(corrected.notes) and "completeness" not in corrected.details
     assert "over the mean share" in views.tokens(ours, baseline=typical).body
 
 

@@ -26,7 +26,6 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
-from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Unpack
@@ -55,8 +54,7 @@ from tl_scopes.model.attention import (
 from tl_scopes.model.hooks import Y_HOOK, required_residual_hooks
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, Prompt
-from tl_scopes.numerics.norms import row_norms
-from tl_scopes.numerics.precision import to_float64
+from tl_scopes.numerics.norms import inner_products, row_norms
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 
@@ -69,11 +67,6 @@ def norm_of_gradient(gradient: Float[Tensor, "rows *place d"], activation: Tenso
 def _size(gradient: Float[Tensor, "rows *place d"], activation: Float[Tensor, "*place d"]) -> Tensor:
     """``‖r‖`` of the activation itself, for every row alike."""
     return row_norms(activation).expand(gradient.shape[:-1])
-
-
-def product_with_activation(gradient: Float[Tensor, "rows *place d"], activation: Float[Tensor, "*place d"]) -> Tensor:
-    """``⟨G, z⟩``, signed."""
-    return einsum(to_float64(gradient), to_float64(activation), "rows ... d, ... d -> rows ...")
 
 
 @prompt_call
@@ -211,7 +204,7 @@ def head_influence(
     """
     model, prompts, direction, options = asked_by_name(model, prompt, method, target_hook, keywords)
     layers = attention_layers(model, OUTPUT)
-    reduce = product_with_activation if kind == "signed" else norm_of_gradient
+    reduce = inner_products if kind == "signed" else norm_of_gradient
     with head_counts(model, layers) as counts:
         joined: Joined = "one row" if kind == "signed" else "score"
         probes = [head_probe(layer, reduce, counts, joined) for layer in layers]

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from tl_scopes.analysis.layers import asked_by_name, head_probe, norm_of_gradient, product_with_activation
+from tl_scopes.analysis.layers import asked_by_name, head_probe, norm_of_gradient
 from tl_scopes.kernel.calls import prompt_call
 from tl_scopes.kernel.explain import Measured, explain_inside
 from tl_scopes.kernel.options import GradientProbe, NamedJoinedKeywords
@@ -41,6 +41,7 @@ from tl_scopes.model.hooks import Y_HOOK, require_hook, required_residual_hooks
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Prompt
 from tl_scopes.model.state import model_state
+from tl_scopes.numerics.norms import inner_products
 from tl_scopes.results.split import Split
 
 
@@ -106,9 +107,9 @@ def split(
     with head_counts(model, blocks) as counts:
         # what has a sign, then norms; of heads both, for what there is depends on the rows of V
         probes = [
-            GradientProbe(options.at, product_with_activation, "if one row"),
+            GradientProbe(options.at, inner_products, "if one row"),
             *(GradientProbe(name, norm_of_gradient) for name in hooks),
-            *(head_probe(layer, product_with_activation, counts, "if one row") for layer in blocks),
+            *(head_probe(layer, inner_products, counts, "if one row") for layer in blocks),
             *(head_probe(layer, norm_of_gradient, counts) for layer in blocks),
         ]
         explained = explain_inside(model, prompts, [direction], probes, options, split=True)

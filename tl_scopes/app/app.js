@@ -236,7 +236,8 @@ function build(options) {
     const chip = Object.assign(document.createElement("button"), { type: "button", textContent: example.title });
     chip.addEventListener("click", () => {
       $("prompt").value = example.prompt;
-      $("model").value = "demo";
+      const speak = options.models.filter((m) => m.examples).map((m) => m.name);
+      if (!speak.includes($("model").value)) $("model").value = speak[0];
       $("pos").value = -1;
       setToken("target", example.target);
       explain();

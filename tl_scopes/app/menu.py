@@ -14,6 +14,7 @@ from tl_scopes.directions.by_name import SCOPES
 from tl_scopes.directions.scope import Scope
 from tl_scopes.model.lens import LensModel
 from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.variants import GRADIENT_BASELINES
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,13 @@ _BASELINES = (
 )
 _BLIND = ("attention_rollout", "random_attribution")
 """Baselines that do not look at the target."""
-_GRADIENTS = ("input_x_gradient", "smoothgrad", "gradient_norm")
-"""Baselines whose gradient may hold parts of the model constant, as that of every scope may."""
 
 
 def menu() -> dict[str, Entry]:
     """All entries, by name: every scope for which the page asks all that it needs, and the baselines."""
     entries = [_of_scope(scope) for scope in SCOPES.values() if set(scope.needs) <= set(scope.asked)]
     for name, title, explains in _BASELINES:
-        options = (*("target",) * (name not in _BLIND), *("frozen",) * (name in _GRADIENTS))
+        options = (*("target",) * (name not in _BLIND), *("frozen",) * (name in GRADIENT_BASELINES))
         entries.append(Entry(name, title, explains, options, call=getattr(tls, name)))
     return {entry.name: entry for entry in entries}
 

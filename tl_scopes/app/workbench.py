@@ -129,7 +129,10 @@ class Workbench:
         """What the page offers: models, methods, examples."""
         examples = [{"title": d.title, "prompt": d.prompt, "target": d.target} for d in DEMO_PROMPTS.values()]
         return {
-            "models": [{"name": name, "context": model.cfg.n_ctx} for name, model in self._models.items()],
+            "models": [
+                {"name": name, "context": model.cfg.n_ctx, "examples": name in BUNDLED}
+                for name, model in self._models.items()
+            ],
             "methods": [entry.to_dict() for entry in menu().values()],
             "examples": examples if self._models.keys() & BUNDLED.keys() else [],
         }

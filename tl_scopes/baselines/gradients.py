@@ -24,7 +24,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from einops import einsum, reduce
+from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Unpack
@@ -45,7 +45,7 @@ from tl_scopes.model.leaves import KINDS, UNEMBEDDING
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Prompt, Target
 from tl_scopes.numerics.arguments import Seed, integer
-from tl_scopes.numerics.norms import row_norms
+from tl_scopes.numerics.norms import inner_products, row_norms
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.progress import progress
 from tl_scopes.results.attribution import Attribution
@@ -135,11 +135,6 @@ def _times_input(gradient: Float[Tensor, "rows *place d"], x: Float[Tensor, "*pl
     return row_norms(to_float64(gradient) * to_float64(x))
 
 
-def _inner(gradient: Float[Tensor, "rows *place d"], x: Float[Tensor, "*place d"]) -> Tensor:
-    """``⟨x, g⟩``, signed."""
-    return einsum(to_float64(gradient), to_float64(x), "rows ... d, ... d -> rows ...")
-
-
 def _gradients(
     model: LensModel, prompt: Prompt, method: str, target: Target, of: Of | None, options: RunOptions
 ) -> list[Attribution]:
@@ -148,9 +143,9 @@ def _gradients(
     products = method == "input_x_gradient"
     probes = [GradientProbe(options.at, _times_input)] * products
     if signed := products and options.combine != "norm":
-        probes.append(GradientProbe(options.at, _inner, "one row"))
+        probes.append(GradientProbe(options.at, inner_products, "one row"))
     adds_up = signed and options.frozen == PARTS and options.at == RunOptions.at
-    probes += [GradientProbe(Y_HOOK, _inner, "one row")] * adds_up
+    probes += [GradientProbe(Y_HOOK, inner_products, "one row")] * adds_up
     results = []
     for ((scope, measured),) in explain_inside(model, prompts, directions, probes, options, leaves=adds_up):
         result = replace(scope, method=method)

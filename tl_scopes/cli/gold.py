@@ -64,5 +64,11 @@ def gold(
     asked = {"tasks": tasks, "out": out} if tasks else {"corpora": corpus or None}
     rows = {} if batch_size is None else {"batch_size": batch_size}
     result = tls.gold_alignment(lens, methods, n=size, seed=seed, frozen=held, **asked, **rows)
-    if result.complete:  # else another process is still at work; the last one prints
+    if result.complete:
         files.answer(result)
+    else:
+        print(
+            f"Not complete: {result.left} accepted prompts are left to other processes; the last one prints. If none is at "
+            "work any more, the same command goes on",
+            file=sys.stderr,
+        )

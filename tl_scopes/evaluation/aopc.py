@@ -36,6 +36,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tl_scopes.evaluation.fingerprint import function_fingerprint, model_settings
+from tl_scopes.evaluation.methods import chosen_methods
 from tl_scopes.evaluation.protocol import (
     AOPC_METHODS,
     Beside,
@@ -57,7 +58,6 @@ from tl_scopes.model.state import model_state
 from tl_scopes.numerics.arguments import Seed, call_name, name_call, public_call
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
 from tl_scopes.results.aopc import AOPCTable, aopc_from_deltas
-from tl_scopes.results.variants import chosen_methods
 from tl_scopes.results.verdict import Unit
 
 __all__ = ["AOPC_METHODS", "Method", "aopc", "aopc_from_deltas", "load_aopc"]
@@ -117,7 +117,7 @@ def aopc(
             holds what all have written so far, and is whole in the last process to end or in :func:`load_aopc`.
         random_positions: ``[prompt][fraction]`` positions that Random removes, instead of drawing them.
         frozen: what all gradients hold constant that do not say it themselves, as in :func:`tl_scopes.semantic_scope`;
-            their labels say so.
+            names that are given in a list then say so.
 
     Returns:
         An :class:`AOPCTable`: ``print`` it, ``[method].mean``, ``.sem``, ``.per_prompt``, ``.to_frame()``,

@@ -40,6 +40,7 @@ from tl_scopes.evaluation.gold_methods import (
     substitutes,
 )
 from tl_scopes.evaluation.gold_tasks import Wanted, draw, score_tasks
+from tl_scopes.evaluation.methods import chosen_methods
 from tl_scopes.evaluation.questions import Question, question
 from tl_scopes.kernel.batching import repeated
 from tl_scopes.kernel.interventions import run_changed
@@ -53,7 +54,6 @@ from tl_scopes.model.targets import encode_targets
 from tl_scopes.model.vocabulary import pieces
 from tl_scopes.numerics.arguments import Seed, call_name, integer
 from tl_scopes.results.gold import GoldAlignment, GoldRecord
-from tl_scopes.results.variants import chosen_methods
 
 __all__ = ["Method", "gold_alignment", "known_methods"]
 SCOPE_METHODS = DEFAULT_METHODS
@@ -108,7 +108,7 @@ def gold_alignment(
             the same call continues a run that was stopped. Under ``accelerate launch`` each process scores every
             WORLD_SIZE-th accepted prompt; the result is whole in the last one to end.
         frozen: what all gradients hold constant that do not say it themselves, as in :func:`tl_scopes.semantic_scope`;
-            their labels say so.
+            names that are given in a list then say so.
 
     Returns:
         A :class:`GoldAlignment`; ``print`` it, ``.to_frame()``, ``.comparisons()``, ``.acceptance`` by task, ``.plot()``.

@@ -149,7 +149,11 @@ def _shared_scores(
 ) -> dict[str, Tensor]:
     """Scores of the methods that are directions at y, from one forward; Input × Gradient's from its gradient."""
     scores: dict[str, Tensor] = {}
-    times_input = [label for label, m in methods.items() if str(m).partition("/")[0] == "input_x_gradient"]
+    times_input = [
+        label
+        for label, m in methods.items()
+        if isinstance(m, str) and variant(m, known_methods()).name == "input_x_gradient"
+    ]
     taps = [GradientProbe("hook_embed", _norms_of_product)] if times_input else []
     (results,) = explain_inside(model, [given], list(shared), taps, RunOptions(frozen=held))
     for explained, (attribution, inside) in zip(shared, results, strict=True):

@@ -144,8 +144,8 @@ def encode(
     )
     if not spans and any(one.span for one in encoded):
         raise ValueError(
-            f"(pos={options.pos!r}): one position is explained here. The scopes, the baselines, layer_influence and "
-            "head_influence explain several together; attribution_matrix explains each by itself"
+            f"(pos={options.pos!r}): one position is explained here. The scopes, split, layer_influence, head_influence and "
+            "the baselines but random_attribution explain several together; attribution_matrix explains each by itself"
         )
     return checked, encoded
 

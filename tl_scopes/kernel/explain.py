@@ -104,7 +104,7 @@ def explain_inside(
         memory = options.memory(model, probes)
         explanation = _Explanation(model, state, directions, probes, options, memory, Valve() if split else None)
         results: dict[int, list[Measured]] = {}
-        batches = shared_forwards(prompts, options, memory)
+        batches = shared_forwards(prompts, options, memory, len(explanation.linearisations))
         many = None if len(batches) > 1 else True
         ends = list(accumulate(len(prompt.positions) for prompt in prompts))
         for groups, run in tqdm(batches, desc=call_name(), unit="batch", disable=many, leave=None):
@@ -175,7 +175,7 @@ class _Explanation:
             self._require_one_row_each(rows)
         adaptive = any(r.adaptive for rows in chosen for r in rows)
         most = VJP_CHUNK if adaptive else min(VJP_CHUNK, texts.starts([[r.V for r in rows] for rows in chosen])[1])
-        gradients = len(self._linearisations)
+        gradients = len(self.linearisations)
         at_once = max(1, self.memory.rows_at_once(plan, gradients * most) // gradients)
         every = self._pull(run, chosen, texts, leaves or {}, at_once, adaptive)
         dtype = compute_dtype(run.logits.dtype)
@@ -188,7 +188,7 @@ class _Explanation:
             normalisers = logits.to(dtype).logsumexp(-1) if len(logits) > 1 else None
             for i, row in enumerate(rows):
                 target_log_probs = _log_probs(logits, normalisers, row.targets)
-                for linearisation, pulled in zip(self._linearisations, every, strict=True):
+                for linearisation, pulled in zip(self.linearisations, every, strict=True):
                     norms = pulled.norms[n][i]
                     scored = row.score(norms)
                     refuse_influence_from_the_future(scored.scores, prompt.pos)
@@ -223,7 +223,7 @@ class _Explanation:
         return out
 
     @property
-    def _linearisations(self) -> list[dict[str, Any]]:
+    def linearisations(self) -> list[dict[str, Any]]:
         """What each result of a direction says of its gradient, in :attr:`details`."""
         exact = self.options.linearisation
         return [exact] if self.valve is None else [exact, {"frozen": ["attention"]}, {"through": ["attention"]}]
@@ -265,7 +265,7 @@ class _Explanation:
 
         The rows of one batch are pulled together. One for each linearisation.
         """
-        options, probes, ways = self.options, self.probes, range(len(self._linearisations))
+        options, probes, ways = self.options, self.probes, range(len(self.linearisations))
         sources = [run.source, *(run.activations[name] for name in options.grads_at)]
         inside = {probe.name: run.activations[probe.name] for probe in probes}
         leaves = {kind: list(of_kind) for kind, of_kind in leaves.items()}  # a block computed again makes more

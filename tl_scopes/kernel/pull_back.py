@@ -67,18 +67,25 @@ def pull_back(
             if grad is None:
                 raise _not_upstream(options, source=i)
             if not bool(torch.isfinite(grad).all()):
-                raise ValueError(
-                    f"the backward pass gave NaN or infinity in {hidden.dtype}; load the model in bfloat16 or float32"
-                )
+                raise _overflowed(hidden)
             grad = (grad[None] if one else grad).to(V.dtype)
             pulled.append(grad / by_row.to(grad.device).reshape(-1, *[1] * (grad.ndim - 1)))
         if optional:
+            if any(grad is not None and not bool(torch.isfinite(grad).all()) for grad in grads[len(sources) :]):
+                raise _overflowed(hidden)
             found = [
                 V.new_zeros(len(chunk), leaf.numel()) if grad is None else grad.reshape(len(chunk), -1).to(V)
                 for leaf, grad in zip(optional, grads[len(sources) :], strict=True)
             ]
             pulled.append(torch.cat(found, dim=1) / by_row[:, None])
         yield pulled
+
+
+def _overflowed(hidden: Tensor) -> ValueError:
+    """The error for gradients that are no numbers."""
+    return ValueError(
+        f"the backward pass gave NaN or infinity in {hidden.dtype}; load the model in bfloat16 or float32"
+    )
 
 
 def _not_upstream(options: RunOptions, source: int = 0) -> ValueError:

@@ -28,11 +28,12 @@ Asked = Sequence[Sequence[Tensor | None]]
 
 
 def shared_forwards(
-    prompts: Sequence[EncodedPrompt], options: RunOptions, memory: Memory
+    prompts: Sequence[EncodedPrompt], options: RunOptions, memory: Memory, rows: int = 1
 ) -> list[tuple[list[Group], Run]]:
     """Texts of similar length together, as many as fit; refused before any forward where one does not.
 
-    Every text of a batch takes part in all its backwards, so those together are asked equally often.
+    Every text of a batch takes part in all its backwards, so those together are asked equally often. ``rows`` of
+    gradients are alive together for each row of V.
     """
     size = 1 if options.wants_cache else options.batch_size or DEFAULT_BATCH
     texts: dict[object, Group] = {}
@@ -52,7 +53,7 @@ def shared_forwards(
             ways = [(n, often) for n in together] + [(together[-1], lanes) for lanes in _halved(often)[1:]]
             run = memory.first_that_fits(
                 [
-                    Run(n * each, lengths[batch[-1][0]], n * lanes * reads, 1, checkpoint)
+                    Run(n * each, lengths[batch[-1][0]], n * lanes * reads, rows, checkpoint)
                     for checkpoint in memory.checkpointing()
                     for n, lanes in ways
                 ]

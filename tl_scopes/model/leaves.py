@@ -14,6 +14,7 @@ With everything frozen (:mod:`tl_scopes.model.frozen`) ``⟨leaf, ∂s/∂leaf�
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -44,6 +45,7 @@ def live_leaves(model: LensModel) -> Iterator[Leaves]:
     leaf for all rows of a batch.
     """
     found: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
+    thread = threading.get_ident()
 
     def leaf(kind: str, activation: Tensor) -> Tensor:
         found[kind].append(activation.detach().requires_grad_(True))
@@ -64,7 +66,8 @@ def live_leaves(model: LensModel) -> Iterator[Leaves]:
         for module, kind in embeddings.items():
 
             def output(module: nn.Module, args: Any, output: Any, kind: str = kind) -> Any:
-                floating = isinstance(output, Tensor) and output.is_floating_point()
+                mine = threading.get_ident() == thread
+                floating = mine and isinstance(output, Tensor) and output.is_floating_point()
                 return leaf(kind, output) if floating else output
 
             stack.callback(module.register_forward_hook(output).remove)

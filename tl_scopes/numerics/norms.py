@@ -20,6 +20,11 @@ def row_norms(gradients: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows
     return reduce(to_float64(gradients).square(), "... d_model -> ...", "sum").sqrt()
 
 
+def inner_products(gradient: Float[Tensor, "rows *place d"], x: Float[Tensor, "*place d"]) -> Tensor:
+    """``⟨G_i, x⟩`` at every place, signed."""
+    return einsum(to_float64(gradient), to_float64(x), "rows ... d, ... d -> rows ...")
+
+
 def root_of_squares(norms: Float[Tensor, "k pos"], weights: Float[Tensor, " k"]) -> Float[Tensor, " pos"]:
     """``sqrt(Σ_i w_i ‖G_{i,t}‖²)``."""
     return einsum(to_float64(weights), norms.square(), "k, k pos -> pos").sqrt()

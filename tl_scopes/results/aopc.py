@@ -298,8 +298,8 @@ class AOPCTable(Displayable, Serializable):
 
     @staticmethod
     def fisher_rank(method: str) -> int | None:
-        """Rank of ``"fisher"`` or ``"fisher@<rank>"``; None for every other method."""
-        found = re.fullmatch(r"fisher(?:@(\d+))?", method)
+        """Rank of ``"fisher"`` or ``"fisher@<rank>"``, whatever it holds constant; None for every other method."""
+        found = re.fullmatch(r"fisher(?:@(\d+))?(?:/.+)?", method)
         return int(found[1] or 1) if found else None
 
     def by_rank(self) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from torch import Tensor
 from tl_scopes.model.units import Unit
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.base import Serializable
+from tl_scopes.results.completeness import without_sum
 from tl_scopes.results.methods import is_known, legend
 from tl_scopes.results.showing import _Shown
 from tl_scopes.results.units import Entries, Group, Grouping, Units, by_name, grouping, joined, joined_stderr, kind_of
@@ -153,13 +154,15 @@ class Attribution(_Shown, Serializable):
         total = float(self.scores[self.shown].sum()) if self.shown else 0.0
         if total <= 0:
             raise ValueError("Attribution.normalized(): all shown scores are 0, there is no share to give")
+        details, notes = without_sum(self.details, self.notes)
         return replace(
             self,
             scores=self.scores / total,
             stderr=None if self.stderr is None else self.stderr / total,
             gradient=None if self.gradient is None else self.gradient / total,
             signed=None if self.signed is None else self.signed / total,
-            details={k: v for k, v in self.details.items() if k != "completeness"} | {"normalized_by": total},
+            details=details | {"normalized_by": total},
+            notes=notes,
         )
 
     @public_call

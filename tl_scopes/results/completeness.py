@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tl_scopes.results.written import minus
@@ -16,6 +16,13 @@ _DIGITS = 4
 def adds_up(details: Mapping[str, Any]) -> bool:
     """Do the signed scores of a result add up, with what is named beside them, to the explained scalar?"""
     return "completeness" in details
+
+
+def without_sum(details: Mapping[str, Any], notes: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Details and notes of a result whose scores are divided by something: they add up no more, and nothing says so."""
+    said = sums_up(details)
+    kept = {name: value for name, value in details.items() if name != "completeness"}
+    return kept, tuple(note for note in notes if note != said or not said)
 
 
 def sums_up(details: Mapping[str, Any]) -> str:

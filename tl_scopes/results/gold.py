@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from tl_scopes.numerics.arguments import Seed, public_call
-from tl_scopes.numerics.statistics import Comparison, Values, paired_bootstrap, paired_shares
+from tl_scopes.numerics.statistics import LEAST_PROMPTS, Comparison, Values, paired_bootstrap, paired_shares
 from tl_scopes.results.base import Displayable, Serializable
 from tl_scopes.results.checked import Checked
 from tl_scopes.results.pairs import all_pairs
@@ -137,8 +137,10 @@ class GoldAlignment(Displayable, Serializable):
         prompts: dict[str, list[tuple[str, int]]] = {}
         for record in self.records:
             prompts.setdefault(record.method, []).append((record.corpus, record.index))
-        every = [sorted(of_method) for of_method in prompts.values()]
-        self.require(all(one == every[0] for one in every), "records", "not of the same prompts for every method")
+        every = list(prompts.values())
+        self.require(
+            all(one == every[0] for one in every), "records", "not of the same prompts in order for every method"
+        )
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -163,7 +165,7 @@ class GoldAlignment(Displayable, Serializable):
 
     def block(self, method: str) -> Block:
         """Which methods it may be compared with."""
-        return "substitution" if method in self.by_substitution else "attribution"
+        return "substitution" if self.acceptance and method in self.by_substitution else "attribution"
 
     @public_call
     def per_prompt(self, of: Figure = "top1", name: str = "all") -> dict[str, Values]:
@@ -246,7 +248,7 @@ class GoldAlignment(Displayable, Serializable):
                     continue
                 block = self.block(method)
                 row = {self.kind: name, "method": method, **_figures(records, self.seed), "block": block}
-                rows.append({**row, **(_less_the_best(of_name, method, best[block]) if records else {})})
+                rows.append({**row, **(_less_the_best(of_name, method, best[block], len(records)) if records else {})})
         columns = [self.kind, "method", *_figures([], self.seed), "block", *LESS]
         return pd.DataFrame(rows, columns=columns)
 
@@ -258,10 +260,10 @@ def _test(of: Figure, level: float, seed: int) -> Callable[[Values, Values], Com
     return partial(paired_bootstrap, level=level, seed=seed)
 
 
-def _less_the_best(pairs: pd.DataFrame, method: str, best: str) -> dict[str, Any]:
+def _less_the_best(pairs: pd.DataFrame, method: str, best: str, n: int) -> dict[str, Any]:
     """The paired difference from the best method, out of the table of all pairs."""
     if method == best:
-        return dict(zip(LESS, (0.0, 0.0, 0.0, True), strict=True))
+        return dict(zip(LESS, (0.0, 0.0, 0.0, None if n < LEAST_PROMPTS else True), strict=True))
     ((_, found),) = pairs[(pairs["first"].isin([method, best])) & (pairs["second"].isin([method, best]))].iterrows()
     ends = (found.difference, found.low, found.high)
     if found["first"] == best:

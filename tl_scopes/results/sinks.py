@@ -13,6 +13,7 @@ from tl_scopes.model.held_functions import Part
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, S, Serializable
+from tl_scopes.results.completeness import without_sum
 from tl_scopes.results.lossless import Archive, naming
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ class PositionalBaseline(Displayable, Serializable):
                 f"this is {self.method} read at position {len(self.share) - 1}, the "
                 f"attribution is {attribution.method} read at position {attribution.pos}"
             )
+        if "through" in attribution.details:
+            raise ValueError(
+                "the attribution is the difference of two gradients, and this is of one; give what it was split from"
+            )
         if (held := list(attribution.details.get("frozen", ()))) != list(self.frozen):
             raise ValueError(
                 f"this is of gradients with frozen={list(self.frozen)}, the attribution with frozen={held}; take both alike"
@@ -65,8 +70,10 @@ class PositionalBaseline(Displayable, Serializable):
         """The attribution with :meth:`ratio` in place of its scores, for views and rankings."""
         ratio = attribution.scores.new_zeros(len(attribution))
         ratio[: attribution.pos + 1] = self.ratio(attribution).to(ratio)
-        details = {**attribution.details, "over_baseline": self.n_prompts}
-        return replace(attribution, scores=ratio, stderr=None, gradient=None, signed=None, cache=None, details=details)
+        details, notes = without_sum(attribution.details, attribution.notes)
+        details["over_baseline"] = self.n_prompts
+        plain = replace(attribution, stderr=None, gradient=None, signed=None, cache=None)
+        return replace(plain, scores=ratio, details=details, notes=notes)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

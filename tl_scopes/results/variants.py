@@ -11,10 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tl_scopes.directions.by_name import ready_scopes
-from tl_scopes.model.completeness import refuse_unfrozen
 from tl_scopes.model.frozen import Frozen, frozen_parts
 from tl_scopes.model.held_functions import PARTS, Part
-from tl_scopes.model.lens import LensModel
 
 GRADIENT_BASELINES = ("input_x_gradient", "gradient_norm", "smoothgrad")
 """Baselines that are a gradient of the model as it is, so that parts of it can be held."""
@@ -84,28 +82,21 @@ def with_frozen(methods: Mapping[str, Any] | Sequence[str], frozen: Frozen, know
         if asked is not None and asked.can_be_frozen and not asked.frozen:
             asked = replace(asked, frozen=held)
         found[str(asked) if label == method else label] = method if asked is None else str(asked)
+    if not any(isinstance(m, str) and variant(m, known).frozen for m in found.values()):
+        raise ValueError(
+            f"(frozen={frozen!r}): none of the methods {list(chosen)} is a gradient that can hold it; leave it out"
+        )
     if len(found) != len(chosen):
         raise ValueError(f"(frozen={frozen!r}): methods {list(chosen)} are then not all different; leave out one")
     return found
 
 
-def chosen_methods(
-    methods: Sequence[str] | Mapping[str, Any], frozen: Frozen, known: Sequence[str], model: LensModel
-) -> dict[str, Any]:
-    """``{label: name or callable}``, every name known, with what all gradients hold constant, which the model can hold.
+def named_methods(methods: Sequence[str] | Mapping[str, Any], frozen: Frozen, known: Sequence[str]) -> dict[str, Any]:
+    """``{label: name or callable}``, every name known, with what all gradients hold constant.
 
     Raises:
-        ValueError: no methods, one given twice, an unknown name, a part that cannot be held.
+        ValueError: no methods, one given twice, an unknown name, parts that none of them can hold.
     """
-    held = named_methods(methods, frozen, known)
-    for method in held.values():
-        if isinstance(method, str):
-            refuse_unfrozen(model, variant(method, known).frozen)
-    return held
-
-
-def named_methods(methods: Sequence[str] | Mapping[str, Any], frozen: Frozen, known: Sequence[str]) -> dict[str, Any]:
-    """:func:`chosen_methods` before there is a model."""
     if not methods:
         raise ValueError(f"(methods={methods!r}): expected names among {tuple(known)}, or {{label: callable}}")
     if twice := [m for i, m in enumerate(methods) if m in list(methods)[:i]]:

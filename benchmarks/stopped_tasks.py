@@ -1,0 +1,46 @@
+"""What stopped runs of ``tl-scopes gold --task ... --out FOLDER`` have: ``python benchmarks/stopped_tasks.py FOLDER ...``.
+
+Each folder is a run of its own, of other tasks with the same methods; the table is of all of them together, and says how many
+accepted prompts are not scored. A run that is complete prints its own table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from tl_scopes.evaluation.gold_tasks import TASKS_RUN, Verdicts, _records
+from tl_scopes.evaluation.records import read_records, read_settings
+from tl_scopes.results.gold import LEAST_ACCEPTED, GoldAlignment
+
+
+def main() -> None:
+    """Read, join, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+")
+    folders = parser.parse_args().folders
+    records, accepted, left = [], {}, 0
+    settings: dict[str, Any] = {}
+    for folder in folders:
+        settings = read_settings(folder, TASKS_RUN)
+        done, first = read_records(folder, settings, TASKS_RUN), 0
+        for number, (task, drawn) in enumerate(settings["tasks"].items()):
+            verdicts = Verdicts(**json.loads((folder / f"acceptance-{number}.json").read_text(encoding="utf-8")))
+            accepted[task] = verdicts.counts()
+            wanted = verdicts.chosen(settings["n"], first) if accepted[task].accepted >= LEAST_ACCEPTED else []
+            records += [r for i in wanted if i in done for r in _records(done[i], first)]
+            left += sum(i not in done for i in wanted)
+            first += drawn
+    accuracy = {task: found.says / found.drawn for task, found in accepted.items()}
+    apart = tuple(settings["by_substitution"])
+    print(
+        GoldAlignment(
+            tuple(records), accuracy, settings["n"], settings["seed"], "whole", accepted, apart, settings, left
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
