@@ -1,5 +1,5 @@
 # The commands of a contributor; .ci/run calls the same. Tools are those of the active environment.
-.PHONY: check test slow families docs pictures dist
+.PHONY: check test slow families docs site pictures dist
 
 check: # linter, formatting, types
 	ruff check .
@@ -18,6 +18,10 @@ families: # every architecture that TransformerLens lists, against plain Hugging
 docs: # the pages that are written from the source
 	python scripts/make_api.py
 	python scripts/make_messages.py
+
+site: # the documentation site, built strictly and opened in Chromium
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	python scripts/check_site.py
 
 pictures: # docs/images, with Chromium
 	python scripts/make_pictures.py

@@ -196,7 +196,7 @@ def exact(rows: dict[str, Any]) -> list[str]:
 
 
 def sentence(measured: dict[str, Any]) -> str:
-    """The counts, for README and page."""
+    """The counts, for the pages."""
     rows = measured["rows"]
     good = exact(rows)
     n_good, n_all = (len({architecture(name) for name in names}) for names in (good, rows))

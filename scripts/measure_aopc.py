@@ -1,6 +1,6 @@
-"""Measure the README's AOPC table and figures again: ``python scripts/measure_aopc.py``.
+"""Measure the AOPC table of docs/faithfulness.md and figures again: ``python scripts/measure_aopc.py``.
 
-The table is what ``tl-scopes aopc`` prints, and goes between the README's two ``aopc`` comments; the figures are
+The table is what ``tl-scopes aopc`` prints, and goes between the page's two ``aopc`` comments; the figures are
 ``docs/images/aopc.png`` and ``docs/images/aopc-rank.png``. With ``--out`` a run that was stopped goes on where it was.
 """
 
@@ -31,12 +31,12 @@ def main() -> None:
     table.plot().savefig(IMAGES / "aopc.png")
     by_rank = tls.aopc(model, passages, ["fisher", *(f"fisher@{r}" for r in RANKS), *BESIDE_RANKS], out=folders[1])
     by_rank.plot_ranks().savefig(IMAGES / "aopc-rank.png")
-    readme = ROOT / "README.md"
-    text, block = readme.read_text(encoding="utf-8"), f"<!-- aopc -->\n```\n{table}\n```\n<!-- /aopc -->"
+    page = ROOT / "docs" / "faithfulness.md"
+    text, block = page.read_text(encoding="utf-8"), f"<!-- aopc -->\n```\n{table}\n```\n<!-- /aopc -->"
     text, found = re.subn(r"<!-- aopc -->.*?<!-- /aopc -->", lambda _: block, text, flags=re.DOTALL)
     if found != 1:
-        raise SystemExit("README.md: expected one pair of comments <!-- aopc --> and <!-- /aopc -->")
-    readme.write_text(text, encoding="utf-8")
+        raise SystemExit("docs/faithfulness.md: expected one pair of comments <!-- aopc --> and <!-- /aopc -->")
+    page.write_text(text, encoding="utf-8")
     print(table)
     print(by_rank.by_rank().to_string(index=False))
 

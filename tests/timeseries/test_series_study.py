@@ -1,4 +1,4 @@
-"""Invariant: what the README says about forecasts of the bundled model is what the study measured on its weights.
+"""Invariant: what docs/series.md says about forecasts of the bundled model is what the study measured on its weights.
 
 The one source of the outcome is benchmarks/results/series_study.json; new weights need a new run of the study.
 """

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import tl_scopes as tls
+from tl_scopes.baselines.by_name import BASELINES, WITHOUT_TARGET
 from tl_scopes.directions.by_name import SCOPES
 from tl_scopes.directions.scope import Scope
 from tl_scopes.model.lens import LensModel
@@ -51,15 +52,14 @@ _BASELINES = (
     ("attention_rollout", "Attention rollout", "Where attention flows; blind to the target"),
     ("random_attribution", "Random", "Noise: what a method must beat"),
 )
-_BLIND = ("attention_rollout", "random_attribution")
-"""Baselines that do not look at the target."""
 
 
 def menu() -> dict[str, Entry]:
     """All entries, by name: every scope for which the page asks all that it needs, and the baselines."""
     entries = [_of_scope(scope) for scope in SCOPES.values() if set(scope.needs) <= set(scope.asked)]
+    blind = [BASELINES[name].__name__ for name in WITHOUT_TARGET]
     for name, title, explains in _BASELINES:
-        options = (*("target",) * (name not in _BLIND), *("frozen",) * (name in GRADIENT_BASELINES))
+        options = (*("target",) * (name not in blind), *("frozen",) * (name in GRADIENT_BASELINES))
         entries.append(Entry(name, title, explains, options, call=getattr(tls, name)))
     return {entry.name: entry for entry in entries}
 
