@@ -1,5 +1,5 @@
 # The commands of a contributor; .ci/run calls the same. Tools are those of the active environment.
-.PHONY: check test slow families docs site pictures dist
+.PHONY: check test slow families docs site pictures dist pythons
 
 check: # linter, formatting, types
 	ruff check .
@@ -28,3 +28,6 @@ pictures: # docs/images, with Chromium
 
 dist: # source archive and wheel, checked
 	python scripts/check_dist.py
+
+pythons: # installation and a smoke test with every Python at hand
+	python scripts/check_pythons.py

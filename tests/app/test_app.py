@@ -538,7 +538,7 @@ def test_a_missing_extra_is_named(name, command, monkeypatch) -> None:
     monkeypatch.setattr(builtins, "__import__", without)
     code, _, err = command()
     assert code == 2
-    assert f"{name} is not installed; it comes with the extra: pip install 'tl_scopes[app]'" in err
+    assert f'{name} is not installed; in a clone of tl_scopes: pip install ".[app]"' in err
     assert len(err.strip().splitlines()) == 1
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tl_scopes.cli import options
 from tl_scopes.cli.support import load_model, require_models
+from tl_scopes.numerics.extras import how_to_install
 
 LOCAL = "127.0.0.1"
 
@@ -31,9 +32,7 @@ def serve(
     except ImportError as missing:
         if missing.name not in ("starlette", "uvicorn", "anyio"):
             raise
-        raise ValueError(
-            f"{missing.name} is not installed; it comes with the extra: pip install 'tl_scopes[app]'"
-        ) from missing
+        raise ValueError(f"{missing.name} is not installed; {how_to_install('app')}") from missing
     names = list(dict.fromkeys(model or ["demo"]))
     require_models(names, kind, device)
     listener = _listen(host, port)

@@ -49,7 +49,6 @@ UsageError: Any = typer.BadParameter.__mro__[1]
 """click's error for a wrong command line; typer brings its own copy of click in some versions."""
 
 app = typer.Typer(
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"token_normalize_func": lambda name: options.RENAMED.get(name, name)},
 )

@@ -10,10 +10,11 @@
     matrix      all targets of a text: hover one, its sources light up
     influence   layer or head influence
     heatmap     layer × token, layer × head, ...: a :class:`HeatMap` of numbers, hover a cell
+    share_map   a heat map of several attributions below each other, for it
     forecast    a series with each number's influence, beside it the predicted distribution
     stack       several views on one page
 
-All but ``plot`` and ``text`` give a :class:`View`. What each result looks like is registered in the file of its name.
+All but ``plot``, ``text`` and ``share_map`` give a :class:`View`. What each result looks like is registered in the file of its name.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from tl_scopes.views.canvas.page import View, stack
 from tl_scopes.views.influence import influence, influence_figure, influence_maps
 from tl_scopes.views.matrix import matrix
 from tl_scopes.views.rendering import plot, text, view
+from tl_scopes.views.share_map import share_map
 
 __all__ = [
     "HeatMap",
@@ -56,6 +58,7 @@ __all__ = [
     "matrix",
     "plot",
     "rank_figure",
+    "share_map",
     "stack",
     "text",
     "tokens",
