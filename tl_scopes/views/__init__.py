@@ -14,7 +14,8 @@
     forecast    a series with each number's influence, beside it the predicted distribution
     stack       several views on one page
 
-All but ``plot``, ``text`` and ``share_map`` give a :class:`View`. What each result looks like is registered in the file of its name.
+All but ``plot``, ``text`` and ``share_map`` give a :class:`View`. What each result looks like is registered in the
+file of its name.
 """
 
 from __future__ import annotations
