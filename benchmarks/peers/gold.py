@@ -50,6 +50,8 @@ OURS = (
 )
 
 
+FARTHEST = 2e-3
+"""An adapter and its oracle apart, in the largest score: float32, and an epsilon that FlashTrace does not read."""
 SIGNED: dict[str, Any] = {"signed/input_x_gradient": (), "signed/attention": "attention", "signed/all": "all"}
 """What the gradient holds constant."""
 
@@ -81,7 +83,10 @@ def main() -> None:
     example = (examples(corpora[0], 1, args.seed) if corpora else tasks.examples(args.task[0], 1, args.seed))[0]
     (one,) = read(model, [example.prompt], [example.answer])
     for peer in peers:
-        print(f"{peer.package}: {peer.check(model, plain_model(folder), one)}", flush=True)
+        for what, error in peer.check(model, plain_model(folder), one).items():
+            print(f"{peer.package}: {what}, to {error:.0e}", flush=True)
+            if not error < FARTHEST:
+                raise SystemExit(f"{peer.package} is not what with_{peer.package}.py says: {what}, only to {error:.0e}")
     ours: dict[str, Any] = {name: name for name in args.method or OURS}
     if not args.method:
         ours |= {label: partial(signed, frozen) for label, frozen in SIGNED.items()}

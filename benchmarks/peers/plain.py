@@ -12,7 +12,8 @@ candidates, so that their scores are left at 0.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -71,12 +72,12 @@ class Peer:
         scores: its methods, by label.
         families: ``model_type`` of the configurations that it is made for; None is all.
         substitutes: labels of those that leave out or exchange tokens.
-        check: ``(bridge, plain model, asked)``: what of it is compared with an oracle, in one sentence with the figure.
+        check: ``(bridge, plain model, asked)``: what of it is compared with an oracle, and how far apart they are.
     """
 
     package: str
     scores: dict[str, Score]
-    check: Callable[[Any, Any, Asked], str]
+    check: Callable[[Any, Any, Asked], dict[str, float]]
     families: tuple[str, ...] | None = None
     substitutes: tuple[str, ...] = ()
 
@@ -156,6 +157,21 @@ def explained(logits: Tensor, one: Asked) -> Tensor:
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """The largest difference, in the largest expected value."""
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+@contextmanager
+def given_back(targets: Iterable[Any]) -> Iterator[None]:
+    """Every attribute of classes and modules as it was before, after what a package changes in them."""
+    before = {target: dict(vars(target)) for target in targets}
+    try:
+        yield
+    finally:
+        for target, kept in before.items():
+            for name in [n for n, value in vars(target).items() if n not in kept or value is not kept[n]]:
+                if name in kept:
+                    setattr(target, name, kept[name])
+                else:
+                    delattr(target, name)
 
 
 def require_same_ids(label: str, theirs: Any, ours: Tensor) -> None:

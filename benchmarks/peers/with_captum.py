@@ -96,7 +96,7 @@ def _placed(scores: Tensor, kept: Tensor) -> Tensor:
     return found
 
 
-def check(model: Any, hf: Any, one: Asked) -> str:
+def check(model: Any, hf: Any, one: Asked) -> dict[str, float]:
     """Gradients against our own on the bridge, feature ablation against forwards with one token exchanged in each."""
     tokenizer, n = model.tokenizer, len(one.prompt)
     asked: dict[str, Any] = {"pos": one.span, "target": list(one.answer)}
@@ -117,10 +117,11 @@ def check(model: Any, hf: Any, one: Asked) -> str:
     here = torch.arange(len(one.whole))
     dropped = torch.stack([log_p(one.whole) - log_p(torch.where(here == t, blank(tokenizer), one.whole)) for t in kept])
     exchanged = relative_error(feature_ablation(hf, tokenizer, one)[kept], dropped)
-    return (
-        f"the norm of its saliency is semantic_scope's to {norms:.0e}, input times gradient is input_x_gradient's signed to "
-        f"{products:.0e}, feature ablation is what exchanging tokens does to log p to {exchanged:.0e}"
-    )
+    return {
+        "the norm of its saliency is semantic_scope's": norms,
+        "input times gradient is input_x_gradient's signed": products,
+        "feature ablation is what exchanging tokens does to log p": exchanged,
+    }
 
 
 PEER = Peer(

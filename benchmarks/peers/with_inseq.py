@@ -38,12 +38,12 @@ def _attributed(method: str, hf: Any, tokenizer: Any, one: Asked, **options: Any
     return sequence
 
 
-def check(model: Any, hf: Any, one: Asked) -> str:
+def check(model: Any, hf: Any, one: Asked) -> dict[str, float]:
     """The norm of its gradients of the first token's logit."""
     gradients = _attributed("saliency", hf, model.tokenizer, one, attributed_fn="logit").target_attributions
     norms = gradients[: len(one.prompt), 0].norm(dim=-1)
     ours = tls.semantic_scope(model, one.prompt, target=one.answer[0]).scores
-    return f"the norm of its saliency is semantic_scope's to {relative_error(norms, ours):.0e}"
+    return {"the norm of its saliency is semantic_scope's": relative_error(norms, ours)}
 
 
 PEER = Peer("inseq", {"inseq/attention": attention}, check)

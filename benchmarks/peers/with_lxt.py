@@ -17,12 +17,11 @@ import importlib
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from plain import Asked, Peer, relative_error
+from plain import Asked, Peer, given_back, relative_error
 from torch import Tensor
 
 import tl_scopes as tls
@@ -46,7 +45,10 @@ def cp_lrp(hf: Any, _tokenizer: Any, one: Asked) -> Tensor:
 def relevance(hf: Any, one: Asked, patches: Patches) -> Tensor:
     """``[prompt tokens]`` embedding times gradient of the answer's logits, under patches."""
     x = hf.get_input_embeddings()(one.whole[None]).detach().requires_grad_()
-    with patched(patches), torch.enable_grad():
+    from lxt.efficient import monkey_patch
+
+    with given_back(patches), torch.enable_grad():
+        monkey_patch(None, patches)
         logits = hf(inputs_embeds=x, use_cache=False).logits[0, one.span]
         (gradient,) = torch.autograd.grad(logits[range(len(one.answer)), list(one.answer)].sum(), x)
     return (x * gradient).sum(-1)[0, : len(one.prompt)].detach()
@@ -79,26 +81,8 @@ def _own_map(hf: Any, name: str) -> Patches:
     return getattr(family, name)  # type: ignore[no-any-return]
 
 
-@contextmanager
-def patched(patches: Patches) -> Iterator[None]:
-    """LXT's patches; every attribute of the patched classes and modules is put back after it."""
-    from lxt.efficient import monkey_patch
-
-    before = {target: dict(vars(target)) for target in patches}
-    try:
-        monkey_patch(None, patches)
-        yield
-    finally:
-        for target, kept in before.items():
-            for name in [n for n, value in vars(target).items() if value is not kept.get(n)]:
-                if name in kept:
-                    setattr(target, name, kept[name])
-                else:
-                    delattr(target, name)
-
-
-def check(model: Any, hf: Any, one: Asked) -> str:
-    """Where LXT's rules mean what frozen parts mean, they agree; what the relevances of the default ones come to."""
+def check(model: Any, hf: Any, one: Asked) -> dict[str, float]:
+    """Where its rules mean what frozen parts mean, they agree."""
     default, other = patches_of(hf, "attnLRP"), patches_of(hf, "cp_LRP")
     modeling = sys.modules[type(hf).__module__]
     mixed = relevance(hf, one, {**default, modeling: other[modeling]})
@@ -106,14 +90,8 @@ def check(model: Any, hf: Any, one: Asked) -> str:
         model, one.whole, pos=one.span, target=list(one.answer), frozen="all", of="logit"
     ).signed
     assert ours is not None
-    error = relative_error(mixed, ours[: len(mixed)])
-    with torch.no_grad():
-        logits = hf(one.whole[None], use_cache=False).logits[0, one.span]
-    value = float(logits[range(len(one.answer)), list(one.answer)].sum())
-    return (
-        f"its MLP and norm rules with its attention of cp_LRP are input_x_gradient(frozen='all').signed to {error:.0e}; "
-        f"attnlrp comes to {float(relevance(hf, one, default).sum()):.2f}, the logit is {value:.2f}"
-    )
+    what = "MLP and norms of attnLRP with the attention of cp_LRP are input_x_gradient(frozen='all').signed"
+    return {what: relative_error(mixed, ours[: len(mixed)])}
 
 
 PEER = Peer("lxt", {"lxt/attnlrp": attnlrp, "lxt/cp_lrp": cp_lrp}, check, families=tuple(FAMILIES))
