@@ -97,9 +97,9 @@ def test_other_tokens_than_ours_are_refused(peers, demo_model) -> None:
         peers.with_captum.feature_ablation(hf, demo_model.tokenizer, other)
 
 
-@pytest.mark.parametrize("scores", [torch.zeros(3), torch.full((99,), torch.nan)])
-def test_scores_that_are_none_are_refused(peers, demo_model, scores: torch.Tensor) -> None:
-    peer = peers.plain.Peer("captum", {"broken": lambda *_: scores[: len(SHOWN.prompt)]}, dict)
+@pytest.mark.parametrize("broken", [lambda n: torch.zeros(n + 1), lambda n: torch.full((n,), torch.nan)])
+def test_scores_that_are_none_are_refused(peers, demo_model, broken: Any) -> None:
+    peer = peers.plain.Peer("captum", {"broken": lambda _hf, _tokenizer, one: broken(len(one.prompt))}, dict)
     method = peer.methods(peers.plain.folder_of("demo"))["broken"]
     with pytest.raises(ValueError, match="broken: .* scores of .* tokens, or not all finite"):
         method(demo_model, [SHOWN.prompt], [SHOWN.target])
