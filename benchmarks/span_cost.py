@@ -11,9 +11,7 @@ With ``--shape llama --flashtrace``, FlashTrace (arXiv 2602.01914; Llama and Qwe
 trace of the M predicted tokens to those before them, of the same weights and tokens and an end-of-text token that it adds
 itself, against our sum of logits and of log-probabilities. Only the time is comparable: its scores are not gradients but
 how near each token's part of an attention layer comes to the stream behind that layer, from one forward and no backward. It
-is not a dependency: have pip download the wheel of ``flashtrace`` without its dependencies, unpack it into a folder outside
-the repository, and put that folder on ``PYTHONPATH``; what it imports and is missing (seaborn; spacy and wordfreq with what
-they need, in the versions they name) goes there too, by pip's ``--target`` and ``--no-deps``: no version here changes.
+is not a dependency: ``benchmarks/peers/README.md`` says how it is installed.
 """
 
 from __future__ import annotations
