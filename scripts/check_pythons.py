@@ -1,8 +1,8 @@
 """Install the package with every Python at hand, and run its demo: ``python scripts/check_pythons.py [3.10 3.13 ...]``.
 
 For each version from 3.10 on: a virtual environment of its own, ``pip install .``, then without network ``tl-scopes trace``
-and a smoke test of one call of every kind. ``PIP_CONSTRAINT`` holds versions, as ever. An interpreter is at hand as ``python3.X``
-on the PATH or from pyenv; one that is not is named.
+and a smoke test of one call of every kind. ``PIP_CONSTRAINT`` holds versions, as ever. An interpreter is at hand as
+``python3.X`` on the PATH or from pyenv; one that is not is named.
 """
 
 from __future__ import annotations
