@@ -22,7 +22,8 @@ import tl_scopes as tls
 model = tls.load_model()
 prompt = "German: der Hund sieht die Katze. English: the"
 attr = tls.scopes(model, prompt, target=" dog")["fisher"]
-assert tls.Attribution.from_json(attr.to_json()).scores.equal(attr.scores)
+attr.save("attr.json")
+assert tls.Attribution.load("attr.json").scores.equal(attr.scores)
 assert attr.html() and attr.plot()
 tls.verdict(model, attr), tls.verify(model, attr), tls.attribution_matrix(model, prompt), tls.layer_influence(model, prompt)
 tls.integrated_gradients(model, prompt, target=" dog", n_steps=8), tls.leave_one_out(model, prompt, target=" dog")

@@ -52,6 +52,8 @@ class Within:
 Seed = Annotated[int, Within(0, 2**63 - 1)]
 """What PyTorch's and NumPy's generators both take."""
 Types = Mapping[str, Any]
+UNPACKS = (getattr(typing, "Unpack", typing_extensions.Unpack), typing_extensions.Unpack)
+"""Before Python 3.11 there is one, in 3.11 there are two."""
 _WORDS: dict[Any, tuple[str, str]] = {
     int: ("an integer", "integers"),
     float: ("a number", "numbers"),
@@ -69,10 +71,20 @@ def argument_types(function: Callable[..., Any]) -> dict[str, Any]:
     for name, parameter in inspect.signature(function).parameters.items():
         hint = parameter.annotation
         hint = eval(hint, spaces) if isinstance(hint, str) else hint  # the source's own words
-        if typing.get_origin(hint) in (getattr(typing, "Unpack", None), typing_extensions.Unpack):
+        if typing.get_origin(hint) in UNPACKS:
             found |= typing_extensions.get_type_hints(typing.get_args(hint)[0], include_extras=True)
         elif hint is not parameter.empty and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             found[name] = hint
+    return found
+
+
+def field_types(cls: type, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Type of each field of a dataclass; Python 3.10 cannot read a ``ClassVar`` that says no more, and none is a field."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        own = {n: a for n, a in vars(base).get("__annotations__", {}).items() if not str(a).startswith("ClassVar")}
+        fields = type(base.__name__, (), {"__annotations__": own, "__module__": base.__module__})
+        found |= typing.get_type_hints(fields, localns=dict(known))
     return found
 
 

@@ -15,11 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, get_args, get_type_hints
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from tl_scopes.numerics.annotations import field_types
 
 
 class Checked:
@@ -83,7 +85,7 @@ class Checked:
 def _dims(cls: Any) -> dict[str, tuple[str, ...]]:
     """Names of the axes of each field that holds arrays of one rank, or a container of them."""
     found: dict[str, tuple[str, ...]] = {}
-    for name, hint in get_type_hints(cls, localns={"ActivationCache": Any}).items():
+    for name, hint in field_types(cls, {"ActivationCache": Any}).items():
         arms = [hint, *get_args(hint)]
         dims = next((tuple(arm.dim_str.split()) for arm in arms if hasattr(arm, "dim_str")), None)
         if dims is not None:

@@ -20,12 +20,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import lru_cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 import torch
 from jaxtyping import AbstractArray
 from torch import Tensor
+
+from tl_scopes.numerics.annotations import field_types
 
 _CONTAINERS: dict[type, str] = {list: "$list", tuple: "$tuple", frozenset: "$set"}
 _SCALARS: dict[Any, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int,), float: (int, float)}
@@ -175,7 +177,7 @@ def naming(at: str) -> Iterator[None]:
 @lru_cache
 def _hints(cls: Any) -> dict[str, Any]:
     """The hint of each field that is saved; the one class that is imported for types alone is never saved."""
-    found = get_type_hints(cls, localns={"ActivationCache": Any})
+    found = field_types(cls, {"ActivationCache": Any})
     unsaved: Sequence[str] = getattr(cls, "_unsaved", ())
     return {f.name: found[f.name] for f in fields(cls) if f.name not in unsaved}
 
