@@ -19,7 +19,7 @@ import tl_scopes as tls
 from tl_scopes import tasks
 from tl_scopes.demo.corpora import examples
 from tl_scopes.demo.corpora.passages import Example
-from tl_scopes.evaluation import gold_methods, gold_tasks
+from tl_scopes.evaluation import accepted, gold_methods, gold_tasks
 from tl_scopes.evaluation.acceptance import Acceptance
 from tl_scopes.evaluation.gold import gold_alignment
 from tl_scopes.evaluation.gold_methods import best_rank, places, recall
@@ -38,7 +38,7 @@ def accepting(monkeypatch: pytest.MonkeyPatch, accepts: Callable[[Example], bool
         says = tuple(map(accepts, found))
         return Acceptance(tuple(found), says, says, tuple(3 * s for s in says))
 
-    monkeypatch.setattr(gold_tasks, "acceptance", fake)
+    monkeypatch.setattr(accepted, "acceptance", fake)
     return tried
 
 
@@ -139,7 +139,7 @@ def test_the_same_call_runs_nothing_again(demo_model, tmp_path, monkeypatch) -> 
     accepting(monkeypatch, every_third)
     first = stored(demo_model, tmp_path)
     assert first.records == gold_alignment(demo_model, METHODS, tasks={"own": EXAMPLES}, n=N).records
-    monkeypatch.setattr(gold_tasks, "acceptance", None)
+    monkeypatch.setattr(accepted, "acceptance", None)
     monkeypatch.setattr(gold_tasks, "attributions", None)
     again = stored(demo_model, tmp_path)
     assert again == first
