@@ -90,6 +90,14 @@ class Part(str, Enum):
     turn = "turn"
 
 
+class Layout(str, Enum):
+    """What a source is written in."""
+
+    jsonl = "jsonl"
+    csv = "csv"
+    parquet = "parquet"
+
+
 def _must_be(rule: str, holds: Callable[[float], bool]) -> Callable[[float], float]:
     """Refuses a number, NaN too, for which the rule does not hold."""
 
@@ -227,6 +235,44 @@ Fractions = Annotated[
 ]
 Beside = Annotated[list[Measure] | None, typer.Option("--beside", help=f"Measure this too; {_SEVERAL}.")]
 MinWords = Annotated[int | None, typer.Option("--min-words", min=0, help="Fewest words of a passage.")]
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="A .jsonl, .csv or .parquet file, - for standard input, or a data set of the Hub."
+    ),
+]
+RunFolder = Annotated[
+    Path, typer.Option("--out", rich_help_panel=_FILES, help="Folder of the run; the same command continues it.")
+]
+RunMethods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        help=f"Scope or baseline, e.g. fisher@16, semantic/all frozen; {_SEVERAL}. Default: the paper's three scopes.",
+    ),
+]
+RunColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="NAME=COLUMN",
+        help=f"The source's own name of prompt, messages, target, answer, units or id; nothing: not read; {_SEVERAL}.",
+    ),
+]
+RunUnit = Annotated[Part | None, typer.Option("--unit", help="Scores by word, sentence, ..., turn; default: by token.")]
+RowsAtOnce = Annotated[int, typer.Option("--batch-size", min=1, help="Prompts per forward, at most.")]
+RowsPerShard = Annotated[
+    int, typer.Option("--rows-per-shard", min=1, help="Rows whose scores are one file: what a kill loses at most.")
+]
+SourceFormat = Annotated[
+    Layout | None, typer.Option("--format", help="Of standard input, or of a file whose name does not say it.")
+]
+Split = Annotated[str, typer.Option("--split", help="Of a data set of the Hub.")]
+Subset = Annotated[str | None, typer.Option("--subset", help="Of a data set of the Hub: its configuration.")]
+Shard = Annotated[
+    str | None, typer.Option("--shard", metavar="I/N", help="This is job I of N, from 0, that share the folder --out.")
+]
 
 Points = Annotated[int, typer.Option("--points", min=2, help="Points on the path from 0 to 1.")]
 Baseline = Annotated[

@@ -147,5 +147,7 @@ def _read(file: Path, most: int) -> Verdicts:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is not what a run keeps ({error}). Delete it: it is made anew") from error
     if len(found.kept) > most:
-        raise ValueError(f"{file} is not what a run keeps (verdicts on at most {most} prompts). Delete it: it is made anew")
+        raise ValueError(
+            f"{file} is not what a run keeps (verdicts on at most {most} prompts). Delete it: it is made anew"
+        )
     return found

@@ -94,7 +94,9 @@ def attempted(
     """
     try:
         return list(do(batch))
-    except (ValueError, torch.OutOfMemoryError, *also) as error:
+    except Exception as error:
+        if not isinstance(error, (ValueError, torch.OutOfMemoryError, *also)):
+            raise
         if len(batch) == 1:
             return [Failed(f"{type(error).__name__}: {name_call(error)}")]
     return [result for one in batch for result in attempted(do, [one], also)]
