@@ -101,7 +101,7 @@ class RunReport(Displayable, Serializable):
         return not self.left
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per method: ``prompts``, ``units`` per prompt, ``top_share``, ``strongest``: what ranks first most often."""
+        """One row per method: ``prompts``, ``units`` per prompt, ``top_share``, ``strongest``, first most often."""
         import pandas as pd
 
         rows = [

@@ -56,7 +56,10 @@ def run_figure(result: RunReport) -> Any:
     axes = figure.subplots()
     middle = [(i + 0.5) / BINS for i in range(BINS)]
     for i, own in enumerate(result.methods):
-        style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": ("-", "--", ":")[i // len(COLOURS) % 3]}
+        style: dict[str, Any] = {
+            "color": COLOURS[i % len(COLOURS)],
+            "linestyle": ("-", "--", ":")[i // len(COLOURS) % 3],
+        }
         axes.plot(middle, own.by_position, marker="o", markersize=3, linewidth=1.2, label=literal(own.method), **style)
         for x, share in zip(middle, own.by_position, strict=True):
             figure.say(axes, f"{own.method}, {x - 0.05:.0%} to {x + 0.05:.0%} of the prompt: {share:.1%}", x, share)
