@@ -1,8 +1,8 @@
 """A run of many prompts by two processes, killed again and again, against one that nothing disturbed: ``killed_run.py``.
 
     1  ``tl-scopes run`` on the demo prompts by one process, undisturbed;
-    2  the same by ``accelerate launch --multi_gpu --num_processes 2`` into another folder; all its processes are killed by
-       SIGKILL at random moments, every other time only once it has made progress; then it is let finish;
+    2  the same by ``accelerate launch --multi_gpu --num_processes 2`` into another folder; the launcher and both processes
+       are killed by SIGKILL at random moments, each time after some progress; then it is let finish;
     3  every file of the tables must have the same bytes in both folders.
 
 Among the prompts are some that are asked twice, and some that cannot be explained.
@@ -76,19 +76,20 @@ def digests(out: Path) -> dict[str, str]:
     return {str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def killed(arguments: list[str], out: Path, kills: int, seed: int) -> list[int]:
-    """Kill the run so often; windows done at each kill."""
+def killed(arguments: list[str], out: Path, kills: int, windows: int, seed: int) -> list[int]:
+    """Kill the run so often, each time after some progress; windows done at each kill."""
     rng, seen = random.Random(seed), []
     while len(seen) < kills:
         before, process = finished(out), start(arguments, two=True)
-        while len(seen) % 2 and finished(out) == before and process.poll() is None:
+        more = rng.randint(1, max(1, 2 * (windows - before) // (kills + 2 - len(seen)) - 1))
+        while finished(out) < before + more and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(rng.random() * 4)
+        time.sleep(rng.random())
         if process.poll() is not None:
             raise SystemExit(f"the run ended before kill {len(seen) + 1}; ask for more prompts")
         n = kill(process)
         seen.append(finished(out))
-        print(f"kill {len(seen):2}: {n} processes, {seen[-1]} windows done", flush=True)
+        print(f"kill {len(seen):2}: {n} processes, {seen[-1]} of {windows} windows done", flush=True)
     return seen
 
 
@@ -107,7 +108,7 @@ def main() -> None:
         assert start(command(source, one, asked.rows_per_shard), two=False).wait() == 0
         print(f"{asked.n} prompts, one process, undisturbed: {time.perf_counter() - began:.0f} s", flush=True)
         arguments = command(source, two, asked.rows_per_shard)
-        killed(arguments, two, asked.kills, asked.seed)
+        killed(arguments, two, asked.kills, -(-asked.n // asked.rows_per_shard), asked.seed)
         assert start(arguments, two=True).wait() == 0
         by_process = [shard.read_bytes().count(b"\n") for shard in sorted(two.glob("shard-*"))]
         print(f"finished; windows by process: {by_process}")

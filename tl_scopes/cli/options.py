@@ -119,7 +119,7 @@ Chat = Annotated[
     Path | None,
     typer.Option("--chat", help="In place of PROMPT a chat, a JSON list of {role, content}; - reads standard input."),
 ]
-ByUnit = Annotated[Part | None, typer.Option("--unit", help="Scores by word, sentence, ..., or turn of a --chat.")]
+ByUnit = Annotated[Part | None, typer.Option("--unit", help="Scores by word, sentence, ..., or turn of a chat.")]
 Frozen = Annotated[
     list[str] | None,
     typer.Option("--frozen", help=f"Hold constant in the gradient: norms, attention, activations or all; {_SEVERAL}."),
@@ -198,7 +198,7 @@ GoldN = Annotated[
     typer.Option("--n", "-n", min=1, help="How many examples of each demo corpus, or accepted prompts of each task."),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of everything drawn at random.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Changed inputs per forward.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Inputs per forward, at most.")]
 Ablation = Annotated[Ablated, typer.Option("--ablation", help="What a removed embedding becomes.")]
 
 # -- of one command --------------------------------------------------------------------------------
@@ -237,31 +237,19 @@ Beside = Annotated[list[Measure] | None, typer.Option("--beside", help=f"Measure
 MinWords = Annotated[int | None, typer.Option("--min-words", min=0, help="Fewest words of a passage.")]
 
 Source = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="SOURCE", help="A .jsonl, .csv or .parquet file, - for standard input, or a data set of the Hub."
     ),
 ]
-RunFolder = Annotated[
-    Path, typer.Option("--out", rich_help_panel=_FILES, help="Folder of the run; the same command continues it.")
-]
-RunMethods = Annotated[
+Fields = Annotated[
     list[str] | None,
     typer.Option(
-        "--method",
-        help=f"Scope or baseline, e.g. fisher@16, semantic/all frozen; {_SEVERAL}. Default: the paper's three scopes.",
-    ),
-]
-RunColumns = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--column",
+        "--field",
         metavar="NAME=COLUMN",
         help=f"The source's own name of prompt, messages, target, answer, units or id; nothing: not read; {_SEVERAL}.",
     ),
 ]
-RunUnit = Annotated[Part | None, typer.Option("--unit", help="Scores by word, sentence, ..., turn; default: by token.")]
-RowsAtOnce = Annotated[int, typer.Option("--batch-size", min=1, help="Prompts per forward, at most.")]
 RowsPerShard = Annotated[
     int, typer.Option("--rows-per-shard", min=1, help="Rows whose scores are one file: what a kill loses at most.")
 ]

@@ -11,13 +11,12 @@ from tl_scopes.cli.support import default_methods, library, load_model, own_gpu,
 
 
 def run(
-    source: options.Source,
-    out: options.RunFolder,
-    method: options.RunMethods = None,
-    column: options.RunColumns = None,
-    unit: options.RunUnit = None,
+    source: options.Source = None,
+    method: options.GoldMethods = None,
+    field: options.Fields = None,
+    unit: options.ByUnit = None,
     frozen: options.Frozen = None,
-    batch_size: options.RowsAtOnce = 16,
+    batch_size: options.BatchSize = None,
     rows_per_shard: options.RowsPerShard = 128,
     format: options.SourceFormat = None,
     split: options.Split = "train",
@@ -26,6 +25,7 @@ def run(
     model: options.Model = "demo",
     kind: options.Kind = "auto",
     device: options.Device = None,
+    out: options.Out = None,
     html: options.Html = None,
     plot: options.Plot = None,
     csv: options.Csv = None,
@@ -39,8 +39,10 @@ def run(
     array of jobs with --shard I/N.
     """
     files = Files(html=html, plot=plot, csv=csv, json=json)
+    if source is None or out is None:
+        raise ValueError("give a SOURCE, a file of prompts, and --out FOLDER")
     require_folder("--out", out)
-    jobs, columns = shard_of(shard), _columns(column or ())
+    jobs, columns = shard_of(shard), _columns(field or ())
     tls = library()
     from tl_scopes.evaluation.gold_methods import known_methods
     from tl_scopes.evaluation.pace import to_standard_error
@@ -64,12 +66,12 @@ def run(
         columns=columns,
         unit="token" if unit is None else unit.value,
         frozen=held,
-        batch_size=batch_size,
         rows_per_shard=rows_per_shard,
         format=layout,
         split=split,
         subset=subset,
         shard=jobs,
+        **({} if batch_size is None else {"batch_size": batch_size}),
     )
     if report.complete:
         files.answer(report)
@@ -83,6 +85,6 @@ def _columns(written: Any) -> dict[str, str | None]:
     for one in written:
         name, equals, column = one.partition("=")
         if not equals or name in found:
-            raise ValueError(f"--column {one}: expected NAME=COLUMN, each name once, e.g. prompt=question")
+            raise ValueError(f"--field {one}: expected NAME=COLUMN, each name once, e.g. prompt=question")
         found[name] = column or None
     return found

@@ -48,8 +48,8 @@ class Failed:
 def launched() -> Share:
     """This process's number and how many there are, as its launcher says; alone where there is none."""
     for rank, world in _LAUNCHERS:
-        if rank in os.environ and world in os.environ:
-            return Share(int(os.environ[rank]), int(os.environ[world]))
+        if world in os.environ:
+            return Share(int(os.environ.get(rank, "0")), int(os.environ[world]))
     return Share()
 
 
@@ -81,7 +81,7 @@ def launched_alone(environment: Mapping[str, str]) -> bool:
     ``--mpirun_hostfile`` is given: then it starts the program itself, and several only in words.
     """
     several = "ACCELERATE_USE_CPU" in environment and "MASTER_PORT" in environment
-    return several and not any(rank in environment for rank, _ in _LAUNCHERS)
+    return several and not any(world in environment for _, world in _LAUNCHERS)
 
 
 def attempted(
