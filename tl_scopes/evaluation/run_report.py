@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 MOST_STRONGEST = 10
 MOST_REASONS = 10
 MOST_FAILED = 20
-_OWN_WORDS = re.compile(r"\(.*?\)|'[^']*'|\"[^\"]*\"|\d[\d,.]*")
-"""What differs between rows that fail for the same reason."""
+_ARGUMENT = re.compile(r"^(?:\w+: )?\w*\(.*?\)+: |\s\(.*\)$")
+"""What an error begins with, ``call(argument=...): ``, and what it adds in parentheses."""
+_NUMBER = re.compile(r"\d[\d,.]*")
+MOST_LETTERS = 100
 _COLUMNS = ["row", "method", "unit", "text", "score"]
 
 
@@ -84,7 +86,7 @@ def report(folder: Path, settings: Mapping[str, Any], records: Sequence[Mapping[
     first: list[tuple[int, str | None, str]] = []
     for table in parts(folder, "failed", records):
         for row in table.to_pylist():
-            reasons[" ".join(_OWN_WORDS.sub("…", row["reason"]).split())] += 1
+            reasons[_in_short(row["reason"])] += 1
             if len(first) < MOST_FAILED:
                 first.append((row["row"], row["id"], row["reason"]))
     n = {name: sum(r[name] for r in records) for name in ("rows", "explained", "failed", "duplicates", "seconds")}
@@ -101,3 +103,8 @@ def report(folder: Path, settings: Mapping[str, Any], records: Sequence[Mapping[
         methods=tuple(own.summary(method) for method, own in sums.items()),
         settings=settings,
     )
+
+
+def _in_short(reason: str) -> str:
+    """The same for rows that fail for the same reason: without what is a row's own."""
+    return " ".join(_NUMBER.sub("…", _ARGUMENT.sub("", reason)).split())[:MOST_LETTERS]

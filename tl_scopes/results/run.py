@@ -69,7 +69,7 @@ class RunReport(Displayable, Serializable):
         duplicates: rows that ask what an earlier one asks.
         left: rows that no process has finished.
         seconds: that finished windows took, of all processes together.
-        reasons: why rows failed, without what is in parentheses, and how many; the most frequent first.
+        reasons: why rows failed, in short, and how many; the most frequent first.
         first_failed: number, id and reason of the first failed rows.
         methods: one summary each.
         settings: what defines the numbers, as it is stored with the run.

@@ -66,7 +66,7 @@ def run_figure(result: RunReport) -> Any:
     axes.axhline(1 / BINS, color="#999999", linewidth=0.8, linestyle="--")
     axes.set(xlim=(0, 1), ylim=(0, None), xlabel="place in the prompt", ylabel="mean share of influence")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axis.set_major_formatter(lambda value, _: f"{round(100 * value, 1):g}%")
     axes.spines[["top", "right"]].set_visible(False)
     if result.methods:
         axes.legend(frameon=False, fontsize=7)
@@ -86,11 +86,13 @@ def run_view(result: RunReport) -> View:
         parts.append(run_figure(result).chart("share of influence by place in the prompt"))
     frame = result.to_frame().drop(columns="strongest")
     parts.append(table(frame.rename(columns={"units": "units per prompt", "top_share": "share of the first"})))
+    strongest = []
     for own in result.methods:
         if own.strongest:
             rows = pd.DataFrame([(s.text, s.times, s.share) for s in own.strongest])
             rows.columns = ["ranks first", "prompts", "mean share then"]
-            parts.append(f"<p><b>{escape(visible(own.method))}</b></p>{table(rows)}")
+            strongest.append(f"<div><p><b>{escape(visible(own.method))}</b></p>{table(rows)}</div>")
+    parts.append(f'<div class="tls-abreast">{"".join(strongest)}</div>')
     if result.failed:
         reasons = pd.DataFrame(list(result.reasons.items()), columns=["reason", "rows"])
         failed = pd.DataFrame(result.first_failed, columns=["row", "id", "reason"])
