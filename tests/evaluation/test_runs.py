@@ -137,6 +137,7 @@ def test_bad_rows_are_named_and_what_was_asked_before_is_not_explained_again(dem
     assert "10 rows: 4 explained, 4 failed, 2 asked before" in str(report)
 
 
+@pytest.mark.one_lens
 def test_a_prompt_that_fails_in_its_batch_is_left_out_alone(demo_model: Any, tmp_path: Path) -> None:
     def picky(model: Any, prompts: list[Any], targets: list[Any]) -> list[tls.Attribution]:
         if any("Anna" in p for p in prompts):
@@ -149,6 +150,7 @@ def test_a_prompt_that_fails_in_its_batch_is_left_out_alone(demo_model: Any, tmp
     assert load_run(tmp_path / "run", "failed").reason.tolist() == ["ValueError: explain_file(prompt=...): not Anna"]
 
 
+@pytest.mark.one_lens
 def test_any_division_and_any_stops_give_the_same_bytes(demo_model: Any, tmp_path: Path, monkeypatch: Any) -> None:
     rows = [*FEW, {"prompt": ""}, FEW[3], {"prompt": "Tom"}]
     source, asked = written(tmp_path, rows), {"methods": ["semantic", "random"], "rows_per_shard": 3, "batch_size": 2}
@@ -180,6 +182,7 @@ def test_any_division_and_any_stops_give_the_same_bytes(demo_model: Any, tmp_pat
     assert load_run(out).equals(load_run(tmp_path / "whole"))
 
 
+@pytest.mark.one_lens
 def test_a_run_that_is_not_whole_says_so_and_one_file_that_is_gone_is_made_again(
     demo_model: Any, tmp_path: Path
 ) -> None:
@@ -198,6 +201,7 @@ def test_a_run_that_is_not_whole_says_so_and_one_file_that_is_gone_is_made_again
     assert files(out) == before
 
 
+@pytest.mark.one_lens
 def test_another_call_on_the_folder_is_refused_with_what_differs(demo_model: Any, tmp_path: Path) -> None:
     source, out = written(tmp_path, FEW[:2]), tmp_path / "run"
     explain_file(demo_model, source, out, ["random"])
@@ -243,6 +247,7 @@ def test_chats_are_rows_too_and_their_turns_have_names(demo_model: Any, tmp_path
     assert "turns of this prompt are not known" in load_run(tmp_path / "run", "failed").reason.item()
 
 
+@pytest.mark.one_lens
 def test_every_file_says_what_it_is_of(demo_model: Any, tmp_path: Path) -> None:
     explain_file(demo_model, written(tmp_path, FEW[:1]), tmp_path / "run", ["random"])
     said = json.loads(pq.read_schema(tmp_path / "run" / "scores" / "part-0000000.parquet").metadata[b"tl_scopes"])
@@ -251,6 +256,7 @@ def test_every_file_says_what_it_is_of(demo_model: Any, tmp_path: Path) -> None:
     assert {"torch", "transformer_lens", "transformers", "pyarrow"} <= set(said["versions"])
 
 
+@pytest.mark.one_lens
 def test_standard_input_stays_in_the_folder_and_the_run_goes_on_from_it(
     demo_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +276,7 @@ def test_standard_input_stays_in_the_folder_and_the_run_goes_on_from_it(
         explain_file(demo_model, "-", tmp_path / "run", ["random"])
 
 
+@pytest.mark.one_lens
 def test_the_report_is_its_definition(demo_model: Any, tmp_path: Path) -> None:
     explain_file(demo_model, written(tmp_path, FEW), tmp_path / "run", ["semantic", "random"], rows_per_shard=5)
     report, frame = run_report(tmp_path / "run"), load_run(tmp_path / "run")
@@ -305,6 +312,7 @@ def test_where_nobody_looks_the_pace_is_a_line_now_and_then(monkeypatch: pytest.
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 @pytest.mark.timeout(1200)
 def test_two_real_processes_killed_once_make_the_files_of_one(tmp_path: Path) -> None:
     """By ``accelerate launch`` as the documentation writes it; more prompts and kills are ``benchmarks/killed_run.py``."""
