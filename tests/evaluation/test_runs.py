@@ -22,7 +22,7 @@ import torch
 
 import tl_scopes as tls
 from tl_scopes.demo.corpora import CORPORA, examples
-from tl_scopes.evaluation import runs
+from tl_scopes.evaluation import run_windows
 from tl_scopes.evaluation.pace import LOGGER, Pace
 from tl_scopes.evaluation.runs import explain_file, load_run, run_report
 from tl_scopes.evaluation.shares import Share
@@ -155,7 +155,7 @@ def test_any_division_and_any_stops_give_the_same_bytes(demo_model: Any, tmp_pat
     rows = [*FEW, {"prompt": ""}, FEW[3], {"prompt": "Tom"}]
     source, asked = written(tmp_path, rows), {"methods": ["semantic", "random"], "rows_per_shard": 3, "batch_size": 2}
     whole = explain_file(demo_model, source, tmp_path / "whole", **asked)
-    real, stops = runs.write_part, iter([2, 4, 1])
+    real, stops = run_windows.write_part, iter([2, 4, 1])
     out = tmp_path / "shared"
     for job in (1, 0, 1, 2, 0, 1):
         left = next(stops, None)
@@ -168,7 +168,7 @@ def test_any_division_and_any_stops_give_the_same_bytes(demo_model: Any, tmp_pat
                     raise KeyboardInterrupt
             real(folder, table, *rest)
 
-        monkeypatch.setattr(runs, "write_part", dies)
+        monkeypatch.setattr(run_windows, "write_part", dies)
         try:
             explain_file(demo_model, source, out, shard=(job, 3), **asked)
         except KeyboardInterrupt:

@@ -54,6 +54,11 @@ def schema(table: Table, double: bool = False) -> pa.Schema:
     return pa.schema([*head, *columns[table]])
 
 
+def is_double(settings: Mapping[str, Any]) -> bool:
+    """Is it a float64 model, whose scores are?"""
+    return bool(settings["model"]["dtype"] == "float64")
+
+
 def score_rows(row: Read, label: str, found: Attribution, columns: pa.Schema) -> pa.RecordBatch:
     """The scores of one prompt by one method, one row per token or unit."""
     import pyarrow as pa

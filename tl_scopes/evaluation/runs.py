@@ -13,23 +13,22 @@ killed, or shared by others, has the bits of one that was not, where the batches
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tl_scopes.directions.by_name import DEFAULT_METHODS, SCOPES, named_directions, reads
 from tl_scopes.evaluation.fingerprint import function_fingerprint, model_settings
-from tl_scopes.evaluation.gold_methods import Method, attributed_by, known_methods, named
+from tl_scopes.evaluation.gold_methods import Method, known_methods, named
 from tl_scopes.evaluation.methods import chosen_methods
 from tl_scopes.evaluation.pace import Pace
 from tl_scopes.evaluation.records import Kind, RecordStore, read_records, read_settings
-from tl_scopes.evaluation.rows import Asked, Raw, Read, Reading, asked, column_names, read, row_id
+from tl_scopes.evaluation.rows import Reading, column_names
 from tl_scopes.evaluation.run_report import report
-from tl_scopes.evaluation.run_tables import Table, is_whole, schema, score_rows, to_frame, whole_table, write_part
-from tl_scopes.evaluation.shares import Failed, Shard, attempted, share_of
+from tl_scopes.evaluation.run_tables import Table, is_double, is_whole, to_frame, whole_table
+from tl_scopes.evaluation.run_windows import Windows
+from tl_scopes.evaluation.shares import Shard, share_of
 from tl_scopes.evaluation.sources import STDIN, Format, format_of, kept_input, open_source
 from tl_scopes.evaluation.survey import Survey, survey, windows
 from tl_scopes.model.frozen import Frozen
@@ -43,7 +42,6 @@ from tl_scopes.results.units import UnitKind
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 ROWS_PER_SHARD = 128
 """Rows of a window where none is said: what a kill loses at most, of each process."""
@@ -138,7 +136,7 @@ def explain_file(
     finally:
         if kept is not None:
             given.unlink(missing_ok=True)
-    run = _Run(model, chosen, names, found, reading, batch_size, folder, store)
+    run = Windows(model, chosen, names, found, reading, batch_size, folder, store)
     done = {w for w, record in store.done().items() if is_whole(folder, record)}
     mine = share.mine(range(PROMPTS_RUN.pieces(settings)))
     todo = {w for w in mine if w not in done}
@@ -170,7 +168,7 @@ def load_run(folder: str | Path, table: Table = "scores") -> pd.DataFrame:
     Cost: the whole table in memory; larger ones are read from ``folder/scores`` by whatever reads parquet.
     """
     settings, records = _finished(Path(folder))
-    return to_frame(whole_table(Path(folder), table, records, _is_double(settings)))
+    return to_frame(whole_table(Path(folder), table, records, is_double(settings)))
 
 
 @public_call
@@ -190,97 +188,6 @@ def run_report(folder: str | Path) -> RunReport:
     """
     settings, records = _finished(Path(folder))
     return report(Path(folder), settings, records)
-
-
-# -- one window ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """What all windows of a run have in common."""
-
-    model: LensModel
-    methods: Mapping[str, Method | str]
-    names: Mapping[str, str]
-    found: Survey
-    reading: Reading
-    batch_size: int
-    folder: Path
-    store: RecordStore
-
-    def size(self, window: int) -> int:
-        """Rows of a window."""
-        size: int = self.store.settings["rows_per_shard"]
-        return min(size, self.found.n - window * size)
-
-    def window(self, window: int, raw: Sequence[tuple[int, Raw]], pace: Pace) -> dict[str, Any]:
-        """Write the tables of a window; gives its record."""
-        import pyarrow as pa
-
-        started = time.perf_counter()
-        ready: list[Read] = []
-        failed: dict[int, str] = {}
-        same = {i: int(self.found.same_as[i]) for i, _ in raw if self.found.same_as[i] != i}
-        ids = {i: row_id(row, self.names) for i, row in raw}
-        for i, row in raw:
-            if i in same:
-                continue
-            try:
-                ready.append(self._read(i, row))
-            except ValueError as error:
-                failed[i] = str(error)
-        pace.step(len(raw) - len(ready))
-        columns = schema("scores", _is_double(self.store.settings))
-        scores: dict[int, list[pa.RecordBatch]] = {}
-        ready.sort(key=lambda row: len(row.given.tokens))
-        for first in range(0, len(ready), self.batch_size):
-            batch = ready[first : first + self.batch_size]
-            for one, explained in zip(batch, attempted(self._explained, batch), strict=True):
-                if isinstance(explained, Failed):
-                    failed[one.number] = explained.reason
-                else:
-                    scores[one.number] = [score_rows(one, label, a, columns) for label, a in explained.items()]
-            pace.step(len(batch))
-        tables: dict[Table, pa.Table] = {
-            "scores": pa.Table.from_batches([b for i in sorted(scores) for b in scores[i]], columns),
-            "failed": _listed("failed", {i: failed[i] for i in sorted(failed)}, ids),
-            "duplicates": _listed("duplicates", same, ids),
-        }
-        for table, rows in tables.items():
-            write_part(self.folder, table, window, rows, self.store.settings)
-        n = {"rows": len(raw), "explained": len(scores), "failed": len(failed), "duplicates": len(same)}
-        seconds = round(time.perf_counter() - started, 3)
-        return {"index": window, **n, "units": len(tables["scores"]), "seconds": seconds}
-
-    def _read(self, number: int, raw: Raw) -> Read:
-        """A row as the model reads it.
-
-        Raises:
-            ValueError: what is wrong with it.
-        """
-        row = asked(raw, self.names)
-        if not isinstance(row, Asked):
-            raise ValueError(row.reason)
-        return read(self.model, number, row, self.reading)
-
-    def _explained(self, batch: Sequence[Read]) -> list[dict[str, Any]]:
-        """The results of every method on some rows, by unit."""
-        found: list[dict[str, Any]] = [{} for _ in batch]
-        given: tuple[list[Any], list[int | None]] = ([row.given for row in batch], [row.target for row in batch])
-        typed = [row.asked.prompt for row in batch], [row.asked.aim for row in batch]
-        for label, results in attributed_by(self.model, self.methods, given, typed, self.batch_size):
-            for own, row, result in zip(found, batch, results, strict=True):
-                own[label] = result if row.units is None else result.by_unit(row.units)
-        return found
-
-
-def _listed(table: Table, values: Mapping[int, Any], ids: Mapping[int, str | None]) -> pa.Table:
-    """A row for each of some rows of the source, with what is to be said of it."""
-    import pyarrow as pa
-
-    columns = schema(table)
-    arrays = [list(values), [ids[i] for i in values], list(values.values())]
-    return pa.Table.from_arrays([pa.array(a, f.type) for a, f in zip(arrays, columns, strict=True)], schema=columns)
 
 
 # -- what defines a run, and what is finished of it ------------------------------------------------
@@ -307,10 +214,6 @@ def _finished(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The settings of a run and the records of its finished windows."""
     settings = read_settings(folder, PROMPTS_RUN)
     return settings, list(read_records(folder, settings, PROMPTS_RUN).values())
-
-
-def _is_double(settings: Mapping[str, Any]) -> bool:
-    return bool(settings["model"]["dtype"] == "float64")
 
 
 def _require_defined(model: LensModel, methods: Mapping[str, Method | str]) -> None:
