@@ -59,6 +59,7 @@ def test_scores_are_those_of_the_calls_one_by_one(demo_model: Any, tmp_path: Pat
     report = explain_file(demo_model, written(tmp_path, rows), tmp_path / "run", methods, batch_size=2)
     assert (report.explained, report.failed, report.complete) == (5, 0, True)
     frame = load_run(tmp_path / "run")
+    assert frame.row.is_monotonic_increasing, "in the order of the source, not of lengths"
     calls: dict[str, Callable[..., Any]] = {
         "semantic": tls.semantic_scope,
         "input_x_gradient": tls.input_x_gradient,
