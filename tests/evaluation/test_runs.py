@@ -49,7 +49,7 @@ def scores_of(frame: pd.DataFrame, row: int, method: str) -> pd.DataFrame:
 def test_scores_are_those_of_the_calls_one_by_one(demo_model: Any, tmp_path: Path) -> None:
     prompt, answer = "Anna lives in", " Rome. Tom lives in Rome"
     rows: list[dict[str, Any]] = [
-        {**FEW[0], "id": "first"},
+        {**max(FEW, key=lambda row: len(row["prompt"])), "id": "first"},
         {"prompt": prompt, "answer": answer},
         {"prompt": demo_model.to_tokens(FEW[3]["prompt"])[0].tolist(), "target": 7},
         FEW[4],
@@ -136,6 +136,21 @@ def test_bad_rows_are_named_and_what_was_asked_before_is_not_explained_again(dem
     assert again[["row", "same_as"]].to_numpy().tolist() == [[4, 0], [8, 2]]
     assert again.id.iloc[0] == "again"
     assert "10 rows: 4 explained, 4 failed, 2 asked before" in str(report)
+
+
+@pytest.mark.one_lens
+def test_prompts_of_similar_length_run_together(demo_model: Any, tmp_path: Path) -> None:
+    batches: list[list[int]] = []
+
+    def watched(model: Any, prompts: list[str], targets: list[Any]) -> list[tls.Attribution]:
+        batches.append(list(map(len, prompts)))
+        return tls.random_attribution(model, prompts)
+
+    rows = [{"prompt": "the dog sees the cat. " * n} for n in (3, 1, 4, 2, 7, 6)]
+    explain_file(
+        demo_model, written(tmp_path, rows), tmp_path / "run", {"own": watched}, batch_size=2, rows_per_shard=4
+    )
+    assert [[n // 22 for n in batch] for batch in batches] == [[1, 2], [3, 4], [6, 7]], "inside their window"
 
 
 @pytest.mark.one_lens
