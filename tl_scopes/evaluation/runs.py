@@ -166,6 +166,13 @@ def load_run(folder: str | Path, table: Table = "scores") -> pd.DataFrame:
         ValueError: the folder holds no such run, or a file of it is missing.
 
     Cost: the whole table in memory; larger ones are read from ``folder/scores`` by whatever reads parquet.
+
+    >>> import tempfile, pathlib
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> _ = (folder / "prompts.csv").write_text("prompt\\nthe dog sees the\\nAnna lives in\\nAnna lives in\\n")
+    >>> _ = explain_file(model, folder / "prompts.csv", folder / "run", ["semantic"])
+    >>> load_run(folder / "run", "duplicates")[["row", "same_as"]].to_numpy().tolist()
+    [[2, 1]]
     """
     settings, records = _finished(Path(folder))
     return to_frame(whole_table(Path(folder), table, records, is_double(settings)))
@@ -185,6 +192,13 @@ def run_report(folder: str | Path) -> RunReport:
         ValueError: the folder holds no such run, or a file of it is missing.
 
     Cost: reads all scores once, a window at a time.
+
+    >>> import tempfile, pathlib
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> _ = (folder / "prompts.csv").write_text("prompt\\nthe dog sees the\\nAnna lives in\\nAnna lives in\\n")
+    >>> _ = explain_file(model, folder / "prompts.csv", folder / "run", ["semantic"])
+    >>> print(str(run_report(folder / "run")).split(";")[0])
+    3 rows: 2 explained, 0 failed, 1 asked before
     """
     settings, records = _finished(Path(folder))
     return report(Path(folder), settings, records)

@@ -8,6 +8,7 @@ rows alone.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -92,6 +93,6 @@ def windows(source: Source, size: int, wanted: Collection[int]) -> Iterator[tupl
     """Window ``w`` has the rows ``w·size … (w + 1)·size − 1``; the wanted ones in order, with their rows' numbers."""
     rows, last = enumerate(source.rows()), max(wanted, default=-1)
     for number in range(last + 1):
-        found = list(islice(rows, size))
+        found = list(islice(rows, min(size, sys.maxsize)))
         if number in wanted:
             yield number, found
