@@ -7,11 +7,11 @@ accepted prompts are not scored. A run that is complete prints its own table.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from tl_scopes.evaluation.gold_tasks import TASKS_RUN, Verdicts, _records
+from tl_scopes.evaluation.accepted import kept_verdicts
+from tl_scopes.evaluation.gold_tasks import TASKS_RUN, _records
 from tl_scopes.evaluation.records import read_records, read_settings
 from tl_scopes.results.gold import LEAST_ACCEPTED, GoldAlignment
 
@@ -27,10 +27,11 @@ def main() -> None:
         settings = read_settings(folder, TASKS_RUN)
         done, first = read_records(folder, settings, TASKS_RUN), 0
         for number, (task, drawn) in enumerate(settings["tasks"].items()):
-            verdicts = Verdicts(**json.loads((folder / f"acceptance-{number}.json").read_text(encoding="utf-8")))
+            verdicts = kept_verdicts(folder, settings, number)
             accepted[task] = verdicts.counts()
             wanted = verdicts.chosen(settings["n"], first) if accepted[task].accepted >= LEAST_ACCEPTED else []
-            records += [r for i in wanted if i in done for r in _records(done[i], first)]
+            measured = [done[i] for i in wanted if i in done and "error" not in done[i]]
+            records += [r for record in measured for r in _records(record, first)]
             left += sum(i not in done for i in wanted)
             first += drawn
     accuracy = {task: found.says / found.drawn for task, found in accepted.items()}

@@ -9,6 +9,7 @@ without an entry in the tables below fails.
 from __future__ import annotations
 
 import inspect
+import itertools
 import random
 import traceback
 import typing
@@ -28,13 +29,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tl_scopes as tls
+from tl_scopes.evaluation import run_windows
 from tl_scopes.numerics.annotations import argument_types
 
 pytestmark = [pytest.mark.one_lens, pytest.mark.usefixtures("unchecked")]
 EXAMPLES = 130
 """Calls of each function in the slow tier: more than 4,000 together."""
 FEW = 3
-SLOW = {"load_model": 20, "gold_alignment": 50, "check_model": 50}
+SLOW = {"load_model": 20, "explain_file": 50, "gold_alignment": 50, "check_model": 50}
 """Functions whose calls take long, and how many there are of them."""
 TOKENS = torch.tensor([1, 60, 5, 61, 5, 62])
 PLAIN = torch.arange(128.0) / 128 + 0.1
@@ -119,6 +121,11 @@ ARGUMENTS: dict[str, Callable[[Any], kinds.Cases]] = {
     "chat_options": lambda good: kinds.refused(5, "x", [], {}, {"tools": []}, {1: 2}, {"x"}, True),
     "stop": lambda good: kinds.refused(5, 1.5, [5], {}, {"x"}, True, b"x", [""], ""),
     "frozen": lambda good: kinds.refused(5, 1.5, "x", ["x"], ["norms", "x"], ["norms", 5], True, b"norms", [None]),
+    "columns": lambda good: kinds.refused(5, "x", [5], {"x": "y"}, {"prompt": 5}, {"prompt": "none"}, True, {"prompt"}),
+    "shard": lambda good: kinds.refused(5, "x", [1], [2, 2], [-1, 2], [0, 0], [0, 1.5], True, {}, {0, 1}),
+    **dict.fromkeys(["split", "subset"], lambda good: kinds.refused(5, 1.5, [], {}, True)),
+    **dict.fromkeys(["format", "table"], kinds.name),
+    "rows_per_shard": kinds.integer,
     "tasks": lambda good: kinds.refused(5, "x", [5], ["x"], [], {"x": []}, {"x": 5}, True, b"x"),
     "by_substitution": lambda good: kinds.refused(5, "x", [5], ["x"], True, b"x"),
     "seed": kinds.seed,
@@ -164,6 +171,9 @@ JOINT = {
 }
 """Functions that explain several positions together."""
 OTHERWISE: dict[tuple[str, str], Callable[[Any], kinds.Cases]] = {
+    ("explain_file", "source"): lambda good: kinds.refused(5, 1.5, [], {}, True, "none.csv", "no/such/thing", ".", ""),
+    ("explain_file", "out"): lambda good: kinds.refused(5, 1.5, [], {}, True, "prompts.csv", b"x"),
+    ("explain_file", "chat_options"): lambda good: kinds.refused(5, "x", [], True),
     ("gold_alignment", "out"): lambda good: kinds.refused(5, 1.5, "folder", b"x"),
     ("aopc", "target"): kinds.name,
     **{(name, "pos"): kinds.one_position for name in FUNCTIONS if name not in JOINT},
@@ -189,7 +199,7 @@ GOOD: dict[str, Any] = {
     "scored": "argmax", "preset": "text", "beside": ["sufficiency"], "random_positions": [[[1], [1, 2]], [[1], [0, 1]]],
     "deltas": [[-1.0, -2.0]], "metric": lambda logits: logits[0, -1, 5], "name": "demo", "source": "demo", "column": "a",
     "unit": "word", "max_new_tokens": 3, "temperature": 0.5, "frozen": "attention",
-    "answers": "whole",
+    "answers": "whole", "rows_per_shard": 2, "format": "csv", "table": "failed",
 }  # fmt: skip
 BASES: dict[str, dict[str, Any]] = {
     **{name: {"prompt": TOKENS} for name in FUNCTIONS if "prompt" in inspect.signature(FUNCTIONS[name]).parameters},
@@ -212,6 +222,9 @@ BASES: dict[str, dict[str, Any]] = {
     "verify": {"fractions": [0.5], "top": 2},
     "aopc_from_deltas": {"deltas": [[-1.0, -2.0]], "fractions": [0.25, 0.5]},
     "load_aopc": {},
+    "explain_file": {"source": "prompts.csv", "methods": ["random"], "columns": {"prompt": "text"}},
+    "load_run": {},
+    "run_report": {},
     "load_model": {"name": "demo"},
     "load_passages": {"source": "demo", "n": 2},
     "sae_feature": {"feature": 1},
@@ -264,6 +277,7 @@ def plain(demo_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable
     attribution = _attribution(demo_model)
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / "a.csv").write_text("a,b\n1,2\n3,4\n")
+    (folder / "prompts.csv").write_text("text\n29\n61\n29\n")
     width = torch.eye(4)
     sae = SimpleNamespace(W_enc=width, W_dec=width, cfg=SimpleNamespace(hook_name="blocks.0.hook_resid_post"))
     own = {
@@ -274,13 +288,26 @@ def plain(demo_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable
         "folder": str(folder),
     }
 
+    numbers = itertools.count()
+
     def arguments(name: str, argument: str) -> dict[str, Any]:
         parameters = inspect.signature(FUNCTIONS[name]).parameters
         needed = {k: v for k, v in own.items() if k in parameters}
         beside = TOGETHER.get(argument, {}) if name in CHOOSES else {}
+        if name in ("load_run", "run_report"):
+            needed["folder"] = _run(demo_model, folder)
+        if name == "explain_file":
+            needed["out"] = f"run-{next(numbers)}"
         return {**needed, **BASES[name], **{k: v for k, v in beside.items() if k in parameters}}
 
     return arguments
+
+
+@lru_cache
+def _run(model: Any, folder: Path) -> str:
+    """A small run, to be read."""
+    tls.explain_file(model, folder / "prompts.csv", folder / "run", ["random"], columns={"prompt": "text"})
+    return str(folder / "run")
 
 
 @lru_cache
@@ -334,6 +361,7 @@ def fuzz(name: str, plain: Callable[[str, str], dict[str, Any]], monkeypatch: An
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(model_class, "forward", counted)
+    monkeypatch.setattr(run_windows.time, "perf_counter", lambda: 0.0)
     known: dict[tuple[str, str], Any] = {}
 
     @settings(

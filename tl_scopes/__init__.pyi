@@ -25,6 +25,9 @@ from .evaluation.aopc import aopc as aopc
 from .evaluation.aopc import load_aopc as load_aopc
 from .evaluation.gold import gold_alignment as gold_alignment
 from .evaluation.passages import load_passages as load_passages
+from .evaluation.runs import explain_file as explain_file
+from .evaluation.runs import load_run as load_run
+from .evaluation.runs import run_report as run_report
 from .jacobian_scopes.distribution import moment_scope as moment_scope
 from .jacobian_scopes.distribution import total_information as total_information
 from .jacobian_scopes.jacobian import contrast_scope as contrast_scope
@@ -48,6 +51,7 @@ from .results.influence import LayerInfluence as LayerInfluence
 from .results.matrix import AttributionMatrix as AttributionMatrix
 from .results.model_report import ModelReport as ModelReport
 from .results.patching import PatchTop as PatchTop
+from .results.run import RunReport as RunReport
 from .results.sinks import AttentionSinks as AttentionSinks
 from .results.sinks import PositionalBaseline as PositionalBaseline
 from .results.spectrum import FisherSpectrum as FisherSpectrum

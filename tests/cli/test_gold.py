@@ -79,7 +79,7 @@ def test_tasks_are_passed_on_and_what_they_may_cost_is_said_before(
         == "At most 500 prompts of each of 2 tasks are tried, until 100 are accepted; these are scored by 1 method.\n"
     )
     wanted = {"methods": ("semantic",), "tasks": ["copying", "hint"], "out": tmp_path / "run", "n": 100, "seed": 0}
-    assert asked == [{**wanted, "batch_size": 7, "frozen": ()}]
+    assert asked == [{**wanted, "batch_size": 7, "frozen": (), "shard": None}]
 
 
 def test_all_is_every_task_and_without_one_it_is_the_corpora(

@@ -37,6 +37,7 @@ RESULTS = {
     "patch": tls.PatchTop,
     "gold": tls.GoldAlignment,
     "aopc": tls.AOPCTable,
+    "run": tls.RunReport,
     "series": tls.timeseries.Forecast,
     "check": tls.ModelReport,
 }

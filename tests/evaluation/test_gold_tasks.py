@@ -19,7 +19,7 @@ import tl_scopes as tls
 from tl_scopes import tasks
 from tl_scopes.demo.corpora import examples
 from tl_scopes.demo.corpora.passages import Example
-from tl_scopes.evaluation import gold_methods, gold_tasks
+from tl_scopes.evaluation import accepted, gold_methods, gold_tasks
 from tl_scopes.evaluation.acceptance import Acceptance
 from tl_scopes.evaluation.gold import gold_alignment
 from tl_scopes.evaluation.gold_methods import best_rank, places, recall
@@ -38,7 +38,7 @@ def accepting(monkeypatch: pytest.MonkeyPatch, accepts: Callable[[Example], bool
         says = tuple(map(accepts, found))
         return Acceptance(tuple(found), says, says, tuple(3 * s for s in says))
 
-    monkeypatch.setattr(gold_tasks, "acceptance", fake)
+    monkeypatch.setattr(accepted, "acceptance", fake)
     return tried
 
 
@@ -139,7 +139,7 @@ def test_the_same_call_runs_nothing_again(demo_model, tmp_path, monkeypatch) -> 
     accepting(monkeypatch, every_third)
     first = stored(demo_model, tmp_path)
     assert first.records == gold_alignment(demo_model, METHODS, tasks={"own": EXAMPLES}, n=N).records
-    monkeypatch.setattr(gold_tasks, "acceptance", None)
+    monkeypatch.setattr(accepted, "acceptance", None)
     monkeypatch.setattr(gold_tasks, "attributions", None)
     again = stored(demo_model, tmp_path)
     assert again == first
@@ -180,6 +180,66 @@ def test_two_processes_make_the_table_of_one(demo_model, tmp_path, monkeypatch) 
         assert ("15 accepted prompts still to be scored" in str(found)) == (rank == "1")
     assert len(list(tmp_path.glob("shard-*.jsonl"))) == 2
     assert found.records == whole.records
+
+
+def test_processes_test_acceptance_together_and_none_tries_what_another_has(demo_model, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    tried: dict[str, list[Example]] = {}
+    for rank in ("2", "0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        tried[rank] = accepting(monkeypatch, every_third)
+        if rank == "2":  # killed after its first piece
+            real = accepted._verdicts
+            monkeypatch.setattr(accepted, "_verdicts", lambda *a, real=real: real(*a) if not tried["2"] else stop())
+            with pytest.raises(KeyboardInterrupt):
+                stored(demo_model, tmp_path)
+            monkeypatch.setattr(accepted, "_verdicts", real)
+        else:
+            stored(demo_model, tmp_path)
+    assert tried["2"] == EXAMPLES[2 * N // 3 : N], "it begins at the third piece of three"
+    assert tried["0"] == [*EXAMPLES[: 2 * N // 3], *EXAMPLES[N : 2 * N]]
+    assert tried["1"] == []
+    monkeypatch.setenv("RANK", "2")
+    assert stored(demo_model, tmp_path).acceptance == {"own": TaskAcceptance(60, 40, 40, 40)}
+
+
+def stop() -> Any:
+    raise KeyboardInterrupt
+
+
+def test_verdicts_of_runs_of_before_are_gone_on_with(demo_model, tmp_path, monkeypatch) -> None:
+    accepting(monkeypatch, every_third)
+    first = stored(demo_model, tmp_path)
+    whole = vars(accepted.kept_verdicts(tmp_path, first.settings, 0))
+    for shard in (tmp_path / "acceptance").glob("shard-*"):
+        shard.unlink()
+    (tmp_path / "acceptance-0.json").write_text(json.dumps({name: each[:N] for name, each in whole.items()}))
+    tried = accepting(monkeypatch, every_third)
+    assert stored(demo_model, tmp_path) == first
+    assert tried == EXAMPLES[N : 2 * N]
+    assert vars(accepted.kept_verdicts(tmp_path, first.settings, 0)) == whole
+
+
+def test_a_prompt_that_cannot_be_scored_is_recorded_with_its_reason(demo_model, tmp_path, monkeypatch) -> None:
+    accepting(monkeypatch, lambda example: True)
+
+    def picky(model: Any, prompts: list[str], targets: list[str]) -> list[tls.Attribution]:
+        if EXAMPLES[4].prompt in prompts:
+            raise ValueError("(prompt=...): not this one")
+        return cheap(model, prompts, targets)
+
+    found = stored(demo_model, tmp_path, methods={"picky": picky})
+    assert [r.index for r in found.records] == [i for i in range(N) if i != 4]
+    assert found.failures == {"own": {4: "ValueError: gold_alignment(prompt=...): not this one"}}
+    assert (found.complete, found.left) == (True, 0)
+    assert "Left out of own: 1 prompts, e.g. 4: ValueError: gold_alignment(prompt=...): not this one" in str(found)
+    assert GoldAlignment.load(found.save(tmp_path / "gold.json")) == found
+    (shard,) = tmp_path.glob("shard-*.jsonl")
+    lines = shard.read_text().splitlines()
+    shard.write_text("\n".join([json.dumps({"index": 0, "error": "by hand"}), *lines[1:]]) + "\n")
+    edited = stored(demo_model, tmp_path, methods={"picky": picky})
+    assert edited.failures["own"][0] == "by hand"
+    assert edited.records == found.records[1:]
 
 
 def test_another_run_in_the_same_folder_is_refused(demo_model, tmp_path, monkeypatch) -> None:
@@ -232,6 +292,12 @@ def test_broken_verdicts_are_named_and_without_them_the_run_goes_on(demo_model, 
     ):
         stored(demo_model, tmp_path)
     file.unlink()
+    (shard,) = (tmp_path / "acceptance").glob("shard-*.jsonl")
+    whole = shard.read_text()
+    shard.write_text(f'{{"index": 0, {text[1:-1]}}}\n' if text.startswith("{") else f"{text}x\n")
+    with pytest.raises(ValueError, match=r"shard-00000\.jsonl, line 1: not a record of this run .*Delete this line"):
+        stored(demo_model, tmp_path)
+    shard.write_text(whole)
     assert stored(demo_model, tmp_path) == first
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +29,14 @@ def explained() -> tls.Attribution:
 
 def _of_prompt(name: str, **options: Any) -> Call:
     return lambda model: getattr(tls, name)(model, PROMPT, **options)
+
+
+def _of_file(model: Any) -> tls.RunReport:
+    """A run takes a folder and some time, of which its report tells."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "prompts.jsonl").write_text(json.dumps({"prompt": PROMPT}), encoding="utf-8")
+        found = tls.explain_file(model, Path(folder) / "prompts.jsonl", Path(folder) / "run", ["semantic", "random"])
+    return replace(found, seconds=0.0, settings={})
 
 
 CALLS: dict[str, Call] = {
@@ -62,6 +73,7 @@ CALLS: dict[str, Call] = {
     "check_model": tls.check_model,
     "aopc": lambda model: tls.aopc(model, [PROMPT], ["semantic", "random"], fractions=(0.1, 0.2)),
     "gold_alignment": lambda model: tls.gold_alignment(model, ["semantic"], corpora=["binding"], n=2),
+    "explain_file": lambda model: _of_file(model),
     "forecast_scope": lambda model: timeseries.forecast_scope(model, SERIES),
     "rolling_forecast": lambda model: timeseries.rolling_forecast(model, SERIES),
 }

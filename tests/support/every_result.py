@@ -19,6 +19,7 @@ from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 from tl_scopes.results.matrix import AttributionMatrix
 from tl_scopes.results.model_report import Finding, ModelReport
 from tl_scopes.results.patching import PatchTop
+from tl_scopes.results.run import MethodSummary, RunReport, Strongest
 from tl_scopes.results.sinks import AttentionSinks, PositionalBaseline
 from tl_scopes.results.spectrum import FisherSpectrum
 from tl_scopes.results.split import Split
@@ -267,11 +268,22 @@ def rolling(dtype: torch.dtype = torch.float32) -> timeseries.RollingForecast:
     return timeseries.RollingForecast(whole.encoded, 2, scores[:, 1::2], (whole.prediction,) * 3, token_level)
 
 
+def many() -> RunReport:
+    """A run with markup in all that comes from outside."""
+    strongest = (Strongest(" <b>", 3, 0.5), Strongest(" dog", 2, 0.25))
+    methods = tuple(
+        MethodSummary(name, 5, 50, 0.4, (0.1,) * 8 + (0.2, 0.0), strongest, i)
+        for i, name in enumerate(("semantic", "<img src=x onerror=alert(1)>"))
+    )
+    failed = ((3, "<i>", "ValueError: <too> long"), (7, None, "ValueError: <too> long"))
+    return RunReport(9, 5, 2, 1, 1, 1.5, {"ValueError: <too> long": 2}, failed, methods, {"unit": "token"})
+
+
 def every_result(dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """One of every class, by its name."""
     made = (
         single(dtype), rows(dtype), layers(dtype), heads(dtype), split(dtype), sinks(dtype), baseline(dtype), patch(dtype),
         judged(dtype), verification(dtype), swaps(dtype), path(dtype), spectrum(dtype), curves(),
-        curves()["semantic"], gold(), generation(), report(), forecast(dtype), rolling(dtype),
+        curves()["semantic"], gold(), generation(), report(), many(), forecast(dtype), rolling(dtype),
     )  # fmt: skip
     return {type(result).__name__: result for result in made}

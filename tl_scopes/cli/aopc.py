@@ -13,6 +13,7 @@ from tl_scopes.cli.support import (
     own_gpu,
     require_models,
     require_own_folder,
+    shard_of,
 )
 
 
@@ -31,6 +32,7 @@ def aopc(
     min_words: options.MinWords = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = None,
+    shard: options.Shard = None,
     model: options.AopcModels = None,
     kind: options.Kind = "auto",
     device: options.Device = None,
@@ -45,7 +47,8 @@ def aopc(
 
     With --out, every passage is on the disk before the next begins.
 
-    Several processes, a GPU each: accelerate launch -m tl_scopes aopc ... --out FOLDER
+    Several processes, a GPU each: accelerate launch --multi_gpu --num_processes N -m tl_scopes aopc ... --out FOLDER, or an
+    array of jobs with --shard I/N.
     """
     files = Files(html=html, plot=plot, csv=csv, json=json, rank_plot=rank_plot)
     if out is not None:
@@ -58,7 +61,8 @@ def aopc(
         )
     if rank_plot and not rank:
         raise ValueError("--rank-plot shows AOPC against the Fisher Scope's rank; give --rank, several times")
-    require_own_folder(out)
+    jobs = shard_of(shard)
+    require_own_folder(out, jobs)
     tls = library()
     from tl_scopes.evaluation.aopc import checked_protocol
     from tl_scopes.evaluation.passages import PAPER_MODELS
@@ -91,6 +95,7 @@ def aopc(
             methods,
             batch_size=batch_size,
             frozen=held,
+            shard=jobs,
             out=out / name.replace("/", "--") if out is not None and several else out,
             **asked,
         )

@@ -7,7 +7,15 @@ from typing import Any
 
 from tl_scopes.cli import options
 from tl_scopes.cli.output import Files, require_folder
-from tl_scopes.cli.support import default_methods, library, load_model, own_gpu, require_names, require_own_folder
+from tl_scopes.cli.support import (
+    default_methods,
+    library,
+    load_model,
+    own_gpu,
+    require_names,
+    require_own_folder,
+    shard_of,
+)
 
 
 def gold(
@@ -18,6 +26,7 @@ def gold(
     seed: options.Seed = 0,
     frozen: options.Frozen = None,
     batch_size: options.BatchSize = None,
+    shard: options.Shard = None,
     model: options.Model = "demo",
     kind: options.Kind = "auto",
     device: options.Device = None,
@@ -32,15 +41,17 @@ def gold(
     With --task, on any MODEL: prompts are scored that the model takes as they are meant. Else MODEL is a bundled one, or
     one that was trained on the demo corpora; without --corpus these are the six of 'demo'.
 
-    Several processes, a GPU each: accelerate launch -m tl_scopes gold --task ... --out FOLDER
+    Several processes, a GPU each: accelerate launch --multi_gpu --num_processes N -m tl_scopes gold --task ... --out FOLDER,
+    or an array of jobs with --shard I/N.
     """
     files = Files(html=html, plot=plot, csv=csv, json=json)
     if out is not None:
         require_folder("--out", out)
     if task and corpus:
         raise ValueError("--corpus is of the demo, --task of any model; give one of them")
-    if not task and out is not None:
-        raise ValueError("--out is for runs of --task")
+    jobs = shard_of(shard)
+    if not task and (out is not None or jobs is not None):
+        raise ValueError(f"--{'out' if jobs is None else 'shard'} is for runs of --task")
     tls = library()
     from tl_scopes.demo.corpora import ALL_CORPORA
     from tl_scopes.evaluation.gold import CORPUS_N, TASK_N
@@ -57,11 +68,11 @@ def gold(
     require_names(tasks or (), TASKS, "task")
     size = n or (TASK_N if tasks else CORPUS_N)
     if tasks:
-        require_own_folder(out)
+        require_own_folder(out, jobs)
         require_enough(size)
         print(bounds(tasks, size, methods), file=sys.stderr)
     lens = load_model(model, kind, device or own_gpu())
-    asked = {"tasks": tasks, "out": out} if tasks else {"corpora": corpus or None}
+    asked = {"tasks": tasks, "out": out, "shard": jobs} if tasks else {"corpora": corpus or None}
     rows = {} if batch_size is None else {"batch_size": batch_size}
     result = tls.gold_alignment(lens, methods, n=size, seed=seed, frozen=held, **asked, **rows)
     if result.complete:

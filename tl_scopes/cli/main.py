@@ -23,6 +23,7 @@ from tl_scopes.cli.layers import layers
 from tl_scopes.cli.matrix import matrix
 from tl_scopes.cli.output import any_terminal
 from tl_scopes.cli.patch import patch
+from tl_scopes.cli.run import run
 from tl_scopes.cli.series import series
 from tl_scopes.cli.sinks import sinks
 from tl_scopes.cli.spectrum import spectrum
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "patch": patch,
     "gold": gold,
     "aopc": aopc,
+    "run": run,
     "series": series,
     "check": check,
     "app": serve,

@@ -90,6 +90,14 @@ class Part(str, Enum):
     turn = "turn"
 
 
+class Layout(str, Enum):
+    """What a source is written in."""
+
+    jsonl = "jsonl"
+    csv = "csv"
+    parquet = "parquet"
+
+
 def _must_be(rule: str, holds: Callable[[float], bool]) -> Callable[[float], float]:
     """Refuses a number, NaN too, for which the rule does not hold."""
 
@@ -111,7 +119,7 @@ Chat = Annotated[
     Path | None,
     typer.Option("--chat", help="In place of PROMPT a chat, a JSON list of {role, content}; - reads standard input."),
 ]
-ByUnit = Annotated[Part | None, typer.Option("--unit", help="Scores by word, sentence, ..., or turn of a --chat.")]
+ByUnit = Annotated[Part | None, typer.Option("--unit", help="Scores by word, sentence, ..., or turn of a chat.")]
 Frozen = Annotated[
     list[str] | None,
     typer.Option("--frozen", help=f"Hold constant in the gradient: norms, attention, activations or all; {_SEVERAL}."),
@@ -190,7 +198,7 @@ GoldN = Annotated[
     typer.Option("--n", "-n", min=1, help="How many examples of each demo corpus, or accepted prompts of each task."),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of everything drawn at random.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Changed inputs per forward.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Inputs per forward, at most.")]
 Ablation = Annotated[Ablated, typer.Option("--ablation", help="What a removed embedding becomes.")]
 
 # -- of one command --------------------------------------------------------------------------------
@@ -227,6 +235,32 @@ Fractions = Annotated[
 ]
 Beside = Annotated[list[Measure] | None, typer.Option("--beside", help=f"Measure this too; {_SEVERAL}.")]
 MinWords = Annotated[int | None, typer.Option("--min-words", min=0, help="Fewest words of a passage.")]
+
+Source = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="SOURCE", help="A .jsonl, .csv or .parquet file, - for standard input, or a data set of the Hub."
+    ),
+]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--field",
+        metavar="NAME=COLUMN",
+        help=f"The source's own name of prompt, messages, target, answer, units or id; nothing: not read; {_SEVERAL}.",
+    ),
+]
+RowsPerShard = Annotated[
+    int, typer.Option("--rows-per-shard", min=1, help="Rows whose scores are one file: what a kill loses at most.")
+]
+SourceFormat = Annotated[
+    Layout | None, typer.Option("--format", help="Of standard input, or of a file whose name does not say it.")
+]
+Split = Annotated[str, typer.Option("--split", help="Of a data set of the Hub.")]
+Subset = Annotated[str | None, typer.Option("--subset", help="Of a data set of the Hub: its configuration.")]
+Shard = Annotated[
+    str | None, typer.Option("--shard", metavar="I/N", help="This is job I of N, from 0, that share the folder --out.")
+]
 
 Points = Annotated[int, typer.Option("--points", min=2, help="Points on the path from 0 to 1.")]
 Baseline = Annotated[

@@ -59,10 +59,29 @@ def own_gpu() -> str | None:
     return f"cuda:{int(local)}" if torch.cuda.is_available() else None
 
 
-def require_own_folder(out: Path | None) -> None:
+def require_own_folder(out: Path | None, shard: object = None) -> None:
     """Processes that share a run do so through a folder."""
-    if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    from tl_scopes.evaluation.shares import launched
+
+    if out is None and (shard is not None or launched().of > 1):
         raise ValueError("several processes share a run through a folder; give --out FOLDER")
+
+
+def shard_of(written: str | None) -> tuple[int, int] | None:
+    """``I/N`` as numbers. A launcher that was to start several processes and started this one alone is told of."""
+    from tl_scopes.evaluation.shares import launched_alone
+
+    if launched_alone(os.environ):
+        print(
+            "accelerate started one process; several it starts with --multi_gpu --num_processes N, also on CPUs",
+            file=sys.stderr,
+        )
+    if written is None:
+        return None
+    job, slash, jobs = written.partition("/")
+    if not slash or not job.isdecimal() or not jobs.isdecimal() or int(job) >= int(jobs):
+        raise ValueError(f"--shard {written}: expected I/N, job I of N, counted from 0, e.g. 0/8")
+    return int(job), int(jobs)
 
 
 def require_models(models: Sequence[str], kind: str, device: str | None) -> None:

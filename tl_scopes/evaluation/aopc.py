@@ -31,7 +31,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -47,7 +46,8 @@ from tl_scopes.evaluation.protocol import (
     shared_direction,
 )
 from tl_scopes.evaluation.questions import Passage, as_typed
-from tl_scopes.evaluation.records import RecordStore, process_rank, read_records, read_settings
+from tl_scopes.evaluation.records import RecordStore, read_records, read_settings
+from tl_scopes.evaluation.shares import Failed, Shard, Share, attempted, require_shared_folder, share_of
 from tl_scopes.kernel.ablation import Ablation
 from tl_scopes.kernel.options import check_batch_size
 from tl_scopes.model.frozen import Frozen
@@ -55,7 +55,7 @@ from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.soundness import refuse_wrong, require_causal
 from tl_scopes.model.state import model_state
-from tl_scopes.numerics.arguments import Seed, call_name, name_call, public_call
+from tl_scopes.numerics.arguments import Seed, call_name, public_call
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
 from tl_scopes.results.aopc import AOPCTable, aopc_from_deltas
 from tl_scopes.results.verdict import Unit
@@ -83,6 +83,7 @@ def aopc(
     out: str | Path | None = None,
     random_positions: Sequence[Sequence[Sequence[int]]] | None = None,
     frozen: Frozen = (),
+    shard: Shard | None = None,
 ) -> AOPCTable:
     """How much the prediction suffers when the tokens a method calls important are removed.
 
@@ -113,11 +114,12 @@ def aopc(
         prepend_bos: put BOS before string passages; None is the model's own default. Not ablated, not counted.
         batch_size: ablated inputs per forward; None lets the package choose.
         out: a folder for the run. Every passage is on the disk before the next begins; the same call continues a run
-            that was stopped. Under ``accelerate launch`` each process takes every WORLD_SIZE-th passage; the result
-            holds what all have written so far, and is whole in the last process to end or in :func:`load_aopc`.
+            that was stopped. Under ``accelerate launch --multi_gpu`` each process takes every WORLD_SIZE-th passage; the
+            result holds what all have written so far, and is whole in the last process to end or in :func:`load_aopc`.
         random_positions: ``[prompt][fraction]`` positions that Random removes, instead of drawing them.
         frozen: what all gradients hold constant that do not say it themselves, as in :func:`tl_scopes.semantic_scope`;
             names that are given in a list then say so.
+        shard: ``(i, n)``: this call is job i of n (from 0) that share the folder ``out``.
 
     Returns:
         An :class:`AOPCTable`: ``print`` it, ``[method].mean``, ``.sem``, ``.per_prompt``, ``.to_frame()``,
@@ -145,6 +147,7 @@ def aopc(
     require_causal(model)  # a passage's last token is cut off
     if not prompts:
         raise ValueError("(prompts=[]): the list of passages is empty")
+    require_shared_folder(shard, out)
     check_batch_size(batch_size)
     protocol = checked_protocol(fractions, target, scored, ablation, preset, beside, seed, prepend_bos)
     if protocol.paper and unit != "token":
@@ -161,19 +164,19 @@ def aopc(
     ):
         raise ValueError(f"(random_positions=...): expected [prompt][fraction] for {len(prompts)} passages")
 
-    rank, world = process_rank() if out is not None else (0, 1)
+    share = share_of(shard) if out is not None else Share()
     settings = _settings(model, prompts, chosen, protocol, preset, random_positions, stored=out is not None)
-    store = RecordStore(None if out is None else Path(out), settings, rank)
-    finished = store.done()
-    todo = [i for i in range(rank, len(prompts), world) if i not in finished]
-    mine = len(range(rank, len(prompts), world))
-    for i in tqdm(todo, desc=call_name(), unit="prompt", initial=mine - len(todo), total=mine, disable=None):
-        random = None if random_positions is None else random_positions[i]
-        try:
-            record = measure_passage(model, prompts[i], chosen, protocol, random, batch_size)
-        except (ValueError, TypeError, torch.OutOfMemoryError) as error:
-            record = {"error": f"{type(error).__name__}: {name_call(error)}"}
-        store.append({"index": i, **record})
+    store = RecordStore(None if out is None else Path(out), settings, share.index)
+    finished, mine = store.done(), share.mine(range(len(prompts)))
+    todo = [i for i in mine if i not in finished]
+
+    def measured(batch: Sequence[int]) -> list[dict[str, Any]]:
+        given = ((i, None if random_positions is None else random_positions[i]) for i in batch)
+        return [measure_passage(model, prompts[i], chosen, protocol, random, batch_size) for i, random in given]
+
+    for i in tqdm(todo, desc=call_name(), unit="prompt", initial=len(mine) - len(todo), total=len(mine), disable=None):
+        (found,) = attempted(measured, [i], also=(TypeError,))
+        store.append({"index": i, **({"error": found.reason} if isinstance(found, Failed) else found)})
     return _table(store.done(), settings)
 
 

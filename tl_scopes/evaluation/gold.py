@@ -42,6 +42,7 @@ from tl_scopes.evaluation.gold_methods import (
 from tl_scopes.evaluation.gold_tasks import Wanted, draw, score_tasks
 from tl_scopes.evaluation.methods import chosen_methods
 from tl_scopes.evaluation.questions import Question, question
+from tl_scopes.evaluation.shares import Shard, require_shared_folder
 from tl_scopes.kernel.batching import repeated
 from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.kernel.options import check_batch_size
@@ -75,6 +76,7 @@ def gold_alignment(
     by_substitution: Sequence[str] = (),
     out: str | Path | None = None,
     frozen: Frozen = (),
+    shard: Shard | None = None,
 ) -> GoldAlignment:
     """Share of prompts whose known cause ranks first, by method: of the demo's corpora, or of tasks on any model.
 
@@ -105,10 +107,12 @@ def gold_alignment(
         by_substitution: labels of your own methods that leave out or exchange words, as ``"leave_one_out"`` does. Prompts of
             tasks are accepted by such a test, so that these methods stand in a block of their own.
         out: of tasks, a folder for the run. The scores of each batch of prompts are on the disk before the next begins, and
-            the same call continues a run that was stopped. Under ``accelerate launch`` each process scores every
-            WORLD_SIZE-th accepted prompt; the result is whole in the last one to end.
+            the same call continues a run that was stopped. Under ``accelerate launch --multi_gpu`` the processes test
+            acceptance together and each scores every WORLD_SIZE-th accepted prompt; the result is whole in the last one to
+            end. A prompt that cannot be scored is in ``.failures`` with its reason.
         frozen: what all gradients hold constant that do not say it themselves, as in :func:`tl_scopes.semantic_scope`;
             names that are given in a list then say so.
+        shard: ``(i, n)``: this call is job i of n (from 0) that share the folder ``out``.
 
     Returns:
         A :class:`GoldAlignment`; ``print`` it, ``.to_frame()``, ``.comparisons()``, ``.acceptance`` by task, ``.plot()``.
@@ -130,6 +134,7 @@ def gold_alignment(
     chosen: dict[str, Method | str] = chosen_methods(methods, frozen, known_methods(), model)
     apart = substitutes(chosen, by_substitution)
     check_batch_size(batch_size)
+    require_shared_folder(shard, out)
     if tasks is not None:
         if corpora is not None or answers != "token":
             what = "corpora=..." if corpora is not None else f"answers={answers!r}"
@@ -141,7 +146,7 @@ def gold_alignment(
                 "(tasks=...): causes are characters, and this model has no tokenizer that knows its tokens' own"
             )
         size = TASK_N if n is None else n
-        return score_tasks(model, chosen, Wanted(draw(tasks, size, seed), size, seed, batch_size, apart), out)
+        return score_tasks(model, chosen, Wanted(draw(tasks, size, seed), size, seed, batch_size, apart), out, shard)
     if out is not None:
         raise ValueError("(out=...): runs of tasks= are stored; a run of the corpora takes minutes")
     names = list(CORPORA) if corpora is None else list(corpora)

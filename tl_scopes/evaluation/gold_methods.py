@@ -15,11 +15,9 @@ from torch import Tensor
 from tl_scopes.baselines.by_name import BASELINES
 from tl_scopes.demo.corpora.passages import Example, token_positions
 from tl_scopes.directions.by_name import SCOPES, reads, ready_scopes
-from tl_scopes.evaluation.questions import Question
+from tl_scopes.evaluation.questions import Question, ReadPrompt
 from tl_scopes.jacobian_scopes.jacobian import scopes
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import GivenTokens
-from tl_scopes.model.units import Unit
 from tl_scopes.model.vocabulary import pieces
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.gold import GoldRecord
@@ -90,21 +88,6 @@ def substitutes(methods: Mapping[str, Method | str], own: Sequence[str]) -> tupl
 # -- scores ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class _Answered(GivenTokens):
-    """A prompt with its answer, explained as a whole by every method, also by those that take no target."""
-
-    tokens: Tensor
-    answer_start: int
-    offsets: tuple[tuple[int, int], ...] | None = None
-    units: tuple[Unit, ...] = ()
-
-    @property
-    def text(self) -> str:
-        """Not known: places are counted in the prompt's text."""
-        return ""
-
-
 def attributions(
     model: LensModel,
     methods: Mapping[str, Method | str],
@@ -116,15 +99,31 @@ def attributions(
     """Every method in turn on all examples; the package's own scopes share one forward. ``asked`` has whole answers."""
     prompts, targets = [e.prompt for e in found], [e.answer for e in found]
     given: list[Any] = list(prompts)
-    aims: list[str | None] = list(targets)
+    aims: list[str | int | None] = list(targets)
     for i, one in enumerate(asked):
         if one.given.answer:
-            given[i], aims[i] = _Answered(one.given.tokens, one.given.answer[0]), None
+            given[i], aims[i] = ReadPrompt.of(one.given), None
+    yield from attributed_by(model, methods, (given, aims), (prompts, targets), batch_size, keywords)
+
+
+def attributed_by(
+    model: LensModel,
+    methods: Mapping[str, Method | str],
+    given: tuple[list[Any], Sequence[str | int | None]],
+    typed: tuple[Sequence[Any], Sequence[Any]],
+    batch_size: int,
+    keywords: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[tuple[str, list[Attribution]]]:
+    """Every method in turn on prompts and their targets; scopes with the same keywords share one forward.
+
+    The package's methods get prompts and targets as ``given``, one's own as they were ``typed``.
+    """
+    prompts, aims = given
     names = {label: named(method, keywords) for label, method in methods.items() if isinstance(method, str)}
     shared: dict[str, list[Attribution]] = {}
     for label, method in methods.items():
         if not isinstance(method, str):
-            yield label, _own(label, method(model, prompts, targets), len(prompts))
+            yield label, _own(label, method(model, list(typed[0]), list(typed[1])), len(prompts))
             continue
         chosen = names[label]
         if chosen.shares:
@@ -134,11 +133,11 @@ def attributions(
                 }
                 own = list(dict.fromkeys(together.values()))
                 aimed: dict[str, Any] = {"target": aims if reads("target", own) else None, "batch_size": batch_size}
-                results = scopes(model, given, methods=own, **aimed, **chosen.keywords)
+                results = scopes(model, prompts, methods=own, **aimed, **chosen.keywords)
                 shared |= {other: [each[name] for each in results] for other, name in together.items()}
             yield label, shared[label]
         else:
-            yield label, BASELINES[chosen.name](model, given, target=aims, batch_size=batch_size, **chosen.keywords)
+            yield label, BASELINES[chosen.name](model, prompts, target=aims, batch_size=batch_size, **chosen.keywords)
 
 
 def _own(label: str, returned: object, n: int) -> list[Attribution]:

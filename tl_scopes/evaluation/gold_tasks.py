@@ -6,40 +6,36 @@ For each task in turn
     2  fewer than 30 accepted: no figures, the task is left at that;
     3  else every method scores the first n accepted ones, a batch at a time, and each prompt's ranks are one record.
 
-Which prompts are scored depends on the model, the seed and n alone. Acceptance is tested by every process of a run that
-several share, and kept in the run's folder, ``acceptance-<task's number>.json``; of the accepted prompts each process scores
-every WORLD_SIZE-th.
+Which prompts are scored depends on the model, the seed and n alone. The processes of a run that several share test acceptance
+together (:mod:`tl_scopes.evaluation.accepted`); of the accepted prompts each scores every WORLD_SIZE-th. A prompt that cannot
+be scored is a record too, with the reason.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from tl_scopes.demo.corpora.passages import Example
-from tl_scopes.evaluation.acceptance import LEAST_KEPT, Acceptance, acceptance
+from tl_scopes.evaluation.accepted import ACCEPTANCE, FOLDER, accepted
 from tl_scopes.evaluation.fingerprint import function_fingerprint, model_settings
 from tl_scopes.evaluation.gold_methods import TASK_KEYWORDS, Method, attributions, gold_record, places
 from tl_scopes.evaluation.questions import question
-from tl_scopes.evaluation.records import Kind, RecordStore, process_rank
+from tl_scopes.evaluation.records import Kind, RecordStore
+from tl_scopes.evaluation.shares import Failed, Shard, Share, attempted, share_of
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.vocabulary import pieces
 from tl_scopes.numerics.arguments import call_name, integer
-from tl_scopes.results.files import write_file
 from tl_scopes.results.gold import LEAST_ACCEPTED, GoldAlignment, GoldRecord, TaskAcceptance
 from tl_scopes.tasks import TASKS, examples
 
 MOST_DRAWN = 5
 """Prompts drawn of a task for each that is wanted, at most."""
-SPARE = 4
-"""Tokens that a BOS may take, and an answer that is read by itself."""
 Tasks = Mapping[str, Sequence[Example]]
 
 
@@ -64,6 +60,10 @@ class Wanted:
     def first(self, task: str) -> int:
         """Number of the task's first prompt among all prompts."""
         return sum(len(prompts) for prompts in list(self.drawn.values())[: list(self.drawn).index(task)])
+
+    def task(self, number: int) -> str:
+        """The task of the prompt of this number."""
+        return next(task for task, drawn in self.drawn.items() if number < self.first(task) + len(drawn))
 
 
 def draw(tasks: Sequence[str] | Mapping[str, Sequence[Example]], n: int, seed: int) -> dict[str, Sequence[Example]]:
@@ -105,34 +105,47 @@ def bounds(tasks: Sequence[str], n: int, methods: Sequence[str]) -> str:
 
 
 def score_tasks(
-    model: LensModel, methods: Mapping[str, Method | str], wanted: Wanted, out: str | Path | None
+    model: LensModel,
+    methods: Mapping[str, Method | str],
+    wanted: Wanted,
+    out: str | Path | None,
+    shard: Shard | None = None,
 ) -> GoldAlignment:
     """Accepted prompts of every task, and the rank of their causes under every method."""
-    rank, world = process_rank() if out is not None else (0, 1)
+    share = share_of(shard) if out is not None else Share()
     settings = _settings(model, methods, wanted, stored=out is not None)
-    store = RecordStore(None if out is None else Path(out), settings, rank, TASKS_RUN)
-    finished, accepted = store.done(), {}
+    folder = None if out is None else Path(out)
+    store = RecordStore(folder, settings, share.index, TASKS_RUN)
+    verdicts = RecordStore(None if folder is None else folder / FOLDER, settings, share.index, ACCEPTANCE)
+    finished, counts = store.done(), {}
     chosen: dict[int, Example] = {}
     total = wanted.n * len(wanted.drawn)
+
+    def scored(batch: Sequence[int]) -> list[dict[str, Any]]:
+        return _scored(model, methods, wanted, {i: chosen[i] for i in batch})
+
     with tqdm(total=total, desc=call_name(), unit="prompt", disable=None) as bar:
         for number, (task, drawn) in enumerate(wanted.drawn.items()):
             bar.set_postfix_str(f"{task}: accepting")
-            kept = None if out is None else Path(out) / f"acceptance-{number}.json"
+            first = wanted.first(task)
+            before = None if folder is None else folder / f"acceptance-{number}.json"
+            kept: dict[str, Any] = {"first": first, "store": verdicts, "share": share, "before": before}
             with _naming(task):
-                verdicts = _accepted(model, drawn, wanted, kept)
-            accepted[task] = verdicts.counts()
-            own = verdicts.chosen(wanted.n, wanted.first(task)) if accepted[task].accepted >= LEAST_ACCEPTED else []
-            chosen |= {i: drawn[i - wanted.first(task)] for i in own}
-            total -= wanted.n - len(own[rank::world])
+                found = accepted(model, drawn, wanted.n, wanted.batch_size, **kept)
+            counts[task] = found.counts()
+            own = found.chosen(wanted.n, first) if counts[task].accepted >= LEAST_ACCEPTED else []
+            chosen |= {i: drawn[i - first] for i in own}
+            mine = share.mine(own)
+            total -= wanted.n - len(mine)
             bar.total = max(total, 1)
-            mine = [i for i in own[rank::world] if i not in finished]
+            todo = [i for i in mine if i not in finished]
             bar.set_postfix_str(task)
-            bar.update(len(own[rank::world]) - len(mine))
-            for batch in _batches(mine, chosen, wanted.batch_size):
-                for record in _scored(model, methods, task, {i: chosen[i] for i in batch}, wanted.batch_size):
-                    store.append(record)
+            bar.update(len(mine) - len(todo))
+            for batch in _batches(todo, chosen, wanted.batch_size):
+                for i, record in zip(batch, attempted(scored, batch), strict=True):
+                    store.append({"index": i, "error": record.reason} if isinstance(record, Failed) else record)
                 bar.update(len(batch))
-    return _result(store.done(), chosen, accepted, wanted, settings)
+    return _result(store.done(), chosen, counts, wanted, settings)
 
 
 def _batches(mine: Sequence[int], chosen: Mapping[int, Example], size: int) -> Iterator[list[int]]:
@@ -152,89 +165,18 @@ def _naming(task: str) -> Iterator[None]:
         raise ValueError(f"(tasks=...): {task!r}: {error}") from error
 
 
-# -- acceptance ------------------------------------------------------------------------------------
-
-
-@dataclass
-class Verdicts:
-    """What the model made of the first prompts of a task, as it is kept."""
-
-    fits: list[bool] = field(default_factory=list)
-    says: list[bool] = field(default_factory=list)
-    follows: list[bool] = field(default_factory=list)
-    kept: list[int] = field(default_factory=list)
-
-    def add(self, fits: Sequence[bool], found: Acceptance | None) -> None:
-        """Those of further prompts; ``found`` is of the ones that fit the context, and the others are not said."""
-        said = iter(zip(found.says, found.follows, found.kept, strict=True)) if found is not None else iter(())
-        for fit in fits:
-            says, follows, kept = next(said) if fit else (False, False, 0)
-            self.fits.append(fit)
-            self.says.append(says)
-            self.follows.append(follows)
-            self.kept.append(kept)
-
-    def chosen(self, n: int, first: int) -> list[int]:
-        """Numbers of the first n accepted prompts."""
-        return [first + i for i, kept in enumerate(self.kept) if kept >= LEAST_KEPT][:n]
-
-    def counts(self) -> TaskAcceptance:
-        """How many pass each step."""
-        n, accepted = len(self.kept), sum(kept >= LEAST_KEPT for kept in self.kept)
-        return TaskAcceptance(n, sum(self.says), sum(self.follows), accepted, n - sum(self.fits))
-
-
-def _accepted(model: LensModel, drawn: Sequence[Example], wanted: Wanted, kept: Path | None) -> Verdicts:
-    """Verdicts on the prompts, n at a time, until n are accepted; those that the file has are not made again."""
-    verdicts = Verdicts() if kept is None or not kept.exists() else _read(kept, len(drawn))
-    while len(verdicts.chosen(wanted.n, 0)) < wanted.n and (done := len(verdicts.kept)) < len(drawn):
-        tried = drawn[done : done + wanted.n]
-        fits = [_fits(model, example) for example in tried]
-        short = [example for example, fit in zip(tried, fits, strict=True) if fit]
-        verdicts.add(fits, acceptance(model, short, batch_size=wanted.batch_size) if short else None)
-        if kept is not None:
-            write_file(kept, json.dumps(vars(verdicts)))
-    return verdicts
-
-
-def _fits(model: LensModel, example: Example) -> bool:
-    """Is there room for the prompt, each of its swaps and their answers, with a BOS?"""
-    asked = [
-        example.prompt + example.answer,
-        *(example.swapped(s) + s.answer for s in (*example.causes, *example.others)),
-    ]
-    most: int = max(len(pieces(model.tokenizer, text)) for text in asked)
-    return most + SPARE <= int(model.cfg.n_ctx)
-
-
-def _read(file: Path, most: int) -> Verdicts:
-    """The verdicts that a run kept."""
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        found = Verdicts(raw["fits"], raw["says"], raw["follows"], raw["kept"])
-        rows = zip(found.fits, found.says, found.follows, found.kept, strict=True)
-        fits = all([type(v) for v in row] == [bool, bool, bool, int] for row in rows)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{file} is not what a run keeps ({error}). Delete it: it is made anew") from error
-    if not fits or not 0 < len(found.kept) <= most:
-        raise ValueError(
-            f"{file} is not what a run keeps (verdicts on 1 to {most} prompts). Delete it: it is made anew"
-        )
-    return found
-
-
 # -- scores, and what is kept of them --------------------------------------------------------------
 
 
 def _scored(
-    model: LensModel, methods: Mapping[str, Method | str], task: str, batch: Mapping[int, Example], batch_size: int
+    model: LensModel, methods: Mapping[str, Method | str], wanted: Wanted, batch: Mapping[int, Example]
 ) -> list[dict[str, Any]]:
     """One record for each prompt: its causes' ranks under each method."""
     found = list(batch.values())
     asked = [question(model, (e.prompt, e.answer), None) for e in found]
     where = [places(model.tokenizer, e) for e in found]
-    records: list[dict[str, Any]] = [{"index": i, "task": task, "methods": {}} for i in batch]
-    for label, attributed in attributions(model, methods, found, asked, batch_size, TASK_KEYWORDS):
+    records: list[dict[str, Any]] = [{"index": i, "task": wanted.task(i), "methods": {}} for i in batch]
+    for label, attributed in attributions(model, methods, found, asked, wanted.batch_size, TASK_KEYWORDS):
         for record, attribution, example, own in zip(records, attributed, found, where, strict=True):
             scored = gold_record(label, record["index"], attribution, example, own)
             record |= {"chance": scored.chance, "chance_in_source": scored.chance_in_source}
@@ -297,8 +239,13 @@ def _result(
     wanted: Wanted,
     settings: Mapping[str, Any],
 ) -> GoldAlignment:
-    """All that was scored, in the order of the prompts."""
-    scored = [done[i] for i in sorted(chosen) if i in done]
+    """All that was scored, in the order of the prompts, and why the others were not."""
+    scored = [done[i] for i in sorted(chosen) if i in done and "error" not in done[i]]
+    failures: dict[str, dict[int, str]] = {}
+    for i in sorted(chosen):
+        if "error" in done.get(i, {}):
+            task = wanted.task(i)
+            failures.setdefault(task, {})[i - wanted.first(task)] = done[i]["error"]
     return GoldAlignment(
         records=tuple(r for record in scored for r in _records(record, wanted.first(record["task"]))),
         accuracy={task: found.says / found.drawn for task, found in accepted.items()},
@@ -308,5 +255,6 @@ def _result(
         acceptance=dict(accepted),
         by_substitution=wanted.by_substitution,
         settings=settings,
-        left=len(chosen) - len(scored),
+        left=len(chosen) - len(scored) - sum(map(len, failures.values())),
+        failures=failures,
     )

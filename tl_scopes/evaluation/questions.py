@@ -9,7 +9,8 @@ from torch import Tensor
 
 from tl_scopes.model.answers import with_targets
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import EncodedPrompt, encode_prompts
+from tl_scopes.model.prompts import EncodedPrompt, GivenTokens, encode_prompts
+from tl_scopes.model.units import Unit
 
 Passage = str | Tensor | tuple[str | Tensor, str]
 """A whole passage, whose last token is predicted; or a prompt and the answer to it."""
@@ -31,6 +32,28 @@ class Question:
     def removable(self) -> range:
         """Positions that may be removed, but for special tokens: an answer stays, only its prompt is touched."""
         return range(self.given.answer[0] if self.given.answer else self.given.pos + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ReadPrompt(GivenTokens):
+    """A prompt that was read already; every method explains its answer as a whole, also those that take no target."""
+
+    tokens: Tensor
+    answer_start: int
+    offsets: tuple[tuple[int, int], ...] | None = None
+    units: tuple[Unit, ...] = ()
+    written: str = ""
+
+    @property
+    def text(self) -> str:
+        """As it was written; not known where there are no offsets."""
+        return self.written
+
+    @classmethod
+    def of(cls, given: EncodedPrompt) -> ReadPrompt:
+        """The same tokens, as what a public call takes."""
+        start = given.answer[0] if given.answer else len(given.tokens)
+        return cls(given.tokens, start, given.offsets, given.units, given.text or "")
 
 
 def question(model: LensModel, passage: Passage, prepend_bos: bool | None) -> Question:

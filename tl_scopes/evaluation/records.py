@@ -1,9 +1,10 @@
-"""Results that survive a kill: one JSON line per prompt, shards by process, merged on reading.
+"""Results that survive a kill: one JSON line per piece of work, shards by process, merged on reading.
 
-A run is a folder: ``settings.json`` says what is computed, ``shard-<rank>.jsonl`` holds one line per prompt. A line is
-written by one ``write`` to a file opened for appending and forced to disk, so a kill leaves whole lines and at most one
-torn tail, which is cut off when the run goes on. A prompt is done when a line of any shard has its number. Processes
-share nothing but the folder. What settings and records hold is for the kind of run to say, a :class:`Kind`.
+A run is a folder: ``settings.json`` says what is computed, ``shard-<rank>.jsonl`` holds one line per piece: a prompt, or a
+window of a file's rows whose tables lie beside. A line is written by one ``write`` to a file opened for appending and
+forced to disk, so a kill leaves whole lines and at most one torn tail, which is cut off when the run goes on. A piece is done
+when a line of any shard has its number. Processes share nothing but the folder; which pieces are whose says
+:mod:`tl_scopes.evaluation.shares`. What settings and records hold is for the kind of run to say, a :class:`Kind`.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ class Kind:
         what: such a folder's settings must say, for the message that they do not.
         fits: is this so? ``KeyError`` and ``TypeError`` say no too.
         require: refuses, by ``ValueError``, what is not a measured record of a run with these settings.
+        pieces: how many records such a run has when it is complete.
     """
 
     what: str
     fits: Callable[[Mapping[str, Any]], bool]
     require: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+    pieces: Callable[[Mapping[str, Any]], int] = lambda settings: int(settings["prompts"]["n"])
 
 
 AOPC_RUN = Kind(
@@ -41,11 +44,6 @@ AOPC_RUN = Kind(
     lambda settings: isinstance(settings["methods"], dict) and isinstance(settings["protocol"]["fractions"], list),
     lambda record, settings: require_record(record, tuple(settings["methods"]), settings["protocol"]["fractions"]),
 )
-
-
-def process_rank() -> tuple[int, int]:
-    """This process's number and how many there are, as ``accelerate launch`` and ``torchrun`` set them."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class RecordStore:
@@ -137,16 +135,16 @@ def read_records(folder: Path, settings: Mapping[str, Any], kind: Kind = AOPC_RU
                 record = _record(json.loads(line), settings, kind)
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ValueError(
-                    f"{shard}, line {number}: not a record of this run ({error}). Delete this line: its passage is "
-                    "measured again when the run goes on, and all other lines count"
+                    f"{shard}, line {number}: not a record of this run ({error}). Delete this line: what it stands for is "
+                    "computed again when the run goes on, and all other lines count"
                 ) from error
             records.setdefault(record["index"], record)
     return dict(sorted(records.items()))
 
 
 def _record(record: Any, settings: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
-    """One passage's record, as a run with these settings writes it."""
-    n = settings["prompts"]["n"]
+    """One piece's record, as a run with these settings writes it."""
+    n = kind.pieces(settings)
     index = record.get("index") if isinstance(record, dict) else None
     if type(index) is not int or not 0 <= index < n:
         raise ValueError(f"index: {index!r} is not one of 0..{n - 1}")

@@ -117,10 +117,11 @@ class GoldAlignment(Displayable, Serializable):
         by_substitution: methods that leave out or exchange words, as the acceptance of prompts does.
         settings: what defines the numbers, as it is stored with the run; of corpora nothing.
         left: accepted prompts that no process has scored yet.
+        failures: by task, the number and the reason of accepted prompts that could not be scored.
     """
 
     _at_least: ClassVar = {"seed": 0, "n": 0, "left": 0}
-    _later: ClassVar = ("answers", "acceptance", "by_substitution", "settings", "left")
+    _later: ClassVar = ("answers", "acceptance", "by_substitution", "settings", "left", "failures")
 
     records: tuple[GoldRecord, ...]
     accuracy: Mapping[str, float]
@@ -131,6 +132,7 @@ class GoldAlignment(Displayable, Serializable):
     by_substitution: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     left: int = 0
+    failures: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()

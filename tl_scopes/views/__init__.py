@@ -28,6 +28,7 @@ from tl_scopes.views import (  # noqa: F401  # for what they register
     ig_path,
     model_report,
     patching,
+    run,
     sinks,
     spectrum,
     split,

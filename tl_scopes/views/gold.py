@@ -153,6 +153,9 @@ def _notes(result: GoldAlignment) -> list[str]:
         )
         if any(_marks(result.to_frame())):
             lines.append("'=' cannot be told from the best, all pairs of a task counted (Holm).")
+    for task, failed in result.failures.items():
+        number, reason = next(iter(failed.items()))
+        lines.append(f"Left out of {task}: {len(failed)} prompts, e.g. {number}: {reason}")
     if result.left:
         lines.append(f"Not complete: {result.left} accepted prompts still to be scored.")
     return lines
