@@ -1,9 +1,9 @@
 """Through generated text: which step, and which part of the prompt, an answer rests on.
 
-What a model samples is discrete, so no gradient flows through it: the gradient of a final answer ends in the text just before,
-and the prompt is lost. But each written unit is a prediction of its own. Its row says what it rests on, and rows are followed
-back to the prompt, as :mod:`tl_scopes.results.chain` says. Row j explains written token j, read at position j − 1, over the
-tokens before it; the tokens of one unit are explained together, as a span.
+What a model samples is discrete, so no gradient flows through it: the gradient of a final answer ends in the text just
+before, and the prompt is lost. But each written unit is a prediction of its own. Its row says what it rests on, and rows are
+followed back to the prompt, as :mod:`tl_scopes.results.chain` says. Row j explains written token j, read at position j − 1,
+over the tokens before it; the tokens of one unit are explained together, as a span.
 
 A block of units shares one forward, on the text up to its last token, and the longest block runs first: a text that does not
 fit is refused before any work.
@@ -66,13 +66,14 @@ def chain(
 
     Every unit of the written text is explained as a span, and shares of squares go back from unit to unit: with ``G[u, v]``
     the share of unit u that comes from an earlier unit v, ``P[u, q]`` that of prompt unit q and w the answer,
-    ``direct = w P``, ``by_hop[k] = w Gᵏ P``, ``total = w (I − G)⁻¹ P``. Special tokens and a unit's own earlier tokens are left
-    out of its row before it is made to add up to 1; :attr:`Chain.special_share` and :attr:`Chain.self_share` say how much
-    they had.
+    ``direct = w P``, ``by_hop[k] = w Gᵏ P``, ``total = w (I − G)⁻¹ P``. Special tokens and a unit's own earlier tokens are
+    left out of its row before it is made to add up to 1; :attr:`Chain.special_share` and :attr:`Chain.self_share` say how
+    much they had.
 
     Args:
         model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
-        text: what :func:`tl_scopes.generate` gave, a pair ``(prompt, text)``, or a chat whose last message is the assistant's.
+        text: what :func:`tl_scopes.generate` gave, a pair ``(prompt, text)``, or a chat that ends with the assistant's
+            message.
         method: the scope of every row; or a baseline that explains several predictions together (``"input_x_gradient"``).
         units: of the written text, as in :meth:`Attribution.by_unit`; each is a stretch of neighbours.
         prompt_units: of the prompt; None is the same as ``units``.
@@ -104,8 +105,8 @@ def chain(
     >>> bool(torch.allclose(found.by_hop.sum(0), found.total))
     True
 
-    Reference: this package. Rows followed back by a triangular solve: CAGE (arXiv 2512.15663), whose rows are another method's
-        and of tokens; hops: FlashTrace (arXiv 2602.01914).
+    Reference: this package. Rows followed back by a triangular solve: CAGE (arXiv 2512.15663), whose rows are another
+        method's and of tokens; hops: FlashTrace (arXiv 2602.01914).
     """
     if hops is not None:
         integer("hops", hops, least=0)
@@ -125,15 +126,17 @@ def chain(
     with tqdm(total=len(steps), initial=len(records), desc=call_name(), unit="unit", disable=None, leave=False) as bar:
         for block in _blocks([u for u in range(len(steps)) if u not in records]):
             found = asked.rows([steps[u].positions for u in block])
-            for u, row in zip(block, found, strict=True):
-                records[u] = row_record(u, row, KEPT)
+            for u, attribution in zip(block, found, strict=True):
+                records[u] = row_record(u, attribution, KEPT)
                 store.append(records[u])
             bar.update(len(block))
     rows = [records[u] for u in range(len(steps))]
     scores = torch.zeros(len(steps), len(encoded.tokens), dtype=compute_dtype(model.W_U.dtype))
     for u, row in enumerate(rows):
         scores[u, : len(row["scores"])] = torch.tensor(row["scores"], dtype=scores.dtype)
-    shared = {f.name: getattr(entries, f.name) for f in fields(Entries) if f.name not in ("hidden", "answer", "details")}
+    shared = {
+        f.name: getattr(entries, f.name) for f in fields(Entries) if f.name not in ("hidden", "answer", "details")
+    }
     return Chain(
         scores=scores,
         steps=steps,

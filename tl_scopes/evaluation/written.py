@@ -19,8 +19,8 @@ from tl_scopes.model.vocabulary import pieces
 Written = GivenTokens | Sequence[Any]
 """What was generated, a pair of a prompt and the text behind it, or a chat that ends with the assistant's message."""
 _EXPECTED = (
-    "expected what generate() gave, a pair (prompt, text), or a chat whose last message is the assistant's: nothing else says "
-    "which part the model wrote"
+    "expected what generate() gave, a pair (prompt, text), or a chat whose last message is the assistant's: nothing else "
+    "says which part the model wrote"
 )
 _BY_MODEL = ("assistant", "thinking")
 
@@ -39,7 +39,11 @@ def written_text(model: LensModel, given: Written, options: RunOptions) -> tuple
         raise TypeError(f"(text=...): {_EXPECTED}; got {type(given).__name__}")
     if is_chat(given):
         return _of_chat(model, given, options)
-    if len(given) != 2 or not isinstance(given[1], str) or not (isinstance(given[0], str | Tensor) or is_chat(given[0])):
+    if (
+        len(given) != 2
+        or not isinstance(given[1], str)
+        or not (isinstance(given[0], str | Tensor) or is_chat(given[0]))
+    ):
         raise TypeError(f"(text=...): {_EXPECTED}; got {type(given).__name__} of {len(given)}")
     prompt, text = given
     model, (found,) = encode(model, prompt, options, "text")
@@ -67,7 +71,9 @@ def _of_chat(model: LensModel, chat: Sequence[Any], options: RunOptions) -> tupl
     spans = [(unit.start, unit.end) for unit in last[first:]]
     inside = [p for p, (a, b) in enumerate(found.offsets or ()) if any(a < end and start < b for start, end in spans)]
     if not inside:
-        raise ValueError("(text=[{...}]): the template does not show where the assistant's message is; pass (prompt, text)")
+        raise ValueError(
+            "(text=[{...}]): the template does not show where the assistant's message is; pass (prompt, text)"
+        )
     end = inside[-1] + 1
     return model, _checked(
         replace(

@@ -1,8 +1,8 @@
 """Walks through a graph whose edges all go back: how much of what starts at some nodes ends at each source.
 
-Legend: ``G[u, v]`` the share of node u that comes from an earlier node v, so strictly lower triangular; ``P[u, q]`` its share
-that comes from source q; ``w[u]`` what starts at u. A walk goes back by some edges of G and ends by one of P; its share is the
-product of its edges.
+Legend: ``G[u, v]`` the share of node u that comes from an earlier node v, so strictly lower triangular; ``P[u, q]`` its
+share that comes from source q; ``w[u]`` what starts at u. A walk goes back by some edges of G and ends by one of P; its share
+is the product of its edges.
 
     after k edges of G    w Gᵏ P
     all walks             Σ_k w Gᵏ P = w (I − G)⁻¹ P

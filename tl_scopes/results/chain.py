@@ -1,7 +1,7 @@
 """The frozen result of a chain: what each unit of a written text rests on, followed back to the prompt.
 
-Legend: ``s_u,t`` the score of token t in the row of written unit u, which explains the unit's tokens together; ``S_u`` the sum
-of ``s²`` (of scores that add, of s) over the row, special tokens left out.
+Legend: ``s_u,t`` the score of token t in the row of written unit u, which explains the unit's tokens together; ``S_u`` the
+sum of ``s²`` (of scores that add, of s) over the row, special tokens left out.
 
     P[u, q] = Σ_{t in q} s²_u,t / R_u     share of prompt unit q
     G[u, v] = Σ_{t in v} s²_u,t / R_u     share of an earlier written unit v; strictly lower triangular
@@ -49,7 +49,7 @@ class Source(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A place on a path back from the answer: a written unit or, at its end, a prompt unit; and its share in the one before."""
+    """A place on a path back from the answer, a written unit or at its end a prompt unit, and its share in the one before."""
 
     part: str
     number: int
@@ -205,7 +205,7 @@ class Chain(Displayable, Serializable):
 
     @property
     def path(self) -> tuple[Link, ...]:
-        """The single way back with the largest product of shares: the answer, steps, a prompt unit; empty where there is none."""
+        """The single way back with the largest product of shares: answer, steps, a prompt unit; empty where there is none."""
         found = strongest(self._weights, self.graph, self.from_prompt)
         if found is None:
             return ()
@@ -266,7 +266,7 @@ class Chain(Displayable, Serializable):
         return Entries(self.str_tokens, self.special, self.text, self.offsets, self.units, answer=written)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per prompt unit, then one per step: ``part``, ``number``, ``name``, ``text``, ``direct``, ``total``, ``self_share``.
+        """One row per prompt unit, then one per step, with their texts: ``direct``, ``total``, ``self_share``.
 
         A step's ``direct`` is its share in the answer's own rows, its ``total`` what passes it.
         """

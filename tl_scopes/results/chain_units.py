@@ -42,8 +42,7 @@ def written_units(of: Entries, units: Units, language: str = "en", answer: str |
         ValueError: ``answer`` is not in the written text.
     """
     found = [
-        ([p for p in positions if p >= of.answer[0]], name)
-        for positions, name in _cut(of, units, language, runs=True)
+        ([p for p in positions if p >= of.answer[0]], name) for positions, name in _cut(of, units, language, runs=True)
     ]
     if answer is not None:
         inside = frozenset(answer_positions(of, answer))
@@ -53,7 +52,7 @@ def written_units(of: Entries, units: Units, language: str = "en", answer: str |
             for _, run in itertools.groupby(positions, key=inside.__contains__)
         ]
         found = [(p, n) for p, n in found if not inside.issuperset(p)] + [(sorted(inside), "")]
-    return _as_units(of, sorted(found, key=lambda unit: unit[0][:1]))
+    return _as_units(of, sorted(found, key=lambda unit: list(unit[0])[:1]))
 
 
 def answer_positions(of: Entries, answer: str) -> list[int]:
