@@ -23,14 +23,14 @@ from typing_extensions import Unpack
 from tl_scopes.baselines.by_name import BASELINES
 from tl_scopes.directions.by_name import SCOPES, check_keywords
 from tl_scopes.evaluation.chain_records import finished, row_record, run_settings, store_of
-from tl_scopes.evaluation.written import Written, written_text
+from tl_scopes.evaluation.written import written_text
 from tl_scopes.kernel.attributed import provenance
 from tl_scopes.kernel.calls import asked_of, show_keywords
 from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.options import ChainKeywords, RunOptions, run_options, split_keywords
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.lock import model_call
-from tl_scopes.model.prompts import EncodedPrompt
+from tl_scopes.model.prompts import EncodedPrompt, OnePrompt
 from tl_scopes.model.soundness import require_causal
 from tl_scopes.numerics.arguments import call_name, integer
 from tl_scopes.numerics.precision import compute_dtype
@@ -51,7 +51,7 @@ KEPT = ("at", "of", "combine", "n_probes", "frozen", "target_hook")
 @show_keywords
 def chain(
     model: LensModel,
-    text: Written,
+    text: OnePrompt,
     *,
     method: str = "semantic",
     units: Units = "sentence",
@@ -124,13 +124,16 @@ def chain(
     store = store_of(out, settings)
     records = finished(store)
     with tqdm(total=len(steps), initial=len(records), desc=call_name(), unit="unit", disable=None, leave=False) as bar:
-        for block in _blocks([u for u in range(len(steps)) if u not in records]):
-            found = asked.rows([steps[u].positions for u in block])
-            for u, attribution in zip(block, found, strict=True):
-                records[u] = row_record(u, attribution, KEPT)
-                store.append(records[u])
-            bar.update(len(block))
+        for block in _blocks(len(steps)):
+            missing = [u for u in block if u not in records]
+            found = asked.rows([steps[u].positions for u in block]) if missing else ()
+            for u, attribution in zip(block, found, strict=bool(missing)):
+                if u in missing:
+                    records[u] = row_record(u, attribution, KEPT)
+                    store.append(records[u])
+            bar.update(len(missing))
     rows = [records[u] for u in range(len(steps))]
+    details = {name: value for row in reversed(rows) for name, value in row["details"].items()}
     scores = torch.zeros(len(steps), len(encoded.tokens), dtype=compute_dtype(model.W_U.dtype))
     for u, row in enumerate(rows):
         scores[u, : len(row["scores"])] = torch.tensor(row["scores"], dtype=scores.dtype)
@@ -147,9 +150,9 @@ def chain(
         method=rows[0]["method"],
         unit=units if isinstance(units, str) else "span",
         hops=hops,
-        details=rows[0]["details"],
+        details=details,
         notes=tuple(dict.fromkeys((*encoded.notes, *(note for row in rows for note in row["notes"])))),
-        provenance=provenance(model, rows[0]["details"]),
+        provenance=provenance(model, details),
         **shared,
     )
 
@@ -179,10 +182,10 @@ def _units(entries: Entries, kinds: tuple[Units, Units], language: str, answer: 
     return steps, sources, step_weights(-1 if answer is None else answer, len(steps))
 
 
-def _blocks(left: Sequence[int]) -> list[list[int]]:
-    """Units that run together, those at the end of the text first."""
-    order = sorted(left, reverse=True)
-    return [order[first : first + BLOCK] for first in range(0, len(order), BLOCK)]
+def _blocks(n: int) -> list[list[int]]:
+    """Units that run together, those at the end of the text first; always the same ones, on which what is drawn depends."""
+    order = list(reversed(range(n)))
+    return [order[first : first + BLOCK] for first in range(0, n, BLOCK)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,11 +13,9 @@ from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.answers import answered
 from tl_scopes.model.chats import is_chat
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.prompts import EncodedPrompt, GivenTokens, refuse_surrogates
+from tl_scopes.model.prompts import EncodedPrompt, GivenTokens, OnePrompt, refuse_surrogates
 from tl_scopes.model.vocabulary import pieces
 
-Written = GivenTokens | Sequence[Any]
-"""What was generated, a pair of a prompt and the text behind it, or a chat that ends with the assistant's message."""
 _EXPECTED = (
     "expected what generate() gave, a pair (prompt, text), or a chat whose last message is the assistant's: nothing else "
     "says which part the model wrote"
@@ -25,7 +23,7 @@ _EXPECTED = (
 _BY_MODEL = ("assistant", "thinking")
 
 
-def written_text(model: LensModel, given: Written, options: RunOptions) -> tuple[LensModel, EncodedPrompt]:
+def written_text(model: LensModel, given: OnePrompt, options: RunOptions) -> tuple[LensModel, EncodedPrompt]:
     """The text up to the last written token; ``answer`` has the written ones.
 
     Raises:

@@ -29,8 +29,8 @@ WORD = 16
 MANY = 400
 """Cards from which on rows are thinned further."""
 _MEANING = (
-    "Numbers: shares of what is pointed at; colours and bars on the scale of the largest. They are shares of squares, which add "
-    "up to 1 whatever the model does."
+    "Numbers: shares of what is pointed at; colours and bars on the scale of the largest. They are shares of squares, which "
+    "add up to 1 whatever the model does."
 )
 _READ = (
     '<p class="tls-small tls-read" aria-live="polite">Point at a step, or walk the cards by the arrow keys: its sources '
@@ -47,7 +47,8 @@ def chain_view(chain: Chain) -> View:
         f'<div class="tls tls-steps">{heading(chain_title(chain))}'
         f'<p class="tls-small"><b><bdi>{escape(path_words(chain))}</bdi></b>{share}</p>{_names(chain)}{notes}'
         f"{_slider(chain)}{_cards(chain)}{_READ}"
-        f'<p class="tls-small">{escape(f"{_MEANING} {left_out(chain)}")}</p>{data_script(_data(chain), "tls-steps-data")}</div>'
+        f'<p class="tls-small">{escape(f"{_MEANING} {left_out(chain)}")}</p>'
+        f"{data_script(_data(chain), 'tls-steps-data')}</div>"
     )
     return View(chain_title(chain), body, lambda: str(chain))
 
@@ -86,8 +87,8 @@ def _cards(chain: Chain) -> str:
         goal = u in chain.answer
         cards.append(_card(step, f"step {u + 1}", said, through[u], through[u] / largest, small=small, goal=goal))
     return (
-        '<div class="tls-tokens tls-units"><svg class="tls-arcs" aria-hidden="true"></svg>'
-        f'<div class="tls-static" tabindex="0" role="group" aria-label="units; arrow keys walk them">{"".join(cards)}</div></div>'
+        '<div class="tls-tokens tls-units"><svg class="tls-arcs" aria-hidden="true"></svg><div class="tls-static" '
+        f'tabindex="0" role="group" aria-label="units; arrow keys walk them">{"".join(cards)}</div></div>'
     )
 
 
