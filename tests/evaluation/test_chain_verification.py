@@ -61,6 +61,9 @@ def test_seeds_decide_the_draws_and_nothing_else(llama: Any, planted: Any) -> No
     assert one.to_dict() == again.to_dict()
     assert one.drawn != other.drawn
     assert one.texts[:2] == other.texts[:2]
+    named = [replace(s, name=f"u{i}") if i in (2, 5) else s for i, s in enumerate(chain.sources)]
+    two = tls.verify_chain(llama, replace(chain, sources=tuple(named)), n_random=1, among=["u2", "u5"])
+    assert {two.strongest[0], *two.drawn[0]} == {2, 5} and two.n_candidates == 2
     few = replace(chain, sources=chain.sources[:4])
     every = tls.verify_chain(llama, few, n_random=3)
     assert every.exhaustive and {*every.drawn, every.strongest} == {(0,), (1,), (2,), (3,)}
@@ -84,6 +87,10 @@ def test_what_cannot_be_verified_is_refused(llama: Any, planted: Any) -> None:
         ({"how": "zero"}, r"verify_chain\(how='zero'\)"),
         ({"max_new_tokens": 400}, r"more than the model's context"),
         ({"n_random": 0}, r"n_random"),
+        (
+            {"among": ["a"]},
+            r"verify_chain\(among=\.\.\.\): no unit of the prompt is called 'a'; there are: none has a name",
+        ),
     ):
         with pytest.raises(ValueError, match=says):
             tls.verify_chain(llama, chain, **given)

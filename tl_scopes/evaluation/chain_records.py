@@ -15,6 +15,7 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.chain_units import TextUnit
+from tl_scopes.results.completeness import without_sum
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -79,11 +80,12 @@ def finished(store: RecordStore) -> dict[int, dict[str, Any]]:
 
 
 def row_record(index: int, row: Attribution, kept: Sequence[str]) -> dict[str, Any]:
-    """One unit's row: scores up to its last token, and what is said of it."""
+    """One unit's row: scores up to its last token, and what is said of it; not what its signed scores add up to."""
+    details, notes = without_sum(row.details, row.notes)
     return {
         "index": index,
         "method": row.method,
         "scores": row.scores[: row.pos + 1].to(torch.float64).tolist(),
-        "details": {name: row.details[name] for name in kept if name in row.details},
-        "notes": list(row.notes),
+        "details": {name: details[name] for name in kept if name in details},
+        "notes": list(notes),
     }

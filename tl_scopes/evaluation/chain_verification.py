@@ -35,6 +35,7 @@ def verify_chain(
     n_random: int = 20,
     *,
     how: How = "remove",
+    among: Sequence[str] = (),
     seed: Seed = 0,
     max_new_tokens: int | None = None,
     stop: str | Sequence[str] = (),
@@ -51,6 +52,8 @@ def verify_chain(
         k: units that go together.
         n_random: random sets; all other sets where there are no more than that.
         how: ``"remove"`` cuts the tokens of a unit out, ``"swap"`` puts another unit's in their place, drawn by the seed.
+        among: names of the units that may go, of a prompt whose units have names: its documents, say, and not the question;
+            none for all.
         seed: of the draws; the global RNG is not used.
         max_new_tokens: the most tokens that are written each time; None is as many as the text has.
         stop: strings before which the writing ends.
@@ -60,7 +63,8 @@ def verify_chain(
         model does not write the answer after the unchanged prompt, as with a text that was sampled, ``.reproduced`` is False.
 
     Raises:
-        ValueError: a chain of another model's vocabulary; k that leaves no unit; no room in the context.
+        ValueError: a chain of another model's vocabulary; a name that no unit has; k that leaves no unit; no room in the
+            context.
 
     Cost: ``n_random + 2`` times what the model takes to write the text.
 
@@ -82,7 +86,7 @@ def verify_chain(
             "(chain=...): its tokens are not all in this model's vocabulary; pass the model that wrote the text"
         )
     most = len(chain.tokens) - chain.answer_start if max_new_tokens is None else max_new_tokens
-    candidates = [q for q, source in enumerate(chain.sources) if source.name != TEMPLATE]
+    candidates = _candidates(chain, among)
     if k >= len(candidates):
         raise ValueError(f"(k={k}): k must be below {len(candidates)}, the number of prompt units that may go")
     generator = prompt_generator(seed, chain.tokens)
@@ -115,6 +119,15 @@ def verify_chain(
         seed=seed,
         max_new_tokens=most,
     )
+
+
+def _candidates(chain: Chain, among: Sequence[str]) -> list[int]:
+    """Numbers of the prompt's units that may go; what a chat's template wrote stays."""
+    names = {source.name for source in chain.sources}
+    if unknown := [name for name in among if name not in names - {""}]:
+        known = ", ".join(map(repr, sorted(names - {""}))) or "none has a name"
+        raise ValueError(f"(among=...): no unit of the prompt is called {unknown[0]!r}; there are: {known}")
+    return [q for q, s in enumerate(chain.sources) if s.name != TEMPLATE and (not among or s.name in among)]
 
 
 def _without(

@@ -221,10 +221,11 @@ class Chain(Displayable, Serializable):
         return self.weights.double()
 
     @public_call
-    def top(self, k: int = 5) -> list[Source]:
-        """The ``k`` prompt units with the largest total, largest first; ties by their order."""
+    def top(self, k: int = 5, among: Sequence[str] = ()) -> list[Source]:
+        """The ``k`` prompt units with the largest total, largest first; ties by their order; of these names alone."""
         total = self.total.tolist()
-        ranked = sorted(range(len(total)), key=lambda q: (-total[q], q))[: max(k, 0)]
+        numbers = [q for q, source in enumerate(self.sources) if not among or source.name in among]
+        ranked = sorted(numbers, key=lambda q: (-total[q], q))[: max(k, 0)]
         return [Source(q, self.sources[q].text, total[q]) for q in ranked]
 
     def shares(self) -> dict[str, float]:

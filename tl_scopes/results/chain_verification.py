@@ -26,7 +26,7 @@ class ChainVerification(Displayable, Serializable):
         chain: what was verified.
         k: units that go together.
         how: what happens to them.
-        n_candidates: units that may go; what a chat's template wrote stays.
+        n_candidates: units of the prompt that may go.
         strongest: numbers of the strongest, strongest first.
         drawn: numbers in each random set.
         exhaustive: are these all other sets?
@@ -119,7 +119,9 @@ class ChainVerification(Displayable, Serializable):
 
     def _says(self, text: str) -> bool:
         """Are these the answer's words, not parts of longer ones?"""
-        return re.search(rf"(?<!\w){re.escape(self.answer)}(?!\w)", text) is not None
+        said = self.answer
+        begins, ends = (r"(?<!\w)" if said[:1].isalnum() else "", r"(?!\w)" if said[-1:].isalnum() else "")
+        return re.search(begins + re.escape(said) + ends, text) is not None
 
     @staticmethod
     def _short(text: str) -> str:

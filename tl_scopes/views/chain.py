@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,7 +44,9 @@ def chain_figure(chain: Chain) -> Any:
 
 def chain_title(chain: Chain) -> str:
     """Which scope, of what."""
-    return f"{scope_name(chain)}: what {shortened(chain.answer_text)!r} rests on{linearised(chain.details)}"
+    steps = ", ".join(str(u + 1) for u in chain.answer)
+    where = f" (step {steps} of {len(chain.steps)})"
+    return f"{scope_name(chain)}: what {shortened(chain.answer_text)!r}{where} rests on{linearised(chain.details)}"
 
 
 def scope_name(chain: Chain) -> str:
@@ -85,10 +88,10 @@ def path_share(chain: Chain) -> float:
 
 def drawn_hops(chain: Chain) -> list[int]:
     """Numbers of the hops that are drawn one by one: until what is left of the answer is hardly there."""
-    by_hop = chain.by_hop.sum(dim=1)
-    left = float(chain.total.sum()) - by_hop.cumsum(0)
-    until = next((k for k, rest in enumerate(left.tolist()) if rest < FADED), len(by_hop) - 1)
-    return list(range(min(until + 1, MOST_HOPS, len(by_hop))))
+    few = replace(chain, hops=min(MOST_HOPS - 1, max(chain.answer) if chain.hops is None else chain.hops)).by_hop
+    left = float(chain.total.sum()) - few.sum(dim=1).cumsum(0)
+    until = next((k for k, rest in enumerate(left.tolist()) if rest < FADED), len(few) - 1)
+    return list(range(until + 1))
 
 
 def hop_name(k: int) -> str:
@@ -101,7 +104,7 @@ def chain_maps(chain: Chain) -> list[HeatMap]:
     hops = drawn_hops(chain)
     names = tuple(called(source) for source in chain.sources)
     by_hop = HeatMap(
-        values=torch.cat([chain.by_hop[hops], chain.total[None]]),
+        values=torch.cat([replace(chain, hops=hops[-1]).by_hop, chain.total[None]]),
         rows=(*map(hop_name, hops), "all hops"),
         columns=names,
         title=chain_title(chain),

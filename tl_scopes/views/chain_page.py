@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from tl_scopes.results.chain import Chain
 from tl_scopes.results.chain_units import TextUnit
 from tl_scopes.views.canvas.colours import blend, css, ink, ink_attributes, ink_before_inversion
@@ -120,8 +123,8 @@ def _data(chain: Chain) -> dict[str, Any]:
     most = MOST_LINKS if len(chain.steps) + len(chain.sources) <= MANY else MOST_LINKS // 3
     return {
         "sources": len(chain.sources),
-        "prompt": [_sparse(row, most) for row in chain.from_prompt.tolist()],
-        "earlier": [_sparse(row, most) for row in chain.graph.tolist()],
+        "prompt": [_sparse(row, most) for row in chain.from_prompt],
+        "earlier": [_sparse(row, most) for row in chain.graph],
         "answer": [[u, float(chain.weights[u])] for u in chain.answer],
         "hops": [hop_name(k) for k in drawn_hops(chain)],
         "finest": _FINEST,
@@ -129,11 +132,12 @@ def _data(chain: Chain) -> dict[str, Any]:
     }
 
 
-def _sparse(row: Sequence[float], most: int) -> list[int]:
+def _sparse(row: Float[Tensor, " source"], most: int) -> list[int]:
     """Its largest shares as ``[place, parts, place, parts, …]``."""
-    parts = [(i, round(_FINEST * share)) for i, share in enumerate(row)]
-    kept = sorted((pair for pair in parts if pair[1]), key=lambda pair: -pair[1])[:most]
-    return [n for pair in sorted(kept) for n in pair]
+    largest = row.topk(min(most, len(row)))
+    parts = (_FINEST * largest.values).round().int()
+    kept = sorted(zip(largest.indices[parts > 0].tolist(), parts[parts > 0].tolist(), strict=True))
+    return [n for pair in kept for n in pair]
 
 
 def _colour(share: float) -> tuple[str, str, str]:
