@@ -126,7 +126,8 @@ def test_the_slider_shows_hops_and_a_step_its_own_sources(look: Any, dark: bool)
     page.locator(".tls-title").hover()
     assert _near(shown(page), total), "elsewhere the answer's sources are shown"
     page.locator(".tls-static").focus()
-    for _ in range(4 + 1 + 3):
+    page.keyboard.press("Home")
+    for _ in range(4 + 1 + 2):  # the prompt's four, the border, two steps
         page.keyboard.press("ArrowDown")
     assert page.locator(".tls-read").text_content().startswith("Step 3, all hops: ")
     page.keyboard.press("Escape")

@@ -43,7 +43,7 @@ def written_text(model: LensModel, given: OnePrompt, options: RunOptions) -> tup
         or not (isinstance(given[0], str | Tensor) or is_chat(given[0]))
     ):
         raise TypeError(f"(text=...): {_EXPECTED}; got {type(given).__name__} of {len(given)}")
-    prompt, text = given
+    prompt, text = given[0], given[1]
     model, (found,) = encode(model, prompt, options, "text")
     refuse_surrogates("text", text)
     if model.tokenizer is None:

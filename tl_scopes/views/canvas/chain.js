@@ -86,17 +86,25 @@
       }).join("");
     }
 
-    function look(card) {
-      const i = cards.indexOf(card), found = i >= data.sources ? i - data.sources : null;
-      if (found !== focus) { focus = found; draw(); }
+    function turn(found) {
+      focus = found;
+      draw();
     }
 
-    list.addEventListener("mouseover", (event) => look(event.target.closest(".tls-unit")));
-    list.addEventListener("mouseleave", () => look(null));
+    // A step is followed; a prompt's unit says its share of what is followed at the moment.
+    function look(card) {
+      const i = cards.indexOf(card);
+      if (i >= data.sources) turn(i - data.sources);
+    }
+
+    // On the document, behind what reads out every mark (hover.js).
+    document.addEventListener("mouseover", (event) => list.contains(event.target) && look(event.target.closest(".tls-unit")));
+    list.addEventListener("mouseleave", () => turn(null));
     document.addEventListener("keydown", (event) => {
       if (!list.contains(event.target)) return;
-      if (event.key === "Escape") for (const old of list.querySelectorAll(".tls-at")) old.classList.remove("tls-at");
-      look(list.querySelector(".tls-at"));
+      if (event.key !== "Escape") return look(list.querySelector(".tls-at"));
+      for (const old of list.querySelectorAll(".tls-at")) old.classList.remove("tls-at");
+      turn(null);
     });
     window.addEventListener("resize", draw);
     slider.addEventListener("input", draw);
