@@ -30,7 +30,7 @@ def chain(
     method: options.Method = "semantic",
     rank: options.Rank = None,
     frozen: options.Frozen = None,
-    unit: options.StepUnit = None,
+    unit: options.ByUnit = None,
     prompt_unit: options.PromptUnit = None,
     verify: options.Regenerate = False,
     seed: options.Seed = 0,

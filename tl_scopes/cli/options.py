@@ -339,10 +339,6 @@ WrittenText = Annotated[
 ChainAnswer = Annotated[
     str | None, typer.Option("--answer", help="Words of the written text that are the answer; default: its last unit.")
 ]
-StepUnit = Annotated[
-    Part | None,
-    typer.Option("--unit", help="What a step of the written text is; default: sentence, of the built-in demo word."),
-]
 PromptUnit = Annotated[
     Part | None, typer.Option("--prompt-unit", help="What the prompt is cut into; default: as --unit.")
 ]

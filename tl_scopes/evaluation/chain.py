@@ -22,7 +22,8 @@ from typing_extensions import Unpack
 
 from tl_scopes.baselines.by_name import BASELINES
 from tl_scopes.directions.by_name import SCOPES, check_keywords
-from tl_scopes.evaluation.chain_records import finished, row_record, run_settings, store_of
+from tl_scopes.evaluation.chain_records import row_record, run_settings, store_of
+from tl_scopes.evaluation.records import RecordStore
 from tl_scopes.evaluation.written import written_text
 from tl_scopes.kernel.attributed import provenance
 from tl_scopes.kernel.calls import asked_of, show_keywords
@@ -32,17 +33,20 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import EncodedPrompt, OnePrompt
 from tl_scopes.model.soundness import require_causal
+from tl_scopes.model.targets import encode_targets
 from tl_scopes.numerics.arguments import call_name, integer
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.chain import Chain, step_weights
-from tl_scopes.results.chain_units import answer_positions, prompt_units, written_units
+from tl_scopes.results.chain_units import TextUnit, answer_positions, written_units
+from tl_scopes.results.chain_units import prompt_units as units_of_prompt
 from tl_scopes.results.units import Entries, Units
 
 BLOCK = 8
 """Units that share a forward: as many as are pulled back at once where each has one row."""
 WITHOUT_SPANS = ("random",)
 """Baselines that explain one prediction only."""
+_ENTRIES_OWN = ("hidden", "answer", "details")
 KEPT = ("at", "of", "combine", "n_probes", "frozen", "target_hook")
 """Details of a row that all rows have alike."""
 
@@ -117,29 +121,17 @@ def chain(
         check_keywords([method], own, "method")
     model, encoded = written_text(model, text, options)
     require_causal(model)
-    entries, kinds = _entries(encoded), (units, units if prompt_units is None else prompt_units)
+    if "foil" in own:  # the same for every written token
+        own["foil"] = encode_targets(model, own["foil"], 1, argument="foil")[0]
+    entries, kinds = Entries.of(encoded), (units, units if prompt_units is None else prompt_units)
     steps, sources, weights = _units(entries, kinds, language, answer)
-    asked = _Asked(model, encoded, method, own, given, options)
     settings = run_settings(model, encoded, steps, method, {**own, **given}, stored=out is not None)
-    store = store_of(out, settings)
-    records = finished(store)
-    with tqdm(total=len(steps), initial=len(records), desc=call_name(), unit="unit", disable=None, leave=False) as bar:
-        for block in _blocks(len(steps)):
-            missing = [u for u in block if u not in records]
-            found = asked.rows([steps[u].positions for u in block]) if missing else ()
-            for u, attribution in zip(block, found, strict=bool(missing)):
-                if u in missing:
-                    records[u] = row_record(u, attribution, KEPT)
-                    store.append(records[u])
-            bar.update(len(missing))
-    rows = [records[u] for u in range(len(steps))]
-    details = {name: value for row in reversed(rows) for name, value in row["details"].items()}
+    rows = _Asked(model, encoded, method, own, given, options).every_row(steps, store_of(out, settings))
     scores = torch.zeros(len(steps), len(encoded.tokens), dtype=compute_dtype(model.W_U.dtype))
     for u, row in enumerate(rows):
         scores[u, : len(row["scores"])] = torch.tensor(row["scores"], dtype=scores.dtype)
-    shared = {
-        f.name: getattr(entries, f.name) for f in fields(Entries) if f.name not in ("hidden", "answer", "details")
-    }
+    details = {name: value for row in reversed(rows) for name, value in row["details"].items()}
+    shared = {f.name: getattr(entries, f.name) for f in fields(Entries) if f.name not in _ENTRIES_OWN}
     return Chain(
         scores=scores,
         steps=steps,
@@ -163,16 +155,11 @@ def _check_method(method: str) -> None:
         raise ValueError(f"(method={method!r}): expected one of {known}")
 
 
-def _entries(encoded: EncodedPrompt) -> Entries:
-    """The tokens, of which those written are the answer."""
-    return Entries.of(encoded)
-
-
 def _units(entries: Entries, kinds: tuple[Units, Units], language: str, answer: Any) -> tuple[Any, Any, torch.Tensor]:
     """Steps, the prompt's units, and the weights of the answer."""
     of_answer = answer if isinstance(answer, str) else None
     steps = written_units(entries, kinds[0], language, of_answer)
-    sources = prompt_units(entries, kinds[1], language)
+    sources = units_of_prompt(entries, kinds[1], language)
     for name, found in (("text", steps), ("prompt", sources)):
         if not found:
             raise ValueError(f"(text=...): the {name} has only special tokens, so there is nothing to follow back")
@@ -198,6 +185,22 @@ class _Asked:
     own: Mapping[str, Any]
     given: Mapping[str, Any]
     options: RunOptions
+
+    def every_row(self, steps: Sequence[TextUnit], store: RecordStore) -> list[dict[str, Any]]:
+        """The record of each unit: those of the store, and what is missing, a block at a time."""
+        records = store.done()
+        with tqdm(
+            total=len(steps), initial=len(records), desc=call_name(), unit="unit", disable=None, leave=False
+        ) as bar:
+            for block in _blocks(len(steps)):
+                missing = [u for u in block if u not in records]
+                found = self.rows([steps[u].positions for u in block]) if missing else ()
+                for u, attribution in zip(block, found, strict=bool(missing)):
+                    if u in missing:
+                        records[u] = row_record(u, attribution, KEPT)
+                        store.append(records[u])
+                bar.update(len(missing))
+        return [records[u] for u in range(len(steps))]
 
     def rows(self, spans: Sequence[Sequence[int]]) -> list[Attribution]:
         """Each unit's tokens explained together, all from one run of the text up to the last of them."""

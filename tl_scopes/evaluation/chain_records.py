@@ -74,11 +74,6 @@ def store_of(out: str | Path | None, settings: Mapping[str, Any]) -> RecordStore
     return RecordStore(None if out is None else Path(out), settings, 0, CHAIN_RUN)
 
 
-def finished(store: RecordStore) -> dict[int, dict[str, Any]]:
-    """The rows that are there."""
-    return store.done()
-
-
 def row_record(index: int, row: Attribution, kept: Sequence[str]) -> dict[str, Any]:
     """One unit's row: scores up to its last token, and what is said of it; not what its signed scores add up to."""
     details, notes = without_sum(row.details, row.notes)

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tl_scopes.kernel.ablation import prompt_generator
-from tl_scopes.model.generation import sampling, written
+from tl_scopes.model.generation import sampling, stop_strings, written
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.soundness import refuse_wrong
@@ -79,6 +79,7 @@ def verify_chain(
     integer("n_random", n_random, least=1)
     if max_new_tokens is not None:
         integer("max_new_tokens", max_new_tokens, least=1)
+    stops = stop_strings(stop)
     model = require_lens_model(model)
     refuse_wrong(model)
     if int(chain.tokens.max()) >= model.cfg.d_vocab:
@@ -101,7 +102,6 @@ def verify_chain(
             f"(max_new_tokens={most}): with a prompt of {longest} tokens they are more than the model's context of "
             f"{model.cfg.n_ctx}"
         )
-    stops = [stop] if isinstance(stop, str) else list(stop)
     texts = []
     for tokens in tqdm(prompts, desc=call_name(), unit="text", disable=None, leave=False):
         with sampling(model, 0):
