@@ -47,6 +47,7 @@ BLOCK = 8
 WITHOUT_SPANS = ("random",)
 """Baselines that explain one prediction only."""
 _ENTRIES_OWN = ("hidden", "answer", "details")
+"""Fields of entries that a chain has otherwise, or not."""
 KEPT = ("at", "of", "combine", "n_probes", "frozen", "target_hook")
 """Details of a row that all rows have alike."""
 
