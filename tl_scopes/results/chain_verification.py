@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tl_scopes.results.base import Displayable, Serializable
 from tl_scopes.results.chain import Chain
@@ -35,8 +35,6 @@ class ChainVerification(Displayable, Serializable):
         max_new_tokens: the most tokens that were written each time.
     """
 
-    _within: ClassVar = {"strongest": "source", "drawn": "source"}
-
     chain: Chain
     k: int
     how: How
@@ -48,14 +46,17 @@ class ChainVerification(Displayable, Serializable):
     seed: int
     max_new_tokens: int
 
-    def _axes(self) -> tuple[dict[str, int], dict[str, str]]:
-        return {"source": len(self.chain.sources)}, {"source": "chain"}
-
     def __post_init__(self) -> None:
         super().__post_init__()
+        n, k = len(self.chain.sources), self.k
+        for name, sets in (("strongest", (self.strongest,)), ("drawn", self.drawn)):
+            self.require(all(len(one) == k for one in sets), name, f"a set of another size than k={k}")
+            inside = all(0 <= q < n for one in sets for q in one)
+            self.require(inside, name, f"a number outside 0..{n - 1}, the sources of chain")
         fits = len(self.texts) == 2 + len(self.drawn)
-        self.require(fits, "texts", f"{len(self.texts)} for {len(self.drawn)} random sets and two more")
-        self.require(len(self.strongest) == self.k, "strongest", f"{len(self.strongest)} of {self.k}")
+        self.require(
+            fits, "texts", f"{len(self.texts)}, which are not two more than the {len(self.drawn)} sets in drawn"
+        )
 
     @property
     def answer(self) -> str:
