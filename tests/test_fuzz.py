@@ -214,7 +214,7 @@ GOOD: dict[str, Any] = {
     "deltas": [[-1.0, -2.0]], "metric": lambda logits: logits[0, -1, 5], "name": "demo", "source": "demo", "column": "a",
     "unit": "word", "max_new_tokens": 3, "temperature": 0.5, "frozen": "attention",
     "answers": "whole", "rows_per_shard": 2, "format": "csv", "table": "failed",
-    "answers": "whole", "hops": 1, "how": "swap",
+    "hops": 1, "how": "swap",
 }  # fmt: skip
 BASES: dict[str, dict[str, Any]] = {
     **{name: {"prompt": TOKENS} for name in FUNCTIONS if "prompt" in inspect.signature(FUNCTIONS[name]).parameters},
