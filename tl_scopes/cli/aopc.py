@@ -45,7 +45,7 @@ def aopc(
 ) -> None:
     """Remove the tokens each method calls important: how much does the prediction suffer?
 
-    With --out, every passage is on the disk before the next begins.
+    With --out, every passage is saved before the next begins.
 
     Several processes, a GPU each: accelerate launch --multi_gpu --num_processes N -m tl_scopes aopc ... --out FOLDER, or an
     array of jobs with --shard I/N.

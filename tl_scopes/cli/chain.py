@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tl_scopes.results.chain_verification import ChainVerification
 
 WRITTEN = 40
-"""Tokens that the model writes where nothing else is said."""
+"""Tokens that the model writes by default."""
 _DEMO = 4
 """… after the built-in prompt, whose units are words."""
 
@@ -43,7 +43,7 @@ def chain(
     csv: options.Csv = None,
     json: options.Json = None,
 ) -> None:
-    """Which step of what the model writes after PROMPT, and which part of PROMPT, its answer rests on."""
+    """Which part of PROMPT, and which step of what the model writes after it, the answer rests on."""
     files = Files(html=html, plot=plot, csv=csv, json=json)
     if out is not None:
         require_folder("--out", out)
@@ -94,7 +94,7 @@ class _Together:
         return "\n".join(map(str, filter(None, (self.chain, self.checked))))
 
     def html(self) -> str:
-        """The chain's page, the verification behind it."""
+        """The chain's page, followed by the verification."""
         from tl_scopes import views
 
         return views.stack(*map(views.view, filter(None, (self.chain, self.checked)))).html()

@@ -18,9 +18,9 @@ def check(
     plot: options.Plot = None,
     json: options.Json = None,
 ) -> None:
-    """What a model is fit for: its class and processing, the valid scopes, gradients against finite differences.
+    """What a model is fit for: its class, weight processing, valid scopes, and gradients against finite differences.
 
-    Exit code 1 where a line begins with NO.
+    The exit code is 1 if a line begins with NO.
     """
     files = Files(html=html, plot=plot, json=json)
     tls = library()

@@ -36,10 +36,10 @@ def gold(
     csv: options.Csv = None,
     json: options.Json = None,
 ) -> None:
-    """How often each scope puts the token first that is known to cause the answer.
+    """How often each scope ranks first a token that is known to cause the answer.
 
-    With --task, on any MODEL: prompts are scored that the model takes as they are meant. Else MODEL is a bundled one, or
-    one that was trained on the demo corpora; without --corpus these are the six of 'demo'.
+    With --task, --model is any model, and only prompts that it reads as intended are scored. Otherwise --model is a bundled
+    one, or one trained on the demo corpora; without --corpus these are the six of 'demo'.
 
     Several processes, a GPU each: accelerate launch --multi_gpu --num_processes N -m tl_scopes gold --task ... --out FOLDER,
     or an array of jobs with --shard I/N.

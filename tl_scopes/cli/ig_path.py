@@ -23,7 +23,7 @@ def ig_path(
     csv: options.Csv = None,
     json: options.Json = None,
 ) -> None:
-    """Gradients on the way from a baseline, the zero input, to PROMPT, which integrated gradients average."""
+    """Gradients along the path from a baseline (default: zero) to PROMPT, which integrated gradients average."""
     files = Files(html=html, plot=plot, csv=csv, json=json)
     text, target = prompt_or_demo(prompt, model, target, demo="translation")
     tls = library()

@@ -117,7 +117,7 @@ Prompts = Annotated[
 ]
 Chat = Annotated[
     Path | None,
-    typer.Option("--chat", help="In place of PROMPT a chat, a JSON list of {role, content}; - reads standard input."),
+    typer.Option("--chat", help="A chat in place of PROMPT: a JSON list of {role, content}; - reads standard input."),
 ]
 ByUnit = Annotated[Part | None, typer.Option("--unit", help="Scores by word, sentence, ..., or turn of a chat.")]
 Frozen = Annotated[
@@ -131,10 +131,13 @@ Methods = Annotated[
 ]
 ByPosition = Annotated[
     int,
-    typer.Option("--by-position", min=0, help="Random prompts whose mean shares stand beside the scores in --html."),
+    typer.Option(
+        "--by-position", min=0, help="Random prompts whose mean shares are shown beside the scores in --html."
+    ),
 ]
 Generate = Annotated[
-    int, typer.Option("--generate", min=0, help="Tokens that the model writes, greedily, to be explained as a whole.")
+    int,
+    typer.Option("--generate", min=0, help="Tokens that the model writes, greedily; they are explained as a whole."),
 ]
 TraceMethods = Annotated[
     list[str] | None,
@@ -148,28 +151,30 @@ GoldMethods = Annotated[
     list[str] | None,
     typer.Option(
         "--method",
-        help=f"Scope or baseline, e.g. smoothgrad, semantic/all frozen; {_SEVERAL}. Default: the paper's three scopes.",
+        help=f"Scope or baseline, e.g. smoothgrad, semantic/all (all frozen); {_SEVERAL}. Default: the paper's three scopes.",
     ),
 ]
 AopcMethods = Annotated[
     list[str] | None,
     typer.Option(
         "--method",
-        help=f"Scope or baseline, e.g. fisher@16 for rank 16, semantic/all frozen; {_SEVERAL}. Default: Table 1.",
+        help=f"Scope or baseline, e.g. fisher@16 (rank 16), semantic/all (frozen); {_SEVERAL}. Default: the paper's Table 1.",
     ),
 ]
 Target = Annotated[str | None, typer.Option("--target", help="Explained token, e.g. ' dog'; default: top prediction.")]
 Foil = Annotated[str | None, typer.Option("--foil", help="Token to contrast the target with (method contrast).")]
 Rank = Annotated[
     int | None,
-    typer.Option("--rank", min=1, help="Rows of V (methods fisher, total_information); default: the scope's."),
+    typer.Option(
+        "--rank", min=1, help="Number of directions (methods fisher, total_information); default: the scope's."
+    ),
 ]
 Pos = Annotated[int, typer.Option("--pos", help="Position whose next-token prediction is explained.")]
 Bos = Annotated[bool, typer.Option("--bos/--no-bos", help="Show and rank special tokens (BOS) too.")]
 Verdict = Annotated[
     bool,
     typer.Option(
-        "--verdict/--no-verdict", help="End with what removing the strongest tokens does, beside random ones."
+        "--verdict/--no-verdict", help="End with what removing the strongest tokens does, compared with random ones."
     ),
 ]
 
@@ -187,7 +192,7 @@ AopcModels = Annotated[
 Kind = Annotated[str, typer.Option("--kind", rich_help_panel=_ON, help="Model class: auto, bridge or hooked.")]
 Device = Annotated[
     str | None,
-    typer.Option("--device", rich_help_panel=_ON, help="cpu, cuda, ...; default: a GPU where there is one; demo: cpu."),
+    typer.Option("--device", rich_help_panel=_ON, help="cpu, cuda, ...; default: a GPU if there is one; demo: cpu."),
 ]
 
 # -- how much, and chance --------------------------------------------------------------------------
@@ -197,8 +202,8 @@ GoldN = Annotated[
     int | None,
     typer.Option("--n", "-n", min=1, help="How many examples of each demo corpus, or accepted prompts of each task."),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of everything drawn at random.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Inputs per forward, at most.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything drawn at random.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Most inputs per forward pass.")]
 Ablation = Annotated[Ablated, typer.Option("--ablation", help="What a removed embedding becomes.")]
 
 # -- of one command --------------------------------------------------------------------------------
@@ -212,19 +217,22 @@ Tasks = Annotated[
         "--task", help=f"Task for any model, e.g. copying, or 'all'; {_SEVERAL}. Default: the demo's corpora."
     ),
 ]
-Eigenvalues = Annotated[int | None, typer.Option("--k", "-k", min=1, help="Leading eigenvalues; default: all.")]
+Eigenvalues = Annotated[
+    int | None, typer.Option("--k", "-k", min=1, help="How many leading eigenvalues; default: all.")
+]
 
 Passages = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="'demo', 'demo:<corpus>', 'lambada', 'iwslt2017-de-en', or a .txt/.json/.jsonl/.csv."
+        metavar="DATA", help="'demo', 'demo:<corpus>', 'lambada', 'iwslt2017-de-en', or a .txt/.json/.jsonl/.csv file."
     ),
 ]
 Ranks = Annotated[
     list[int] | None, typer.Option("--rank", min=1, help=f"Add the Fisher Scope of this rank; {_SEVERAL}.")
 ]
 Protocol = Annotated[
-    Preset | None, typer.Option("--preset", help="The released scripts' protocol, or the paper's text.")
+    Preset | None,
+    typer.Option("--preset", help="Protocol of the authors' scripts (paper), or of the paper's text (text)."),
 ]
 TargetToken = Annotated[Token, typer.Option("--target", help="Which token is explained.")]
 ScoredToken = Annotated[
@@ -234,7 +242,7 @@ Fractions = Annotated[
     list[float] | None, typer.Option("--fraction", help=f"Share of tokens removed; {_SEVERAL}. Default: .05 .1 .2.")
 ]
 Beside = Annotated[list[Measure] | None, typer.Option("--beside", help=f"Measure this too; {_SEVERAL}.")]
-MinWords = Annotated[int | None, typer.Option("--min-words", min=0, help="Fewest words of a passage.")]
+MinWords = Annotated[int | None, typer.Option("--min-words", min=0, help="Fewest words that a passage may have.")]
 
 Source = Annotated[
     str | None,
@@ -247,36 +255,40 @@ Fields = Annotated[
     typer.Option(
         "--field",
         metavar="NAME=COLUMN",
-        help=f"The source's own name of prompt, messages, target, answer, units or id; nothing: not read; {_SEVERAL}.",
+        help=f"The source's column for prompt, messages, target, answer, units or id; empty: not read; {_SEVERAL}.",
     ),
 ]
 RowsPerShard = Annotated[
-    int, typer.Option("--rows-per-shard", min=1, help="Rows whose scores are one file: what a kill loses at most.")
+    int, typer.Option("--rows-per-shard", min=1, help="Rows per file of scores: the most that a kill loses.")
 ]
 SourceFormat = Annotated[
-    Layout | None, typer.Option("--format", help="Of standard input, or of a file whose name does not say it.")
+    Layout | None, typer.Option("--format", help="Format of standard input, or of a file whose name does not say it.")
 ]
-Split = Annotated[str, typer.Option("--split", help="Of a data set of the Hub.")]
-Subset = Annotated[str | None, typer.Option("--subset", help="Of a data set of the Hub: its configuration.")]
+Split = Annotated[str, typer.Option("--split", help="Split of a data set of the Hub.")]
+Subset = Annotated[str | None, typer.Option("--subset", help="Subset (configuration) of a data set of the Hub.")]
 Shard = Annotated[
-    str | None, typer.Option("--shard", metavar="I/N", help="This is job I of N, from 0, that share the folder --out.")
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="This is job I of N, from 0; the jobs share the folder --out."),
 ]
 
 Points = Annotated[int, typer.Option("--points", min=2, help="Points on the path from 0 to 1.")]
 Baseline = Annotated[
-    Start, typer.Option("--baseline", help="Where the path begins: nothing, the prompt's mean embedding, or padding.")
+    Start, typer.Option("--baseline", help="Where the path begins: zero, the prompt's mean embedding, or padding.")
 ]
 ScalePositions = Annotated[
     bool, typer.Option("--scale-positions/--no-scale-positions", help="Scale additive position embeddings too.")
 ]
-SinkTokens = Annotated[int, typer.Option("--sink-tokens", min=1, help="First tokens that count as attention sink.")]
+SinkTokens = Annotated[
+    int, typer.Option("--sink-tokens", min=1, help="How many first tokens count as attention sinks.")
+]
 
 PerRow = Annotated[
     bool, typer.Option("--per-row/--no-per-row", help="In pictures, one colour scale for each layer or head.")
 ]
-Words = Annotated[bool, typer.Option("--words/--no-words", help="As --unit word.")]
+Words = Annotated[bool, typer.Option("--words/--no-words", help="The same as --unit word.")]
 Raw = Annotated[
-    bool, typer.Option("--raw/--no-raw", help="Per unit of the residual stream, not per relative change of it.")
+    bool,
+    typer.Option("--raw/--no-raw", help="Influence per unit of the residual stream, not per relative change of it."),
 ]
 Heads = Annotated[bool, typer.Option("--heads/--no-heads", help="Attention heads instead of layers.")]
 Sensitivity = Annotated[
@@ -284,24 +296,24 @@ Sensitivity = Annotated[
 ]
 
 Corrupt = Annotated[
-    str | None, typer.Argument(metavar="CORRUPT", help="Its counterpart, which is run; without both, a demo.")
+    str | None, typer.Argument(metavar="CORRUPT", help="Counterpart of PROMPT, which is run; without both, a demo.")
 ]
-Patched = Annotated[int, typer.Option("--k", "-k", min=1, help="Highest-scored tokens that are patched.")]
+Patched = Annotated[int, typer.Option("--k", "-k", min=1, help="How many of the highest-scored tokens are patched.")]
 PatchedLayers = Annotated[
     list[int] | None, typer.Option("--layer", min=0, help=f"Layer that is patched; {_SEVERAL}. Default: all.")
 ]
 PatchedComponent = Annotated[Component, typer.Option("--component", help="Activation that is patched.")]
 NRandom = Annotated[
-    int, typer.Option("--n-random", min=1, help="Sets of as many random tokens, patched for comparison.")
+    int, typer.Option("--n-random", min=1, help="How many sets of as many random tokens are patched for comparison.")
 ]
 
-NFirst = Annotated[int, typer.Option("--n-first", min=1, help="First tokens that count as sink.")]
+NFirst = Annotated[int, typer.Option("--n-first", min=1, help="How many first tokens count as sinks.")]
 Multiple = Annotated[
     float,
     typer.Option(
         "--multiple",
         callback=_must_be("above 1", lambda x: x > 1),
-        help="Times the median from which a later token is a sink.",
+        help="A later token is a sink from this many times the median.",
     ),
 ]
 Unrelated = Annotated[
@@ -310,26 +322,28 @@ Unrelated = Annotated[
 
 GeneratedSystem = Annotated[System, typer.Option("--system", help="Which series to generate.")]
 SeriesFile = Annotated[Path | None, typer.Option("--data", help="Take the series from this CSV file instead.")]
-Column = Annotated[str | None, typer.Option("--column", help="Its column; default: the only numeric one.")]
+Column = Annotated[str | None, typer.Option("--column", help="Column of --data; default: the only numeric one.")]
 Length = Annotated[
     int | None,
-    typer.Option("--length", min=2, help="Numbers the model sees; default: 100, or all of the file's but the last."),
+    typer.Option("--length", min=2, help="Numbers the model sees; default: 100, or all but the last of --data."),
 ]
 Rolling = Annotated[
     bool, typer.Option("--rolling/--no-rolling", help="Explain every forecast of the series, not only the last.")
 ]
 
-Top = Annotated[int, typer.Option("--top", min=1, help="Highest-scored tokens that are removed one by one.")]
+Top = Annotated[
+    int, typer.Option("--top", min=1, help="How many of the highest-scored tokens are removed, one by one.")
+]
 Step = Annotated[
     float,
     typer.Option(
         "--step",
         callback=_must_be("finite and other than 0", lambda x: math.isfinite(x) and x != 0),
-        help="Share of the way to removal; small: where the prediction should hold.",
+        help="Share of the way to removal; at a small one the prediction should hold.",
     ),
 ]
 
-Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; anything but the default is open to others.")]
 Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")]
 
@@ -344,7 +358,9 @@ PromptUnit = Annotated[
 ]
 Regenerate = Annotated[
     bool,
-    typer.Option("--verify/--no-verify", help="Write again without the strongest part of PROMPT, and without others."),
+    typer.Option(
+        "--verify/--no-verify", help="Write again without the strongest part of PROMPT, and again without others."
+    ),
 ]
 
 Version = Annotated[bool, typer.Option("--version", help="Print the versions and exit.")]
@@ -352,7 +368,7 @@ Version = Annotated[bool, typer.Option("--version", help="Print the versions and
 # -- what is written -------------------------------------------------------------------------------
 
 Html = Annotated[
-    Path | None, typer.Option("--html", rich_help_panel=_FILES, help="Write a page that works offline here.")
+    Path | None, typer.Option("--html", rich_help_panel=_FILES, help="Write a page here; it works offline.")
 ]
 Plot = Annotated[
     Path | None, typer.Option("--plot", rich_help_panel=_FILES, help="Write a figure here (.png, .svg, .pdf).")

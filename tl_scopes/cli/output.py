@@ -68,7 +68,7 @@ codecs.register_error("tl_scopes.escapes", _escaped)
 
 
 def show(shown: object) -> None:
-    """On standard output, now: one that takes no more (a full disk) is a mistake with a name."""
+    """On standard output, at once: one that takes no more (a full disk) is a mistake that is named."""
     try:
         print(shown, flush=True)
     except BrokenPipeError:
@@ -111,14 +111,14 @@ class Files:
 
     @property
     def asked(self) -> dict[str, Path]:
-        """By the option."""
+        """The files, by their option."""
         given = {f"--{f.name.replace('_', '-')}": getattr(self, f.name) for f in fields(self)}
         return {option: file for option, file in given.items() if file is not None}
 
     def answer(self, result: Any) -> None:
         """Print the result, unless standard output was asked for something else, and write the files.
 
-        Where one cannot be written the others are, before the mistake is told.
+        If one cannot be written, the others are, before the mistake is told.
         """
         if STDOUT not in self.asked.values():
             show(result)

@@ -34,7 +34,7 @@ def patch(
 ) -> None:
     """Put a scope's top tokens of PROMPT into the run of CORRUPT: how much of the prediction they bring back.
 
-    The two have equally many tokens and differ where it matters: the same sentence with another name.
+    Both have the same number of tokens and differ where it matters, e.g. one sentence with two names.
     """
     files = Files(html=html, plot=plot, csv=csv, json=json)
     if corrupt == "" or (prompt is None) != (corrupt is None):

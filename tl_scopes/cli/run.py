@@ -31,9 +31,9 @@ def run(
     csv: options.Csv = None,
     json: options.Json = None,
 ) -> None:
-    """Explain every prompt of a file: scores as parquet in a folder, a report of what they say.
+    """Explain every prompt of a file: scores in a folder of parquet files, and a report of what they say.
 
-    A run may be killed at any moment, and the same command goes on with it.
+    A run may be killed at any moment; the same command continues it.
 
     Several processes, a GPU each: accelerate launch --multi_gpu --num_processes N -m tl_scopes run SOURCE --out FOLDER, or an
     array of jobs with --shard I/N.

@@ -68,7 +68,7 @@ def require_own_folder(out: Path | None, shard: object = None) -> None:
 
 
 def shard_of(written: str | None) -> tuple[int, int] | None:
-    """``I/N`` as numbers. A launcher that was to start several processes and started this one alone is told of."""
+    """``I/N`` as numbers. Says so if a launcher was to start several processes and started only this one."""
     from tl_scopes.evaluation.shares import launched_alone
 
     if launched_alone(os.environ):
@@ -85,7 +85,7 @@ def shard_of(written: str | None) -> tuple[int, int] | None:
 
 
 def require_models(models: Sequence[str], kind: str, device: str | None) -> None:
-    """Refuse all that shows without loading, of every model before the first is loaded."""
+    """Refuse what can be seen without loading, for every model before the first is loaded."""
     from tl_scopes.model.loading import require_loadable
 
     for model in models:
@@ -166,6 +166,6 @@ def aimed_at_a_token(methods: Sequence[str], **keywords: Any) -> bool:
 
 
 def default_methods(function: Callable[..., Any]) -> tuple[str, ...]:
-    """The methods that a call takes where it is given none."""
+    """The methods that a call uses if it is given none."""
     default: str | tuple[str, ...] = inspect.signature(function).parameters["methods"].default
     return (default,) if isinstance(default, str) else default

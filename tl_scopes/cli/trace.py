@@ -93,7 +93,7 @@ def trace(
 def _baseline(
     tls: Any, lens: Any, text: str, method: str, n: int, how: dict[str, Any], asked: dict[str, Any]
 ) -> PositionalBaseline:
-    """Of one method, on unrelated prompts."""
+    """One method's mean shares on unrelated prompts."""
     from tl_scopes.directions.by_name import reads
 
     own = {name: value for name, value in asked.items() if reads(name, [method])}
@@ -102,7 +102,7 @@ def _baseline(
 
 
 def _judged(tls: Any, lens: Any, shown: list[Attribution], unit: str) -> list[Verdict]:
-    """The verdicts; where they took long, standard error says how to do without."""
+    """The verdicts; if they took long, standard error says how to leave them out."""
     start = time.monotonic()
     found: list[Verdict] = tls.verdict(lens, shown, unit=unit)
     if (seconds := time.monotonic() - start) > LONG:
