@@ -138,6 +138,11 @@ def blocks(model: LensModel) -> Iterable[nn.Module]:
     return found
 
 
+def hook_points(part: nn.Module) -> Iterator[nn.Module]:
+    """TransformerLens' hook points in a part of a model."""
+    return (module for module in part.modules() if type(module).__name__ == "HookPoint")
+
+
 def stacks(model: LensModel) -> tuple[str, ...]:
     """Names of a bridge's stacks of blocks: ``"blocks"`` on most, several where two stacks run in turn."""
     mapping = getattr(getattr(model, "adapter", None), "component_mapping", None) or {}
