@@ -51,7 +51,8 @@ def one(length: int, checkpoint: bool, limit: float, threads: int) -> None:
     import tl_scopes as tls
     from tl_scopes.kernel import explain as kernel
     from tl_scopes.model.hooks import differentiable
-    from tl_scopes.model.memory import Memory, Run
+    from tl_scopes.model.memory import Memory
+    from tl_scopes.model.probe_runs import Run
 
     torch.set_num_threads(threads)
     bridge = as_bridge(gpt2_small(n_ctx=N_CTX))

@@ -43,7 +43,8 @@ from tl_scopes.model.held_functions import Valve
 from tl_scopes.model.hooks import NamesFilter, differentiable
 from tl_scopes.model.leaves import KINDS, UNEMBEDDING, Leaves, live_leaves, shares_of
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.memory import Memory, Run
+from tl_scopes.model.memory import Memory
+from tl_scopes.model.probe_runs import Run
 from tl_scopes.model.prompts import EncodedPrompt, pad_right
 from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState, model_state
@@ -101,7 +102,7 @@ def explain_inside(
     with differentiable(model):
         live = leaves and has_leaves(model)
         options = replace(options, batch_size=1) if live else options
-        memory = options.memory(model, probes)
+        memory = options.memory(model, probes, written_out=split)
         explanation = _Explanation(model, state, directions, probes, options, memory, Valve() if split else None)
         results: dict[int, list[Measured]] = {}
         batches = shared_forwards(prompts, options, memory, len(explanation.linearisations))

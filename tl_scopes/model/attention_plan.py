@@ -73,6 +73,7 @@ class AttentionPlan:
         length: T.
         shortest: tokens from which on anything is put off.
         cells: in a block of queries.
+        fewest: queries in a block at least.
         fuse: may the fused kernel be taken?
         chosen: what was, in the order of the run.
     """
@@ -80,6 +81,7 @@ class AttentionPlan:
     length: int
     shortest: int = field(default_factory=lambda: SHORTEST)
     cells: int = field(default_factory=lambda: CELLS)
+    fewest: int = field(default_factory=lambda: FEWEST)
     fuse: bool = True
     chosen: list[Path] = field(default_factory=list)
 
@@ -90,7 +92,7 @@ class AttentionPlan:
 
     def queries(self, maps: int) -> int:
         """Queries in a block, of so many maps ``[query, key]`` at once."""
-        return min(self.length, max(FEWEST, self.cells // (maps * self.length)))
+        return min(self.length, max(self.fewest, self.cells // (maps * self.length)))
 
 
 _ACTIVE = threading.local()
@@ -195,9 +197,11 @@ def _flat(args: Any) -> list[Any]:
 def attend(plan: AttentionPlan, pattern: Step, v: Tensor, func: Callable[..., Any]) -> tuple[Tensor, Path]:
     """``pattern · v``, and how it was computed."""
     found = pattern_of(pattern)
-    if plan.fuse and found is not None and _has_kernel(found, pattern, v) and _is_causal(plan, found.masks):
+    n = plan.queries(pattern.like.shape[:-2].numel())
+    if plan.fuse and found is not None and _has_kernel(found, pattern, v) and _is_causal(plan, found.masks, n):
         return _fused(found, v), "fused"
-    return by_blocks(plan, pattern, found, v, func), "blocks"
+    masks = found.masks if found is not None and not found.lowered else []
+    return by_blocks(plan.length, n, pattern, masks, v, func), "blocks"
 
 
 def _has_kernel(found: Pattern, pattern: Step, v: Tensor) -> bool:
@@ -213,11 +217,10 @@ def _has_kernel(found: Pattern, pattern: Step, v: Tensor) -> bool:
     return v.device.type == "cuda" and v.dtype in (torch.float32, torch.bfloat16, torch.float16)
 
 
-def _is_causal(plan: AttentionPlan, masks: list[Mask]) -> bool:
-    """Do the masks leave each query itself and what is before it?"""
-    maps = max([1, *(m.of.like.shape[:-2].numel() for m in masks if isinstance(m.of, Step))])
-    n = plan.queries(maps)
-    return all(left(masks, plan.length, a, min(a + n, plan.length)).causal for a in range(0, plan.length, n))
+def _is_causal(plan: AttentionPlan, masks: list[Mask], n: int) -> bool:
+    """Do the masks leave each query itself and what is before it? Looked at for n queries at a time."""
+    with _inside_a_block():
+        return all(left(masks, plan.length, a, min(a + n, plan.length)).causal for a in range(0, plan.length, n))
 
 
 def _fused(found: Pattern, v: Tensor) -> Tensor:
@@ -225,23 +228,17 @@ def _fused(found: Pattern, v: Tensor) -> Tensor:
     assert found.product is not None
     q, k = (t if t.ndim == 4 else t[None] for t in (found.product.args[0], found.product.args[1].transpose(-1, -2)))
     with torch._C.DisableTorchFunction():
-        z = F.scaled_dot_product_attention(
-            q, k, v if v.ndim == 4 else v[None], is_causal=True, scale=found.scale
-        )
+        z = F.scaled_dot_product_attention(q, k, v if v.ndim == 4 else v[None], is_causal=True, scale=found.scale)
     return z if v.ndim == 4 else z[0].contiguous()
 
 
-def by_blocks(
-    plan: AttentionPlan, pattern: Step, found: Pattern | None, v: Tensor, func: Callable[..., Any]
-) -> Tensor:
-    """A few queries at a time, computed again in the backward."""
-    length = plan.length
-    n = plan.queries(pattern.like.shape[:-2].numel())
-    masks = found.masks if found is not None and not found.lowered else []
+def by_blocks(length: int, n: int, pattern: Step, masks: list[Mask], v: Tensor, func: Callable[..., Any]) -> Tensor:
+    """n queries at a time, with the keys that masks leave to them, computed again in the backward."""
     parts = []
     for first in range(0, length, n):
         last = min(first + n, length)
-        keys = left(masks, length, first, last)
+        with _inside_a_block():
+            keys = left(masks, length, first, last)
         part = functools.partial(_block, pattern, v, func, Rows(length, first, last, keys.low, keys.high))
         parts.append(
             checkpoint(part, use_reentrant=False, preserve_rng_state=False) if torch.is_grad_enabled() else part()
@@ -251,6 +248,20 @@ def by_blocks(
 
 def _block(pattern: Step, v: Tensor, func: Callable[..., Any], rows: Rows) -> Tensor:
     """z of some queries."""
-    with torch._C.DisableTorchFunction():
+    with _inside_a_block(), torch._C.DisableTorchFunction():
         z: Tensor = func(rows.fresh()(pattern), v[..., rows.keys, :])
     return z
+
+
+@contextmanager
+def _inside_a_block() -> Iterator[None]:
+    before, _ACTIVE.block = in_a_block(), True
+    try:
+        yield
+    finally:
+        _ACTIVE.block = before
+
+
+def in_a_block() -> bool:
+    """Does this thread compute a block of queries, or see what its mask rules out?"""
+    return getattr(_ACTIVE, "block", False)

@@ -56,7 +56,9 @@ def checkpointed_blocks(
     """
     with ExitStack() as stack:
         for i, block in enumerate(blocks(model)):
-            stack.enter_context(patched(block, "forward", partial(_checkpointed, block, i, attach, (frozen, valve), plan)))
+            stack.enter_context(
+                patched(block, "forward", partial(_checkpointed, block, i, attach, (frozen, valve), plan))
+            )
         yield
 
 

@@ -196,7 +196,8 @@ def _put_off(func: Any, args: Any, kwargs: Any, kind: Kind) -> Any:
     if isinstance(like, Tensor):
         return Deferred(whole_step) if length in (None, like.shape[-2]) else None
     parts = [
-        Deferred(Step(func, (whole_step, i), {}, part, device, "item", whole_step.scores)) for i, part in enumerate(like)
+        Deferred(Step(func, (whole_step, i), {}, part, device, "item", whole_step.scores))
+        for i, part in enumerate(like)
     ]
     return type(like)(parts)
 

@@ -322,7 +322,9 @@ def forward_pass(
         if checkpoint:
             again = [(name, recorder.replay(hook)) for name, hook in hooks if name.startswith("blocks.")]
             stack.enter_context(
-                checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again)), recording.frozen, valve, plan)
+                checkpointed_blocks(
+                    model, lambda i: attached(points, _of_block(i, again)), recording.frozen, valve, plan
+                )
             )
         else:
             stack.enter_context(slopes_only(blocks(model)))

@@ -49,6 +49,12 @@ def require_hook(model: LensModel, points: Mapping[str, Any], name: str, argumen
         )
 
 
+def has_hooks_at(model: LensModel, endings: Sequence[str]) -> bool:
+    """Has anybody put a hook on a hook point of one of these last names?"""
+    points = model.hook_dict.items()
+    return any(point.fwd_hooks or point.bwd_hooks for name, point in points if name.rsplit(".", 1)[-1] in endings)
+
+
 def required_residual_hooks(model: LensModel) -> tuple[str, ...]:
     """The residual stream before every block and after the last one; refuses a model that has no one stream."""
     names = residual_hooks(model)

@@ -278,6 +278,14 @@ def attention_width(model: LensModel) -> int:
     return max(widths)
 
 
+def attention_window(model: LensModel) -> int | None:
+    """Tokens that some layer's attention sees at most; None where each sees all before."""
+    config = _text_config(model)
+    found = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size")]
+    own = getattr(model.cfg, "window_size", None) if getattr(model.cfg, "use_local_attn", False) else None
+    return min((n for n in (*found, own) if isinstance(n, int) and n > 0), default=None)
+
+
 def memory_flags(model: LensModel) -> tuple[Any, ...]:
     """What, besides the architecture, decides how much memory a forward takes."""
     names = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in", "dtype")
