@@ -198,7 +198,7 @@ class _Explanation:
                     answer = Answer(
                         scored.scores,
                         row.targets,
-                        _details(row, scored, norms, options) | linearisation,
+                        _details(row, scored, norms, options, run) | linearisation,
                         row.notes,
                         stderr=scored.stderr,
                         gradient=gradient,
@@ -379,11 +379,15 @@ def _log_probs(logits: Tensor, normalisers: Tensor | None, targets: Sequence[int
     return (chosen.to(normalisers) - normalisers).tolist()
 
 
-def _details(row: Joint, scored: Scored, norms: Float[Tensor, "k pos"], options: RunOptions) -> dict[str, Any]:
-    """The direction's own details, where it was read, and the score of each row if there are a few."""
+def _details(
+    row: Joint, scored: Scored, norms: Float[Tensor, "k pos"], options: RunOptions, run: ForwardPass
+) -> dict[str, Any]:
+    """The direction's own details, where it was read, how a long run computed attention, and scores of a few rows."""
     details = {**row.details, **scored.details, "at": options.at, "target_hook": options.target_hook}
     if 1 < len(norms) <= MOST_ROW_SCORES:
         details["row_scores"] = norms.tolist()
+    if run.attention:
+        details["attention"] = list(run.attention)
     return details
 
 

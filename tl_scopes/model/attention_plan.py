@@ -166,12 +166,12 @@ class _Planning(TorchFunctionMode):
     def _of_deferred(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Something put off goes on: the values come, or another step."""
         first = args[0] if args else None
-        if func in PRODUCTS and isinstance(first, Deferred) and first.value is None and self._are_values(args[1]):
-            if (start := _product_in(first.step)) is not None:
-                z, path = attend(self.plan, first.step, args[1], func)
-                self.plan.chosen[self._number[start]] = path
-                return z
-        return applied(func, args, kwargs)
+        unmade = isinstance(first, Deferred) and first.value is None and func in PRODUCTS and self._are_values(args[1])
+        start = _product_in(first.step) if unmade else None
+        if start is None:
+            return applied(func, args, kwargs)
+        z, self.plan.chosen[self._number[start]] = attend(self.plan, first.step, args[1], func)
+        return z
 
     def _are_values(self, v: Any) -> bool:
         return isinstance(v, Tensor) and not isinstance(v, Deferred) and v.ndim > 2 and v.shape[-2] == self.plan.length
@@ -201,7 +201,7 @@ def attend(plan: AttentionPlan, pattern: Step, v: Tensor, func: Callable[..., An
     if plan.fuse and found is not None and _has_kernel(found, pattern, v) and _is_causal(plan, found.masks, n):
         return _fused(found, v), "fused"
     masks = found.masks if found is not None and not found.lowered else []
-    return by_blocks(plan.length, n, pattern, masks, v, func), "blocks"
+    return by_blocks(plan, n, pattern, masks, v, func), "blocks"
 
 
 def _has_kernel(found: Pattern, pattern: Step, v: Tensor) -> bool:
@@ -232,18 +232,32 @@ def _fused(found: Pattern, v: Tensor) -> Tensor:
     return z if v.ndim == 4 else z[0].contiguous()
 
 
-def by_blocks(length: int, n: int, pattern: Step, masks: list[Mask], v: Tensor, func: Callable[..., Any]) -> Tensor:
-    """n queries at a time, with the keys that masks leave to them, computed again in the backward."""
+def by_blocks(
+    plan: AttentionPlan, n: int, pattern: Step, masks: list[Mask], v: Tensor, func: Callable[..., Any]
+) -> Tensor:
+    """n queries at a time, or more where masks leave them few keys, computed again in the backward."""
     parts = []
-    for first in range(0, length, n):
-        last = min(first + n, length)
-        with _inside_a_block():
-            keys = left(masks, length, first, last)
-        part = functools.partial(_block, pattern, v, func, Rows(length, first, last, keys.low, keys.high))
+    for rows in _blocks(plan.length, n, masks):
+        part = functools.partial(_block, pattern, v, func, rows)
         parts.append(
             checkpoint(part, use_reentrant=False, preserve_rng_state=False) if torch.is_grad_enabled() else part()
         )
     return torch.cat(parts, dim=-2)
+
+
+def _blocks(length: int, n: int, masks: list[Mask]) -> Iterator[Rows]:
+    """All queries, at least n at a time, and no block with more cells than n queries have with all keys."""
+    first, low, high, last = 0, length, 0, 0
+    while last < length:
+        further = min(last + n, length)
+        with _inside_a_block():
+            keys = left(masks, length, last, further)
+        wider = min(low, keys.low), max(high, keys.high)
+        if last > first and (further - first) * (wider[1] - wider[0]) > n * length:
+            yield Rows(length, first, last, low, high)
+            first, wider = last, (keys.low, keys.high)
+        (low, high), last = wider, further
+    yield Rows(length, first, last, low, high)
 
 
 def _block(pattern: Step, v: Tensor, func: Callable[..., Any], rows: Rows) -> Tensor:
