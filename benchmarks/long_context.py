@@ -6,8 +6,9 @@ estimate made before the run. ``MALLOC_MMAP_THRESHOLD_`` makes the C library giv
 resident size counts up to a GiB that is free already. A run whose estimate exceeds ``--limit`` GiB is refused by the package,
 and the refusal is printed. The last line is the slope of the checkpointed peaks over the length, both as logarithms.
 
-With ``--against`` the checkpointed run is followed, in the same process, by bare Hugging Face: a forward with fused attention,
-every block checkpointed, one position's logits, and one vector-Jacobian product. With one thread times are CPU times.
+With ``--against`` the checkpointed run is followed, in the same process, by bare Hugging Face: a forward with fused
+attention, every block checkpointed, one position's logits, and one vector-Jacobian product. With one thread times are CPU
+times.
 """
 
 from __future__ import annotations
@@ -123,7 +124,9 @@ def said(row: dict[str, Any]) -> str:
     if "plain" in row:
         plain = row["plain"]
         ratio = row["seconds"] / plain["seconds"]
-        text += f"\n{'':28}Hugging Face, checkpointed   peak {plain['peak'] / 2**30:6.2f} GiB  {plain['seconds']:7.1f} s"
+        text += (
+            f"\n{'':28}Hugging Face, checkpointed   peak {plain['peak'] / 2**30:6.2f} GiB  {plain['seconds']:7.1f} s"
+        )
         text += f"  ratio {ratio:.2f}  scores differ by {row['difference']:.0e}"
     return text
 

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from tl_scopes.model.deferred import CASTS, CAT, LARGEST, SOFTMAX, Rows, Step
+from tl_scopes.model.deferred import CASTS, CAT, LARGEST, SOFTMAX
+from tl_scopes.model.row_steps import Rows, Step
 from tl_scopes.model.torch_functions import functions_named
 
 _ADD = functions_named("add", "__add__", "__radd__")
@@ -37,8 +38,8 @@ class Mask:
     of: Step | Tensor
     rules_out: Literal["true", "false", "low"]
 
-    def at(self, rows: Rows) -> tuple[Bool[Tensor, "... query key"], bool]:
-        """What is ruled out in these rows; and does it leave all other scores as they are?"""
+    def at(self, rows: Rows) -> tuple[Bool[Tensor, "..."], bool]:
+        """What is ruled out in these rows, as it broadcasts; and does it leave all other scores as they are?"""
         value = rows(self.of) if isinstance(self.of, Step) else rows.cut(self.of)
         if self.rules_out != "low":
             return value if self.rules_out == "true" else ~value, True
@@ -110,32 +111,35 @@ def _below(step: Step, found: Pattern) -> Step | None:
     """The step before it towards the product, with what this one does to scores noted; None if that is not known."""
     if (further := _unchanged(step)) is not None:
         return further
-    args, func = step.args, step.func
-    scores = [arg for arg in args if isinstance(arg, Step) and arg.scores]
+    args, func = list(step.args), step.func
+    scores: list[Step] = [arg for arg in args if isinstance(arg, Step) and arg.scores]
     if func in CAT:
         found.plain = False
         return next((t for t in args[0] if isinstance(t, Step)), None)
     if len(args) == 2 and func in _SUB and len(scores) == 2 and _is_largest(args[1], args[0]):
-        return args[0]
+        return scores[0]
     if len(scores) != 1:
         return None
-    first, others = scores[0], [arg for arg in args if arg is not scores[0]]
+    first: Step = scores[0]
+    others = [arg for arg in args if arg is not scores[0]]
     if func in _FILL and first is args[0] and _lowest(args[2]):
         found.masks.append(Mask(args[1], "true"))
-        return first
+        return scores[0]
     if func in _WHERE and first is args[1] and _lowest(args[2]):
         found.masks.append(Mask(args[0], "false"))
-        return first
+        return scores[0]
     if len(others) != 1 or step.kwargs:
         return None
+    if func in LARGEST and _lowest(others[0]):
+        return scores[0]
     number = _number(others[0])
     if func in _MUL | _DIV and first is args[0] and number is not None and number > 0:
         found.scale *= 1 / number if func in _DIV else number
-        return first
+        return scores[0]
     if func in _ADD and isinstance(others[0], (Step, Tensor)):
         found.plain &= not (isinstance(others[0], Tensor) and others[0].requires_grad)
         found.masks.append(Mask(others[0], "low"))
-        return first
+        return scores[0]
     return None
 
 

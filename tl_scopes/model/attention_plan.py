@@ -41,8 +41,6 @@ from tl_scopes.model.deferred import (
     FACTORIES,
     PRODUCTS,
     Deferred,
-    Rows,
-    Step,
     applied,
     constant,
     mask,
@@ -50,6 +48,7 @@ from tl_scopes.model.deferred import (
 )
 from tl_scopes.model.frozen import holding
 from tl_scopes.model.patches import patched
+from tl_scopes.model.row_steps import Rows, Step
 from tl_scopes.model.torch_functions import functions_named
 
 Path = Literal["fused", "blocks", "eager"]
@@ -165,12 +164,11 @@ class _Planning(TorchFunctionMode):
 
     def _of_deferred(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Something put off goes on: the values come, or another step."""
-        first = args[0] if args else None
-        unmade = isinstance(first, Deferred) and first.value is None and func in PRODUCTS and self._are_values(args[1])
-        start = _product_in(first.step) if unmade else None
-        if start is None:
+        pattern = args[0].step if func in PRODUCTS and isinstance(args[0], Deferred) and args[0].value is None else None
+        start = _product_in(pattern) if pattern is not None and self._are_values(args[1]) else None
+        if pattern is None or start is None:
             return applied(func, args, kwargs)
-        z, self.plan.chosen[self._number[start]] = attend(self.plan, first.step, args[1], func)
+        z, self.plan.chosen[self._number[start]] = attend(self.plan, pattern, args[1], func)
         return z
 
     def _are_values(self, v: Any) -> bool:

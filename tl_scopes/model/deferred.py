@@ -1,26 +1,18 @@
-"""Tensors ``[..., query, key]`` that are put off: recorded as the steps that make them, and made for a few queries at a time.
+"""Tensors ``[..., query, key]`` that are put off: recorded as steps, and made when somebody needs them.
 
-Legend: T is the number of tokens; a *step* is one function of torch with its arguments, other steps among them.
-
-Attention's scores, masks and patterns have a row for each query, and every step of theirs treats each row by itself: a
-product ``q kᵀ`` takes the row's query, an elementwise function or a mask the row's numbers, a softmax the row's keys. So the
-rows ``a:b`` of the last step follow from the rows ``a:b`` of the first, by the model's own functions in the model's own
-order, and no tensor ``[T, T]`` need exist. Where a mask rules out some keys for all of these rows, the columns of the other keys
-``c:d`` will do. A function that is not known to treat rows by themselves is given the whole tensor, made then and there.
+A function of torch that treats rows by themselves (:mod:`tl_scopes.model.row_steps`) is put off in turn; one that mixes them,
+or that is not known here, is given the whole tensor, made then and there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from tl_scopes.model.row_steps import Kind, Step, mapped, whole
 from tl_scopes.model.torch_functions import functions_named
-
-Kind = Literal["product", "rows", "reshape", "expand", "triangle", "constant", "item"]
 
 PRODUCTS = functions_named("matmul", "__matmul__", "bmm")
 BIASED_PRODUCTS = functions_named("baddbmm")
@@ -53,6 +45,7 @@ _REDUCTIONS = LARGEST | functions_named("all", "any", "sum")
 CAT = functions_named("cat", "concat")
 _RESHAPES = functions_named("view", "reshape", "unsqueeze", "squeeze", "flatten")
 _EXPANSIONS = functions_named("expand", "broadcast_to")
+_WHERE, _PLACED = functions_named("where"), functions_named("to", "type", "zeros_like", "ones_like")
 _TRIANGLES = functions_named("tril", "triu")
 FACTORIES = functions_named("ones", "zeros", "full")
 CASTS = functions_named("to", "float", "double", "half", "bfloat16", "bool", "type", "type_as", "contiguous", "clone")
@@ -64,36 +57,6 @@ _METADATA = functions_named("size", "dim", "is_floating_point", "is_complex", "n
 }
 
 
-@dataclass(eq=False)
-class Step:
-    """One function that makes a tensor with a row for each query.
-
-    Attributes:
-        func: the function.
-        args: its arguments; those that are put off as steps.
-        kwargs: the same by name.
-        like: shape and dtype of the whole, without the numbers.
-        device: where it is.
-        kind: how the function takes rows.
-        scores: does it depend on a product of queries and keys?
-        ruled_out: what was found out about it as a mask, by rows.
-    """
-
-    func: Any
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
-    like: Tensor
-    device: torch.device
-    kind: Kind = "rows"
-    scores: bool = False
-    ruled_out: dict[Any, Any] = field(default_factory=dict)
-
-    @property
-    def length(self) -> int:
-        """T."""
-        return self.like.shape[-2]
-
-
 class Deferred(Tensor):
     """Stands for a tensor of rows that nobody has made yet: its shape, dtype and device, and the step that makes it."""
 
@@ -103,9 +66,10 @@ class Deferred(Tensor):
     @staticmethod
     def __new__(cls, step: Step) -> Deferred:
         """Put the step off."""
-        made = Tensor._make_wrapper_subclass(cls, step.like.shape, dtype=step.like.dtype, device=step.device)  # type: ignore[attr-defined]
+        like = step.like
+        made: Deferred = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=step.device)
         made.step, made.value = step, None
-        return cast(Deferred, made)
+        return made
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -113,7 +77,9 @@ class Deferred(Tensor):
         return applied(func, args, kwargs or {})
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """What reaches torch's own operators gets the whole tensor."""
         return func(*made(args), **made(kwargs or {}))
 
@@ -126,16 +92,7 @@ class Deferred(Tensor):
 
 def made(value: Any) -> Any:
     """A value, or several, with nothing put off."""
-    return _mapped(value, lambda v: v.make() if isinstance(v, Deferred) else v)
-
-
-def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A value, or those in a sequence or mapping, each changed."""
-    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
-        return type(value)(_mapped(v, change) for v in value)
-    if isinstance(value, dict):
-        return {name: _mapped(v, change) for name, v in value.items()}
-    return change(value)
+    return mapped(value, lambda v: v.make() if isinstance(v, Deferred) else v)
 
 
 # -- recording -----------------------------------------------------------------------------------
@@ -146,9 +103,9 @@ def applied(func: Any, args: Any, kwargs: Any) -> Any:
     if func in _METADATA:
         with torch._C.DisableTorchFunction():
             return func(*args, **kwargs)
-    args, kwargs = _mapped((args, kwargs), lambda v: v.value if isinstance(v, Deferred) and v.value is not None else v)
+    args, kwargs = mapped((args, kwargs), lambda v: v.value if isinstance(v, Deferred) and v.value is not None else v)
     if func in CASTS and isinstance(args[0], Tensor) and not isinstance(args[0], Deferred):
-        args, kwargs = _mapped((args, kwargs), lambda v: v.step.like.dtype if isinstance(v, Deferred) else v)
+        args, kwargs = mapped((args, kwargs), lambda v: v.step.like.dtype if isinstance(v, Deferred) else v)
         return Tensor.to(*args, **kwargs)
     recorded = record(func, args, kwargs)
     return func(*made(args), **made(kwargs)) if recorded is None else recorded
@@ -186,13 +143,17 @@ def _same(func: Any, first: Deferred, result: Deferred, args: Any) -> bool:
 
 def _put_off(func: Any, args: Any, kwargs: Any, kind: Kind) -> Any:
     """The step, or the several results of one; None where its result is not one of rows."""
-    steps = _mapped((args, kwargs), lambda v: v.step if isinstance(v, Deferred) else v)
+    steps = mapped((args, kwargs), lambda v: v.step if isinstance(v, Deferred) else v)
     known = [v for v in _leaves(steps) if isinstance(v, Step)]
     device = known[0].device if known else next(v.device for v in _leaves(steps) if isinstance(v, Tensor))
     length = known[0].length if known else None
+    scores = kind == "product" or any(step.scores for step in known)
+    if known and not scores and any(isinstance(v, Tensor) and v.shape[-2:] == (length, length) for v in _leaves(steps)):
+        return None  # scores that are there already, and whoever watches them is to see all that follows
     with torch._C.DisableTorchFunction(), torch.no_grad():
-        like = func(*_mapped(steps[0], _outline), **_mapped(steps[1], _outline))
-    whole_step = Step(func, *steps, like, device, kind, any(s.scores for s in known) or kind == "product")
+        like = func(*mapped(steps[0], _outline), **mapped(steps[1], _outline))
+    args, kwargs = steps
+    whole_step = Step(func, args, kwargs, like, device, kind, scores)
     if isinstance(like, Tensor):
         return Deferred(whole_step) if length in (None, like.shape[-2]) else None
     parts = [
@@ -213,7 +174,7 @@ def _outline(value: Any) -> Any:
 
 def _leaves(value: Any) -> list[Any]:
     found: list[Any] = []
-    _mapped(value, found.append)
+    mapped(value, found.append)
     return found
 
 
@@ -222,12 +183,12 @@ def _form(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any, Kind] | Non
     x = args[0] if args else None
     if kwargs.get("out") is not None:
         return None
-    if func in CAT:
+    if func in CAT and x is not None:
         tensors, dim = x, kwargs.get("dim", args[1] if len(args) > 1 else 0)
         wide = [t for t in tensors if t.shape[-1] == t.shape[-2]]
         last = dim in (-1, tensors[0].ndim - 1)
         return (func, args, kwargs, "rows") if last and len(wide) == 1 and isinstance(wide[0], Deferred) else None
-    if func in _ELEMENTWISE:
+    if func in _ELEMENTWISE or (func in LARGEST and len(args) == 2 and isinstance(args[1], Tensor)):
         return _elementwise(func, args, kwargs)
     if not isinstance(x, Deferred):
         return None
@@ -252,10 +213,10 @@ def _form(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any, Kind] | Non
 
 def _elementwise(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any, Kind] | None:
     x = args[0]
-    if func in functions_named("where") and len(args) != 3:
+    if func in _WHERE and len(args) != 3:
         return None
     devices = [v for v in (*args, *kwargs.values()) if isinstance(v, (str, torch.device))]
-    if func in functions_named("to", "type", "zeros_like", "ones_like") and any(
+    if func in _PLACED and any(
         torch.device(v) != x.step.device for v in devices if isinstance(v, torch.device) or not v.startswith("torch.")
     ):
         return None
@@ -344,66 +305,3 @@ def product(func: Any, args: Any, kwargs: Any, length: int) -> Deferred | None:
 
 def _biased(bias: Tensor, q: Tensor, k: Tensor, beta: float, alpha: float) -> Tensor:
     return torch.baddbmm(bias, q, k, beta=beta, alpha=alpha)
-
-
-# -- making --------------------------------------------------------------------------------------
-
-
-class Rows:
-    """The rows ``first:last`` and columns ``low:high`` of any step: call it.
-
-    Args:
-        length: T.
-        first: number of the first query.
-        last: that behind the last.
-        low: number of the first key.
-        high: that behind the last.
-    """
-
-    def __init__(self, length: int, first: int, last: int, low: int, high: int) -> None:
-        self.length, self.queries, self.keys = length, slice(first, last), slice(low, high)
-        self._made: dict[Step, Tensor] = {}
-
-    def fresh(self) -> Rows:
-        """The same, with nothing made yet."""
-        return Rows(self.length, self.queries.start, self.queries.stop, self.keys.start, self.keys.stop)
-
-    def __call__(self, step: Step) -> Tensor:
-        """These rows."""
-        if step not in self._made:
-            self._made[step] = self._make(step)
-        return self._made[step]
-
-    def _make(self, step: Step) -> Any:
-        args, kwargs = step.args, step.kwargs
-        if step.kind == "item":
-            return self(args[0])[args[1]]
-        if step.kind == "constant":
-            size = (*args[0], self.queries.stop - self.queries.start, self.keys.stop - self.keys.start)
-            return torch.full(size, args[1], dtype=step.like.dtype, device=step.device)
-        if step.kind == "product":
-            *bias, q, k = args
-            bias = [self.cut(b) for b in bias]
-            return step.func(*bias, q[..., self.queries, :], k[..., self.keys], **kwargs)
-        if step.kind == "triangle":
-            diagonal = kwargs["diagonal"] + self.queries.start - self.keys.start
-            return step.func(self(args[0]), diagonal=diagonal)
-        args, kwargs = _mapped((args, kwargs), self._argument)
-        return step.func(*args, **kwargs)
-
-    def _argument(self, value: Any) -> Any:
-        if isinstance(value, Step):
-            return self(value)
-        return self.cut(value) if isinstance(value, Tensor) else value
-
-    def cut(self, tensor: Tensor) -> Tensor:
-        """Of a tensor that has queries and keys, or one of them, where another tensor has."""
-        if tensor.ndim > 1 and tensor.shape[-2] == self.length:
-            tensor = tensor[..., self.queries, :]
-        return tensor[..., self.keys] if tensor.ndim and tensor.shape[-1] == self.length else tensor
-
-
-def whole(step: Step) -> Tensor:
-    """All rows and columns."""
-    with torch._C.DisableTorchFunction():
-        return Rows(step.length, 0, step.length, 0, step.length)(step)

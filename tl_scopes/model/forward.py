@@ -81,9 +81,14 @@ def run_with_hooks(
     """
     tokens, points = tokens.to(source_device(model)), model.hook_dict
     plan = AttentionPlan(tokens.shape[1]) if plan is None else plan
-    with eagerly(), restore_patterns(blocks(model)), attached(points, hooks), planned(plan, points.values()):
-        with running(model):
-            logits: Tensor = model(tokens, return_type="logits", **forward_options(model, tokens))
+    with (
+        eagerly(),
+        restore_patterns(blocks(model)),
+        attached(points, hooks),
+        planned(plan, points.values()),
+        running(model),
+    ):
+        logits: Tensor = model(tokens, return_type="logits", **forward_options(model, tokens))
     return logits
 
 

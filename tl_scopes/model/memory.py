@@ -3,8 +3,8 @@
 The peak of a run is what the tensors alive at the worst moment take, weights left out.
 
 The estimate is measured, not tabulated: :mod:`tl_scopes.model.probe_runs`. Layers that pad a prompt to whole chunks take as
-much on a short one as on a chunk, which is counted for each chunk. A coarse upper bound from the model's sizes comes first and
-saves the measurement wherever memory is plenty.
+much on a short one as on a chunk, which is counted for each chunk. A coarse upper bound from the model's sizes comes first
+and saves the measurement wherever memory is plenty.
 
 What a run does, in this order, until it fits: smaller batches (unless the caller fixed them), fewer rows pulled back at once,
 checkpointing (unless the caller forbade it). The numbers do not depend on it.

@@ -7,9 +7,9 @@ What a run takes on 48 tokens must be there. The sequence of operations is the s
 each of them are a quadratic polynomial of the length: three lengths determine it, and the peak at any length is the largest
 of these polynomials there.
 
-The square is that of attention, ``[query, key]``. Where it is computed in blocks, a short prompt is one block, its queries all
-tokens; at length T there are R queries in a block, and the square is R·T. A run that makes a tensor ``[T, T]`` anywhere else
-has it counted as T².
+The square is that of attention, ``[query, key]``. Where it is computed in blocks, a short prompt is one block, its queries
+all tokens; at length T there are R queries in a block, and the square is R·T. A run that makes a tensor ``[T, T]`` anywhere
+else has it counted as T².
 """
 
 from __future__ import annotations
@@ -130,7 +130,8 @@ def alive(
     """
     tokens = torch.arange(length)[None] % model.cfg.d_vocab
     plan = AttentionPlan(length, shortest=0 if planned else length + 1, cells=0, fewest=length, fuse=fuse)
-    with torch.autograd.set_detect_anomaly(False), _no_garbage_collection(), BytesAlive(length) as watch:
+    watch = BytesAlive(length)
+    with torch.autograd.set_detect_anomaly(False), _no_garbage_collection(), watch:
         run = forward_pass(model, tokens, torch.tensor([length - 1]), recording, checkpoint=like.checkpoint, plan=plan)
         watch.length = None  # the square of a block that is computed again is that of a block
         sources = [run.source, *(run.activations[name] for name in recording.grads)]
