@@ -38,7 +38,7 @@ class Mask:
     of: Step | Tensor
     rules_out: Literal["true", "false", "low"]
 
-    def at(self, rows: Rows) -> tuple[Bool[Tensor, "..."], bool]:
+    def at(self, rows: Rows) -> tuple[Bool[Tensor, ...], bool]:
         """What is ruled out in these rows, as it broadcasts; and does it leave all other scores as they are?"""
         value = rows(self.of) if isinstance(self.of, Step) else rows.cut(self.of)
         if self.rules_out != "low":

@@ -137,7 +137,7 @@ def record(func: Any, args: Any, kwargs: Any) -> Any:
 def _same(func: Any, first: Deferred, result: Deferred, args: Any) -> bool:
     """Is the result the very tensor it was made of?"""
     if func in CASTS:
-        return result.step.like.dtype == first.step.like.dtype
+        return bool(result.step.like.dtype == first.step.like.dtype)
     return func is Tensor.__getitem__ and all(item == slice(None) for item in args[1])
 
 

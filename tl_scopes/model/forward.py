@@ -33,6 +33,7 @@ from tl_scopes.model.hooks import (
     Hook,
     NamesFilter,
     attached,
+    by_position,
     cache_names,
     cut_gradients,
     fires_again,
@@ -56,9 +57,6 @@ from tl_scopes.numerics.stopping import require_wanted
 
 if TYPE_CHECKING:
     from transformer_lens import ActivationCache
-
-BY_HEAD_FIRST = ("hook_pattern", "hook_attn_scores")
-"""Activations ``[batch, head, query, key]``; with as many heads as tokens their shape alone would not tell."""
 
 
 PROBE_LENGTH = 5
@@ -259,20 +257,6 @@ def _index(rows: Tensor, columns: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda activation: activation[rows.to(activation.device), columns.to(activation.device)]
 
 
-def _by_position(shape: torch.Size, target: str) -> Callable[[Tensor], None]:
-    """Refuses an activation that is not ``[batch, pos, ...]``."""
-
-    def check(activation: Tensor) -> None:
-        if activation.shape[:2] != shape or target.rsplit(".", 1)[-1] in BY_HEAD_FIRST:
-            raise ValueError(
-                f"(target_hook={target!r}): the activation there is {list(activation.shape)}, and a target "
-                f"needs [batch, pos, ...] = {[*shape]} first, to be read at one position. Use a hook such "
-                "as 'blocks.0.hook_resid_post', 'blocks.0.attn.hook_z' or 'blocks.0.mlp.hook_post'"
-            )
-
-    return check
-
-
 def _of_block(i: int, hooks: Sequence[tuple[str, Hook]]) -> list[tuple[str, Hook]]:
     """Those inside the i-th block."""
     return [(name, hook) for name, hook in hooks if name.startswith(f"blocks.{i}.")]
@@ -320,7 +304,7 @@ def forward_pass(
     once = set(explicit)
     hooks += [(name, recorder.observe(name, name in once)) for name in dict.fromkeys(cached) if name not in taken]
     if target != Y_HOOK:
-        hooks.append((target, recorder.pick("hidden", _by_position(tokens.shape, target))))
+        hooks.append((target, recorder.pick("hidden", by_position(tokens.shape, target))))
     hooks += [(Y_HOOK, recorder.read_out), (RAW_LOGITS_HOOK, recorder.raw)]
     plan = AttentionPlan(tokens.shape[1]) if plan is None else plan
     with ExitStack() as stack:

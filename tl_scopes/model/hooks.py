@@ -26,6 +26,8 @@ NamesFilter = bool | str | Sequence[str] | Callable[[str], bool] | None
 Y_HOOK = "unembed.hook_in"
 RAW_LOGITS_HOOK = "unembed.hook_out"
 Hook = Callable[..., Tensor | None]
+BY_HEAD_FIRST = ("hook_pattern", "hook_attn_scores")
+"""Activations ``[batch, head, query, key]``; with as many heads as tokens their shape alone would not tell."""
 
 
 def require_hook(model: LensModel, points: Mapping[str, Any], name: str, argument: str) -> None:
@@ -64,6 +66,20 @@ def required_residual_hooks(model: LensModel) -> tuple[str, ...]:
             "none. Use a scope, or grads_at= with a hook of model.hook_dict"
         )
     return names
+
+
+def by_position(shape: torch.Size, target: str) -> Callable[[Tensor], None]:
+    """Refuses an activation that is not ``[batch, pos, ...]``."""
+
+    def check(activation: Tensor) -> None:
+        if activation.shape[:2] != shape or target.rsplit(".", 1)[-1] in BY_HEAD_FIRST:
+            raise ValueError(
+                f"(target_hook={target!r}): the activation there is {list(activation.shape)}, and a target "
+                f"needs [batch, pos, ...] = {[*shape]} first, to be read at one position. Use a hook such "
+                "as 'blocks.0.hook_resid_post', 'blocks.0.attn.hook_z' or 'blocks.0.mlp.hook_post'"
+            )
+
+    return check
 
 
 def cut_gradients(model: LensModel) -> list[tuple[str, Hook]]:

@@ -20,8 +20,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from tl_scopes.model.forward import BY_HEAD_FIRST, RECORDING, Recording
-from tl_scopes.model.hooks import cached_names, has_hooks_at
+from tl_scopes.model.attention_plan import AttentionPlan
+from tl_scopes.model.forward import RECORDING, Recording
+from tl_scopes.model.hooks import BY_HEAD_FIRST, cached_names, has_hooks_at
 from tl_scopes.model.lens import LensModel, attention_width, has_states
 from tl_scopes.model.probe_runs import READ_OUT_COPIES, Run, profile
 
@@ -116,6 +117,12 @@ class Memory:
         )
         if self.adjustable and not run.checkpoint:
             text += f"pass checkpoint=True (about {gibibytes(self.peak(replace(run, checkpoint=True)))}), "
+        if self.adjustable and (cheaper := self._without_maps()) is not None and AttentionPlan(run.length).acts:
+            least = cheaper.peak(replace(run, checkpoint=True))
+            text += (
+                "ask for no attention pattern or score (cache, grads_at), do not hold attention (frozen), and take off hooks "
+                f"there (about {gibibytes(least)} with checkpoint=True), "
+            )
         if run.batch > 1:
             text += "pass a smaller batch_size, "
         if not self.adjustable:
@@ -124,6 +131,20 @@ class Memory:
             "shorten the prompt, ask for fewer activations (cache, grads_at), load the model in half precision, or pass "
             "memory_budget=<bytes> if more may be used than seems free"
         )
+
+    def _without_maps(self) -> Memory | None:
+        """The same where nobody sees ``[query, key]``; None where nobody does."""
+        given = self.recording
+        named = given.cache if isinstance(given.cache, tuple) else ()
+        cache = tuple(name for name in named if name.rsplit(".", 1)[-1] not in BY_HEAD_FIRST)
+        grads = tuple(name for name in given.grads if name.rsplit(".", 1)[-1] not in BY_HEAD_FIRST)
+        frozen = tuple(part for part in given.frozen if part != "attention")
+        recording = replace(given, cache=cache or None, grads=grads, frozen=frozen)
+        if recording == given and not has_hooks_at(self.model, BY_HEAD_FIRST):
+            return None
+        found = Memory(self.model, recording, budget=self.budget)
+        found.written_out = False
+        return found
 
 
 def gibibytes(n: int) -> str:

@@ -117,4 +117,5 @@ class Rows:
 def whole(step: Step) -> Tensor:
     """All rows and columns."""
     with torch._C.DisableTorchFunction():
-        return Rows(step.length, 0, step.length, 0, step.length)(step)
+        found: Tensor = Rows(step.length, 0, step.length, 0, step.length)(step)
+    return found
