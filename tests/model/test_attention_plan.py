@@ -189,14 +189,16 @@ def test_patterns_and_scores_that_are_asked_for_are_there(kind: str, long: Any) 
     long.setattr(attention_plan, "SHORTEST", T + 1)
     expected = tls.semantic_scope(lens, TOKENS, **options)
     for name in expected.cache:
-        assert oracles.relative_error(found.cache[name], expected.cache[name]) < 1e-12, name
+        pair = (c[name].nan_to_num(neginf=0.0) for c in (found.cache, expected.cache))
+        assert oracles.relative_error(*pair) < 1e-12, name
 
 
 @pytest.mark.on_families("llama")
 @pytest.mark.parametrize("frozen", ["norms", "attention", "activations", "all"])
 def test_held_patterns_are_eager_and_other_held_parts_are_not(pair: Pair, frozen: Any, long: Any) -> None:
     found, paths = gradient(pair.model, frozen=frozen)
-    assert paths == ([] if frozen in ("attention", "all") else ["blocks"] * pair.model.cfg.n_layers)
+    assert len(paths) == (0 if frozen in ("attention", "all") else pair.model.cfg.n_layers)
+    assert "eager" not in paths
     long.setattr(attention_plan, "SHORTEST", T + 1)
     assert oracles.relative_error(found, gradient(pair.model, frozen=frozen)[0]) < 1e-12
 
