@@ -98,7 +98,9 @@ def test_the_migration_page_runs(names) -> None:
         exec(compile(code, "migration.md", "exec"), names)
 
 
-@pytest.mark.parametrize("page", ["answers.md", "frozen.md", "runs.md", "series.md", "tasks.md", "using.md"])
+@pytest.mark.parametrize(
+    "page", ["answers.md", "chains.md", "frozen.md", "runs.md", "series.md", "tasks.md", "using.md"]
+)
 def test_a_page_of_examples_runs(names, page: str) -> None:
     found = [code for kind, code in blocks(page) if kind == "python"]
     assert found

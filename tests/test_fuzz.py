@@ -43,7 +43,7 @@ PLAIN = torch.arange(128.0) / 128 + 0.1
 
 ARGUMENTS: dict[str, Callable[[Any], kinds.Cases]] = {
     **dict.fromkeys(
-        ["rank", "k", "top", "n_first", "sink_tokens", "position", "batch_size", "memory_budget", "feature"],
+        ["rank", "k", "top", "n_first", "sink_tokens", "position", "batch_size", "memory_budget", "feature", "hops"],
         kinds.integer,
     ),
     **dict.fromkeys(
@@ -108,6 +108,7 @@ ARGUMENTS: dict[str, Callable[[Any], kinds.Cases]] = {
             "scored",
             "unit",
             "answers",
+            "how",
         ],
         kinds.name,
     ),
@@ -128,6 +129,19 @@ ARGUMENTS: dict[str, Callable[[Any], kinds.Cases]] = {
     "rows_per_shard": kinds.integer,
     "tasks": lambda good: kinds.refused(5, "x", [5], ["x"], [], {"x": []}, {"x": 5}, True, b"x"),
     "by_substitution": lambda good: kinds.refused(5, "x", [5], ["x"], True, b"x"),
+    "text": lambda good: kinds.refused(
+        5, "x", TOKENS, [], {}, ("x",), ("x", 5), (5, "x"), ("x", ""), [{"role": "user"}], True
+    ),
+    **dict.fromkeys(
+        ["units", "prompt_units"],
+        lambda good: kinds.refused(5, 1.5, "nonsense", "turn", [], {}, [("a", 5)], {"a": 3}, {"a": (0, 0)}, True),
+    ),
+    "answer": lambda good: kinds.refused(
+        1.5, [], {}, "nowhere", "", 10**30, {0: -1.0}, {0: float("nan")}, {9: 1.0}, {"x": 1}
+    ),
+    "language": lambda good: kinds.refused(5, 1.5, [], True),
+    "among": lambda good: kinds.refused(5, 1.5, ["nobody"], [5], {}, True),
+    "chain": lambda good: kinds.one_of(),
     "seed": kinds.seed,
     "pos": kinds.position,
     "prompts": kinds.passages,
@@ -200,6 +214,7 @@ GOOD: dict[str, Any] = {
     "deltas": [[-1.0, -2.0]], "metric": lambda logits: logits[0, -1, 5], "name": "demo", "source": "demo", "column": "a",
     "unit": "word", "max_new_tokens": 3, "temperature": 0.5, "frozen": "attention",
     "answers": "whole", "rows_per_shard": 2, "format": "csv", "table": "failed",
+    "hops": 1, "how": "swap",
 }  # fmt: skip
 BASES: dict[str, dict[str, Any]] = {
     **{name: {"prompt": TOKENS} for name in FUNCTIONS if "prompt" in inspect.signature(FUNCTIONS[name]).parameters},
@@ -210,6 +225,8 @@ BASES: dict[str, dict[str, Any]] = {
     "aopc": {"prompts": GOOD["prompts"], "methods": ["semantic", "random"], "fractions": [0.25, 0.5]},
     "attention_sinks": {"prompt": TOKENS, "bos": [], "unrelated": 0, "methods": ["temperature"]},
     "positional_baseline": {"prompt": TOKENS, "unrelated": 2, "method": "temperature"},
+    "chain": {"text": (TOKENS, "29,61"), "units": "word", "method": "temperature"},
+    "verify_chain": {"n_random": 2},
     "check_model": {},
     "gold_alignment": {"n": 1, "corpora": ["translation"], "methods": ["temperature"]},
     "integrated_gradients": {"prompt": TOKENS, "n_steps": 4},
@@ -253,6 +270,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
 }
 """What a keyword of one of the scopes needs beside it, in calls that choose the scope by name."""
 CHOOSES = {
+    "chain",
     "scopes",
     "attribution_matrix",
     "layer_influence",
@@ -283,6 +301,7 @@ def plain(demo_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable
     own = {
         "model": demo_model,
         "attribution": attribution,
+        "chain": _chain(demo_model),
         "sae": sae,
         "path": str(folder / "a.csv"),
         "folder": str(folder),
@@ -313,6 +332,11 @@ def _run(model: Any, folder: Path) -> str:
 @lru_cache
 def _attribution(model: Any) -> Any:
     return tls.semantic_scope(model, TOKENS, target=61)
+
+
+@lru_cache
+def _chain(model: Any) -> Any:
+    return tls.chain(model, (TOKENS, "29,61"), units="word")
 
 
 @lru_cache

@@ -23,6 +23,8 @@ from .baselines.integrated_gradients import integrated_gradients as integrated_g
 from .directions.sae import sae_feature as sae_feature
 from .evaluation.aopc import aopc as aopc
 from .evaluation.aopc import load_aopc as load_aopc
+from .evaluation.chain import chain as chain
+from .evaluation.chain_verification import verify_chain as verify_chain
 from .evaluation.gold import gold_alignment as gold_alignment
 from .evaluation.passages import load_passages as load_passages
 from .evaluation.runs import explain_file as explain_file
@@ -43,6 +45,8 @@ from .results.aopc import AOPCTable as AOPCTable
 from .results.aopc import aopc_from_deltas as aopc_from_deltas
 from .results.attribution import Attribution as Attribution
 from .results.attribution import TokenScore as TokenScore
+from .results.chain import Chain as Chain
+from .results.chain_verification import ChainVerification as ChainVerification
 from .results.generation import Generation as Generation
 from .results.gold import GoldAlignment as GoldAlignment
 from .results.ig_path import IGPath as IGPath

@@ -29,6 +29,7 @@ WRITES = {"--html": "html", "--plot": "plot", "--csv": "to_frame", "--json": "to
 RESULTS = {
     "trace": _Together,
     "matrix": tls.AttributionMatrix,
+    "chain": tls.Chain,
     "layers": tls.LayerInfluence,
     "sinks": tls.AttentionSinks,
     "spectrum": tls.FisherSpectrum,
@@ -356,6 +357,7 @@ def test_a_value_that_makes_no_sense_is_refused_before_a_model_is_loaded(
 QUICK = {
     "trace": [],
     "matrix": [],
+    "chain": [],
     "layers": ["--heads"],
     "sinks": ["--unrelated", "0"],
     "spectrum": ["-n", "1"],

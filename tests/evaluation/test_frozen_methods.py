@@ -12,6 +12,9 @@ import pytest
 from samples import passages
 
 import tl_scopes as tls
+from tl_scopes.demo.corpora import examples
+from tl_scopes.demo.corpora.passages import token_positions
+from tl_scopes.evaluation.gold_methods import best_rank
 from tl_scopes.numerics.ranking import most_influential, number_removed
 from tl_scopes.results.variants import Variant, variant
 
@@ -38,6 +41,28 @@ def test_a_frozen_method_removes_what_its_own_scores_say(demo_model: Any, method
     candidates = [p for p in range(len(ids) - 1) if p != 0]
     for k, removed in zip(table.fractions, table.records[0]["removed"][label], strict=True):
         assert removed == most_influential(scores.tolist(), candidates, number_removed(k, len(candidates)))
+
+
+@pytest.mark.parametrize("method", ["input_x_gradient", "input_x_gradient/all", "integrated_gradients"])
+def test_signed_sums_rank_where_the_name_says_so(demo_model: Any, method: str) -> None:
+    passage, frozen = passages(1)[0], {"frozen": "all"} if "/" in method else {}
+    label, call = f"{method}:signed", getattr(tls, method.partition("/")[0])
+    table = tls.aopc(demo_model, [passage], [label, method, "fisher@3"])
+    ids = demo_model.to_tokens(passage)[0]
+    signed = call(demo_model, ids, pos=len(ids) - 2, target=int(ids[-1]), **frozen).signed
+    for k, removed in zip(table.fractions, table.records[0]["removed"][label], strict=True):
+        assert removed == most_influential(signed.tolist(), range(1, len(ids) - 1), number_removed(k, len(ids) - 2))
+    assert table.records[0]["removed"][method] != table.records[0]["removed"][label]
+
+
+def test_known_causes_are_ranked_by_signed_sums_too(demo_model: Any) -> None:
+    found = tls.gold_alignment(demo_model, ["input_x_gradient", "input_x_gradient:signed"], corpora=["binding"], n=6)
+    for i, example in enumerate(examples("binding", 6)):
+        attr = tls.input_x_gradient(demo_model, example.prompt, target=example.answer)
+        for label, scores in (("input_x_gradient", attr.scores), ("input_x_gradient:signed", attr.signed)):
+            causes = set(token_positions(demo_model.tokenizer, example.prompt, [s.span for s in example.causes], True))
+            (record,) = [r for r in found.records if (r.index, r.method) == (i, label)]
+            assert record.rank == best_rank(scores, range(1, attr.pos + 1), causes)
 
 
 @pytest.mark.slow
@@ -67,13 +92,16 @@ def test_ranks_of_frozen_fisher_scopes_are_no_ranks_of_the_exact_one(demo_model:
     ("written", "meant"),
     [
         ("fisher@16/attention+norms", Variant("fisher", 16, ("norms", "attention"))),
+        ("integrated_gradients:signed", Variant("integrated_gradients", signed=True)),
+        ("input_x_gradient/norms:signed", Variant("input_x_gradient", None, ("norms",), signed=True)),
         ("semantic/norms+attention+activations", Variant("semantic", None, ("norms", "attention", "activations"))),
         ("random", Variant("random")),
     ],
 )
 def test_a_name_is_read_and_written(written: str, meant: Variant) -> None:
-    assert variant(written, ("fisher", "semantic", "random")) == meant
-    assert variant(str(meant), ("fisher", "semantic", "random")) == meant
+    known = ("fisher", "semantic", "random", "input_x_gradient", "integrated_gradients")
+    assert variant(written, known) == meant
+    assert variant(str(meant), known) == meant
 
 
 @pytest.mark.parametrize(
@@ -82,6 +110,8 @@ def test_a_name_is_read_and_written(written: str, meant: Variant) -> None:
         (["semantic/sinks"], (), "'sinks' is no part"),
         (["random/all"], (), "no gradient at the prompt"),
         (["integrated_gradients/all"], (), "no gradient at the prompt"),
+        (["semantic:signed"], (), "only input_x_gradient and integrated_gradients can end in ':signed'"),
+        (["input_x_gradient:absolute"], (), "leave out :absolute"),
         (["semantic@3/all"], (), "unknown method 'semantic@3/all'"),
         (["semantic", "semantic/all"], "all", "not all different"),
         (["semantic"], "everything", "frozen='everything'"),

@@ -27,6 +27,12 @@ def explained() -> tls.Attribution:
     return tls.semantic_scope(tls.load_model(), PROMPT)
 
 
+@lru_cache
+def followed() -> tls.Chain:
+    """What is verified; as :func:`explained`."""
+    return tls.chain(tls.load_model(), (PROMPT, " and the red dog"), units="word")
+
+
 def _of_prompt(name: str, **options: Any) -> Call:
     return lambda model: getattr(tls, name)(model, PROMPT, **options)
 
@@ -66,6 +72,8 @@ CALLS: dict[str, Call] = {
     "ig_path": _of_prompt("ig_path", alphas=(0.0, 0.5, 1.0)),
     "fisher_spectrum": _of_prompt("fisher_spectrum", n_directions=2),
     "generate": _of_prompt("generate", max_new_tokens=3),
+    "chain": lambda model: tls.chain(model, (PROMPT, " and the red dog"), units="word"),
+    "verify_chain": lambda model: tls.verify_chain(model, followed(), n_random=2),
     "verdict": lambda model: tls.verdict(model, explained(), k=2),
     "verify": lambda model: tls.verify(model, explained(), top=3),
     "substitutions": lambda model: tls.substitutions(model, explained(), k=2),

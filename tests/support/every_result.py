@@ -13,6 +13,9 @@ from samples import attribution, matrix
 from tl_scopes import Attribution, timeseries
 from tl_scopes.model.units import Unit
 from tl_scopes.results.aopc import AOPCTable
+from tl_scopes.results.chain import Chain
+from tl_scopes.results.chain_units import TextUnit
+from tl_scopes.results.chain_verification import ChainVerification
 from tl_scopes.results.generation import Generation
 from tl_scopes.results.gold import GoldAlignment, GoldRecord
 from tl_scopes.results.ig_path import IGPath
@@ -255,6 +258,26 @@ def generation() -> Generation:
     )  # fmt: skip
 
 
+def chain(dtype: torch.dtype = torch.float32) -> Chain:
+    """Two prompt units, one with a name, and three steps of one token, behind BOS; the last is the answer."""
+    strings, spans = ["<bos>", "a", " <b>", " c", "\n", " so"], ((0, 0), (0, 1), (1, 5), (5, 7), (7, 8), (8, 11))
+    scores = torch.tril(values(3, 6, seed=27, dtype=dtype), diagonal=2)
+    return Chain(
+        scores=scores, steps=tuple(TextUnit(strings[p], (p,)) for p in (3, 4, 5)),
+        sources=(TextUnit("a", (1,), "user"), TextUnit(" <b>", (2,))),
+        weights=torch.tensor([0.0, 0.25, 0.75], dtype=torch.float64), tokens=torch.arange(6), str_tokens=strings,
+        answer_start=3, method="semantic", unit="word", special=frozenset({0}), text="a <b> c\n so", offsets=spans,
+        units=(Unit("user", 0, 1),), details={"at": "hook_embed", "frozen": ["norms"]}, notes=("a note <b>",),
+        provenance={"model_name": "demo"},
+    )  # fmt: skip
+
+
+def regenerated(dtype: torch.dtype = torch.float32) -> ChainVerification:
+    return ChainVerification(
+        chain(dtype), 1, "swap", 2, (1,), ((0,),), True, (" c\n so", " <i>x</i>", " c\n so"), 3, 3
+    )  # fmt: skip
+
+
 def report() -> ModelReport:
     return ModelReport((Finding("model", True, "a <model>"), Finding("fisher_scope", False, "no", "load it otherwise")))
 
@@ -287,6 +310,7 @@ def every_result(dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     made = (
         single(dtype), rows(dtype), layers(dtype), heads(dtype), split(dtype), sinks(dtype), baseline(dtype), patch(dtype),
         judged(dtype), verification(dtype), swaps(dtype), path(dtype), spectrum(dtype), curves(),
-        curves()["semantic"], gold(), generation(), report(), many(), forecast(dtype), rolling(dtype),
+        curves()["semantic"], gold(), generation(), chain(dtype), regenerated(dtype), report(), many(),
+        forecast(dtype), rolling(dtype),
     )  # fmt: skip
     return {type(result).__name__: result for result in made}

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from tl_scopes.kernel.calls import encode, prompt_call
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.chats import answer_units
-from tl_scopes.model.generation import answer_offsets, joined_offsets, sampling, written
+from tl_scopes.model.generation import answer_offsets, joined_offsets, sampling, stop_strings, written
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, token_strings
 from tl_scopes.model.state import model_state
@@ -72,9 +72,7 @@ def generate(
         raise ValueError(
             f"(temperature={temperature}): expected 0, for the most probable token, or a number of at least {COLDEST:g}"
         )
-    stops = [stop] if isinstance(stop, str) else list(stop)
-    if "" in stops:
-        raise ValueError("(stop=...): an empty string stops before anything is said")
+    stops = stop_strings(stop)
     model, prompts = encode(model, prompt, RunOptions(prepend_bos=prepend_bos, chat_options=chat_options))
     for given in prompts:
         if len(given.tokens) + max_new_tokens > model.cfg.n_ctx:

@@ -11,10 +11,8 @@ Spearman's correlation of score and ``|Δ({t})|`` over single removals of the st
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import overload
 
 import torch
@@ -29,7 +27,7 @@ from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.soundness import refuse_unseen_future, refuse_wrong
 from tl_scopes.numerics.arguments import Seed, integer
-from tl_scopes.numerics.ranking import most_influential
+from tl_scopes.numerics.ranking import most_influential, other_sets
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.units import members as token_positions
 from tl_scopes.results.verdict import LEAST_CANDIDATES, Unit, Verdict
@@ -208,11 +206,7 @@ def plan_of(attribution: Attribution, removal: Removal) -> Plan:
     ranked = most_influential(scores.tolist(), range(n), n)
     strongest = tuple(ranked[:k])
     generator = prompt_generator(removal.seed, attribution.tokens)
-    exhaustive = math.comb(n, k) - 1 <= removal.n_random
-    if exhaustive:
-        drawn = [s for s in combinations(range(n), k) if set(s) != set(strongest)]
-    else:
-        drawn = [tuple(torch.randperm(n, generator=generator)[:k].tolist()) for _ in range(removal.n_random)]
+    drawn, exhaustive = other_sets(n, strongest, removal.n_random, generator)
     half = MOST_SINGLE // 2 if n > MOST_SINGLE else n
     others = [ranked[half + i] for i in torch.randperm(n - half, generator=generator).tolist()]
     return Plan(removal, units, strongest, drawn, exhaustive, ranked[:half] + others[: MOST_SINGLE - half], scores)

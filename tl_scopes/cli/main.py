@@ -16,6 +16,7 @@ import typer
 from tl_scopes.cli import options
 from tl_scopes.cli.aopc import aopc
 from tl_scopes.cli.app import serve
+from tl_scopes.cli.chain import chain
 from tl_scopes.cli.check import check
 from tl_scopes.cli.gold import gold
 from tl_scopes.cli.ig_path import ig_path
@@ -34,6 +35,7 @@ from tl_scopes.cli.verify import verify
 COMMANDS: dict[str, Callable[..., None]] = {
     "trace": trace,
     "matrix": matrix,
+    "chain": chain,
     "layers": layers,
     "sinks": sinks,
     "spectrum": spectrum,

@@ -333,6 +333,20 @@ Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a f
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; anything but the default is open to others.")]
 Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")]
 
+WrittenText = Annotated[
+    str | None, typer.Option("--text", help="What was written after PROMPT; default: what the model writes itself.")
+]
+ChainAnswer = Annotated[
+    str | None, typer.Option("--answer", help="Words of the written text that are the answer; default: its last unit.")
+]
+PromptUnit = Annotated[
+    Part | None, typer.Option("--prompt-unit", help="What the prompt is cut into; default: as --unit.")
+]
+Regenerate = Annotated[
+    bool,
+    typer.Option("--verify/--no-verify", help="Write again without the strongest part of PROMPT, and without others."),
+]
+
 Version = Annotated[bool, typer.Option("--version", help="Print the versions and exit.")]
 
 # -- what is written -------------------------------------------------------------------------------

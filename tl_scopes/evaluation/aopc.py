@@ -98,7 +98,8 @@ def aopc(
         methods: names (``"semantic"``, ``"fisher"``, ``"fisher@16"`` for rank 16, ``"temperature"``,
             ``"input_x_gradient"``, ``"gradient_norm"``, ``"integrated_gradients"``, ``"smoothgrad"``,
             ``"leave_one_out"``, ``"attention_rollout"``, ``"random"``), or ``{label: name or callable}``; a gradient's name
-            may say what it holds constant, ``"semantic/all"``, ``"input_x_gradient/norms+attention"``; a callable
+            may say what it holds constant, ``"semantic/all"``, ``"input_x_gradient/norms+attention"``, and
+            ``"input_x_gradient/all:signed"`` ranks by signed sums, highest first; a callable
             is called as ``f(model, tokens, target=id, pos=pos)`` and returns an :class:`Attribution`; for an answer of
             several tokens with lists of ids and positions.
         fractions: shares of the candidates that are removed.

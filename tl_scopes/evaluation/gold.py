@@ -90,7 +90,8 @@ def gold_alignment(
             (``"input_x_gradient"``, ``"gradient_norm"``, ``"integrated_gradients"``, ``"smoothgrad"``,
             ``"leave_one_out"``, ``"attention_rollout"``, ``"random"``), or ``{label: name or callable}`` with callables
             ``(model, prompts, targets) -> attributions``. A gradient's name may say what it holds constant,
-            ``"semantic/all"``, ``"input_x_gradient/norms+attention"``.
+            ``"semantic/all"``, ``"input_x_gradient/norms+attention"``. Input × Gradient and integrated gradients rank by
+            their signed sums, highest first, as ``"input_x_gradient:signed"`` and ``"input_x_gradient/all:signed"``.
         corpora: names from ``tl_scopes.demo.CORPORA``, all of which None is where no tasks are given, or
             ``tl_scopes.demo.CHAINS``, which ``"demo-llama"`` speaks: of each chain one word, the words before it given.
         tasks: names from ``tl_scopes.tasks.TASKS``, or ``{name: examples}`` of your own. Their prompts are scored where the
@@ -172,7 +173,9 @@ def gold_alignment(
                 where = where or [places(model.tokenizer, e) for e in found]
                 right = right or [a.top_predictions[0][0] == e.answer for a, e in zip(attributed, found, strict=True)]
                 of_each = enumerate(zip(right, attributed, found, where, strict=True))
-                records += [gold_record(name, i, a, e, own) for i, (answered, a, e, own) in of_each if answered]
+                records += [
+                    gold_record(name, chosen[name], i, a, e, own) for i, (answered, a, e, own) in of_each if answered
+                ]
                 bar.update()
             accuracy[corpus] = float(np.mean(right))
     if not records:

@@ -43,10 +43,12 @@ class Named:
     Attributes:
         name: of the scope or baseline.
         keywords: what it is called with; scopes with the same ones share a forward.
+        signed: do its signed sums rank?
     """
 
     name: str
     keywords: Mapping[str, Any] = field(default_factory=dict)
+    signed: bool = False
 
     @property
     def shares(self) -> bool:
@@ -67,7 +69,7 @@ def named(method: str, keywords: Mapping[str, Mapping[str, Any]] | None = None) 
     own: dict[str, Any] = dict((keywords or {}).get(asked.name, {}))
     own |= {"rank": asked.rank} if asked.rank else {}
     own |= {"frozen": asked.frozen} if asked.frozen else {}
-    return Named(asked.name, own)
+    return Named(asked.name, own, asked.signed)
 
 
 def substitutes(methods: Mapping[str, Method | str], own: Sequence[str]) -> tuple[str, ...]:
@@ -173,18 +175,29 @@ def places(tokenizer: Any, example: Example) -> Places:
     return Places(len(pieces(tokenizer, example.prompt)), **found)
 
 
-def gold_record(method: str, index: int, attribution: Attribution, example: Example, where: Places) -> GoldRecord:
+def ranking(method: Method | str, attribution: Attribution) -> list[float]:
+    """What ranks the tokens: scores, or signed sums where the method's name says so."""
+    signed = isinstance(method, str) and named(method).signed
+    found: list[float] = (
+        attribution.signed if signed and attribution.signed is not None else attribution.scores
+    ).tolist()
+    return found
+
+
+def gold_record(
+    label: str, method: Method | str, index: int, attribution: Attribution, example: Example, where: Places
+) -> GoldRecord:
     """Rank of the best cause among all candidates and among those of the source."""
     bos = int(0 in attribution.special)
     causes = {p + bos for p in where.causes}
     n = where.n + bos  # an answer's tokens are no candidates
     candidates = [p for p in range(min(attribution.pos + 1, n)) if p not in attribution.special]
     inside = [p for p in candidates if p - bos in where.source] or candidates
-    scores = attribution.scores.tolist()
+    scores = ranking(method, attribution)
     return GoldRecord(
         corpus=example.corpus,
         index=index,
-        method=method,
+        method=label,
         rank=best_rank(scores, candidates, causes),
         rank_in_source=best_rank(scores, inside, causes & set(inside) or causes),
         chance=len(causes) / len(candidates),

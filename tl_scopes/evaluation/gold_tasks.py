@@ -178,7 +178,7 @@ def _scored(
     records: list[dict[str, Any]] = [{"index": i, "task": wanted.task(i), "methods": {}} for i in batch]
     for label, attributed in attributions(model, methods, found, asked, wanted.batch_size, TASK_KEYWORDS):
         for record, attribution, example, own in zip(records, attributed, found, where, strict=True):
-            scored = gold_record(label, record["index"], attribution, example, own)
+            scored = gold_record(label, methods[label], record["index"], attribution, example, own)
             record |= {"chance": scored.chance, "chance_in_source": scored.chance_in_source}
             record["methods"][label] = [scored.rank, scored.rank_in_source, scored.recall]
     return records

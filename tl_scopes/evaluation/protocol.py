@@ -25,7 +25,7 @@ from tl_scopes.kernel.options import GradientProbe, RunOptions
 from tl_scopes.model.held_functions import Part
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
-from tl_scopes.numerics.norms import row_norms
+from tl_scopes.numerics.norms import inner_products, row_norms
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, most_influential, number_removed
 from tl_scopes.numerics.statistics import spearman
@@ -125,7 +125,8 @@ def method_scores(
             asked = variant(method, known_methods())
             own: dict[str, Any] = {"frozen": asked.frozen} if asked.frozen else {}
             own |= {"of": "log_prob"} if given.span and asked.name not in WITHOUT_TARGET else {}
-            scores[label] = BASELINES[asked.name](model, given.tokens, **alone, **own).scores
+            found = BASELINES[asked.name](model, given.tokens, **alone, **own)
+            scores[label] = found.signed if asked.signed else found.scores
     for held, of_each in shared.items():
         scores |= _shared_scores(model, given, of_each, methods, held)
     return scores
@@ -149,16 +150,14 @@ def _shared_scores(
 ) -> dict[str, Tensor]:
     """Scores of the methods that are directions at y, from one forward; Input × Gradient's from its gradient."""
     scores: dict[str, Tensor] = {}
-    times_input = [
-        label
-        for label, m in methods.items()
-        if isinstance(m, str) and variant(m, known_methods()).name == "input_x_gradient"
-    ]
-    taps = [GradientProbe("hook_embed", _norms_of_product)] if times_input else []
+    asked = {label: variant(m, known_methods()) for label, m in methods.items() if isinstance(m, str)}
+    times_input = {label: int(one.signed) for label, one in asked.items() if one.name == "input_x_gradient"}
+    both = [GradientProbe("hook_embed", _norms_of_product), GradientProbe("hook_embed", inner_products, "if one row")]
+    taps = both[: 1 + max(times_input.values())] if times_input else []
     (results,) = explain_inside(model, [given], list(shared), taps, RunOptions(frozen=held))
     for explained, (attribution, inside) in zip(shared, results, strict=True):
         for label in shared[explained]:
-            scores[label] = inside[0] if label in times_input else attribution.scores
+            scores[label] = inside[times_input[label]] if label in times_input else attribution.scores
     return scores
 
 
@@ -281,7 +280,8 @@ def unit_scores(
     """The score of each unit; Random's is drawn for each, whatever its size."""
     if protocol.unit == "token" or method == "random":
         return [float(scores[unit[0]]) for unit in units]
-    additive = isinstance(method, str) and legend(variant(method, known_methods()).name).additive
+    asked = variant(method, known_methods()) if isinstance(method, str) else None
+    additive = asked is not None and (asked.signed or legend(asked.name).additive)
     found: list[float] = joined(scores, units, additive).tolist()
     return found
 

@@ -116,6 +116,8 @@ def explain_file(
     model = require_lens_model(model)
     refuse_wrong(model)
     chosen: dict[str, Method | str] = chosen_methods(methods, frozen, known_methods(), model)
+    if signs := [m for m in chosen.values() if isinstance(m, str) and named(m).signed]:
+        raise ValueError(f"(methods=...): {signs[0]!r}: signed sums are a column beside the scores; leave out :signed")
     _require_defined(model, chosen)
     integer("batch_size", batch_size, least=1)
     integer("rows_per_shard", rows_per_shard, least=1)

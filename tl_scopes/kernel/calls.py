@@ -160,7 +160,20 @@ def asked(
 ) -> tuple[LensModel, list[EncodedPrompt], list[Direction]]:
     """The model, the prompts with their answers behind them, and what is explained of each position."""
     model, prompts = encode(model, prompt, options, spans=True)
+    return model, *asked_of(model, prompts, methods, keywords, options, argument)
+
+
+def asked_of(
+    model: LensModel,
+    prompts: Sequence[EncodedPrompt],
+    methods: Sequence[str],
+    keywords: Mapping[str, Any],
+    options: RunOptions,
+    argument: Literal["method", "methods"] = "methods",
+) -> tuple[list[EncodedPrompt], list[Direction]]:
+    """:func:`asked` of prompts that are encoded already."""
     own = check_keywords(methods, keywords, argument)
+    prompts = list(prompts)
     if reads("target", methods):
         prompts, own["target"], foils = with_targets(model, prompts, own.get("target"), own.get("foil"))
         if reads("foil", methods):
@@ -179,7 +192,7 @@ def asked(
     directions = named_directions(model, methods, n, own, argument)
     if any(len(one.positions) > 1 for one in prompts):
         require_combine(directions, options.combine)
-    return model, prompts, directions
+    return prompts, directions
 
 
 def encode_one(

@@ -102,6 +102,13 @@ class MatrixKeywords(RowKeywords, MemoryKeywords, FrozenKeywords, total=False):
     at: str
 
 
+class ChainKeywords(MatrixKeywords, total=False):
+    """… and how the predictions of one unit of a text are explained together."""
+
+    combine: Combine | None
+    n_probes: int | None
+
+
 class NamedRunKeywords(ScopeKeywords, RunKeywords, total=False):
     """… of scopes chosen by name."""
 

@@ -59,11 +59,11 @@ def with_targets(
             )
         else:
             whole = prompt
-            prompt = _answered(model, whole, _text(model, answer, one), one, "target")
+            prompt = answered(model, whole, _text(model, answer, one), one, "target")
             targets += one
             others += [Side(1)] * len(one) if two else [None] * len(one)
             if two:
-                against = _answered(model, whole, _text(model, other, two), two, "foil")
+                against = answered(model, whole, _text(model, other, two), two, "foil")
                 prompt = replace(prompt, against=against, pos=whole.pos)
                 targets += two
                 others += [Side(-1)] * len(two)
@@ -115,7 +115,7 @@ def _of_span(model: LensModel, prompt: EncodedPrompt, answer: Answer) -> list[in
     return encode_targets(model, answer, n, each="position")
 
 
-def _answered(model: LensModel, prompt: EncodedPrompt, answer: str, ids: Sequence[int], argument: str) -> EncodedPrompt:
+def answered(model: LensModel, prompt: EncodedPrompt, answer: str, ids: Sequence[int], argument: str) -> EncodedPrompt:
     """The prompt with an answer behind it, every token of which is explained."""
     n, m = len(prompt.tokens), len(ids)
     if prompt.pos != n - 1:

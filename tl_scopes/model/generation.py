@@ -39,6 +39,18 @@ class Written:
     stopped: Stopped
 
 
+def stop_strings(stop: str | Sequence[str]) -> list[str]:
+    """Strings before which a text ends.
+
+    Raises:
+        ValueError: an empty one.
+    """
+    stops = [stop] if isinstance(stop, str) else list(stop)
+    if "" in stops:
+        raise ValueError("(stop=...): an empty string stops before anything is said")
+    return stops
+
+
 @contextmanager
 def sampling(model: LensModel, seed: int) -> Iterator[None]:
     """Random numbers from a seed; afterwards the random state and the modules' modes are as before."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import pairwise
+from itertools import combinations, pairwise
+
+import torch
 
 PAPER_FRACTIONS = (0.05, 0.1, 0.2)
 
@@ -26,3 +28,16 @@ def require_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
     if len(out) < 2 or any(not 0 < k <= 1 for k in out) or any(b <= a for a, b in pairwise(out)):
         raise ValueError(f"(fractions={tuple(fractions)}): expected at least two increasing numbers in (0, 1]")
     return out
+
+
+def other_sets(
+    n: int, strongest: Sequence[int], n_random: int, generator: torch.Generator
+) -> tuple[list[tuple[int, ...]], bool]:
+    """Sets of n things, as large as that of the strongest, drawn without replacement from all of them.
+
+    All other sets, and True, where there are no more than ``n_random``.
+    """
+    k = len(strongest)
+    if math.comb(n, k) - 1 <= n_random:
+        return [s for s in combinations(range(n), k) if set(s) != set(strongest)], True
+    return [tuple(torch.randperm(n, generator=generator)[:k].tolist()) for _ in range(n_random)], False

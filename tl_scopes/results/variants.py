@@ -1,6 +1,6 @@
-"""Methods as tables of many name them: a name with its rank and with what its gradient holds constant.
+"""Methods as tables of many name them: a name with its rank, what its gradient holds constant, and which scores rank.
 
-fisher@16/norms+attention    semantic/all    input_x_gradient    random
+fisher@16/norms+attention    semantic/all    input_x_gradient/all:signed    random
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from tl_scopes.model.held_functions import PARTS, Part
 
 GRADIENT_BASELINES = ("input_x_gradient", "gradient_norm", "smoothgrad")
 """Baselines that are a gradient of the model as it is, so that parts of it can be held."""
+SIGNED = ("input_x_gradient", "integrated_gradients")
+"""Baselines whose scores are norms, and that have signed sums too."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,18 @@ class Variant:
         name: of the scope or baseline.
         rank: of the Fisher Scope; None is its own.
         frozen: what its gradient holds constant.
+        signed: do its signed sums rank the tokens, highest first, in place of its norms?
     """
 
     name: str
     rank: int | None = None
     frozen: tuple[Part, ...] = ()
+    signed: bool = False
 
     def __str__(self) -> str:
         parts = "all" if self.frozen == PARTS else "+".join(self.frozen)
-        return self.name + (f"@{self.rank}" if self.rank else "") + (f"/{parts}" if parts else "")
+        rank, held = f"@{self.rank}" if self.rank else "", f"/{parts}" if parts else ""
+        return self.name + rank + held + (":signed" if self.signed else "")
 
     @property
     def can_be_frozen(self) -> bool:
@@ -43,19 +48,23 @@ class Variant:
 
 
 def variant(written: str, known: Sequence[str]) -> Variant:
-    """What a name with its rank and frozen parts stands for.
+    """What a name with its rank, frozen parts and reading stands for.
 
     Raises:
-        ValueError: no method of that name, a rank of another method than Fisher's, parts of a method that holds none.
+        ValueError: no method of that name, a rank of another method than Fisher's, parts of a method that holds none, signs
+            of one that has none.
     """
-    named, slash, parts = written.partition("/")
+    whole, colon, reading = written.partition(":")
+    named, slash, parts = whole.partition("/")
     name, at, rank = named.partition("@")
     if name not in known or (at and (name != "fisher" or not re.fullmatch(r"[1-9]\d*", rank))):
         raise ValueError(
             f"unknown method {written!r}; expected {', '.join(known)}, 'fisher@<rank>', or a gradient with what it holds "
             "constant, as in 'semantic/all' and 'semantic/norms+attention'"
         )
-    found = Variant(name, int(rank) if rank else None)
+    if colon and (reading != "signed" or name not in SIGNED):
+        raise ValueError(f"method {written!r}: only {' and '.join(SIGNED)} can end in ':signed'; leave out :{reading}")
+    found = Variant(name, int(rank) if rank else None, signed=bool(colon))
     if not slash:
         return found
     if not found.can_be_frozen:

@@ -22,6 +22,9 @@ from __future__ import annotations
 
 from tl_scopes.results.base import Displayable
 from tl_scopes.views import (  # noqa: F401  # for what they register
+    chain,
+    chain_page,
+    chain_verification,
     coloured_figure,
     generation,
     gold,

@@ -146,8 +146,8 @@ def _reading() -> str:
 
 
 def _reading_code() -> str:
-    """What reads out marks, shows the sources of a target that is picked, and moves along a path."""
-    return f"{own_file('hover.js')}\n{own_file('pick.js')}\n{own_file('path.js')}"
+    """What reads out marks, shows the sources of a target that is picked, moves along a path, and follows a chain back."""
+    return "\n".join(map(own_file, ("hover.js", "pick.js", "path.js", "chain.js")))
 
 
 def _drawn(body: str) -> bool:

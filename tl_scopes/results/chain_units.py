@@ -1,0 +1,91 @@
+"""A text that a model wrote, and its prompt, each cut into units; a unit that is asked for is cut out of the others.
+
+Units of the written part are stretches of neighbours in their order, so that each rests on earlier ones alone. Special tokens
+are in none. How a text is cut: :mod:`tl_scopes.results.units`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tl_scopes.results.units import REST, Entries, Units, characters_of, grouping
+from tl_scopes.results.words import shown_spans
+
+
+@dataclass(frozen=True)
+class TextUnit:
+    """One unit of a text.
+
+    Attributes:
+        text: its characters.
+        positions: of its tokens.
+        name: the role of a turn, or what the caller named it; empty for what nobody named.
+    """
+
+    text: str
+    positions: tuple[int, ...]
+    name: str = ""
+
+
+def prompt_units(of: Entries, units: Units, language: str = "en") -> tuple[TextUnit, ...]:
+    """Units of the tokens before the written ones, which are ``of.answer``."""
+    found = _cut(of, units, language, runs=False)
+    return _as_units(of, [([p for p in positions if p < of.answer[0]], name) for positions, name in found])
+
+
+def written_units(of: Entries, units: Units, language: str = "en", answer: str | None = None) -> tuple[TextUnit, ...]:
+    """Units of the written tokens; the last place of ``answer`` among them is a unit by itself.
+
+    Raises:
+        ValueError: ``answer`` is not in the written text.
+    """
+    found = [
+        ([p for p in positions if p >= of.answer[0]], name) for positions, name in _cut(of, units, language, runs=True)
+    ]
+    if answer is not None:
+        inside = frozenset(answer_positions(of, answer))
+        found = [
+            (list(run), name)
+            for positions, name in found
+            for _, run in itertools.groupby(positions, key=inside.__contains__)
+        ]
+        found = [(p, n) for p, n in found if not inside.issuperset(p)] + [(sorted(inside), "")]
+    return _as_units(of, sorted(found, key=lambda unit: list(unit[0])[:1]))
+
+
+def answer_positions(of: Entries, answer: str) -> list[int]:
+    """The written tokens that hold the last place of a text, without the white space around it.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    text, offsets = characters_of(of)
+    start, said = offsets[of.answer[0]][0], answer.strip()
+    at = text.rfind(said, start) if said else -1
+    found = [p for p in of.answer if offsets[p][0] < at + len(said) and at < offsets[p][1] and p not in of.special]
+    if at < 0 or not found:
+        shown = text[start:] if len(text) - start <= 80 else f"{text[start:][:79]}…"
+        raise ValueError(f"(answer={answer!r}): this is not in the written text, {shown!r}")
+    return found
+
+
+def _cut(of: Entries, units: Units, language: str, *, runs: bool) -> Iterator[tuple[tuple[int, ...], str]]:
+    """Positions and name of each unit of the whole text."""
+    found = grouping(replace(of, details={}, hidden=frozenset()), units, language=language, runs=runs)
+    assert found is not None, "entries are tokens"
+    for group in found.groups:
+        yield group.positions, "" if group.name in (None, REST) else str(group.name)
+
+
+def _as_units(of: Entries, found: Sequence[tuple[Sequence[int], str]]) -> tuple[TextUnit, ...]:
+    """With their texts, without special tokens."""
+    kept = [(tuple(p for p in positions if p not in of.special), name) for positions, name in found]
+    kept = [(positions, name) for positions, name in kept if positions]
+    text, offsets = characters_of(of)
+    spans = shown_spans(text, offsets, [positions for positions, _ in kept])
+    return tuple(
+        TextUnit(text[a:b] if b > a else "".join(of.str_tokens[p] for p in positions), positions, name)
+        for (positions, name), (a, b) in zip(kept, spans, strict=True)
+    )
