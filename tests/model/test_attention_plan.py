@@ -269,8 +269,8 @@ def test_memory_grows_with_the_length_and_not_with_its_square(pair: Pair, checkp
     assert max(alive(lens, 126, checkpoint).timeline) > 1.3 * max(twice.timeline)
 
 
-@pytest.mark.on_families("gpt2", "gemma3", slow=("gemma2",))
-@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.on_families("gpt2", slow=("gemma2", "gemma3"))
+@pytest.mark.parametrize("rows", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_estimates_are_right_on_every_path(pair: Pair, rows: int, long: Any) -> None:
     lens = families.build(pair.family, pair.kind, torch.float32).model
     long.setattr(attention_plan, "SHORTEST", 64)
