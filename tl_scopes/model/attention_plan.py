@@ -13,7 +13,7 @@ fused       ``scaled_dot_product_attention`` with ``is_causal`` and no mask, whe
 blocks      the very functions that the model called, for a few queries at a time, computed again in the backward:
             windows, padding, biases of positions, caps on scores, attention sinks, values narrower than keys
 eager       as it is written: short prompts; where somebody has a hook at scores or patterns, or asks for them; where
-            patterns are held constant; and whatever mixes queries
+            anything is held constant; and whatever mixes queries
 ==========  ==================================================================================================
 
 The model's own code runs in all three; a ``TorchFunctionMode`` sees its functions in this thread alone.
@@ -101,9 +101,10 @@ _ACTIVE = threading.local()
 def planned(plan: AttentionPlan, points: Iterable[Any]) -> Iterator[None]:
     """Run the model inside: its attention is computed by the plan, hooked points of these get whole tensors.
 
-    A context inside another does nothing.
+    A context inside another does nothing; nor does one where parts are held constant, which are looked for in what the
+    model writes.
     """
-    if not plan.acts or getattr(_ACTIVE, "inside", False):
+    if not plan.acts or getattr(_ACTIVE, "inside", False) or holding() is not None:
         yield
         return
     with ExitStack() as stack:
@@ -151,11 +152,6 @@ class _Planning(TorchFunctionMode):
             return constant(func, args, kwargs, length)
         if func in BROADCAST:
             return mask(func, args, kwargs, length)
-        held = holding()
-        if held is not None and (
-            held.attention or held.valve is not None or (held.activations and held.kinds[-1] != "attention")
-        ):
-            return None
         found = product(func, args, kwargs, length)
         if found is not None:
             self._number[found.step] = len(self.plan.chosen)

@@ -54,7 +54,7 @@ class Memory:
     ) -> None:
         self.model, self.checkpoint, self.stated = model, checkpoint, budget
         self.adjustable = adjustable
-        self.written_out = written_out or has_hooks_at(model, BY_HEAD_FIRST)
+        self.written_out = written_out or bool(recording.frozen) or has_hooks_at(model, BY_HEAD_FIRST)
         names = cached_names(model.hook_dict, recording.cache) if recording.cache else None
         self.recording = replace(recording, cache=None if names is None else tuple(names))
         self.budget = available_memory(model) if budget is None else budget
@@ -120,7 +120,7 @@ class Memory:
         if self.adjustable and (cheaper := self._without_maps()) is not None and AttentionPlan(run.length).acts:
             least = cheaper.peak(replace(run, checkpoint=True))
             text += (
-                "ask for no attention pattern or score (cache, grads_at), do not hold attention (frozen), and take off hooks "
+                "ask for no attention pattern or score (cache, grads_at), hold nothing constant (frozen=()), and take off hooks "
                 f"there (about {gibibytes(least)} with checkpoint=True), "
             )
         if run.batch > 1:
@@ -138,8 +138,7 @@ class Memory:
         named = given.cache if isinstance(given.cache, tuple) else ()
         cache = tuple(name for name in named if name.rsplit(".", 1)[-1] not in BY_HEAD_FIRST)
         grads = tuple(name for name in given.grads if name.rsplit(".", 1)[-1] not in BY_HEAD_FIRST)
-        frozen = tuple(part for part in given.frozen if part != "attention")
-        recording = replace(given, cache=cache or None, grads=grads, frozen=frozen)
+        recording = replace(given, cache=cache or None, grads=grads, frozen=())
         if recording == given and not has_hooks_at(self.model, BY_HEAD_FIRST):
             return None
         found = Memory(self.model, recording, budget=self.budget)
