@@ -120,7 +120,7 @@ class Memory:
         if self.adjustable and (cheaper := self._without_maps()) is not None and AttentionPlan(run.length).acts:
             least = cheaper.peak(replace(run, checkpoint=True))
             text += (
-                "ask for no attention pattern or score (cache, grads_at), hold nothing constant (frozen=()), and take off hooks "
+                "ask for no attention pattern or score (cache, grads_at), hold nothing (frozen=()), and take off hooks "
                 f"there (about {gibibytes(least)} with checkpoint=True), "
             )
         if run.batch > 1:
