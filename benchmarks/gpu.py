@@ -23,7 +23,8 @@ from torch import Tensor
 
 import tl_scopes as tls
 from tl_scopes.model.hooks import differentiable
-from tl_scopes.model.memory import Memory, Run
+from tl_scopes.model.memory import Memory
+from tl_scopes.model.probe_runs import Run
 from tl_scopes.numerics.statistics import spearman
 
 SCOPES: dict[str, Callable[..., Any]] = {

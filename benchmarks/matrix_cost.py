@@ -20,7 +20,7 @@ from shapes import as_bridge, describe, gpt2_small, prose, real
 from timing import paired, report
 
 import tl_scopes as tls
-from tl_scopes.model.memory import _BytesAlive
+from tl_scopes.model.probe_runs import BytesAlive
 
 
 def bare_matrix(hf: Any, tokens: torch.Tensor, blocks: int = 8) -> torch.Tensor:
@@ -107,7 +107,7 @@ def main() -> None:
     for budget in (None, *args.budgets):
         allowed = None if budget is None else int(budget * 2**20)
         tls.attribution_matrix(bridge, tokens, memory_budget=allowed)  # measuring runs come once, before the first
-        with _BytesAlive() as watch:
+        with BytesAlive() as watch:
             found = tls.attribution_matrix(bridge, tokens, memory_budget=allowed).scores
         worst = float((found - matrix).abs().max() / matrix.max())
         stated = "no budget" if budget is None else f"budget {budget:.0f} MiB"

@@ -206,7 +206,8 @@ def test_scores_on_cuda_are_those_on_the_cpu(pair: families.Pair, solver: str, m
 @cuda
 def test_memory_on_cuda_is_counted_and_estimated(kind: str) -> None:
     from tl_scopes.model.hooks import differentiable
-    from tl_scopes.model.memory import Memory, Run, available_memory
+    from tl_scopes.model.memory import Memory, available_memory
+    from tl_scopes.model.probe_runs import Run
 
     model = families.build("gpt2", kind, torch.float32, fresh=True).model.to("cuda")
     free = available_memory(model)

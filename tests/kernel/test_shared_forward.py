@@ -18,7 +18,8 @@ from oracles import relative_error
 
 import tl_scopes as tls
 from tl_scopes.model.hooks import differentiable
-from tl_scopes.model.memory import Memory, Run
+from tl_scopes.model.memory import Memory
+from tl_scopes.model.probe_runs import Run
 
 TOKENS = families.prompt_tokens()
 POS = [3, 11, 6, 6]

@@ -25,7 +25,8 @@ from tl_scopes.kernel import interventions
 from tl_scopes.model import memory
 from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import differentiable
-from tl_scopes.model.memory import Memory, Run, _BytesAlive, coarse_bound
+from tl_scopes.model.memory import Memory, coarse_bound
+from tl_scopes.model.probe_runs import BytesAlive, Run, alive
 
 TOKENS = families.prompt_tokens()
 TARGET = families.VOCAB[" house"]
@@ -95,7 +96,7 @@ def test_checkpointing_keeps_the_blocks_inputs_only(kind: str) -> None:
 
 def test_no_attention_map_outlives_its_checkpointed_block(kind: str) -> None:
     lens, n = families.build("gpt2", kind).model, 100
-    with differentiable(lens), _BytesAlive() as watch:
+    with differentiable(lens), BytesAlive() as watch:
         run = forward_pass(lens, families.prompt_tokens(n)[None], torch.tensor([n - 1]), checkpoint=True)
     assert run.hidden.requires_grad
     assert watch.alive < lens.cfg.n_heads * n * n * 8, "less than one map [head, query, key]"
@@ -167,7 +168,7 @@ def test_the_peak_of_short_runs_predicts_that_of_a_long_one(pair: Pair, checkpoi
     for rows in (1, 8):
         run = Run(1, 120, 1, rows, checkpoint)
         with differentiable(lens):
-            measured = max(memory._alive(lens, 120, plan.recording, rows, checkpoint))
+            measured = max(alive(lens, 120, plan.recording, run).timeline)
             assert measured / WITHIN <= plan.peak(run) <= measured * WITHIN
         assert coarse_bound(lens, run) >= measured
 
@@ -185,7 +186,7 @@ def test_layers_with_states_are_measured_and_chunks_counted(of: str, checkpoint:
     for length in (40, 100, 300):
         run = Run(1, length, 1, 1, checkpoint)
         with differentiable(lens):
-            measured = max(memory._alive(lens, length, plan.recording, 1, checkpoint))
+            measured = max(alive(lens, length, plan.recording, run).timeline)
             assert measured <= plan.peak(run) * 1.05
             assert plan.peak(run) <= 2 * measured
         assert coarse_bound(lens, run) >= measured
@@ -372,11 +373,11 @@ def test_a_matrix_stays_within_its_budget_and_keeps_its_numbers(kind: str, optio
         tls.attribution_matrix(
             lens, tokens, memory_budget=budget, **options
         )  # measures, on runs as long as the text here
-        with memory._BytesAlive() as watch:
+        with memory.BytesAlive() as watch:
             found = tls.attribution_matrix(lens, tokens, memory_budget=budget, **options).scores
         assert oracles.relative_error(found, expected) < 1e-9
         assert max(watch.timeline) < 1.25 * budget
-    with memory._BytesAlive() as watch:
+    with memory.BytesAlive() as watch:
         tls.attribution_matrix(lens, tokens, **options)
     assert max(watch.timeline) > WITHIN * tight
     with pytest.raises(ValueError, match="attribution_matrix: a run on 48 tokens"):

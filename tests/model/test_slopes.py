@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import tl_scopes as tls
 from tl_scopes.model import forward as capture
 from tl_scopes.model.hooks import differentiable
-from tl_scopes.model.memory import _BytesAlive
+from tl_scopes.model.probe_runs import BytesAlive
 from tl_scopes.model.slopes import WRITTEN_OUT, slopes_only
 
 TOKENS = families.prompt_tokens(48)
@@ -80,7 +80,7 @@ def test_scopes_keep_less_and_say_the_same(kind: str, monkeypatch: pytest.Monkey
         return tls.semantic_scope(model, TOKENS, target=5).scores
 
     def kept() -> int:
-        with differentiable(model), _BytesAlive() as watch:
+        with differentiable(model), BytesAlive() as watch:
             run = capture.forward_pass(model, TOKENS[None], torch.tensor([-1]))
             assert run.y.requires_grad
             return watch.alive

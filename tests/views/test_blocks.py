@@ -103,7 +103,7 @@ def test_a_named_part_shows_its_name_and_its_text() -> None:
 
 def test_tokens_and_words_stay_a_line_of_chips() -> None:
     for one in (chat(), chat().by_word()):
-        assert "tls-unit" not in re.sub(r"<style>.*?</style>", "", one.html(), flags=re.DOTALL)
+        assert "tls-unit" not in re.sub(r"<(style|script)\b.*?</\1>", "", one.html(), flags=re.DOTALL)
 
 
 def test_an_answer_typed_behind_a_chat_is_the_assistants_turn(demo_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

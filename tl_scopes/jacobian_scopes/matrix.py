@@ -36,7 +36,8 @@ from tl_scopes.model.forward import ForwardPass, forward_pass
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.lock import model_call
-from tl_scopes.model.memory import Memory, Run
+from tl_scopes.model.memory import Memory
+from tl_scopes.model.probe_runs import Run
 from tl_scopes.model.prompts import EncodedPrompt, GivenTokens, OnePrompt
 from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState, model_state

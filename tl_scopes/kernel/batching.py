@@ -14,7 +14,8 @@ from tl_scopes.kernel.options import DEFAULT_BATCH, check_batch_size
 from tl_scopes.model.forward import Recording
 from tl_scopes.model.hooks import differentiable, require_hook
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.memory import Memory, Run
+from tl_scopes.model.memory import Memory
+from tl_scopes.model.probe_runs import Run
 from tl_scopes.model.prompts import EncodedPrompt, pad_right
 from tl_scopes.model.soundness import refuse_unseen_future
 

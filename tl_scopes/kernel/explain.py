@@ -43,7 +43,8 @@ from tl_scopes.model.held_functions import Valve
 from tl_scopes.model.hooks import NamesFilter, differentiable
 from tl_scopes.model.leaves import KINDS, UNEMBEDDING, Leaves, live_leaves, shares_of
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.memory import Memory, Run
+from tl_scopes.model.memory import Memory
+from tl_scopes.model.probe_runs import Run
 from tl_scopes.model.prompts import EncodedPrompt, pad_right
 from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState, model_state
@@ -101,7 +102,7 @@ def explain_inside(
     with differentiable(model):
         live = leaves and has_leaves(model)
         options = replace(options, batch_size=1) if live else options
-        memory = options.memory(model, probes)
+        memory = options.memory(model, probes, written_out=split)
         explanation = _Explanation(model, state, directions, probes, options, memory, Valve() if split else None)
         results: dict[int, list[Measured]] = {}
         batches = shared_forwards(prompts, options, memory, len(explanation.linearisations))
@@ -197,7 +198,7 @@ class _Explanation:
                     answer = Answer(
                         scored.scores,
                         row.targets,
-                        _details(row, scored, norms, options) | linearisation,
+                        _details(row, scored, norms, options, run) | linearisation,
                         row.notes,
                         stderr=scored.stderr,
                         gradient=gradient,
@@ -378,11 +379,15 @@ def _log_probs(logits: Tensor, normalisers: Tensor | None, targets: Sequence[int
     return (chosen.to(normalisers) - normalisers).tolist()
 
 
-def _details(row: Joint, scored: Scored, norms: Float[Tensor, "k pos"], options: RunOptions) -> dict[str, Any]:
-    """The direction's own details, where it was read, and the score of each row if there are a few."""
+def _details(
+    row: Joint, scored: Scored, norms: Float[Tensor, "k pos"], options: RunOptions, run: ForwardPass
+) -> dict[str, Any]:
+    """The direction's own details, where it was read, how a long run computed attention, and scores of a few rows."""
     details = {**row.details, **scored.details, "at": options.at, "target_hook": options.target_hook}
     if 1 < len(norms) <= MOST_ROW_SCORES:
         details["row_scores"] = norms.tolist()
+    if run.attention:
+        details["attention"] = list(run.attention)
     return details
 
 

@@ -185,9 +185,10 @@ class RunOptions:
         names = (*self.grads_at, *(probe.name for probe in probes))
         return Recording(self.at, self.target_hook, names, self.cache, self.frozen)
 
-    def memory(self, model: LensModel, probes: Sequence[GradientProbe] = ()) -> Memory:
-        """What decides how to run the model so that it fits."""
-        return Memory(model, self.recording(probes), checkpoint=self.checkpoint, budget=self.memory_budget)
+    def memory(self, model: LensModel, probes: Sequence[GradientProbe] = (), *, written_out: bool = False) -> Memory:
+        """What decides how to run the model so that it fits; ``written_out`` where attention is as the model writes it."""
+        recording, budget = self.recording(probes), self.memory_budget
+        return Memory(model, recording, checkpoint=self.checkpoint, budget=budget, written_out=written_out)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.kernel.options import DEFAULT_BATCH, RunOptions
-from tl_scopes.model.memory import Memory, Run
+from tl_scopes.model.memory import Memory
+from tl_scopes.model.probe_runs import Run
 from tl_scopes.model.prompts import EncodedPrompt
 
 Group = list[int]

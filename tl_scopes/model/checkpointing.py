@@ -14,15 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
+from tl_scopes.model.attention_plan import AttentionPlan, planned
 from tl_scopes.model.frozen import held
 from tl_scopes.model.held_functions import Part, Valve
-from tl_scopes.model.lens import LensModel, blocks, eagerly, restore_patterns
+from tl_scopes.model.lens import LensModel, blocks, eagerly, hook_points, restore_patterns
 from tl_scopes.model.patches import patched
 from tl_scopes.model.slopes import slopes_only
 
@@ -46,27 +47,41 @@ class _Again(AbstractContextManager[None]):
 
 @contextmanager
 def checkpointed_blocks(
-    model: LensModel, attach: Attach, frozen: Sequence[Part] = (), valve: Valve | None = None
+    model: LensModel, attach: Attach, frozen: Sequence[Part], valve: Valve | None, plan: AttentionPlan
 ) -> Iterator[None]:
     """Checkpoint every transformer block of forwards in this context; their backwards may run after it, and hold the
-    frozen parts constant, and have the valve before patterns.
+    frozen parts constant, have the valve before patterns, and compute attention by the plan.
 
     What ``attach`` refers to lives as long as the graph: it must not hold a tensor of the graph.
     """
     with ExitStack() as stack:
         for i, block in enumerate(blocks(model)):
-            stack.enter_context(patched(block, "forward", partial(_checkpointed, block, i, attach, (frozen, valve))))
+            stack.enter_context(
+                patched(block, "forward", partial(_checkpointed, block, i, attach, (frozen, valve), plan))
+            )
         yield
 
 
 def _checkpointed(
-    block: Any, i: int, attach: Attach, hold: tuple[Sequence[Part], Valve | None], forward: Callable[..., Any]
+    block: Any,
+    i: int,
+    attach: Attach,
+    hold: tuple[Sequence[Part], Valve | None],
+    plan: AttentionPlan,
+    forward: Callable[..., Any],
 ) -> Callable[..., Any]:
     """The i-th block's forward, checkpointed."""
+    again = replace(plan, chosen=[])
 
     def whole(*args: Any, **kwargs: Any) -> Any:
         # As a run of one block: nothing stays on its modules that would hold what is to be freed.
-        with eagerly(), slopes_only([block]), restore_patterns([block]), held(hold[0], [block], hold[1]):
+        with (
+            eagerly(),
+            slopes_only([block]),
+            restore_patterns([block]),
+            held(hold[0], [block], hold[1]),
+            planned(again, hook_points(block)),
+        ):
             return forward(*args, **kwargs)
 
     def call(*args: Any, **kwargs: Any) -> Any:

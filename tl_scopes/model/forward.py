@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_scopes.model.attention_plan import AttentionPlan, Path, planned
 from tl_scopes.model.checkpointing import checkpointed_blocks
 from tl_scopes.model.frozen import held
 from tl_scopes.model.held_functions import Part, Valve
@@ -32,6 +33,7 @@ from tl_scopes.model.hooks import (
     Hook,
     NamesFilter,
     attached,
+    by_position,
     cache_names,
     cut_gradients,
     fires_again,
@@ -56,9 +58,6 @@ from tl_scopes.numerics.stopping import require_wanted
 if TYPE_CHECKING:
     from transformer_lens import ActivationCache
 
-BY_HEAD_FIRST = ("hook_pattern", "hook_attn_scores")
-"""Activations ``[batch, head, query, key]``; with as many heads as tokens their shape alone would not tell."""
-
 
 PROBE_LENGTH = 5
 """Tokens of the prompt by which a model is looked at: enough for attention and positions to matter."""
@@ -69,11 +68,24 @@ class _Stop(Exception):
 
 
 def run_with_hooks(
-    model: LensModel, tokens: Int[Tensor, "batch pos"], hooks: Iterable[tuple[str, Hook]] = ()
+    model: LensModel,
+    tokens: Int[Tensor, "batch pos"],
+    hooks: Iterable[tuple[str, Hook]] = (),
+    plan: AttentionPlan | None = None,
 ) -> Float[Tensor, "rows read d_vocab"]:
-    """The model's logits for right-padded tokens; the hooks act on this run alone, and nothing of it stays on the model."""
-    tokens = tokens.to(source_device(model))
-    with eagerly(), restore_patterns(blocks(model)), attached(model.hook_dict, hooks), running(model):
+    """The model's logits for right-padded tokens; the hooks act on this run alone, and nothing of it stays on the model.
+
+    Attention is computed by the plan, or by one for so many tokens.
+    """
+    tokens, points = tokens.to(source_device(model)), model.hook_dict
+    plan = AttentionPlan(tokens.shape[1]) if plan is None else plan
+    with (
+        eagerly(),
+        restore_patterns(blocks(model)),
+        attached(points, hooks),
+        planned(plan, points.values()),
+        running(model),
+    ):
         logits: Tensor = model(tokens, return_type="logits", **forward_options(model, tokens))
     return logits
 
@@ -144,6 +156,8 @@ class ForwardPass:
         logits: what the model returns, ``[read, d_vocab]``.
         slope: derivative of each logit by its raw value ``y W_U + b_U`` (soft cap, scale); None where it is 1.
         activations: every other captured activation, by the name it was asked for.
+        attention: how each attention was computed, in the order of the run; nothing of a short prompt, whose attention is
+            as the model writes it.
     """
 
     source: Float[Tensor, "batch pos d_model"]
@@ -152,6 +166,7 @@ class ForwardPass:
     logits: Float[Tensor, "read d_vocab"]
     slope: Float[Tensor, "read d_vocab"] | None
     activations: dict[str, Tensor]
+    attention: tuple[Path, ...] = ()
 
 
 class _Recorder:
@@ -242,20 +257,6 @@ def _index(rows: Tensor, columns: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda activation: activation[rows.to(activation.device), columns.to(activation.device)]
 
 
-def _by_position(shape: torch.Size, target: str) -> Callable[[Tensor], None]:
-    """Refuses an activation that is not ``[batch, pos, ...]``."""
-
-    def check(activation: Tensor) -> None:
-        if activation.shape[:2] != shape or target.rsplit(".", 1)[-1] in BY_HEAD_FIRST:
-            raise ValueError(
-                f"(target_hook={target!r}): the activation there is {list(activation.shape)}, and a target "
-                f"needs [batch, pos, ...] = {[*shape]} first, to be read at one position. Use a hook such "
-                "as 'blocks.0.hook_resid_post', 'blocks.0.attn.hook_z' or 'blocks.0.mlp.hook_post'"
-            )
-
-    return check
-
-
 def _of_block(i: int, hooks: Sequence[tuple[str, Hook]]) -> list[tuple[str, Hook]]:
     """Those inside the i-th block."""
     return [(name, hook) for name, hook in hooks if name.startswith(f"blocks.{i}.")]
@@ -270,6 +271,7 @@ def forward_pass(
     rows: Int[Tensor, " read"] | None = None,
     checkpoint: bool = False,
     valve: Valve | None = None,
+    plan: AttentionPlan | None = None,
 ) -> ForwardPass:
     """Run the model once with gradients ending at ``recording.source``; call inside :func:`differentiable`.
 
@@ -283,6 +285,7 @@ def forward_pass(
         rows: the row of the batch each of them is in; None is one position per row, in order.
         checkpoint: keep only the inputs of the blocks and compute their insides again in each backward.
         valve: to stand on the way back through patterns of attention.
+        plan: how attention is computed; None is by the number of tokens.
     """
     require_wanted()
     points, source, target = model.hook_dict, recording.source, recording.target
@@ -301,18 +304,21 @@ def forward_pass(
     once = set(explicit)
     hooks += [(name, recorder.observe(name, name in once)) for name in dict.fromkeys(cached) if name not in taken]
     if target != Y_HOOK:
-        hooks.append((target, recorder.pick("hidden", _by_position(tokens.shape, target))))
+        hooks.append((target, recorder.pick("hidden", by_position(tokens.shape, target))))
     hooks += [(Y_HOOK, recorder.read_out), (RAW_LOGITS_HOOK, recorder.raw)]
+    plan = AttentionPlan(tokens.shape[1]) if plan is None else plan
     with ExitStack() as stack:
         if checkpoint:
             again = [(name, recorder.replay(hook)) for name, hook in hooks if name.startswith("blocks.")]
             stack.enter_context(
-                checkpointed_blocks(model, lambda i: attached(points, _of_block(i, again)), recording.frozen, valve)
+                checkpointed_blocks(
+                    model, lambda i: attached(points, _of_block(i, again)), recording.frozen, valve, plan
+                )
             )
         else:
             stack.enter_context(slopes_only(blocks(model)))
         stack.enter_context(held(recording.frozen, [whole(model), model], valve))
-        logits = run_with_hooks(model, tokens, [*hooks, *cut_gradients(model)])
+        logits = run_with_hooks(model, tokens, [*hooks, *cut_gradients(model)], plan)
 
     silent = [n for n in (*differentiated, *explicit) if n not in recorder.got]
     silent += [target] if target != Y_HOOK and "hidden" not in recorder.picked else []
@@ -341,6 +347,7 @@ def forward_pass(
         activations={
             name: activation for name, activation in recorder.got.items() if name not in above or name in cached
         },
+        attention=tuple(plan.chosen),
     )
 
 

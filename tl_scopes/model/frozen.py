@@ -105,6 +105,11 @@ def _is_activation(module: nn.Module, name: str) -> bool:
 _ACTIVE = threading.local()
 
 
+def holding() -> HoldingMode | None:
+    """What holds parts of the run that goes on in this thread; None where nothing is held."""
+    return getattr(_ACTIVE, "mode", None)
+
+
 @contextmanager
 def held(parts: Sequence[Part], roots: Iterable[Any], valve: Valve | None = None) -> Iterator[HoldingMode | None]:
     """Run the model inside: gradients of its graph hold these parts constant; a context inside another does nothing.
@@ -112,7 +117,7 @@ def held(parts: Sequence[Part], roots: Iterable[Any], valve: Valve | None = None
     ``roots`` are the modules that run, whole models or one block that is computed again. Patterns that are not held are
     behind the valve.
     """
-    if (not parts and valve is None) or getattr(_ACTIVE, "mode", None) is not None:
+    if (not parts and valve is None) or holding() is not None:
         yield None
         return
     mode = HoldingMode(parts, valve)

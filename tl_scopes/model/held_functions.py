@@ -22,37 +22,31 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from tl_scopes.model.torch_functions import functions_named
+
 Part = Literal["norms", "attention", "activations"]
 PARTS: tuple[Part, ...] = get_args(Part)
 Kind = Literal["norm", "attention", "query", "state", "other"]
 """What a module is: ``"query"`` is a norm of queries or keys, and whatever is to be left as it is."""
-_OWNERS: tuple[Any, ...] = (torch, Tensor, F, torch.special, torch.linalg, torch._C._nn)
-
-
-def _named(*names: str) -> frozenset[Any]:
-    """torch's functions of these names, wherever it has them."""
-    return frozenset(getattr(owner, name) for owner in _OWNERS for name in names if hasattr(owner, name))
-
-
-_SCALES = _named("rsqrt", "sqrt", "std", "norm", "vector_norm")
-_LAYER_NORM, _RMS_NORM = _named("layer_norm"), _named("rms_norm")
-_SOFTMAX = _named("softmax", "log_softmax", "_softmax")
-_FUSED_ATTENTION = _named("scaled_dot_product_attention")
-_POWERS = _named("pow", "__pow__")
-_PRODUCTS = _named("mul", "multiply", "__mul__", "__rmul__")
-_VANISHING = _named(
+_SCALES = functions_named("rsqrt", "sqrt", "std", "norm", "vector_norm")
+_LAYER_NORM, _RMS_NORM = functions_named("layer_norm"), functions_named("rms_norm")
+_SOFTMAX = functions_named("softmax", "log_softmax", "_softmax")
+_FUSED_ATTENTION = functions_named("scaled_dot_product_attention")
+_POWERS = functions_named("pow", "__pow__")
+_PRODUCTS = functions_named("mul", "multiply", "__mul__", "__rmul__")
+_VANISHING = functions_named(
     "gelu", "silu", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "tanh", "hardtanh", "hardswish", "mish",
     "softsign", "square", "abs", "tanhshrink", "softshrink", "hardshrink", "erf", "sin", "arctan", "atan", "expm1",
     "log1p", "clamp", "clip",
 )  # fmt: skip
 """Elementwise, and 0 at 0; of a clamp that depends on its bounds."""
-_GATES = _named("sigmoid", "softplus", "exp", "logsigmoid", "hardsigmoid", "cos", "erfc")
+_GATES = functions_named("sigmoid", "softplus", "exp", "logsigmoid", "hardsigmoid", "cos", "erfc")
 """Elementwise, and not 0 at 0."""
-_OUTPUT_GATES = _named("sigmoid", "softplus")
-_OUTPUT_ACTIVATIONS = _named("silu", "gelu", "relu", "clamp", "clip")
+_OUTPUT_GATES = functions_named("sigmoid", "softplus")
+_OUTPUT_ACTIVATIONS = functions_named("silu", "gelu", "relu", "clamp", "clip")
 """What stands inside a module of attention on the way of the values: gates of the heads' outputs, a bound on values."""
-_IN_PLACE = _named("clamp_", "clip_", "relu_")
-_SUMS = _named("add", "__add__", "__radd__")
+_IN_PLACE = functions_named("clamp_", "clip_", "relu_")
+_SUMS = functions_named("add", "__add__", "__radd__")
 
 
 NEARLY = 1e-3

@@ -26,6 +26,8 @@ NamesFilter = bool | str | Sequence[str] | Callable[[str], bool] | None
 Y_HOOK = "unembed.hook_in"
 RAW_LOGITS_HOOK = "unembed.hook_out"
 Hook = Callable[..., Tensor | None]
+BY_HEAD_FIRST = ("hook_pattern", "hook_attn_scores")
+"""Activations ``[batch, head, query, key]``; with as many heads as tokens their shape alone would not tell."""
 
 
 def require_hook(model: LensModel, points: Mapping[str, Any], name: str, argument: str) -> None:
@@ -49,6 +51,12 @@ def require_hook(model: LensModel, points: Mapping[str, Any], name: str, argumen
         )
 
 
+def has_hooks_at(model: LensModel, endings: Sequence[str]) -> bool:
+    """Has anybody put a hook on a hook point of one of these last names?"""
+    points = model.hook_dict.items()
+    return any(point.fwd_hooks or point.bwd_hooks for name, point in points if name.rsplit(".", 1)[-1] in endings)
+
+
 def required_residual_hooks(model: LensModel) -> tuple[str, ...]:
     """The residual stream before every block and after the last one; refuses a model that has no one stream."""
     names = residual_hooks(model)
@@ -58,6 +66,20 @@ def required_residual_hooks(model: LensModel) -> tuple[str, ...]:
             "none. Use a scope, or grads_at= with a hook of model.hook_dict"
         )
     return names
+
+
+def by_position(shape: torch.Size, target: str) -> Callable[[Tensor], None]:
+    """Refuses an activation that is not ``[batch, pos, ...]``."""
+
+    def check(activation: Tensor) -> None:
+        if activation.shape[:2] != shape or target.rsplit(".", 1)[-1] in BY_HEAD_FIRST:
+            raise ValueError(
+                f"(target_hook={target!r}): the activation there is {list(activation.shape)}, and a target "
+                f"needs [batch, pos, ...] = {[*shape]} first, to be read at one position. Use a hook such "
+                "as 'blocks.0.hook_resid_post', 'blocks.0.attn.hook_z' or 'blocks.0.mlp.hook_post'"
+            )
+
+    return check
 
 
 def cut_gradients(model: LensModel) -> list[tuple[str, Hook]]:

@@ -138,6 +138,11 @@ def blocks(model: LensModel) -> Iterable[nn.Module]:
     return found
 
 
+def hook_points(part: nn.Module) -> Iterator[nn.Module]:
+    """TransformerLens' hook points in a part of a model."""
+    return (module for module in part.modules() if type(module).__name__ == "HookPoint")
+
+
 def stacks(model: LensModel) -> tuple[str, ...]:
     """Names of a bridge's stacks of blocks: ``"blocks"`` on most, several where two stacks run in turn."""
     mapping = getattr(getattr(model, "adapter", None), "component_mapping", None) or {}
@@ -271,6 +276,14 @@ def attention_width(model: LensModel) -> int:
         weights = [getattr(getattr(output, "original_component", None), "weight", None) for output in outputs]
         widths += [weight.numel() // model.cfg.d_model for weight in weights if isinstance(weight, Tensor)]
     return max(widths)
+
+
+def attention_window(model: LensModel) -> int | None:
+    """Tokens that some layer's attention sees at most; None where each sees all before."""
+    config = _text_config(model)
+    found = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size")]
+    own = getattr(model.cfg, "window_size", None) if getattr(model.cfg, "use_local_attn", False) else None
+    return min((n for n in (*found, own) if isinstance(n, int) and n > 0), default=None)
 
 
 def memory_flags(model: LensModel) -> tuple[Any, ...]:

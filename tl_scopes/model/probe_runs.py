@@ -1,0 +1,192 @@
+"""How much memory a run takes, by the bytes alive in the same run on a few short prompts.
+
+Legend: a *run* is one forward on ``[batch, pos]`` tokens with the graph to the source, ``reads`` explained positions, and
+backwards of ``rows`` rows of V at once.
+
+What a run takes on 48 tokens must be there. The sequence of operations is the same at every length, and the bytes alive after
+each of them are a quadratic polynomial of the length: three lengths determine it, and the peak at any length is the largest
+of these polynomials there.
+
+The square is that of attention, ``[query, key]``. Where it is computed in blocks, a short prompt is one block, its queries
+all tokens; at length T there are R queries in a block, and the square is R·T. A run that makes a tensor ``[T, T]`` anywhere
+else has it counted as T².
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tl_scopes.model.attention_plan import AttentionPlan, in_a_block
+from tl_scopes.model.forward import Recording, forward_pass
+from tl_scopes.model.hooks import without_hooks
+from tl_scopes.model.lens import LensModel, attention_window, chunk_length, memory_flags
+
+PROBE_LENGTHS = (16, 32, 48)
+"""Lengths of the measuring runs: three points of a quadratic."""
+READ_OUT_COPIES = 6
+"""Tensors ``[reads, d_vocab]`` at the read-out: logits raw and returned, their float copy, softmax, slope, working space."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What decides how much memory a run takes.
+
+    Attributes:
+        batch: prompts in the forward.
+        length: tokens of the longest.
+        reads: explained positions.
+        rows: rows of V pulled back at once.
+        checkpoint: are the insides of the blocks computed again?
+    """
+
+    batch: int
+    length: int
+    reads: int
+    rows: int = 1
+    checkpoint: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """Bytes alive after each operation of a run on one prompt: ``constant + linear·length + square·length²``.
+
+    Attributes:
+        coefficients: of each operation.
+        in_blocks: is the square that of attention in blocks of queries, and of nothing else?
+    """
+
+    coefficients: Float[Tensor, "operations 3"]
+    in_blocks: bool = False
+
+    def peak(self, model: LensModel, run: Run) -> int:
+        """The largest, for a batch; what does not depend on the length is there once, or once per chunk of a prompt."""
+        chunk = chunk_length(model)
+        chunks = 1 if chunk is None else math.ceil(run.length / chunk)
+        chunks += 2 * (chunks > 1)  # for what goes from chunk to chunk
+        constants = 1 if chunk is None else run.batch * chunks
+        queries = run.length
+        if self.in_blocks:
+            queries = AttentionPlan(run.length).queries(run.batch * model.cfg.n_heads)
+        square = run.batch * run.length * queries
+        powers = torch.tensor([constants, run.batch * run.length, square], dtype=torch.float64)
+        read_out = (run.reads - 1) * model.cfg.d_vocab * max(4, model.W_U.element_size()) * READ_OUT_COPIES
+        return int(float((self.coefficients @ powers).max())) + int(read_out)
+
+
+_PROFILES: weakref.WeakKeyDictionary[Any, dict[Any, Profile]] = weakref.WeakKeyDictionary()
+
+
+def profile(model: LensModel, recording: Recording, run: Run, *, written_out: bool = False) -> Profile:
+    """How much memory runs like this one take; measured once per model, flags and recording.
+
+    Args:
+        model: the model.
+        recording: what the run keeps.
+        run: the run; its rows, its checkpointing, and how its length has attention computed.
+        written_out: is attention computed as the model writes it in any case?
+    """
+    held = _PROFILES.setdefault(model, {})
+    window = attention_window(model)
+    planned = AttentionPlan(run.length).acts and not written_out
+    fuse = planned and (window is None or run.length <= window)
+    key = (recording, run.rows, run.checkpoint, planned, fuse, memory_flags(model))
+    if key not in held:
+        lengths = [min(n, model.cfg.n_ctx // 3 * (i + 1)) for i, n in enumerate(PROBE_LENGTHS)]
+        with without_hooks(model):
+            alive(model, lengths[0], recording, run, planned, fuse)  # what a model makes once and keeps
+            found = [alive(model, n, recording, run, planned, fuse) for n in lengths]
+        squares = all(watch.squares for watch in found)
+        held[key] = Profile(_fitted(lengths, [watch.timeline for watch in found]), planned and not squares)
+    return held[key]
+
+
+def _fitted(lengths: Sequence[int], found: Sequence[Sequence[int]]) -> Float[Tensor, "operations 3"]:
+    """Polynomials through the three measurements, one per operation; through the peaks where the operations differ."""
+    if len({len(f) for f in found}) > 1:
+        found = [[max(f)] for f in found]
+    powers = torch.tensor([[1, n, n**2] for n in lengths], dtype=torch.float64)
+    solved: Tensor = torch.linalg.solve(powers, torch.tensor(found, dtype=torch.float64))
+    return solved.T
+
+
+def alive(
+    model: LensModel, length: int, recording: Recording, like: Run, planned: bool = False, fuse: bool = False
+) -> BytesAlive:
+    """What is alive after every operation of a run on one prompt of this length, with the rows and checkpoints of another.
+
+    Where attention is planned, all queries are one block.
+    """
+    tokens = torch.arange(length)[None] % model.cfg.d_vocab
+    plan = AttentionPlan(length, shortest=0 if planned else length + 1, cells=0, fewest=length, fuse=fuse)
+    watch = BytesAlive(length)
+    with torch.autograd.set_detect_anomaly(False), _no_garbage_collection(), watch:
+        run = forward_pass(model, tokens, torch.tensor([length - 1]), recording, checkpoint=like.checkpoint, plan=plan)
+        watch.length = None  # the square of a block that is computed again is that of a block
+        sources = [run.source, *(run.activations[name] for name in recording.grads)]
+        seed = torch.ones_like(run.hidden)
+        if like.rows > 1:
+            seed = seed.expand(like.rows, *seed.shape).clone()
+        # Retained, as in all backwards of several but the last: no lower than the peak of one that frees as it goes.
+        torch.autograd.grad(
+            run.hidden, sources, seed, retain_graph=True, allow_unused=True, is_grads_batched=like.rows > 1
+        )
+    return watch
+
+
+class BytesAlive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes after every operation how many bytes the tensors made since the start still take.
+
+    Attributes:
+        timeline: the bytes after each operation.
+        alive: the bytes now.
+        length: T; None where nobody asks for squares.
+        squares: was a tensor ``[..., T, T]`` made, outside of attention in blocks?
+    """
+
+    def __init__(self, length: int | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.alive, self.length, self.squares = 0, length, False
+        self.timeline: list[int] = []
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        """Run the operation, then count its results."""
+        before = {id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.device.type != "meta":
+                storage = tensor.untyped_storage()
+                if id(storage) not in before and storage not in self._known:
+                    self._known.add(storage)
+                    self.alive += storage.nbytes()
+                    weakref.finalize(storage, self._freed, storage.nbytes())
+                    self.squares |= tensor.shape[-2:] == (self.length, self.length) and not in_a_block()
+        self.timeline.append(self.alive)
+        return result
+
+    def _freed(self, n: int) -> None:
+        self.alive -= n
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Cyclic garbage is collected at no fixed moment: measured as if never, so that the estimate is not below the peak."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
