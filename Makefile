@@ -1,5 +1,5 @@
 # The commands of a contributor; .ci/run calls the same. Tools are those of the active environment.
-.PHONY: check test slow families docs site pictures dist pythons
+.PHONY: check test slow families rest docs site pictures dist pythons
 
 check: # linter, formatting, types
 	ruff check .
@@ -11,6 +11,9 @@ test: # the fast tier
 
 slow: # the other tier: minutes
 	pytest -m slow
+
+rest: # both tiers that are not fast, in one run
+	pytest -m "slow or families"
 
 families: # every architecture that TransformerLens lists, against plain Hugging Face: minutes
 	pytest -m families

@@ -45,6 +45,7 @@ def test_what_is_not_run_asserts_its_claims_all_the_same() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens  # what a notebook calls is tested on both
 @pytest.mark.enable_socket  # the kernel answers on loopback
 @pytest.mark.parametrize("path", [p for p in TUTORIALS if p.stem not in NOT_RUN], ids=lambda p: p.stem)
 def test_it_runs_from_a_fresh_kernel(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
