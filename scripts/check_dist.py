@@ -29,6 +29,7 @@ MUST = (
     "py.typed",
     "demo/model/model.safetensors",
     "demo/demo-llama/model.safetensors",
+    "demo/demo-sae/sae_weights.safetensors",
     "views/canvas/style.css",
     "app/page.html",
 )

@@ -138,7 +138,7 @@ def test_what_is_no_feature_is_refused(unchecked: None) -> None:
             tls.sae_feature(sae, **options)
     with pytest.raises(ValueError, match="names no hook"):
         tls.sae_feature(SimpleNamespace(W_enc=sae.W_enc, W_dec=sae.W_dec, cfg=SimpleNamespace()), 0)
-    with pytest.raises(TypeError, match="expected an SAE"):
+    with pytest.raises(TypeError, match="or an SAE with W_enc"):
         tls.sae_feature(object(), 0)
 
 

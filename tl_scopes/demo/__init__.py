@@ -4,6 +4,7 @@
     tokenizer   GPT-2 byte-level BPE with one token per corpus word
     shapes      the two models: ``demo``, a GPT-2, and ``demo-llama``
     train       python -m tl_scopes.demo.train --out folder
+    train_sae   python -m tl_scopes.demo.train_sae --out folder: a sparse autoencoder of ``demo``
     card        python -m tl_scopes.demo.card: held-out accuracy and swap tests
 
 They are test models: they speak their corpora (`CORPORA`; ``demo-llama`` the `CHAINS` too) and nothing else.
@@ -20,6 +21,8 @@ from tl_scopes.demo.corpora.passages import Example, token_positions
 DEMO_PATH = Path(__file__).parent / "model"
 BUNDLED = {"demo": DEMO_PATH, "demo-llama": Path(__file__).parent / "demo-llama"}
 """The folders of the bundled models."""
+BUNDLED_SAE = Path(__file__).parent / "demo-sae"
+"""A sparse autoencoder of the model ``demo``, in the format of ``sae_lens``."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ DEMO_PROMPTS: dict[str, DemoPrompt] = {
 __all__ = [
     "ALL_CORPORA",
     "BUNDLED",
+    "BUNDLED_SAE",
     "CHAINS",
     "CORPORA",
     "DEFAULT_PROMPT",

@@ -29,6 +29,20 @@ Hook = Callable[..., Tensor | None]
 BY_HEAD_FIRST = ("hook_pattern", "hook_attn_scores")
 """Activations ``[batch, head, query, key]``; with as many heads as tokens their shape alone would not tell."""
 
+OF_MODULES = {
+    "output": "hook_resid_post",
+    "self_attn.o_proj.input": "attn.hook_z",
+    "post_feedforward_layernorm.output": "hook_mlp_out",
+}
+"""What Hugging Face's Gemma calls an activation of its block, and the hook that has it."""
+
+
+def hook_of_module(name: str) -> str | None:
+    """``model.layers.9.output`` is ``blocks.9.hook_resid_post``; None for what has no hook of the same activation."""
+    prefix, _, rest = name.partition("layers.")
+    layer, _, part = rest.partition(".")
+    return f"blocks.{layer}.{OF_MODULES[part]}" if prefix == "model." and part in OF_MODULES else None
+
 
 def require_hook(model: LensModel, points: Mapping[str, Any], name: str, argument: str) -> None:
     """Refuse a hook name that does not exist, or never fires, on this model."""
