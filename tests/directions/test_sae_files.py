@@ -21,7 +21,12 @@ from tl_scopes.demo import BUNDLED_SAE
 
 D_IN, D_SAE, K = 8, 12, 5
 HOOK = "blocks.0.hook_resid_post"
-OWN = {"standard": ["b_enc"], "jumprelu": ["b_enc", "threshold"], "topk": ["b_enc"], "gated": ["b_gate", "b_mag", "r_mag"]}
+OWN = {
+    "standard": ["b_enc"],
+    "jumprelu": ["b_enc", "threshold"],
+    "topk": ["b_enc"],
+    "gated": ["b_gate", "b_mag", "r_mag"],
+}
 ARCHITECTURES = [(name, applied) for name in OWN for applied in (True, False)]
 
 
@@ -86,8 +91,14 @@ def gradients(act: Callable[[Tensor], Tensor]) -> dict[int, Tensor]:
 
 @pytest.mark.one_lens
 @pytest.mark.parametrize(("architecture", "applied"), ARCHITECTURES)
-def test_the_direction_is_the_gradient_where_the_feature_fires(tmp_path: Path, architecture: str, applied: bool) -> None:
-    folder, t, cfg = saved(tmp_path / "sae", architecture, applied), tensors(architecture), settings(architecture, applied)
+def test_the_direction_is_the_gradient_where_the_feature_fires(
+    tmp_path: Path, architecture: str, applied: bool
+) -> None:
+    folder, t, cfg = (
+        saved(tmp_path / "sae", architecture, applied),
+        tensors(architecture),
+        settings(architecture, applied),
+    )
     for f, gradient in gradients(lambda h: encode(t, cfg, h)).items():
         found = tls.sae_feature(folder, f)
         assert found.target_hook == HOOK

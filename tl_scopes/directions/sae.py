@@ -18,7 +18,7 @@ not apply ``b_dec`` to its input (the gradient is the same); and when the featur
 ``jumprelu``                                 the same                                ``pre_f > max(threshold_f, 0)``
 ``topk``                                     the same, ``·‖W_dec[f]‖`` if rescaled   ``pre_f > 0`` is of the k largest
 ``batchtopk``, ``matryoshka_batchtopk``      the same                                as saved: ``topk`` or ``jumprelu``
-``gated``                                    ``exp(r_mag_f)·⟨e_f, u⟩ + b_mag_f``     ``pre_f > 0``, ``⟨e_f, u⟩ + b_gate_f > 0``
+``gated``                                    ``exp(r_mag_f)·⟨e_f, u⟩ + b_mag_f``     both it and ``⟨e_f, u⟩ + b_gate_f`` > 0
 ===========================================  ======================================  ====================================
 
 So ``pre_f`` is explained, also where the feature is 0: there the score says what brings it nearer to firing, and the gradient

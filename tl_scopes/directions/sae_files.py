@@ -99,7 +99,9 @@ def _entry(holder: Any, name: str) -> Any:
 def _from_mapping(given: Mapping[Any, Any], cfg: Any) -> StoredSAE:
     """From tensors in memory; what is no tensor of an SAE is left alone."""
     named = {OTHER_NAMES.get(name, name): value for name, value in given.items()}
-    tensors = {name: torch.as_tensor(named[name]) for name in TENSORS if isinstance(named.get(name), Tensor | np.ndarray)}
+    tensors = {
+        name: torch.as_tensor(named[name]) for name in TENSORS if isinstance(named.get(name), Tensor | np.ndarray)
+    }
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     return StoredSAE(shapes, lambda name, index: tensors[name][index].detach(), cfg)
 
@@ -149,7 +151,9 @@ def _weights(folder: Path, given: str) -> Path:
     if len(files) == 1:
         return files[0]
     there = ", ".join(p.name for p in files) or "none"
-    raise ValueError(f"(sae={given!r}): this folder has no {' or '.join(WEIGHTS)}, and not one file of tensors: {there}")
+    raise ValueError(
+        f"(sae={given!r}): this folder has no {' or '.join(WEIGHTS)}, and not one file of tensors: {there}"
+    )
 
 
 def _settings(folder: Path, given: str) -> Mapping[str, Any]:
