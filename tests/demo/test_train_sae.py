@@ -13,7 +13,7 @@ pytestmark = pytest.mark.one_lens
 def test_scale_and_origin_of_the_activations_do_not_matter() -> None:
     h = torch.randn(600, 16, generator=torch.Generator().manual_seed(1)).cumsum(-1)
     shift = torch.arange(16.0)
-    plain, other = train_sae.train(h, seed=3, steps=120), train_sae.train(4 * h + shift, seed=3, steps=120)
+    plain, other = train_sae.train(h, seed=3, steps=30), train_sae.train(4 * h + shift, seed=3, steps=30)
     assert torch.allclose(other.W_enc, plain.W_enc, atol=1e-2)
     assert torch.allclose(plain.W_dec.norm(dim=-1), torch.ones(len(plain.W_dec)), atol=1e-5)
 
@@ -21,10 +21,11 @@ def test_scale_and_origin_of_the_activations_do_not_matter() -> None:
         return sae.decode(train_sae.top_k(sae.pre(x), train_sae.K))
 
     expected = 4 * reconstructed(plain, h) + shift
-    assert float((reconstructed(other, 4 * h + shift) - expected).norm() / expected.norm()) < 1e-2
-    found = train_sae.figures(plain, h)
-    assert found["explained_variance"] > 0.9
-    assert found["features_per_position"] <= train_sae.K
+    errors = (reconstructed(other, 4 * h + shift) - expected).norm(dim=-1) / expected.norm(dim=-1)
+    assert float(errors.median()) < 1e-4, "single rows may keep another of two features that are equally large"
+    (start, end) = (train_sae.figures(train_sae.train(h, seed=3, steps=steps), h) for steps in (1, 60))
+    assert end["explained_variance"] > start["explained_variance"] + 0.5
+    assert end["features_per_position"] <= train_sae.K
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
