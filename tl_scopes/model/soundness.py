@@ -84,6 +84,11 @@ def refuse_unreadable(model: LensModel) -> None:
     """
     refuse_unusable(model)
     try:
+        if model.W_U.is_meta:
+            raise ValueError(
+                "the weights of this model's unembedding are not in memory (offloaded by device_map). Directions are made of "
+                "them: give lm_head, embed_tokens and the final norm a device in device_map; blocks may be offloaded"
+            )
         dtype = model.W_U.dtype
     except NotImplementedError as why:  # packages that quantise have tensors of their own kind
         raise ValueError(f"TransformerLens shows no weights W_U of this model's unembedding. {_WHOLE_HEAD}") from why
