@@ -373,11 +373,11 @@ def test_a_matrix_stays_within_its_budget_and_keeps_its_numbers(kind: str, optio
         tls.attribution_matrix(
             lens, tokens, memory_budget=budget, **options
         )  # measures, on runs as long as the text here
-        with memory.BytesAlive() as watch:
+        with BytesAlive() as watch:
             found = tls.attribution_matrix(lens, tokens, memory_budget=budget, **options).scores
         assert oracles.relative_error(found, expected) < 1e-9
         assert max(watch.timeline) < 1.25 * budget
-    with memory.BytesAlive() as watch:
+    with BytesAlive() as watch:
         tls.attribution_matrix(lens, tokens, **options)
     assert max(watch.timeline) > WITHIN * tight
     with pytest.raises(ValueError, match="attribution_matrix: a run on 48 tokens"):
