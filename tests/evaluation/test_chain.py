@@ -155,6 +155,9 @@ def test_an_answer_is_the_last_unit_a_number_weights_or_a_text(model: Any) -> No
     cut = followed(model, answer="the city")
     assert [s.text for s in cut.steps][1:4] == [" the king sat in", " the city", "."]
     assert cut.answer_text == " the city"
+    pair = (PROMPT, " to the river. in the city at a river, the rivers")
+    whole = tls.chain(model, pair, answer="river")
+    assert whole.text[: whole.offsets[whole.steps[whole.answer[0]].positions[-1]][1]].endswith("at a river")
     span = range(cut.steps[2].positions[0] - 1, cut.steps[2].positions[-1])
     assert torch.allclose(
         cut.scores[2], tls.semantic_scope(model, cut.tokens, pos=span).scores, rtol=WITHIN, atol=WITHIN
@@ -232,6 +235,7 @@ def test_a_folder_of_another_run_and_broken_rows_are_refused(model: Any, tmp_pat
         (CHAT[:1], {"chat_options": {"chat_template": TEMPLATE}}, r"the last message is the user's"),
         ((PROMPT, TEXT), {"method": "random"}, r"chain\(method='random'\): expected one of"),
         ((PROMPT, TEXT), {"answer": "a queen"}, r"chain\(answer='a queen'\): this is not in the written text"),
+        ((PROMPT, TEXT), {"answer": "hip"}, r"chain\(answer='hip'\): in the written text, .* only inside longer words"),
         ((PROMPT, TEXT), {"answer": 3}, r"chain\(answer=3\): there are 3 steps"),
         ((PROMPT, TEXT), {"answer": {0: -1.0}}, r"weights are 0 or more"),
         ((PROMPT, TEXT), {"units": "turn"}, r"the turns of this prompt are not known"),

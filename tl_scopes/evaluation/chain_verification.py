@@ -24,7 +24,7 @@ from tl_scopes.model.units import TEMPLATE
 from tl_scopes.numerics.arguments import Seed, call_name, integer
 from tl_scopes.numerics.ranking import most_influential, other_sets
 from tl_scopes.results.chain import Chain
-from tl_scopes.results.chain_verification import ChainVerification, How
+from tl_scopes.results.chain_verification import ChainVerification, How, answer_place
 
 
 @model_call
@@ -43,7 +43,7 @@ def verify_chain(
     """Does the answer change without the source that a chain found? The model writes again, greedily, and without others.
 
     The ``k`` prompt units with the largest total go, then each of ``n_random`` sets as large, and what the model writes after
-    what is left is searched for the answer's own words.
+    what is left is searched for the answer's own words: they must be there as often as in the text up to the answer.
     ``p = (1 + #{random sets that change it at least as much}) / (n + 1)``.
 
     Args:
@@ -63,8 +63,8 @@ def verify_chain(
         model does not write the answer after the unchanged prompt, as with a text that was sampled, ``.reproduced`` is False.
 
     Raises:
-        ValueError: a chain of another model's vocabulary; a name that no unit has; k that leaves no unit; no room in the
-            context.
+        ValueError: a chain of another model's vocabulary; an answer of steps that are not neighbours, or of a part of a
+            word; a name that no unit has; k that leaves no unit; no room in the context.
 
     Cost: ``n_random + 2`` times what the model takes to write the text.
 
@@ -86,6 +86,7 @@ def verify_chain(
         raise ValueError(
             "(chain=...): its tokens are not all in this model's vocabulary; pass the model that wrote the text"
         )
+    _require_answer(chain)
     most = len(chain.tokens) - chain.answer_start if max_new_tokens is None else max_new_tokens
     candidates = _candidates(chain, among)
     if k >= len(candidates):
@@ -119,6 +120,21 @@ def verify_chain(
         seed=seed,
         max_new_tokens=most,
     )
+
+
+def _require_answer(chain: Chain) -> None:
+    """Refuse an answer whose words cannot be looked for in a text."""
+    steps = chain.answer
+    if steps[-1] - steps[0] >= len(steps):
+        raise ValueError(
+            f"(chain=...): its answer is the steps {', '.join(map(str, steps))}, which are not neighbours, so they are no text "
+            "to look for; verify chain.of(step) of one at a time"
+        )
+    if not answer_place(chain):
+        raise ValueError(
+            f"(chain=...): its answer, {chain.answer_text!r}, is no whole words of the written text, so it cannot be looked "
+            "for; give chain(answer=...) whole words"
+        )
 
 
 def _candidates(chain: Chain, among: Sequence[str]) -> list[int]:
