@@ -119,7 +119,7 @@ def test_what_cannot_be_verified_is_refused(llama: Any, planted: Any) -> None:
     piece = replace(chain.steps[-1], text=chain.steps[-1].text[:-1])
     with mock.patch("tl_scopes.evaluation.chain_verification.written", side_effect=AssertionError("it ran")):
         with pytest.raises(
-            ValueError, match=r"^verify_chain\(chain=\.\.\.\): its answer is the steps 0, \d, which are not nei"
+            ValueError, match=r"^verify_chain\(chain=\.\.\.\): its answer is the steps 0, \d, which are not"
         ):
             tls.verify_chain(llama, apart)
         with pytest.raises(ValueError, match=r"is no whole words of the written text"):
@@ -129,3 +129,11 @@ def test_what_cannot_be_verified_is_refused(llama: Any, planted: Any) -> None:
     foreign = replace(chain, tokens=chain.tokens + 10**6)
     with pytest.raises(ValueError, match="pass the model that wrote the text"):
         tls.verify_chain(llama, foreign)
+    renamed = replace(chain, provenance={**chain.provenance, "model_name": "gpt2"})
+    with pytest.raises(
+        ValueError, match=r"^verify_chain\(chain=\.\.\.\): it was made with the model 'gpt2', and this is"
+    ):
+        tls.verify_chain(llama, renamed)
+    other = tls.load_model("demo")
+    with pytest.raises(ValueError, match=r"its tokens are not this model's; pass the model that wrote the text"):
+        tls.verify_chain(other, replace(chain, tokens=chain.tokens.clamp(max=other.cfg.d_vocab - 1), provenance={}))

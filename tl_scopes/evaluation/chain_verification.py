@@ -19,7 +19,9 @@ from tl_scopes.kernel.ablation import prompt_generator
 from tl_scopes.model.generation import sampling, stop_strings, written
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
+from tl_scopes.model.prompts import token_strings
 from tl_scopes.model.soundness import refuse_wrong
+from tl_scopes.model.state import model_state
 from tl_scopes.model.units import TEMPLATE
 from tl_scopes.numerics.arguments import Seed, call_name, integer
 from tl_scopes.numerics.ranking import most_influential, other_sets
@@ -63,8 +65,8 @@ def verify_chain(
         model does not write the answer after the unchanged prompt, as with a text that was sampled, ``.reproduced`` is False.
 
     Raises:
-        ValueError: a chain of another model's vocabulary; an answer of steps that are not neighbours, or of a part of a
-            word; a name that no unit has; k that leaves no unit; no room in the context.
+        ValueError: a chain of another model, by its name or its tokens; an answer of steps that are not neighbours, or of a
+            part of a word; a name that no unit has; k that leaves no unit; no room in the context.
 
     Cost: ``n_random + 2`` times what the model takes to write the text.
 
@@ -82,10 +84,7 @@ def verify_chain(
     stops = stop_strings(stop)
     model = require_lens_model(model)
     refuse_wrong(model)
-    if int(chain.tokens.max()) >= model.cfg.d_vocab:
-        raise ValueError(
-            "(chain=...): its tokens are not all in this model's vocabulary; pass the model that wrote the text"
-        )
+    _require_same_model(model, chain)
     _require_answer(chain)
     most = len(chain.tokens) - chain.answer_start if max_new_tokens is None else max_new_tokens
     candidates = _candidates(chain, among)
@@ -122,13 +121,27 @@ def verify_chain(
     )
 
 
+def _require_same_model(model: LensModel, chain: Chain) -> None:
+    """Refuse a model of another vocabulary, or of the same class and another name; classes may spell one name differently."""
+    own, made = model_state(model).provenance(), chain.provenance
+    names = [str(one.get("model_name", "")) for one in (made, own)]
+    if all(names) and names[0] != names[1] and made.get("model_class") == own["model_class"]:
+        raise ValueError(
+            f"(chain=...): it was made with the model {names[0]!r}, and this is {names[1]!r}; pass the model that wrote "
+            "the text"
+        )
+    known = int(chain.tokens.max()) < model.cfg.d_vocab
+    if not known or token_strings(model, chain.tokens) != chain.str_tokens:
+        raise ValueError("(chain=...): its tokens are not this model's; pass the model that wrote the text")
+
+
 def _require_answer(chain: Chain) -> None:
     """Refuse an answer whose words cannot be looked for in a text."""
     steps = chain.answer
     if steps[-1] - steps[0] >= len(steps):
         raise ValueError(
-            f"(chain=...): its answer is the steps {', '.join(map(str, steps))}, which are not neighbours, so they are no text "
-            "to look for; verify chain.of(step) of one at a time"
+            f"(chain=...): its answer is the steps {', '.join(map(str, steps))}, which are not neighbours, so they are "
+            "no text to look for; verify chain.of(step) of one at a time"
         )
     if not answer_place(chain):
         raise ValueError(
