@@ -86,6 +86,7 @@ def test_rows_are_single_calls_and_shares_their_squares(pair: families.Pair) -> 
         assert float(chain.special_share.min()) > 0, "BOS has a share, which is left out"
         assert torch.allclose(chain.by_hop.sum(0), chain.total)
         assert float(chain.total.sum()) == pytest.approx(1, abs=1e-12)
+        assert chain.details.get("rank") == alone.details.get("rank")
         assert chain.details.get("frozen", []) == alone.details.get("frozen", [])
 
 
@@ -240,6 +241,14 @@ def test_a_folder_of_another_run_and_broken_rows_are_refused(model: Any, tmp_pat
         ((PROMPT, TEXT), {"answer": {0: -1.0}}, r"weights are 0 or more"),
         ((PROMPT, TEXT), {"units": "turn"}, r"the turns of this prompt are not known"),
         ((PROMPT, TEXT), {"rank": 2}, r"chain\(rank=\.\.\.\): method 'semantic' does not read it"),
+        ((PROMPT, TEXT), {"target": 5}, r"chain\(\) got an unexpected keyword argument 'target'"),
+        ((PROMPT, TEXT), {"pos": 3}, r"chain\(\) got an unexpected keyword argument 'pos'"),
+        ((PROMPT, TEXT), {"method": "contrast", "foil": " river"}, r"are the same token, so there is nothing to contrast$"),
+        *(
+            ((PROMPT, TEXT), {"method": "leave_one_out", **one}, rf"chain\({next(iter(one))}=...\): method 'leave_one_out' d")
+            for one in ({"frozen": "all"}, {"combine": "norm"}, {"checkpoint": True}, {"memory_budget": 9}, {"foil": 5})
+        ),
+        ((PROMPT, TEXT), {"method": "attention_rollout", "at": "hook_embed"}, r"chain\(at=...\): method 'attention_rollout' d"),
         ((PROMPT, TEXT), {"hops": -1}, r"hops"),
         ((PROMPT, TEXT), {"memory_budget": 1000}, r"memory_budget=1000 allows"),
     ],
