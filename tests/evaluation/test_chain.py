@@ -248,7 +248,7 @@ def test_a_folder_of_another_run_and_broken_rows_are_refused(model: Any, tmp_pat
             ((PROMPT, TEXT), {"method": "leave_one_out", **one}, rf"chain\({next(iter(one))}=...\): method 'leave_one_out' d")
             for one in ({"frozen": "all"}, {"combine": "norm"}, {"checkpoint": True}, {"memory_budget": 9}, {"foil": 5})
         ),
-        ((PROMPT, TEXT), {"method": "attention_rollout", "at": "hook_embed"}, r"chain\(at=...\): method 'attention_rollout' d"),
+        ((PROMPT, TEXT), {"method": "attention_rollout", "at": "hook_embed"}, r"chain\(at=...\): method 'attention"),
         ((PROMPT, TEXT), {"hops": -1}, r"hops"),
         ((PROMPT, TEXT), {"memory_budget": 1000}, r"memory_budget=1000 allows"),
     ],
@@ -282,6 +282,10 @@ def test_a_chain_whose_parts_do_not_fit_cannot_be_made() -> None:
     ):
         with pytest.raises(ValueError, match=f"^Chain: {says}"):
             replace(chain, **changes)
+    with pytest.raises(
+        ValueError, match=r"^Chain\.top\(among=\.\.\.\): no unit of the prompt is called 'zz'; there are: 'user'"
+    ):
+        chain.top(among=["zz"])
     with pytest.raises(ValueError, match=r"^Chain\.shares\(\): the prompt's units have no names"):
         replace(chain, sources=(TextUnit("a", (1,)),)).shares()
 
@@ -303,4 +307,11 @@ def test_a_row_of_nothing_has_no_shares_and_leads_nowhere() -> None:
     nothing = replace(chain, scores=torch.zeros_like(chain.scores))
     assert not nothing.graph.any() and not nothing.total.any() and nothing.path == ()
     assert "Nothing leads back" in str(nothing)
+    assert nothing.rootless == (0, 1, 2) and chain.rootless == ()
+    said = (
+        "No unit before step 3 has a share in it, so nothing leads on from there, and the shares of the prompt add up"
+    )
+    nothing = nothing.of(-1)
+    assert all(f"{said} to 0." in " ".join(text.split()) for text in (str(nothing), nothing.html()))
+    assert said not in " ".join(str(chain).split())
     assert nothing.html() and nothing.plot()

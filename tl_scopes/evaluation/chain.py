@@ -38,8 +38,8 @@ from tl_scopes.model.targets import encode_targets
 from tl_scopes.numerics.arguments import call_name, integer
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.chain import Chain, step_weights
-from tl_scopes.results.chain_units import TextUnit, answer_positions, written_units
+from tl_scopes.results.chain import Chain
+from tl_scopes.results.chain_units import TextUnit, answer_positions, step_weights, written_units
 from tl_scopes.results.chain_units import prompt_units as units_of_prompt
 from tl_scopes.results.units import Entries, Units
 

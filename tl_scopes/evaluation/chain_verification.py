@@ -26,6 +26,7 @@ from tl_scopes.model.units import TEMPLATE
 from tl_scopes.numerics.arguments import Seed, call_name, integer
 from tl_scopes.numerics.ranking import most_influential, other_sets
 from tl_scopes.results.chain import Chain
+from tl_scopes.results.chain_units import require_names
 from tl_scopes.results.chain_verification import ChainVerification, How, answer_place
 
 
@@ -152,10 +153,7 @@ def _require_answer(chain: Chain) -> None:
 
 def _candidates(chain: Chain, among: Sequence[str]) -> list[int]:
     """Numbers of the prompt's units that may go; what a chat's template wrote stays."""
-    names = {source.name for source in chain.sources}
-    if unknown := [name for name in among if name not in names - {""}]:
-        known = ", ".join(map(repr, sorted(names - {""}))) or "none has a name"
-        raise ValueError(f"(among=...): no unit of the prompt is called {unknown[0]!r}; there are: {known}")
+    require_names(chain.sources, among)
     return [q for q, s in enumerate(chain.sources) if s.name != TEMPLATE and (not among or s.name in among)]
 
 

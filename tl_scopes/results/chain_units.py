@@ -7,8 +7,12 @@ are in none. How a text is cut: :mod:`tl_scopes.results.units`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from tl_scopes.results.units import REST, Entries, Units, characters_of, grouping
 from tl_scopes.results.words import shown_spans, word_places
@@ -27,6 +31,18 @@ class TextUnit:
     text: str
     positions: tuple[int, ...]
     name: str = ""
+
+
+def require_names(units: Sequence[TextUnit], among: Sequence[str]) -> None:
+    """Refuse names that no unit has.
+
+    Raises:
+        ValueError: such a name.
+    """
+    names = {unit.name for unit in units} - {""}
+    if unknown := [name for name in among if name not in names]:
+        known = ", ".join(map(repr, sorted(names))) or "none has a name"
+        raise ValueError(f"(among=...): no unit of the prompt is called {unknown[0]!r}; there are: {known}")
 
 
 def prompt_units(of: Entries, units: Units, language: str = "en") -> tuple[TextUnit, ...]:
@@ -104,3 +120,22 @@ def _as_units(of: Entries, found: Sequence[tuple[Sequence[int], str]]) -> tuple[
         TextUnit(text[a:b] if b > a else "".join(of.str_tokens[p] for p in positions), positions, name)
         for (positions, name), (a, b) in zip(kept, spans, strict=True)
     )
+
+
+def step_weights(answer: int | Mapping[int, float], n: int) -> Float[Tensor, " unit"]:
+    """Weights of n steps from the number of one, or ``{number: weight}``, which need not add up to 1.
+
+    Raises:
+        ValueError: a step that is not there; a weight below 0; none above.
+    """
+    asked = {answer: 1.0} if isinstance(answer, int) else dict(answer)
+    outside: Sequence[int] = [u for u in asked if not -n <= u < n]
+    if outside or not asked:
+        raise ValueError(f"(answer={answer!r}): there are {n} steps; numbers must be in {-n}..{n - 1}")
+    weights = torch.zeros(n, dtype=torch.float64)
+    for u, weight in asked.items():
+        weights[u] += weight
+    total = float(weights.sum())
+    if bool((weights < 0).any()) or not 0 < total < float("inf"):
+        raise ValueError(f"(answer={answer!r}): weights are 0 or more, and one is above 0")
+    return weights / total
