@@ -190,6 +190,12 @@ def _units(entries: Entries, kinds: tuple[Units, Units], language: str, answer: 
     return steps, sources, step_weights(-1 if answer is None else answer, len(steps))
 
 
+def sources_of(model: LensModel, text: OnePrompt, units: Units) -> tuple[TextUnit, ...]:
+    """The prompt's units, as a chain of this text has them; nothing runs."""
+    _, encoded = written_text(model, text, RunOptions())
+    return units_of_prompt(Entries.of(encoded), units)
+
+
 def _blocks(n: int) -> list[list[int]]:
     """Units that run together, those at the end of the text first; always the same ones, on which what is drawn depends."""
     order = list(reversed(range(n)))

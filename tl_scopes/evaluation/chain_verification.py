@@ -26,7 +26,7 @@ from tl_scopes.model.units import TEMPLATE
 from tl_scopes.numerics.arguments import Seed, call_name, integer
 from tl_scopes.numerics.ranking import most_influential, other_sets
 from tl_scopes.results.chain import Chain
-from tl_scopes.results.chain_units import require_names
+from tl_scopes.results.chain_units import TextUnit, require_names
 from tl_scopes.results.chain_verification import ChainVerification, How, answer_place
 
 
@@ -88,9 +88,13 @@ def verify_chain(
     _require_same_model(model, chain)
     _require_answer(chain)
     most = len(chain.tokens) - chain.answer_start if max_new_tokens is None else max_new_tokens
-    candidates = _candidates(chain, among)
+    require_names(chain.sources, among)
+    candidates = may_go(chain.sources, among)
     if k >= len(candidates):
-        raise ValueError(f"(k={k}): k must be below {len(candidates)}, the number of prompt units that may go")
+        raise ValueError(
+            f"(k={k}): k must be below {len(candidates)}, the number of prompt units that may go; chain.by_unit('word') cuts "
+            "the prompt finer"
+        )
     generator = prompt_generator(seed, chain.tokens)
     total = chain.total[candidates].tolist()
     strongest = tuple(most_influential(total, range(len(candidates)), k))
@@ -151,10 +155,9 @@ def _require_answer(chain: Chain) -> None:
         )
 
 
-def _candidates(chain: Chain, among: Sequence[str]) -> list[int]:
+def may_go(sources: Sequence[TextUnit], among: Sequence[str] = ()) -> list[int]:
     """Numbers of the prompt's units that may go; what a chat's template wrote stays."""
-    require_names(chain.sources, among)
-    return [q for q, s in enumerate(chain.sources) if s.name != TEMPLATE and (not among or s.name in among)]
+    return [q for q, s in enumerate(sources) if s.name != TEMPLATE and (not among or s.name in among)]
 
 
 def _without(
