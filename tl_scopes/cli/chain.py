@@ -37,7 +37,7 @@ def chain(
     generate: options.Generate = 0,
     answer: options.ChainAnswer = None,
     method: options.ChainMethod = "semantic",
-    foil: options.ChainFoil = None,
+    foil: options.Foil = None,
     rank: options.Rank = None,
     frozen: options.Frozen = None,
     unit: options.ByUnit = None,

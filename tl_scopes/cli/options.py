@@ -359,9 +359,6 @@ ChainMethod = Annotated[
         "--method", help="Scope, e.g. fisher, or a baseline that explains several tokens, e.g. input_x_gradient."
     ),
 ]
-ChainFoil = Annotated[
-    str | None, typer.Option("--foil", help="Token to contrast every written one with (method contrast).")
-]
 ChainSeed = Annotated[
     int | None,
     typer.Option("--seed", min=0, max=2**32 - 1, help="With --verify: seed of the random parts; default: 0."),
