@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -47,9 +48,31 @@ def test_it_writes_again_without_the_strongest(answer) -> None:
     assert "Regenerated, removing the strongest unit of the prompt" in out
 
 
+def test_it_takes_baselines_and_a_foil(answer, demo_model) -> None:
+    given = ("chain", PROMPT, "--text", " dog sees", "--unit", "word", "--json", "-")
+    for own, options in (
+        (("--method", "gradient_norm"), {"method": "gradient_norm"}),
+        (("--method", "contrast", "--foil", " cat"), {"method": "contrast", "foil": " cat"}),
+    ):
+        found = tls.chain(demo_model, (PROMPT, " dog sees"), units="word", **options)
+        assert torch.equal(tls.Chain.from_dict(json.loads(answer(*given, *own))).scores, found.scores)
+
+
 def test_mistakes_are_one_line(refused) -> None:
     assert "not in the written text" in refused("chain", PROMPT, "--text", " dog sees", "--answer", "wolf", loads=True)
+    with mock.patch.object(tls, "chain", side_effect=AssertionError("rows were made")):
+        said = refused("chain", "the dog sees", "--text", " the cat. the dog", "--verify", loads=True)
+    assert "this one has 1 that may go: give a finer --prompt-unit, e.g. word" in said
     assert "leave out --generate" in refused("chain", PROMPT, "--text", " dog", "--generate", "3")
     assert "--text comes after a prompt" in refused("chain", "--text", " dog")
     assert "--unit turn is for chats" in refused("chain", PROMPT, "--unit", "turn")
+    assert "give --verify too" in refused("chain", PROMPT, "--seed", "3")
+    assert "method 'contrast' needs a foil" in refused("chain", PROMPT, "--method", "contrast")
+    assert "(rank=...): method 'gradient_norm' does not" in refused(
+        "chain", PROMPT, "--method", "gradient_norm", "--rank", "2"
+    )
+    assert "(frozen=...): method 'leave_one_out' does not" in refused(
+        "chain", PROMPT, "--method", "leave_one_out", "--frozen", "all"
+    )
+    assert "'random'; expected semantic, " in refused("chain", PROMPT, "--method", "random")
     assert "unknown method" in refused("chain", PROMPT, "--method", "nothing")

@@ -86,6 +86,7 @@ def test_rows_are_single_calls_and_shares_their_squares(pair: families.Pair) -> 
         assert float(chain.special_share.min()) > 0, "BOS has a share, which is left out"
         assert torch.allclose(chain.by_hop.sum(0), chain.total)
         assert float(chain.total.sum()) == pytest.approx(1, abs=1e-12)
+        assert chain.details.get("rank") == alone.details.get("rank")
         assert chain.details.get("frozen", []) == alone.details.get("frozen", [])
 
 
@@ -155,6 +156,9 @@ def test_an_answer_is_the_last_unit_a_number_weights_or_a_text(model: Any) -> No
     cut = followed(model, answer="the city")
     assert [s.text for s in cut.steps][1:4] == [" the king sat in", " the city", "."]
     assert cut.answer_text == " the city"
+    pair = (PROMPT, " to the river. in the city at a river, the rivers")
+    whole = tls.chain(model, pair, answer="river")
+    assert whole.text[: whole.offsets[whole.steps[whole.answer[0]].positions[-1]][1]].endswith("at a river")
     span = range(cut.steps[2].positions[0] - 1, cut.steps[2].positions[-1])
     assert torch.allclose(
         cut.scores[2], tls.semantic_scope(model, cut.tokens, pos=span).scores, rtol=WITHIN, atol=WITHIN
@@ -232,10 +236,19 @@ def test_a_folder_of_another_run_and_broken_rows_are_refused(model: Any, tmp_pat
         (CHAT[:1], {"chat_options": {"chat_template": TEMPLATE}}, r"the last message is the user's"),
         ((PROMPT, TEXT), {"method": "random"}, r"chain\(method='random'\): expected one of"),
         ((PROMPT, TEXT), {"answer": "a queen"}, r"chain\(answer='a queen'\): this is not in the written text"),
+        ((PROMPT, TEXT), {"answer": "hip"}, r"chain\(answer='hip'\): in the written text, .* only inside longer words"),
         ((PROMPT, TEXT), {"answer": 3}, r"chain\(answer=3\): there are 3 steps"),
         ((PROMPT, TEXT), {"answer": {0: -1.0}}, r"weights are 0 or more"),
         ((PROMPT, TEXT), {"units": "turn"}, r"the turns of this prompt are not known"),
         ((PROMPT, TEXT), {"rank": 2}, r"chain\(rank=\.\.\.\): method 'semantic' does not read it"),
+        ((PROMPT, TEXT), {"target": 5}, r"chain\(\) got an unexpected keyword argument 'target'"),
+        ((PROMPT, TEXT), {"pos": 3}, r"chain\(\) got an unexpected keyword argument 'pos'"),
+        ((PROMPT, TEXT), {"method": "contrast", "foil": " river"}, r"are the same token, so there is nothing to contrast$"),
+        *(
+            ((PROMPT, TEXT), {"method": "leave_one_out", **one}, rf"chain\({next(iter(one))}=...\): method 'leave_one_out' d")
+            for one in ({"frozen": "all"}, {"combine": "norm"}, {"checkpoint": True}, {"memory_budget": 9}, {"foil": 5})
+        ),
+        ((PROMPT, TEXT), {"method": "attention_rollout", "at": "hook_embed"}, r"chain\(at=...\): method 'attention"),
         ((PROMPT, TEXT), {"hops": -1}, r"hops"),
         ((PROMPT, TEXT), {"memory_budget": 1000}, r"memory_budget=1000 allows"),
     ],
@@ -269,6 +282,10 @@ def test_a_chain_whose_parts_do_not_fit_cannot_be_made() -> None:
     ):
         with pytest.raises(ValueError, match=f"^Chain: {says}"):
             replace(chain, **changes)
+    with pytest.raises(
+        ValueError, match=r"^Chain\.top\(among=\.\.\.\): no unit of the prompt is called 'zz'; there are: 'user'"
+    ):
+        chain.top(among=["zz"])
     with pytest.raises(ValueError, match=r"^Chain\.shares\(\): the prompt's units have no names"):
         replace(chain, sources=(TextUnit("a", (1,)),)).shares()
 
@@ -290,4 +307,11 @@ def test_a_row_of_nothing_has_no_shares_and_leads_nowhere() -> None:
     nothing = replace(chain, scores=torch.zeros_like(chain.scores))
     assert not nothing.graph.any() and not nothing.total.any() and nothing.path == ()
     assert "Nothing leads back" in str(nothing)
+    assert nothing.rootless == (0, 1, 2) and chain.rootless == ()
+    said = (
+        "No unit before step 3 has a share in it, so nothing leads on from there, and the shares of the prompt add up"
+    )
+    nothing = nothing.of(-1)
+    assert all(f"{said} to 0." in " ".join(text.split()) for text in (str(nothing), nothing.html()))
+    assert said not in " ".join(str(chain).split())
     assert nothing.html() and nothing.plot()

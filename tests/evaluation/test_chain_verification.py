@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
+import every_result
 import pytest
 import torch
 
 import tl_scopes as tls
 from tl_scopes.demo.corpora import chains
+from tl_scopes.results.chain_units import TextUnit
 
 pytestmark = pytest.mark.one_lens
 
@@ -79,6 +82,24 @@ def test_an_answer_that_is_not_written_again_gets_no_verdict(llama: Any, planted
     assert found.sentence.startswith("No verdict: after the unchanged prompt the model writes")
 
 
+def test_an_earlier_mention_does_not_count_as_the_answer() -> None:
+    """The answer is the second place of its word: a text with the first one alone has lost it."""
+    pair = replace(
+        every_result.chain(), text="a <b> so\n so", str_tokens=["<bos>", "a", " <b>", " so", "\n", " so"],
+        offsets=((0, 0), (0, 1), (1, 5), (5, 8), (8, 9), (9, 12)), weights=torch.tensor([0.0, 0.0, 1.0]),
+        steps=tuple(TextUnit(s, (p,)) for p, s in ((3, " so"), (4, "\n"), (5, " so"))),
+    )  # fmt: skip
+    texts = (" so\n so", " so\n no", " so so", " also\n so")
+    found = replace(every_result.regenerated(), chain=pair, drawn=((0,), (0,)), texts=texts)
+    assert (found.place, found.reproduced, found.changed, found.drawn_changed) == (2, True, True, (False, True))
+    assert replace(found, chain=pair.of(0)).changed is False
+    unlike = replace(found, texts=texts[1:] + texts[:1])
+    assert "'so' is not 2 times" in unlike.sentence and "was sampled" in unlike.sentence
+    assert (
+        "Raise max_new_tokens: it is 2, and the answer ends with token 3" in replace(unlike, max_new_tokens=2).sentence
+    )
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_what_cannot_be_verified_is_refused(llama: Any, planted: Any) -> None:
     chain, *_ = planted
@@ -94,6 +115,24 @@ def test_what_cannot_be_verified_is_refused(llama: Any, planted: Any) -> None:
     ):
         with pytest.raises(ValueError, match=says):
             tls.verify_chain(llama, chain, **given)
+    apart = replace(chain, weights=torch.tensor([0.5, *[0.0] * (len(chain.steps) - 2), 0.5]))
+    piece = replace(chain.steps[-1], text=chain.steps[-1].text[:-1])
+    with mock.patch("tl_scopes.evaluation.chain_verification.written", side_effect=AssertionError("it ran")):
+        with pytest.raises(
+            ValueError, match=r"^verify_chain\(chain=\.\.\.\): its answer is the steps 0, \d, which are not"
+        ):
+            tls.verify_chain(llama, apart)
+        with pytest.raises(ValueError, match=r"is no whole words of the written text"):
+            tls.verify_chain(llama, replace(chain, steps=(*chain.steps[:-1], piece)).of(-1))
+    with pytest.raises(ValueError, match=r"^ChainVerification: n_candidates: 1, which does not fit"):
+        replace(every_result.regenerated(), n_candidates=1)
     foreign = replace(chain, tokens=chain.tokens + 10**6)
     with pytest.raises(ValueError, match="pass the model that wrote the text"):
         tls.verify_chain(llama, foreign)
+    renamed = replace(chain, provenance={**chain.provenance, "model_name": "gpt2"})
+    with pytest.raises(
+        ValueError, match=r"^verify_chain\(chain=\.\.\.\): it was made with the model 'gpt2', and this is"
+    ):
+        tls.verify_chain(llama, renamed)
+    with pytest.raises(ValueError, match=r"its tokens are not this model's; pass the model that wrote the text"):
+        tls.verify_chain(llama, replace(chain, str_tokens=["x", *chain.str_tokens[1:]], provenance={}))

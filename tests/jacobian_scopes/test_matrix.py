@@ -64,6 +64,8 @@ def test_a_keyword_that_the_method_does_not_read_is_refused() -> None:
     model = families.build("gpt2", "bridge").model
     with pytest.raises(ValueError, match="method 'temperature' does not read it"):
         tls.attribution_matrix(model, TOKENS, method="temperature", rank=2)
+    with pytest.raises(TypeError, match=r"attribution_matrix\(\) got an unexpected keyword argument 'target'"):
+        tls.attribution_matrix(model, TOKENS, target=5)
 
 
 def test_the_upper_triangle_is_exactly_zero() -> None:

@@ -249,6 +249,7 @@ def test_bos_is_there_once_and_is_added_only_where_asked(reader: Any) -> None:
             {"tokenize": False},
             r"\(chat_options=\.\.\.\): 'tokenize' says what apply_chat_template gives back",
         ),
+        (WITH_TOOLS, [ASK], {"tools": [len]}, r"\(chat_options={'tools': ...}\): number 0, 'len', cannot be described"),
         (MARKS, "text", {"tools": []}, "they are for chats, and prompt is not a list of messages"),
     ],
 )

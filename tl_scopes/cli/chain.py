@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tl_scopes.cli import options
 from tl_scopes.cli.output import Files, require_folder
-from tl_scopes.cli.support import aimed_at_a_token, chat_of, library, load_model, prompt_or_demo, require_turns
+from tl_scopes.cli.support import (
+    aimed_at_a_token,
+    chat_of,
+    library,
+    load_model,
+    prompt_or_demo,
+    require_names,
+    require_turns,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,13 +36,14 @@ def chain(
     text: options.WrittenText = None,
     generate: options.Generate = 0,
     answer: options.ChainAnswer = None,
-    method: options.Method = "semantic",
+    method: options.ChainMethod = "semantic",
+    foil: options.Foil = None,
     rank: options.Rank = None,
     frozen: options.Frozen = None,
     unit: options.ByUnit = None,
     prompt_unit: options.PromptUnit = None,
     verify: options.Regenerate = False,
-    seed: options.Seed = 0,
+    seed: options.ChainSeed = None,
     model: options.Model = "demo",
     kind: options.Kind = "auto",
     device: options.Device = None,
@@ -51,27 +61,49 @@ def chain(
         raise ValueError("--text is what was written: leave out --generate")
     if text is not None and prompt is None and chat is None:
         raise ValueError("--text comes after a prompt: give PROMPT or --chat FILE too")
+    if seed is not None and not verify:
+        raise ValueError("--seed draws what --verify leaves out: give --verify too")
     for part in (unit, prompt_unit):
         require_turns(part and part.value, chat)
     tls = library()
-    aimed_at_a_token([method], rank=rank)
+    keywords = {"rank": rank, "foil": foil, "frozen": frozen or ()}
+    _require_method(method, keywords)
     given: Any = chat_of(chat, prompt) if chat else prompt_or_demo(prompt, model, demo="translation")[0]
     own = chat is None and prompt is None
     lens = load_model(model, kind, device)
     written = _written(tls, lens, given, text, generate or _DEMO * own)
+    units = unit.value if unit else "word" if own else "sentence"
+    prompt_units = prompt_unit.value if prompt_unit else units
+    if verify:
+        _require_several(lens, written, prompt_units)
     found = tls.chain(
-        lens,
-        written,
-        method=method,
-        units=unit.value if unit else "word" if own else "sentence",
-        prompt_units=prompt_unit.value if prompt_unit else None,
-        answer=answer,
-        out=out,
-        rank=rank,
-        frozen=frozen or (),
+        lens, written, method=method, units=units, prompt_units=prompt_units, answer=answer, out=out, **keywords
     )
-    checked = tls.verify_chain(lens, found, seed=seed) if verify else None
+    checked = tls.verify_chain(lens, found, seed=seed or 0) if verify else None
     files.answer(_Together(found, checked))
+
+
+def _require_method(method: str, keywords: Mapping[str, Any]) -> None:
+    """Refuse what makes no rows, and keywords that do not fit it, before a model is loaded."""
+    from tl_scopes.directions.by_name import SCOPES
+    from tl_scopes.evaluation.chain import ROW_METHODS, check_row_method
+
+    require_names([method], ROW_METHODS)
+    check_row_method(method, keywords)
+    if method in SCOPES:
+        aimed_at_a_token([method], rank=keywords["rank"], foil=keywords["foil"])
+
+
+def _require_several(lens: Any, written: Any, prompt_units: Any) -> None:
+    """Refuse a prompt of one unit, which is seen without any run."""
+    from tl_scopes.evaluation.chain import sources_of
+    from tl_scopes.evaluation.chain_verification import may_go
+
+    if (n := len(may_go(sources_of(lens, written, prompt_units)))) < 2:
+        raise ValueError(
+            f"--verify compares parts of the prompt, and this one has {n or 'none'} that may go: give a finer --prompt-unit, "
+            "e.g. word"
+        )
 
 
 def _written(tls: Any, lens: Any, prompt: Any, text: str | None, n: int) -> Any:

@@ -353,6 +353,16 @@ WrittenText = Annotated[
 ChainAnswer = Annotated[
     str | None, typer.Option("--answer", help="Words of the written text that are the answer; default: its last unit.")
 ]
+ChainMethod = Annotated[
+    str,
+    typer.Option(
+        "--method", help="Scope, e.g. fisher, or a baseline that explains several tokens, e.g. input_x_gradient."
+    ),
+]
+ChainSeed = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, max=2**32 - 1, help="With --verify: seed of the random parts; default: 0."),
+]
 PromptUnit = Annotated[
     Part | None, typer.Option("--prompt-unit", help="What the prompt is cut into; default: as --unit.")
 ]

@@ -137,9 +137,10 @@ class Contrast:
                 found.append(Rows(*one_row(foil.sign * slopes[n]), target, details, notes))
                 continue
             if target == foil:
+                top = " (no target given: the model's top prediction)" if notes else ""
                 raise ValueError(
-                    f"(target={target}, foil={foil}): target and foil are the same token (no target given: the model's top "
-                    "prediction), so there is nothing to contrast"
+                    f"(target={target}, foil={foil}): target and foil are the same token{top}, so there is nothing "
+                    "to contrast"
                 )
             details = {"foil": foil, "logit_difference": float(read.logits[target] - read.logits[foil])}
             found.append(Rows(*one_row(read.row(target) - read.row(foil)), target, details, notes))

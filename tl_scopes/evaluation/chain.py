@@ -11,6 +11,7 @@ fit is refused before any work.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -37,8 +38,8 @@ from tl_scopes.model.targets import encode_targets
 from tl_scopes.numerics.arguments import call_name, integer
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.chain import Chain, step_weights
-from tl_scopes.results.chain_units import TextUnit, answer_positions, written_units
+from tl_scopes.results.chain import Chain
+from tl_scopes.results.chain_units import TextUnit, answer_positions, step_weights, written_units
 from tl_scopes.results.chain_units import prompt_units as units_of_prompt
 from tl_scopes.results.units import Entries, Units
 
@@ -46,9 +47,13 @@ BLOCK = 8
 """Units that share a forward: as many as are pulled back at once where each has one row."""
 WITHOUT_SPANS = ("random",)
 """Baselines that explain one prediction only."""
+ROW_METHODS = (*SCOPES, *(name for name in BASELINES if name not in WITHOUT_SPANS))
+"""What can make the rows of a chain."""
+_OF_TEXT = ("prepend_bos", "chat_options")
+"""Keywords that say how the text is read, whatever explains it."""
 _ENTRIES_OWN = ("hidden", "answer", "details")
 """Fields of entries that a chain has otherwise, or not."""
-KEPT = ("at", "of", "combine", "n_probes", "frozen", "target_hook")
+KEPT = ("at", "of", "combine", "n_probes", "frozen", "target_hook", "rank")
 """Details of a row that all rows have alike."""
 
 
@@ -87,9 +92,10 @@ def chain(
         hops: rows of :attr:`Chain.by_hop` beside the direct one; None is all. The total has all hops in any case.
         language: of sentences.
         out: folder of the rows, from which the same call goes on after a kill.
-        keywords: of the scope that reads them.
+        keywords: of the scope or baseline that reads them.
         prepend_bos, chat_options, at, checkpoint, memory_budget, frozen, combine, n_probes: as in
-            :func:`tl_scopes.semantic_scope`; ``combine`` joins the predictions of one unit.
+            :func:`tl_scopes.semantic_scope`; ``combine`` joins the predictions of one unit. Baselines refuse those that they
+            have no use for; one that takes no ``memory_budget`` is not held to any.
 
     Returns:
         A :class:`Chain`: ``.total``, ``.direct``, ``.by_hop`` over the prompt's units ``.sources``; ``.graph`` over the
@@ -115,11 +121,9 @@ def chain(
     """
     if hops is not None:
         integer("hops", hops, least=0)
-    _check_method(method)
+    check_row_method(method, keywords)
     own, given = split_keywords(keywords)
     options = run_options(**given)
-    if method in SCOPES:
-        check_keywords([method], own, "method")
     model, encoded = written_text(model, text, options)
     require_causal(model)
     if "foil" in own:  # the same for every written token
@@ -150,10 +154,26 @@ def chain(
     )
 
 
-def _check_method(method: str) -> None:
-    known = (*SCOPES, *(name for name in BASELINES if name not in WITHOUT_SPANS))
-    if method not in known:
-        raise ValueError(f"(method={method!r}): expected one of {known}")
+def check_row_method(method: str, keywords: Mapping[str, Any]) -> None:
+    """Refuse a method that makes no rows, and keywords that it does not read.
+
+    Raises:
+        ValueError: such a method or keyword.
+    """
+    if method not in ROW_METHODS:
+        raise ValueError(f"(method={method!r}): expected one of {ROW_METHODS}")
+    if method in SCOPES:
+        check_keywords([method], split_keywords(keywords)[0], "method")
+        return
+    own = {*inspect.signature(BASELINES[method]).parameters, *_OF_TEXT}
+    for name in _given(keywords):
+        if name not in own:
+            raise ValueError(f"({name}=...): method {method!r} does not read it")
+
+
+def _given(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Without those that say nothing."""
+    return {name: value for name, value in keywords.items() if value is not None and value != ()}
 
 
 def _units(entries: Entries, kinds: tuple[Units, Units], language: str, answer: Any) -> tuple[Any, Any, torch.Tensor]:
@@ -168,6 +188,12 @@ def _units(entries: Entries, kinds: tuple[Units, Units], language: str, answer: 
         first = answer_positions(entries, of_answer)[0]
         answer = next(u for u, step in enumerate(steps) if first in step.positions)
     return steps, sources, step_weights(-1 if answer is None else answer, len(steps))
+
+
+def sources_of(model: LensModel, text: OnePrompt, units: Units) -> tuple[TextUnit, ...]:
+    """The prompt's units, as a chain of this text has them; nothing runs."""
+    _, encoded = written_text(model, text, RunOptions())
+    return units_of_prompt(Entries.of(encoded), units)
 
 
 def _blocks(n: int) -> list[list[int]]:
@@ -208,10 +234,9 @@ class _Asked:
         end = max(span[-1] for span in spans) + 1
         read = [[p - 1 for p in span] for span in spans]
         if self.method not in SCOPES:
-            unread = ("prepend_bos", "chat_options")
-            given = {name: value for name, value in self.given.items() if name not in unread}
+            given = {k: v for k, v in _given({**self.own, **self.given}).items() if k not in _OF_TEXT}
             tokens = [self.text.tokens[:end]] * len(spans)
-            found: list[Attribution] = BASELINES[self.method](self.model, tokens, pos=read, **self.own, **given)
+            found: list[Attribution] = BASELINES[self.method](self.model, tokens, pos=read, **given)
             return found
         cut = replace(
             self.text,

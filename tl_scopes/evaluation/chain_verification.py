@@ -19,12 +19,15 @@ from tl_scopes.kernel.ablation import prompt_generator
 from tl_scopes.model.generation import sampling, stop_strings, written
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
+from tl_scopes.model.prompts import token_strings
 from tl_scopes.model.soundness import refuse_wrong
+from tl_scopes.model.state import model_state
 from tl_scopes.model.units import TEMPLATE
 from tl_scopes.numerics.arguments import Seed, call_name, integer
 from tl_scopes.numerics.ranking import most_influential, other_sets
 from tl_scopes.results.chain import Chain
-from tl_scopes.results.chain_verification import ChainVerification, How
+from tl_scopes.results.chain_units import TextUnit, require_names
+from tl_scopes.results.chain_verification import ChainVerification, How, answer_place
 
 
 @model_call
@@ -43,7 +46,7 @@ def verify_chain(
     """Does the answer change without the source that a chain found? The model writes again, greedily, and without others.
 
     The ``k`` prompt units with the largest total go, then each of ``n_random`` sets as large, and what the model writes after
-    what is left is searched for the answer's own words.
+    what is left is searched for the answer's own words: they must be there as often as in the text up to the answer.
     ``p = (1 + #{random sets that change it at least as much}) / (n + 1)``.
 
     Args:
@@ -63,8 +66,8 @@ def verify_chain(
         model does not write the answer after the unchanged prompt, as with a text that was sampled, ``.reproduced`` is False.
 
     Raises:
-        ValueError: a chain of another model's vocabulary; a name that no unit has; k that leaves no unit; no room in the
-            context.
+        ValueError: a chain of another model, by its name or its tokens; an answer of steps that are not neighbours, or of a
+            part of a word; a name that no unit has; k that leaves no unit; no room in the context.
 
     Cost: ``n_random + 2`` times what the model takes to write the text.
 
@@ -82,14 +85,16 @@ def verify_chain(
     stops = stop_strings(stop)
     model = require_lens_model(model)
     refuse_wrong(model)
-    if int(chain.tokens.max()) >= model.cfg.d_vocab:
-        raise ValueError(
-            "(chain=...): its tokens are not all in this model's vocabulary; pass the model that wrote the text"
-        )
+    _require_same_model(model, chain)
+    _require_answer(chain)
     most = len(chain.tokens) - chain.answer_start if max_new_tokens is None else max_new_tokens
-    candidates = _candidates(chain, among)
+    require_names(chain.sources, among)
+    candidates = may_go(chain.sources, among)
     if k >= len(candidates):
-        raise ValueError(f"(k={k}): k must be below {len(candidates)}, the number of prompt units that may go")
+        raise ValueError(
+            f"(k={k}): k must be below {len(candidates)}, the number of prompt units that may go; chain.by_unit('word') cuts "
+            "the prompt finer"
+        )
     generator = prompt_generator(seed, chain.tokens)
     total = chain.total[candidates].tolist()
     strongest = tuple(most_influential(total, range(len(candidates)), k))
@@ -121,13 +126,38 @@ def verify_chain(
     )
 
 
-def _candidates(chain: Chain, among: Sequence[str]) -> list[int]:
+def _require_same_model(model: LensModel, chain: Chain) -> None:
+    """Refuse a model of another vocabulary, or of the same class and another name; classes may spell one name differently."""
+    own, made = model_state(model).provenance(), chain.provenance
+    names = [str(one.get("model_name", "")) for one in (made, own)]
+    if all(names) and names[0] != names[1] and made.get("model_class") == own["model_class"]:
+        raise ValueError(
+            f"(chain=...): it was made with the model {names[0]!r}, and this is {names[1]!r}; pass the model that wrote "
+            "the text"
+        )
+    known = int(chain.tokens.max()) < model.cfg.d_vocab
+    if not known or token_strings(model, chain.tokens) != chain.str_tokens:
+        raise ValueError("(chain=...): its tokens are not this model's; pass the model that wrote the text")
+
+
+def _require_answer(chain: Chain) -> None:
+    """Refuse an answer whose words cannot be looked for in a text."""
+    steps = chain.answer
+    if steps[-1] - steps[0] >= len(steps):
+        raise ValueError(
+            f"(chain=...): its answer is the steps {', '.join(map(str, steps))}, which are not neighbours, so they are "
+            "no text to look for; verify chain.of(step) of one at a time"
+        )
+    if not answer_place(chain):
+        raise ValueError(
+            f"(chain=...): its answer, {chain.answer_text!r}, is no whole words of the written text, so it cannot be looked "
+            "for; give chain(answer=...) whole words"
+        )
+
+
+def may_go(sources: Sequence[TextUnit], among: Sequence[str] = ()) -> list[int]:
     """Numbers of the prompt's units that may go; what a chat's template wrote stays."""
-    names = {source.name for source in chain.sources}
-    if unknown := [name for name in among if name not in names - {""}]:
-        known = ", ".join(map(repr, sorted(names - {""}))) or "none has a name"
-        raise ValueError(f"(among=...): no unit of the prompt is called {unknown[0]!r}; there are: {known}")
-    return [q for q, s in enumerate(chain.sources) if s.name != TEMPLATE and (not among or s.name in among)]
+    return [q for q, s in enumerate(sources) if s.name != TEMPLATE and (not among or s.name in among)]
 
 
 def _without(

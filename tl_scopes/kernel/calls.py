@@ -93,11 +93,16 @@ def show_keywords(function: F) -> F:
     ]
     names = {parameter.name for parameter in parameters}
     open_to_scopes = RowKeywords.__annotations__.keys() <= known.keys()
+    # What every scope call knows and this one leaves out: the target, where each token of a text is one.
+    closed = ScopeKeywords.__annotations__.keys() - names
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         for name in kwargs:
-            if name not in names and not (open_to_scopes and any(name in scope.keywords for scope in SCOPES.values())):
+            of_scope = (
+                open_to_scopes and name not in closed and any(name in scope.keywords for scope in SCOPES.values())
+            )
+            if name not in names and not of_scope:
                 raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}")
         return function(*args, **kwargs)
 

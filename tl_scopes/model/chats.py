@@ -15,7 +15,7 @@ import copy
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +102,7 @@ def rendered_chat(tokenizer: Any, chat: Chat, options: Mapping[str, Any] | None,
                 f"({name}[{i}]={dict(message)!r}): a message is {{'role': '…', 'content': '…'}}; it has no role"
             )
     data: dict[str, Any] = {"messages": [dict(message) for message in chat]}
-    data |= {key: _plain(given.pop(key)) for key in ("tools", "documents") if given.get(key) is not None}
+    data |= {key: _plain(key, given.pop(key)) for key in ("tools", "documents") if given.get(key) is not None}
     if not given.get("continue_final_message"):
         given.setdefault("add_generation_prompt", True)
 
@@ -139,11 +139,22 @@ def answer_units(answer: str, start: int) -> tuple[Unit, ...]:
     return tuple(found)
 
 
-def _plain(items: Any) -> list[Any]:
+def _plain(key: str, items: Any) -> list[Any]:
     """Tools and documents as the template sees them: functions by their signatures."""
     from transformers.utils import get_json_schema
 
-    return [get_json_schema(item) if callable(item) else item for item in items]
+    if isinstance(items, str | bytes) or not isinstance(items, Iterable):
+        raise TypeError(f"(chat_options={{{key!r}: ...}}): expected a list, got {type(items).__name__}")
+    found = []
+    for i, item in enumerate(items):
+        try:
+            found.append(get_json_schema(item) if callable(item) else item)
+        except Exception as error:  # of its own types, by the version of Transformers
+            raise ValueError(
+                f"(chat_options={{{key!r}: ...}}): number {i}, {getattr(item, '__name__', item)!r}, cannot be described to "
+                f"the template: {error}. Give a function with type hints and a docstring, or its JSON schema as a dict"
+            ) from error
+    return found
 
 
 def _units(render: Callable[[Mapping[str, Any]], str], data: Mapping[str, Any], text: str) -> Iterator[Unit]:

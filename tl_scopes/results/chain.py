@@ -9,8 +9,8 @@ sum of ``s²`` (of scores that add, of s) over the row, special tokens left out.
 
     direct  w P      k hops  w Gᵏ P      total  w (I − G)⁻¹ P
 
-with weights w of the units that are the answer. Shares are not derivatives: each row of ``[P | G]`` adds up to 1, and so
-does ``total``, whatever the model does. So it says which source ranks first, not how much there is of it.
+with weights w of the units that are the answer. Shares are not derivatives: each row of ``[P | G]`` adds up to 1, unless it
+is all 0, and so does ``total``, whatever the model does. So it says which source ranks first, not how much there is of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tl_scopes.model.units import Unit
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.numerics.walks import by_length, strongest, visits
 from tl_scopes.results.base import Displayable, Serializable
-from tl_scopes.results.chain_units import TextUnit, prompt_units
+from tl_scopes.results.chain_units import TextUnit, prompt_units, require_names, step_weights
 from tl_scopes.results.methods import legend
 from tl_scopes.results.units import Entries, Units, by_name, joined
 
@@ -170,6 +170,11 @@ class Chain(Displayable, Serializable):
         """Of each whole row, the share of special tokens, which is taken out."""
         return self._parts["special"]
 
+    @property
+    def rootless(self) -> tuple[int, ...]:
+        """Numbers of the steps that nothing before them has a share in: their rows of ``[P | G]`` are all 0."""
+        return tuple((~torch.cat([self.from_prompt, self.graph], dim=1).any(dim=1)).nonzero()[:, 0].tolist())
+
     # -- what they come to -------------------------------------------------------------------------
 
     @property
@@ -222,7 +227,12 @@ class Chain(Displayable, Serializable):
 
     @public_call
     def top(self, k: int = 5, among: Sequence[str] = ()) -> list[Source]:
-        """The ``k`` prompt units with the largest total, largest first; ties by their order; of these names alone."""
+        """The ``k`` prompt units with the largest total, largest first; ties by their order; of these names alone.
+
+        Raises:
+            ValueError: a name that no unit has.
+        """
+        require_names(self.sources, among)
         total = self.total.tolist()
         numbers = [q for q, source in enumerate(self.sources) if not among or source.name in among]
         ranked = sorted(numbers, key=lambda q: (-total[q], q))[: max(k, 0)]
@@ -280,22 +290,3 @@ class Chain(Displayable, Serializable):
             total=torch.cat([self.total, self.through]).tolist(),
             self_share=[float("nan")] * len(self.sources) + self.self_share.tolist(),
         )
-
-
-def step_weights(answer: int | Mapping[int, float], n: int) -> Float[Tensor, " unit"]:
-    """Weights of n steps from the number of one, or ``{number: weight}``, which need not add up to 1.
-
-    Raises:
-        ValueError: a step that is not there; a weight below 0; none above.
-    """
-    asked = {answer: 1.0} if isinstance(answer, int) else dict(answer)
-    outside: Sequence[int] = [u for u in asked if not -n <= u < n]
-    if outside or not asked:
-        raise ValueError(f"(answer={answer!r}): there are {n} steps; numbers must be in {-n}..{n - 1}")
-    weights = torch.zeros(n, dtype=torch.float64)
-    for u, weight in asked.items():
-        weights[u] += weight
-    total = float(weights.sum())
-    if bool((weights < 0).any()) or not 0 < total < float("inf"):
-        raise ValueError(f"(answer={answer!r}): weights are 0 or more, and one is above 0")
-    return weights / total

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from tl_scopes.results.base import Displayable, Serializable
 from tl_scopes.results.chain import Chain
+from tl_scopes.results.chain_units import place_among
+from tl_scopes.results.words import word_places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +55,10 @@ class ChainVerification(Displayable, Serializable):
             self.require(all(len(one) == k for one in sets), name, f"a set of another size than k={k}")
             inside = all(0 <= q < n for one in sets for q in one)
             self.require(inside, name, f"a number outside 0..{n - 1}, the sources of chain")
+        inside = n >= self.n_candidates >= len({*self.strongest}.union(*self.drawn))
+        self.require(
+            inside, "n_candidates", f"{self.n_candidates}, which does not fit strongest, drawn and {n} sources"
+        )
         fits = len(self.texts) == 2 + len(self.drawn)
         self.require(
             fits, "texts", f"{len(self.texts)}, which are not two more than the {len(self.drawn)} sets in drawn"
@@ -63,9 +69,14 @@ class ChainVerification(Displayable, Serializable):
         """The text that is looked for in what is written."""
         return self.chain.answer_text.strip()
 
+    @cached_property
+    def place(self) -> int:
+        """Which of the places of these words in the chain's text is the answer, counted from 1."""
+        return answer_place(self.chain)
+
     @property
     def reproduced(self) -> bool:
-        """Is the answer in what the model writes after the unchanged prompt?"""
+        """Does the model write the answer's words after the unchanged prompt, as often as the text has up to the answer?"""
         return self._says(self.texts[0])
 
     @property
@@ -91,9 +102,18 @@ class ChainVerification(Displayable, Serializable):
         """The outcome in plain words."""
         answer = self._short(self.answer)
         if not self.reproduced:
+            often = "is not" if self.place < 2 else f"is not {self.place} times, as in the text up to the answer"
+            needed = (
+                max(p for u in self.chain.answer for p in self.chain.steps[u].positions) + 1 - self.chain.answer_start
+            )
+            why = (
+                f"Raise max_new_tokens: it is {self.max_new_tokens}, and the answer ends with token {needed} of the text."
+                if self.max_new_tokens < needed
+                else "A text that was sampled, or written by somebody else, cannot be verified so."
+            )
             return (
                 f"No verdict: after the unchanged prompt the model writes {self._short(self.texts[0].strip())}, in which "
-                f"{answer} is not. A text that was sampled, or written by somebody else, cannot be verified so."
+                f"{answer} {often}. {why}"
             )
         done = "removing" if self.how == "remove" else "swapping"
         names = ", ".join(self._short(self.chain.sources[q].name or self.chain.sources[q].text) for q in self.strongest)
@@ -119,12 +139,16 @@ class ChainVerification(Displayable, Serializable):
         return f"ChainVerification({self.sentence})"
 
     def _says(self, text: str) -> bool:
-        """Are these the answer's words, not parts of longer ones?"""
-        said = self.answer
-        begins, ends = (r"(?<!\w)" if said[:1].isalnum() else "", r"(?!\w)" if said[-1:].isalnum() else "")
-        return re.search(begins + re.escape(said) + ends, text) is not None
+        """Are the answer's words there, not as parts of longer ones, as often as in the chain's text up to the answer?"""
+        return len(word_places(text, self.answer)) >= max(self.place, 1)
 
     @staticmethod
     def _short(text: str) -> str:
         flat = " ".join(text.split())
         return repr(flat if len(flat) <= _LONGEST else f"{flat[: _LONGEST - 1]}…")
+
+
+def answer_place(chain: Chain) -> int:
+    """Which of the places of its words in the written text a chain's answer is, counted from 1; 0 is none of them."""
+    positions = [p for u in chain.answer for p in chain.steps[u].positions]
+    return place_among(chain.entries, positions, chain.answer_text.strip())

@@ -88,6 +88,21 @@ def characters(text: str) -> list[str]:
     return found
 
 
+def word_places(text: str, said: str) -> list[int]:
+    """Where some words begin in a text, in order: the same letters inside longer words are none of their places."""
+    found, at = [], text.find(said) if said else -1
+    while at >= 0:
+        if not any(_divides(text, border) for border in (at, at + len(said))):
+            found.append(at)
+        at = text.find(said, at + 1)
+    return found
+
+
+def _divides(text: str, i: int) -> bool:
+    """Would a word be cut in two before character ``i``?"""
+    return 0 < i < len(text) and _one_word(text[i - 1], text[i])
+
+
 def _joined(text: str, starts: frozenset[int], before: tuple[int, int], i: int) -> bool:
     """Whether the token that starts at ``i`` continues the one at ``before``; ``starts``: of characters."""
     if before[0] == before[1] or i > before[1]:
@@ -103,6 +118,11 @@ def _joined(text: str, starts: frozenset[int], before: tuple[int, int], i: int) 
         return text[i - 2 : i - 1].isalpha() and b.isalpha()
     if a == "\ufffd":
         return _wordlike(b) or unicodedata.category(b) == "So"
+    return _one_word(a, b)
+
+
+def _one_word(a: str, b: str) -> bool:
+    """Do neighbours belong to one word?"""
     return _wordlike(a) and _wordlike(b) and not (_ideograph(a) or _ideograph(b))
 
 

@@ -20,6 +20,8 @@ from tl_scopes.views.rendering import plot, text
 from tl_scopes.views.terminal import as_text
 from tl_scopes.views.wording import linearised, percent, visible
 
+MEANING = "Shares of squares, which add up to 1 whatever the model does, unless a row is all 0."
+"""What is said of the numbers."""
 MOST_LINES = 8
 """Prompt units, and steps, that the text names."""
 LONGEST = 44
@@ -127,6 +129,20 @@ def chain_maps(chain: Chain) -> list[HeatMap]:
     return [by_hop, links]
 
 
+def notes_of(chain: Chain) -> tuple[str, ...]:
+    """Its notes, and which steps lead nowhere."""
+    reached = chain.through + chain.weights.double()
+    if not (steps := [u for u in chain.rootless if reached[u] > 0]):
+        return chain.notes
+    several = len(steps) > 1
+    said = ", ".join(str(u + 1) for u in steps[:MOST_LINES]) + ", …" * (len(steps) > MOST_LINES)
+    return (
+        *chain.notes,
+        f"No unit before step{'s' * several} {said} has a share in {'them' if several else 'it'}, so nothing leads on from "
+        f"there, and the shares of the prompt add up to {float(chain.total.sum()):.2g}.",
+    )
+
+
 def left_out(chain: Chain) -> str:
     """What was taken out of the rows before they add up to 1, of the answer's own."""
     weights = chain.weights.double()
@@ -145,8 +161,8 @@ def _lines(chain: Chain) -> RenderableType:
     if any(source.name for source in chain.sources):
         named = ", ".join(f"{visible(name)} {percent(share)}" for name, share in chain.shares().items())
         parts.append(Padding(Text(f"All hops, by name: {named}."), (0, 2)))
-    parts.append(Text(f"Shares of squares, which add up to 1 whatever the model does. {left_out(chain)}", "dim"))
-    return Group(*parts, *(Padding(Text(note, "yellow"), (0, 2)) for note in chain.notes))
+    parts.append(Text(f"{MEANING} {left_out(chain)}", "dim"))
+    return Group(*parts, *(Padding(Text(note, "yellow"), (0, 2)) for note in notes_of(chain)))
 
 
 def _table(*heads: str) -> Table:

@@ -17,7 +17,7 @@ from tl_scopes.results.chain import Chain
 from tl_scopes.results.chain_units import TextUnit
 from tl_scopes.views.canvas.colours import blend, css, ink, ink_attributes, ink_before_inversion
 from tl_scopes.views.canvas.page import View, data_script, heading
-from tl_scopes.views.chain import chain_title, drawn_hops, hop_name, left_out, path_share, path_words
+from tl_scopes.views.chain import MEANING, chain_title, drawn_hops, hop_name, left_out, notes_of, path_share, path_words
 from tl_scopes.views.rendering import view
 from tl_scopes.views.wording import in_lines, percent, visible
 
@@ -31,10 +31,7 @@ WORD = 16
 """Mean letters of units below which they are shown as words."""
 MANY = 400
 """Cards from which on rows are thinned further."""
-_MEANING = (
-    "Numbers: shares of what is pointed at; colours and bars on the scale of the largest. They are shares of squares, which "
-    "add up to 1 whatever the model does."
-)
+_MEANING = f"Numbers: shares of what is pointed at; colours and bars on the scale of the largest. {MEANING}"
 _READ = (
     '<p class="tls-small tls-read" aria-live="polite">Point at a step, or walk the cards by the arrow keys: its sources '
     "light up. Elsewhere those of the answer do.</p>"
@@ -44,7 +41,7 @@ _READ = (
 @view.register(Chain)
 def chain_view(chain: Chain) -> View:
     """The path in words, the slider, the cards."""
-    notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in chain.notes)
+    notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in notes_of(chain))
     share = f" The strongest single path, {percent(path_share(chain))} of all." if chain.path else ""
     body = (
         f'<div class="tls tls-steps">{heading(chain_title(chain))}'
