@@ -138,6 +138,18 @@ def test_bad_rows_are_named_and_what_was_asked_before_is_not_explained_again(dem
     assert "10 rows: 4 explained, 4 failed, 2 asked before" in str(report)
 
 
+def test_answers_are_explained_whatever_prompts_a_batch_has(demo_model: Any, tmp_path: Path) -> None:
+    """A batch of one prompt is asked as one of many: every prompt by itself, and the last one of a window."""
+    rows = [{"prompt": f"Anna {'and Tom ' * n}lives in", "answer": " Rome. Tom"} for n in range(3)]
+    for batch_size in (1, 2, 3):
+        out = tmp_path / str(batch_size)
+        methods = ["semantic", "input_x_gradient", "random"]
+        report = explain_file(demo_model, written(tmp_path, rows), out, methods, batch_size=batch_size)
+        assert (report.explained, report.first_failed) == (3, ())
+        found = load_run(out)
+        assert set(found.target[found.method == "semantic"]) == {" Rome. Tom"}
+
+
 @pytest.mark.one_lens
 def test_prompts_of_similar_length_run_together(demo_model: Any, tmp_path: Path) -> None:
     batches: list[list[int]] = []
