@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import tl_scopes as tls
 from tl_scopes.demo.corpora import CORPORA, examples
 from tl_scopes.evaluation import run_windows
 from tl_scopes.evaluation.pace import LOGGER, Pace
+from tl_scopes.evaluation.records import RecordStore
 from tl_scopes.evaluation.runs import explain_file, load_run, run_report
 from tl_scopes.evaluation.shares import Share
 
@@ -227,6 +229,46 @@ def test_a_run_that_is_not_whole_says_so_and_one_file_that_is_gone_is_made_again
         load_run(out)
     assert explain_file(demo_model, source, out, ["random"], rows_per_shard=5).complete
     assert files(out) == before
+
+
+def no_room(prompt: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    """The methods on a machine where one prompt does not fit the memory, alone or in a batch."""
+
+    def attributed_by(model: Any, methods: Any, given: Any, typed: Any, batch_size: int) -> Any:
+        if prompt in typed[0]:
+            raise torch.OutOfMemoryError("no room")
+        yield from real(model, methods, given, typed, batch_size)
+
+    return attributed_by
+
+
+@pytest.mark.one_lens
+@pytest.mark.parametrize(("jobs", "killed"), [(1, False), (2, False), (2, True)])
+def test_rows_that_failed_are_tried_again_once_their_file_is_gone(
+    jobs: int, killed: bool, demo_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later outcome counts, whichever process has it, and no file of the earlier one stays."""
+    source, out, asked = written(tmp_path, FEW[:5]), tmp_path / "run", {"methods": ["random"], "rows_per_shard": 3}
+    explain_file(demo_model, source, tmp_path / "whole", **asked)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_windows, "attributed_by", no_room(FEW[4]["prompt"], run_windows.attributed_by))
+        if killed:
+            patch.setattr(RecordStore, "append", stopped)
+        for job in range(jobs):
+            with pytest.raises(KeyboardInterrupt) if killed else nullcontext():
+                explain_file(demo_model, source, out, shard=(job, jobs), **asked)
+    failed = out / "failed" / "part-0000001.parquet"
+    assert failed.exists()
+    if not killed:
+        failed.unlink()
+    report = explain_file(demo_model, source, out, **asked)
+    assert (report.explained, report.failed, report.complete) == (5, 0, True)
+    assert files(out) == files(tmp_path / "whole"), "as if nothing had ever failed"
+    assert load_run(out).equals(load_run(tmp_path / "whole"))
+
+
+def stopped(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.one_lens

@@ -139,13 +139,14 @@ def explain_file(
         if kept is not None:
             given.unlink(missing_ok=True)
     run = Windows(model, chosen, names, found, reading, batch_size, folder, store)
-    done = {w for w, record in store.done().items() if is_whole(folder, record)}
+    before = store.done()
+    done = {w for w, record in before.items() if is_whole(folder, record)}
     mine = share.mine(range(PROMPTS_RUN.pieces(settings)))
     todo = {w for w in mine if w not in done}
     total = sum(run.size(w) for w in mine)
     with Pace(total, total - sum(run.size(w) for w in todo), share) as pace:
         for window, raw in windows(rows, rows_per_shard, todo):
-            store.append(run.window(window, raw, pace))
+            store.append(run.window(window, raw, pace), before.get(window))
     return run_report(folder)
 
 
