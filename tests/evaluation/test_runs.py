@@ -267,6 +267,24 @@ def test_rows_that_failed_are_tried_again_once_their_file_is_gone(
     assert load_run(out).equals(load_run(tmp_path / "whole"))
 
 
+@pytest.mark.one_lens
+def test_records_that_no_window_has_are_refused(demo_model: Any, tmp_path: Path) -> None:
+    explain_file(demo_model, written(tmp_path, FEW[:3]), tmp_path / "run", ["random"], rows_per_shard=2)
+    (shard,) = (tmp_path / "run").glob("shard-*.jsonl")
+    last = json.loads(shard.read_text().splitlines()[1])
+    for change, said in (
+        ({"rows": 2, "explained": 2}, "rows: 2, and this window has 1"),
+        ({"seconds": float("nan")}, "expected numbers of rows"),
+        ({"again": "yes"}, "again: not a whole number"),
+    ):
+        shard.write_text(json.dumps(last | change) + "\n")
+        with pytest.raises(ValueError, match=rf"line 1: not a record of this run \({said}"):
+            run_report(tmp_path / "run")
+    shard.write_text('{"index": 0, "error": "no room"}\n')
+    with pytest.raises(ValueError, match=r"line 1: not a record of this run \('rows'\)"):
+        run_report(tmp_path / "run")
+
+
 def stopped(*_: Any) -> None:
     raise KeyboardInterrupt
 

@@ -34,18 +34,21 @@ class Kind:
         fits: is this so? ``KeyError`` and ``TypeError`` say no too.
         require: refuses, by ``ValueError``, what is not a measured record of a run with these settings.
         pieces: how many records such a run has when it is complete.
+        errors: may a record say, in place of what was measured, why nothing was?
     """
 
     what: str
     fits: Callable[[Mapping[str, Any]], bool]
     require: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
     pieces: Callable[[Mapping[str, Any]], int] = lambda settings: int(settings["prompts"]["n"])
+    errors: bool = False
 
 
 AOPC_RUN = Kind(
     "prompts.n, methods or protocol.fractions",
     lambda settings: isinstance(settings["methods"], dict) and isinstance(settings["protocol"]["fractions"], list),
     lambda record, settings: require_record(record, tuple(settings["methods"]), settings["protocol"]["fractions"]),
+    errors=True,
 )
 
 
@@ -157,10 +160,10 @@ def _record(record: Any, settings: Mapping[str, Any], kind: Kind) -> dict[str, A
         raise ValueError(f"index: {index!r} is not one of 0..{n - 1}")
     if type(record.get(AGAIN, 0)) is not int:
         raise ValueError(f"{AGAIN}: not a whole number")
-    if not isinstance(record.get("error", ""), str):
-        raise ValueError("error: not text")
-    if "error" not in record:
+    if not kind.errors or "error" not in record:
         kind.require(record, settings)
+    elif not isinstance(record["error"], str):
+        raise ValueError("error: not text")
     return dict(record)
 
 

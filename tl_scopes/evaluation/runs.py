@@ -13,6 +13,7 @@ killed, or shared by others, has the bits of one that was not, where the batches
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -213,10 +214,14 @@ def run_report(folder: str | Path) -> RunReport:
 def _require_record(record: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Refuse what is not one window's record."""
     counts = [record[name] for name in ("rows", "explained", "failed", "duplicates", "units")]
-    if any(type(n) is not int or n < 0 for n in counts) or type(record["seconds"]) not in (int, float):
+    timed = type(record["seconds"]) in (int, float) and 0 <= record["seconds"] < math.inf
+    if any(type(n) is not int or n < 0 for n in counts) or not timed:
         raise ValueError("expected numbers of rows, explained, failed, duplicates and units, and seconds")
     if counts[0] != sum(counts[1:4]):
         raise ValueError("rows: not explained + failed + duplicates")
+    size = settings["rows_per_shard"]
+    if counts[0] != (rows := min(size, settings["prompts"]["n"] - record["index"] * size)):
+        raise ValueError(f"rows: {counts[0]}, and this window has {rows}")
 
 
 PROMPTS_RUN = Kind(
