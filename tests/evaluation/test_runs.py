@@ -23,11 +23,12 @@ import torch
 
 import tl_scopes as tls
 from tl_scopes.demo.corpora import CORPORA, examples
-from tl_scopes.evaluation import run_windows
+from tl_scopes.evaluation import run_windows, runs
 from tl_scopes.evaluation.pace import LOGGER, Pace
 from tl_scopes.evaluation.records import RecordStore
 from tl_scopes.evaluation.runs import explain_file, load_run, run_report
 from tl_scopes.evaluation.shares import Share
+from tl_scopes.evaluation.survey import survey
 
 FEW = [row for c in CORPORA for row in ({"prompt": e.prompt, "target": e.answer} for e in examples(c, 2, 0))]
 CLOSE = 1e-5
@@ -283,6 +284,28 @@ def test_records_that_no_window_has_are_refused(demo_model: Any, tmp_path: Path)
     shard.write_text('{"index": 0, "error": "no room"}\n')
     with pytest.raises(ValueError, match=r"line 1: not a record of this run \('rows'\)"):
         run_report(tmp_path / "run")
+
+
+@pytest.mark.one_lens
+def test_a_source_may_grow_but_not_change_while_it_is_read(
+    demo_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(to: list[dict[str, Any]]) -> None:
+        def surveyed(*given: Any) -> Any:
+            found = survey(*given)
+            written(tmp_path, to)
+            return found
+
+        source = written(tmp_path, FEW[:3])
+        monkeypatch.setattr(runs, "survey", surveyed)
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        assert explain_file(demo_model, source, out, ["random"], rows_per_shard=2).complete
+        assert load_run(out).row.max() == 2
+
+    changed(FEW[:5])
+    for other in (FEW[:2], FEW[:1], [*FEW[:2], FEW[3]], [*FEW[:2], {"prompt": ""}]):
+        with pytest.raises(ValueError, match=rf"explain_file\(source=.*row {min(len(other), 2)} is not what it was"):
+            changed(other)
 
 
 def stopped(*_: Any) -> None:

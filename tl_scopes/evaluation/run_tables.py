@@ -173,7 +173,9 @@ def parts(folder: Path, table: Table, records: Iterable[Mapping[str, Any]]) -> I
                 f"{file}: not what a run writes ({error}). Delete it: the same call makes it again"
             ) from error
         if len(found) != counted(record)[table]:
-            raise ValueError(f"{file}: {len(found)} rows, and the run wrote {counted(record)[table]}. The same call makes it again")
+            raise ValueError(
+                f"{file}: {len(found)} rows, and the run wrote {counted(record)[table]}. The same call makes it again"
+            )
         yield found
 
 
