@@ -94,10 +94,10 @@ class RecordStore:
         """Every record so far, of all shards, by prompt number."""
         return dict(self.memory) if self.folder is None else read_records(self.folder, self.settings, self.kind)
 
-    def append(self, record: dict[str, Any], before: Mapping[str, Any] | None = None) -> None:
-        """Add one record, in place of the one ``before``; on return it is on the disk."""
-        if before is not None:
-            record = {**record, AGAIN: before.get(AGAIN, 0) + 1}
+    def append(self, record: dict[str, Any], earlier: Mapping[str, Any] | None = None) -> None:
+        """Add one record, in place of the one ``earlier``; on return it is on the disk."""
+        if earlier is not None:
+            record = {**record, AGAIN: earlier.get(AGAIN, 0) + 1}
         if self.folder is None:
             self.memory[record["index"]] = record
             return
