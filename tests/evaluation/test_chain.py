@@ -216,11 +216,15 @@ def test_a_folder_of_another_run_and_broken_rows_are_refused(model: Any, tmp_pat
         {"scores": good[0]["scores"][:-1]},
         {"scores": [-1.0] * len(good[0]["scores"])},
         {"notes": 3},
+        {"method": "temperature"},
         {"details": []},
     ):
         shard.write_text(json.dumps(good[0] | broken) + "\n")
         with pytest.raises(ValueError, match=rf"line 1: not a record of this run \({next(iter(broken))}"):
             followed(model, out=tmp_path / "x")
+    shard.write_text('{"index": 0, "error": "no room"}\n')
+    with pytest.raises(ValueError, match=r"line 1: not a record of this run \('scores'\)"):
+        followed(model, out=tmp_path / "x")
 
 
 # -- refusals ----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ of a run is the same as the suffix on every gradient that says nothing itself, a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from samples import passages
 import tl_scopes as tls
 from tl_scopes.demo.corpora import examples
 from tl_scopes.demo.corpora.passages import token_positions
-from tl_scopes.evaluation.gold_methods import best_rank
+from tl_scopes.evaluation.gold_methods import best_rank, ranking
 from tl_scopes.numerics.ranking import most_influential, number_removed
 from tl_scopes.results.variants import Variant, variant
 
@@ -63,6 +64,8 @@ def test_known_causes_are_ranked_by_signed_sums_too(demo_model: Any) -> None:
             causes = set(token_positions(demo_model.tokenizer, example.prompt, [s.span for s in example.causes], True))
             (record,) = [r for r in found.records if (r.index, r.method) == (i, label)]
             assert record.rank == best_rank(scores, range(1, attr.pos + 1), causes)
+    with pytest.raises(ValueError, match="this result of input_x_gradient has no signed sums"):
+        ranking("input_x_gradient:signed", replace(attr, signed=None))
 
 
 @pytest.mark.slow
@@ -112,6 +115,7 @@ def test_a_name_is_read_and_written(written: str, meant: Variant) -> None:
         (["integrated_gradients/all"], (), "no gradient at the prompt"),
         (["semantic:signed"], (), "only input_x_gradient and integrated_gradients can end in ':signed'"),
         (["input_x_gradient:absolute"], (), "leave out :absolute"),
+        (["input_x_gradient:signed/all"], (), "the reading comes last; write input_x_gradient/all:signed"),
         (["semantic@3/all"], (), "unknown method 'semantic@3/all'"),
         (["semantic", "semantic/all"], "all", "not all different"),
         (["semantic"], "everything", "frozen='everything'"),

@@ -297,6 +297,14 @@ def test_broken_verdicts_are_named_and_without_them_the_run_goes_on(demo_model, 
     shard.write_text(f'{{"index": 0, {text[1:-1]}}}\n' if text.startswith("{") else f"{text}x\n")
     with pytest.raises(ValueError, match=r"shard-00000\.jsonl, line 1: not a record of this run .*Delete this line"):
         stored(demo_model, tmp_path)
+    record = json.loads(whole.splitlines()[0])
+    short = {name: each[:-1] for name, each in record.items() if name != "index"}
+    for other in ({"error": "no room"}, short):
+        shard.write_text(json.dumps({"index": record["index"], **other}) + "\n")
+        with pytest.raises(
+            ValueError, match=r"line 1: not a record of this run \('fits'|kept: 9 verdicts, .* 10 prompts"
+        ):
+            stored(demo_model, tmp_path)
     shard.write_text(whole)
     assert stored(demo_model, tmp_path) == first
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ import torch
 
 import tl_scopes as tls
 from tl_scopes.demo.corpora import CORPORA, examples
-from tl_scopes.evaluation import run_windows
+from tl_scopes.evaluation import run_windows, runs
 from tl_scopes.evaluation.pace import LOGGER, Pace
+from tl_scopes.evaluation.records import RecordStore
 from tl_scopes.evaluation.runs import explain_file, load_run, run_report
 from tl_scopes.evaluation.shares import Share
+from tl_scopes.evaluation.survey import survey
 
 FEW = [row for c in CORPORA for row in ({"prompt": e.prompt, "target": e.answer} for e in examples(c, 2, 0))]
 CLOSE = 1e-5
@@ -138,6 +141,18 @@ def test_bad_rows_are_named_and_what_was_asked_before_is_not_explained_again(dem
     assert "10 rows: 4 explained, 4 failed, 2 asked before" in str(report)
 
 
+def test_answers_are_explained_whatever_prompts_a_batch_has(demo_model: Any, tmp_path: Path) -> None:
+    """A batch of one prompt is asked as one of many: every prompt by itself, and the last one of a window."""
+    rows = [{"prompt": f"Anna {'and Tom ' * n}lives in", "answer": " Rome. Tom"} for n in range(3)]
+    for batch_size in (1, 2, 3):
+        out = tmp_path / str(batch_size)
+        methods = ["semantic", "input_x_gradient", "random"]
+        report = explain_file(demo_model, written(tmp_path, rows), out, methods, batch_size=batch_size)
+        assert (report.explained, report.first_failed) == (3, ())
+        found = load_run(out)
+        assert set(found.target[found.method == "semantic"]) == {" Rome. Tom"}
+
+
 @pytest.mark.one_lens
 def test_prompts_of_similar_length_run_together(demo_model: Any, tmp_path: Path) -> None:
     batches: list[list[int]] = []
@@ -215,6 +230,86 @@ def test_a_run_that_is_not_whole_says_so_and_one_file_that_is_gone_is_made_again
         load_run(out)
     assert explain_file(demo_model, source, out, ["random"], rows_per_shard=5).complete
     assert files(out) == before
+
+
+def no_room(prompt: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    """The methods on a machine where one prompt does not fit the memory, alone or in a batch."""
+
+    def attributed_by(model: Any, methods: Any, given: Any, typed: Any, batch_size: int) -> Any:
+        if prompt in typed[0]:
+            raise torch.OutOfMemoryError("no room")
+        yield from real(model, methods, given, typed, batch_size)
+
+    return attributed_by
+
+
+@pytest.mark.one_lens
+@pytest.mark.parametrize(("jobs", "killed"), [(1, False), (2, False), (2, True)])
+def test_rows_that_failed_are_tried_again_once_their_file_is_gone(
+    jobs: int, killed: bool, demo_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later outcome counts, whichever process has it, and no file of the earlier one stays."""
+    source, out, asked = written(tmp_path, FEW[:5]), tmp_path / "run", {"methods": ["random"], "rows_per_shard": 3}
+    explain_file(demo_model, source, tmp_path / "whole", **asked)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_windows, "attributed_by", no_room(FEW[4]["prompt"], run_windows.attributed_by))
+        if killed:
+            patch.setattr(RecordStore, "append", stopped)
+        for job in range(jobs):
+            with pytest.raises(KeyboardInterrupt) if killed else nullcontext():
+                explain_file(demo_model, source, out, shard=(job, jobs), **asked)
+    failed = out / "failed" / "part-0000001.parquet"
+    assert failed.exists()
+    if not killed:
+        failed.unlink()
+    report = explain_file(demo_model, source, out, **asked)
+    assert (report.explained, report.failed, report.complete) == (5, 0, True)
+    assert files(out) == files(tmp_path / "whole"), "as if nothing had ever failed"
+    assert load_run(out).equals(load_run(tmp_path / "whole"))
+
+
+@pytest.mark.one_lens
+def test_records_that_no_window_has_are_refused(demo_model: Any, tmp_path: Path) -> None:
+    explain_file(demo_model, written(tmp_path, FEW[:3]), tmp_path / "run", ["random"], rows_per_shard=2)
+    (shard,) = (tmp_path / "run").glob("shard-*.jsonl")
+    last = json.loads(shard.read_text().splitlines()[1])
+    for change, said in (
+        ({"rows": 2, "explained": 2}, "rows: 2, and this window has 1"),
+        ({"seconds": float("nan")}, "expected numbers of rows"),
+        ({"again": "yes"}, "again: not a whole number"),
+    ):
+        shard.write_text(json.dumps(last | change) + "\n")
+        with pytest.raises(ValueError, match=rf"line 1: not a record of this run \({said}"):
+            run_report(tmp_path / "run")
+    shard.write_text('{"index": 0, "error": "no room"}\n')
+    with pytest.raises(ValueError, match=r"line 1: not a record of this run \('rows'\)"):
+        run_report(tmp_path / "run")
+
+
+@pytest.mark.one_lens
+def test_a_source_may_grow_but_not_change_while_it_is_read(
+    demo_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(to: list[dict[str, Any]]) -> None:
+        def surveyed(*given: Any) -> Any:
+            found = survey(*given)
+            written(tmp_path, to)
+            return found
+
+        source = written(tmp_path, FEW[:3])
+        monkeypatch.setattr(runs, "survey", surveyed)
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        assert explain_file(demo_model, source, out, ["random"], rows_per_shard=2).complete
+        assert load_run(out).row.max() == 2
+
+    changed(FEW[:5])
+    for other in (FEW[:2], FEW[:1], [*FEW[:2], FEW[3]], [*FEW[:2], {"prompt": ""}]):
+        with pytest.raises(ValueError, match=rf"explain_file\(source=.*row {min(len(other), 2)} is not what it was"):
+            changed(other)
+
+
+def stopped(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.one_lens

@@ -6,14 +6,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tl_scopes.cli.support import own_gpu
 from tl_scopes.evaluation import shares
 from tl_scopes.evaluation.shares import Failed, Share, attempted, launched, launched_alone, share_of
 
 pytestmark = pytest.mark.one_lens
-NAMES = [name for pair in shares._LAUNCHERS for name in pair]
+NAMES = [*(name for pair in shares._LAUNCHERS for name in pair), *shares._ON_THIS_MACHINE]
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +44,14 @@ def test_every_launcher_says_which_process_this_is(monkeypatch: pytest.MonkeyPat
         assert launched() == Share(2, 5)
         monkeypatch.setenv(rank, "0")
         monkeypatch.setenv(world, "9")
+
+
+@pytest.mark.parametrize("name", [None, "LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"])
+def test_each_process_takes_the_gpu_of_its_number(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    if name is not None:
+        monkeypatch.setenv(name, "3")
+    assert own_gpu() == (None if name is None else "cuda:3")
 
 
 @pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 0)])

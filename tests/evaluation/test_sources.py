@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tl_scopes.evaluation.rows import COLUMNS, Asked, asked, column_names
+from tl_scopes.evaluation.rows import COLUMNS, Asked, asked, column_names, row_id
 from tl_scopes.evaluation.shares import Failed
 from tl_scopes.evaluation.sources import STDIN, kept_input, open_source
 from tl_scopes.evaluation.survey import Survey, survey, windows
 
 pytestmark = pytest.mark.one_lens
 NAMES = column_names(None)
+NESTED = json.loads("[" * 120 + "]" * 120)
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1, max_size=8)
 ROW = st.fixed_dictionaries(
     {"prompt": TEXT, "target": st.none() | TEXT, "id": st.none() | TEXT},
@@ -125,6 +127,9 @@ def test_a_line_that_cannot_be_read_is_named_and_the_others_are_read(tmp_path: P
         ({"messages": "[1"}, "messages: this is not JSON"),
         ({"messages": ["a"]}, "messages: expected a list of messages"),
         ({"prompt": 3}, "prompt: expected a text or a list of token ids, got int"),
+        ({"prompt": []}, "no prompt: the list of token ids is empty"),
+        ({"prompt": [1, 10**20]}, "prompt: 100000000000000000000 is no token id"),
+        ({"prompt": [-1]}, "prompt: -1 is no token id"),
         ({"prompt": [1, True]}, "prompt: expected a text or a list of token ids, got list"),
         ({"prompt": "a", "target": " b", "answer": " c"}, "both target and answer"),
         ({"prompt": "a", "target": True}, "target: expected a text or a token id, got bool"),
@@ -134,8 +139,17 @@ def test_a_line_that_cannot_be_read_is_named_and_the_others_are_read(tmp_path: P
         ({"prompt": "a", "units": "word"}, "units: this is not JSON"),
         ({"prompt": "a", "units": {"b": 1}}, "units: expected"),
         ({"prompt": "a", "units": [["b", 1]]}, "units: expected"),
+        ({"prompt": "a", "units": {"\ud800": [0, 1]}}, "units: character 0 is half of a character"),
+        ({"prompt": "a", "units": [["b", "\ud800"]]}, "units: character 0 is half of a character"),
+        ({"messages": [{"role": "user", "content": "a\ud800"}]}, "messages: character 1 is half of a character"),
+        (
+            {"messages": [{"role": "user", "content": "a", "at": date(2024, 1, 1)}]},
+            "messages: expected what JSON can hold",
+        ),
+        ({"messages": [{"role": "user", "content": "a", "of": b"b"}]}, "messages: expected what JSON can hold"),
+        ({"messages": [{"role": "user", "content": "a", "x": NESTED}]}, "messages: nested deeper than 100 levels"),
     ],
-    ids=str,
+    ids=lambda value: repr(value)[:80],
 )
 def test_a_row_that_asks_nothing_says_why(row: dict[str, Any], reason: str) -> None:
     found = asked(row, NAMES)
@@ -148,6 +162,7 @@ def test_what_tables_do_to_a_row_is_undone() -> None:
         "messages": [{"role": "user", "content": "a", "name": None}],
         "units": {"u": [0, 1], "v": None},
         "target": 7.0,
+        "id": 3.0,
     }
     plain = {
         "messages": [{"role": "user", "content": "a"}],
@@ -159,8 +174,8 @@ def test_what_tables_do_to_a_row_is_undone() -> None:
     one, other = asked(gaps, NAMES), asked(plain, NAMES)
     assert isinstance(one, Asked)
     assert isinstance(other, Asked)
-    assert one.key() == other.key()
-    assert (one.aim, other.id) == (7, "3")
+    assert one.key == other.key
+    assert (one.aim, one.id, other.id, row_id(gaps, NAMES)) == (7, "3", "3", "3")
     assert asked({"prompt": "a", "answer": " b"}, NAMES) == Asked(None, "a", " b")
 
 
@@ -200,6 +215,15 @@ def test_a_source_of_nothing_is_refused(
         Path(name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"\(source='{name}'\): {message}"):
         surveyed(Path(name))
+
+
+def test_a_long_head_is_read_and_parts_of_files_are_refused(tmp_path: Path) -> None:
+    file, long = tmp_path / "rows.csv", "z" * 200_000
+    file.write_text(f"prompt,{long}\na,b\n")
+    assert open_source(file, COLUMNS).columns == ("prompt", long)
+    for part in ("split", "subset"):
+        with pytest.raises(ValueError, match=rf"\({part}='test'\): that is of data sets, and .*rows\.csv' is a file"):
+            open_source(file, COLUMNS, **{part: "test"})  # type: ignore[arg-type]
 
 
 def test_a_column_that_was_named_must_be_there(tmp_path: Path) -> None:

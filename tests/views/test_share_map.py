@@ -37,8 +37,25 @@ def test_rows_of_values_need_names_of_tokens_and_texts_that_differ_are_dots(demo
         ({"a": torch.ones(2), "b": torch.ones(3)}, "rows of one length"),
         ({"a": torch.zeros(2)}, "no positive value"),
         ({"a": torch.ones(2)}, "say what the tokens are"),
+        ({"a": torch.tensor(1.0)}, r"rows of one length, got \{'a': \(\)\}"),
+        ({"a": torch.ones(0)}, r"rows of one length, got \{'a': \(0,\)\}"),
+        ({"a": torch.tensor([1.0, torch.inf])}, r"\['a'\] have values that are not finite"),
+        ({"a": torch.tensor([1.0, torch.nan])}, r"\['a'\] have values that are not finite"),
     ],
 )
 def test_what_makes_no_map_is_refused(rows: dict[str, torch.Tensor], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         share_map(rows, "title", **({} if "say" in said else {"columns": ["x", "y"]}))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("rows", "said"), [([torch.ones(2)], "got list"), ({"a": [1.0]}, "got a mapping to list")])
+def test_what_is_no_mapping_to_rows_is_refused(rows: object, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        share_map(rows, "title", columns=["x", "y"])
+
+
+def test_a_text_of_special_tokens_has_no_map(demo_model) -> None:
+    bos = tls.gradient_norm(demo_model, torch.tensor([demo_model.tokenizer.bos_token_id]))
+    with pytest.raises(ValueError, match="special"):
+        share_map({"a": bos}, "title")

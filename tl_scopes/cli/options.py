@@ -264,7 +264,7 @@ RowsPerShard = Annotated[
 SourceFormat = Annotated[
     Layout | None, typer.Option("--format", help="Format of standard input, or of a file whose name does not say it.")
 ]
-Split = Annotated[str, typer.Option("--split", help="Split of a data set of the Hub.")]
+Split = Annotated[str | None, typer.Option("--split", help="Split of a data set of the Hub; default: train.")]
 Subset = Annotated[str | None, typer.Option("--subset", help="Subset (configuration) of a data set of the Hub.")]
 Shard = Annotated[
     str | None,

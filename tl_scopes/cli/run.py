@@ -19,7 +19,7 @@ def run(
     batch_size: options.BatchSize = None,
     rows_per_shard: options.RowsPerShard = 128,
     format: options.SourceFormat = None,
-    split: options.Split = "train",
+    split: options.Split = None,
     subset: options.Subset = None,
     shard: options.Shard = None,
     model: options.Model = "demo",
@@ -47,7 +47,7 @@ def run(
     from tl_scopes.evaluation.gold_methods import known_methods
     from tl_scopes.evaluation.pace import to_standard_error
     from tl_scopes.evaluation.rows import column_names
-    from tl_scopes.evaluation.sources import format_of
+    from tl_scopes.evaluation.sources import format_of, require_data_set
     from tl_scopes.results.variants import named_methods
 
     held: Any = frozen or ()
@@ -55,7 +55,7 @@ def run(
     named_methods(methods, held, known_methods())
     column_names(columns)
     layout: Any = None if format is None else format.value
-    format_of(source, layout)
+    require_data_set(source, format_of(source, layout), split=split, subset=subset)
     to_standard_error()
     lens = load_model(model, kind, device or own_gpu())
     report = tls.explain_file(

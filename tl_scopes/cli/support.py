@@ -50,13 +50,15 @@ def load_model(model: str, kind: str, device: str | None = None) -> Any:
 
 
 def own_gpu() -> str | None:
-    """Under accelerate each process takes the GPU of its number; None elsewhere."""
-    local = os.environ.get("LOCAL_RANK")
+    """Under a launcher each process takes the GPU of its number on its machine; None elsewhere."""
+    from tl_scopes.evaluation.shares import number_on_this_machine
+
+    local = number_on_this_machine()
     if local is None:
         return None
     import torch
 
-    return f"cuda:{int(local)}" if torch.cuda.is_available() else None
+    return f"cuda:{local}" if torch.cuda.is_available() else None
 
 
 def require_own_folder(out: Path | None, shard: object = None) -> None:

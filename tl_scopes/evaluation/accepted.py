@@ -135,7 +135,20 @@ def _require_verdicts(record: Mapping[str, Any], settings: Mapping[str, Any]) ->
         raise ValueError(f"expected as many of {', '.join(_FIELDS)}, true or false and numbers")
 
 
-ACCEPTANCE = Kind("prompts.n or tasks", lambda settings: isinstance(settings["tasks"], dict), _require_verdicts)
+def _require_piece(record: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse what is no verdicts on as many prompts as the piece of this number has."""
+    _require_verdicts(record, settings)
+    first = 0
+    for drawn in settings["tasks"].values():
+        if (start := record["index"] - first) < drawn:
+            break
+        first += drawn
+    n = settings["n"]
+    if len(record["kept"]) != (size := min(PIECE, n - start % n, drawn - start)):
+        raise ValueError(f"kept: {len(record['kept'])} verdicts, and this piece has {size} prompts")
+
+
+ACCEPTANCE = Kind("prompts.n or tasks", lambda settings: isinstance(settings["tasks"], dict), _require_piece)
 
 
 def _read(file: Path, most: int) -> Verdicts:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tl_scopes.directions.by_name import SCOPES, named_directions
 from tl_scopes.evaluation.fingerprint import function_fingerprint, model_settings
 from tl_scopes.evaluation.records import Kind, RecordStore
 from tl_scopes.model.lens import LensModel
@@ -28,15 +29,17 @@ def _require(record: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         raise ValueError(f"scores: expected {span[-1]} numbers")
     if not all(type(s) in (int, float) and 0 <= s < math.inf for s in scores):
         raise ValueError("scores: not all of them are numbers, 0 or more")
-    if not isinstance(record["details"], dict) or not isinstance(record["method"], str):
-        raise ValueError("details or method: not as written")
+    if record["method"] != settings["row_method"]:
+        raise ValueError(f"method: {str(record['method'])[:40]!r}, and the rows are of {settings['row_method']!r}")
+    if not isinstance(record["details"], dict):
+        raise ValueError("details: not as written")
     if not isinstance(record["notes"], list) or not all(isinstance(note, str) for note in record["notes"]):
         raise ValueError("notes: not text")
 
 
 CHAIN_RUN = Kind(
-    "prompts.n or spans",
-    lambda settings: len(settings["spans"]) == settings["prompts"]["n"],
+    "prompts.n, spans or row_method",
+    lambda settings: len(settings["spans"]) == settings["prompts"]["n"] and isinstance(settings["row_method"], str),
     _require,
 )
 
@@ -60,6 +63,7 @@ def run_settings(
         "tokens": text.tokens.tolist(),
         "spans": [list(step.positions) for step in steps],
         "method": method,
+        "row_method": _row_method(model, method, keywords),
         "keywords": {
             name: value if isinstance(value, plain) else function_fingerprint(value)
             for name, value in keywords.items()
@@ -67,6 +71,14 @@ def run_settings(
         },
         "model": model_settings(model, stored=True),
     }
+
+
+def _row_method(model: LensModel, method: str, keywords: Mapping[str, Any]) -> str:
+    """What the rows of a method call it: those of ``"moment"`` say which moment."""
+    if method not in SCOPES:
+        return method
+    own = {name: value for name, value in keywords.items() if name in SCOPES[method].keywords}
+    return named_directions(model, [method], 1, own, "method")[0].method
 
 
 def store_of(out: str | Path | None, settings: Mapping[str, Any]) -> RecordStore:

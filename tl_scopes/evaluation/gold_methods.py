@@ -176,12 +176,16 @@ def places(tokenizer: Any, example: Example) -> Places:
 
 
 def ranking(method: Method | str, attribution: Attribution) -> list[float]:
-    """What ranks the tokens: scores, or signed sums where the method's name says so."""
-    signed = isinstance(method, str) and named(method).signed
-    found: list[float] = (
-        attribution.signed if signed and attribution.signed is not None else attribution.scores
-    ).tolist()
-    return found
+    """What ranks the tokens: scores, or signed sums where the method's name says so.
+
+    Raises:
+        ValueError: a result without the signed sums that are asked for.
+    """
+    if not (isinstance(method, str) and named(method).signed):
+        return list(attribution.scores.tolist())
+    if attribution.signed is None:
+        raise ValueError(f"(methods=...): {method!r}: this result of {attribution.method} has no signed sums")
+    return list(attribution.signed.tolist())
 
 
 def gold_record(

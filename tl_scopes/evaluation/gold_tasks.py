@@ -211,6 +211,7 @@ TASKS_RUN = Kind(
     "prompts.n, methods or tasks",
     lambda settings: isinstance(settings["methods"], dict) and isinstance(settings["tasks"], dict),
     _require_record,
+    errors=True,
 )
 
 

@@ -3,7 +3,8 @@
 A run is a folder: ``settings.json`` says what is computed, ``shard-<rank>.jsonl`` holds one line per piece: a prompt, or a
 window of a file's rows whose tables lie beside. A line is written by one ``write`` to a file opened for appending and
 forced to disk, so a kill leaves whole lines and at most one torn tail, which is cut off when the run goes on. A piece is done
-when a line of any shard has its number. Processes share nothing but the folder; which pieces are whose says
+when a line of any shard has its number; one that is done again says so by ``again``, how often, and the line that says most
+counts. Processes share nothing but the folder; which pieces are whose says
 :mod:`tl_scopes.evaluation.shares`. What settings and records hold is for the kind of run to say, a :class:`Kind`.
 """
 
@@ -20,6 +21,8 @@ from tl_scopes.results.aopc import require_record
 from tl_scopes.results.files import write_file
 
 SETTINGS = "settings.json"
+AGAIN = "again"
+"""In a record: how many times its piece was done before."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,21 @@ class Kind:
         fits: is this so? ``KeyError`` and ``TypeError`` say no too.
         require: refuses, by ``ValueError``, what is not a measured record of a run with these settings.
         pieces: how many records such a run has when it is complete.
+        errors: may a record say, in place of what was measured, why nothing was?
     """
 
     what: str
     fits: Callable[[Mapping[str, Any]], bool]
     require: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
     pieces: Callable[[Mapping[str, Any]], int] = lambda settings: int(settings["prompts"]["n"])
+    errors: bool = False
 
 
 AOPC_RUN = Kind(
     "prompts.n, methods or protocol.fractions",
     lambda settings: isinstance(settings["methods"], dict) and isinstance(settings["protocol"]["fractions"], list),
     lambda record, settings: require_record(record, tuple(settings["methods"]), settings["protocol"]["fractions"]),
+    errors=True,
 )
 
 
@@ -88,8 +94,10 @@ class RecordStore:
         """Every record so far, of all shards, by prompt number."""
         return dict(self.memory) if self.folder is None else read_records(self.folder, self.settings, self.kind)
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Add one record; on return it is on the disk."""
+    def append(self, record: dict[str, Any], earlier: Mapping[str, Any] | None = None) -> None:
+        """Add one record, in place of the one ``earlier``; on return it is on the disk."""
+        if earlier is not None:
+            record = {**record, AGAIN: earlier.get(AGAIN, 0) + 1}
         if self.folder is None:
             self.memory[record["index"]] = record
             return
@@ -122,7 +130,7 @@ def read_settings(folder: Path, kind: Kind = AOPC_RUN) -> dict[str, Any]:
 
 
 def read_records(folder: Path, settings: Mapping[str, Any], kind: Kind = AOPC_RUN) -> dict[int, dict[str, Any]]:
-    """All whole lines of all shards by prompt number, in order; the first line of a number counts.
+    """All whole lines of all shards by number, in order; of a number's lines the first of those with the most ``again``.
 
     Raises:
         ValueError: a line that no run with these settings wrote, with its file and number.
@@ -138,7 +146,9 @@ def read_records(folder: Path, settings: Mapping[str, Any], kind: Kind = AOPC_RU
                     f"{shard}, line {number}: not a record of this run ({error}). Delete this line: what it stands for is "
                     "computed again when the run goes on, and all other lines count"
                 ) from error
-            records.setdefault(record["index"], record)
+            before = records.get(record["index"])
+            if before is None or record.get(AGAIN, 0) > before.get(AGAIN, 0):
+                records[record["index"]] = record
     return dict(sorted(records.items()))
 
 
@@ -148,10 +158,12 @@ def _record(record: Any, settings: Mapping[str, Any], kind: Kind) -> dict[str, A
     index = record.get("index") if isinstance(record, dict) else None
     if type(index) is not int or not 0 <= index < n:
         raise ValueError(f"index: {index!r} is not one of 0..{n - 1}")
-    if not isinstance(record.get("error", ""), str):
-        raise ValueError("error: not text")
-    if "error" not in record:
+    if type(record.get(AGAIN, 0)) is not int:
+        raise ValueError(f"{AGAIN}: not a whole number")
+    if not kind.errors or "error" not in record:
         kind.require(record, settings)
+    elif not isinstance(record["error"], str):
+        raise ValueError("error: not text")
     return dict(record)
 
 

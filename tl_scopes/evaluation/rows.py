@@ -20,6 +20,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
@@ -36,6 +37,10 @@ from tl_scopes.results.units import Entries, Units, grouping
 COLUMNS = ("prompt", "messages", "target", "answer", "units", "id")
 KEY = 16
 """Bytes by which rows that ask the same are known."""
+MOST_IDS = 2**31
+"""Ids are 0 or more and less than this in every vocabulary."""
+MOST_LEVELS = 100
+"""Of lists and objects in a message; Python reads some hundreds."""
 Raw = Mapping[str, Any] | Failed
 """A row as its source has it, or why it has none."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -57,8 +62,13 @@ class Asked:
     aim: str | int | None = None
     units: Units | None = None
 
+    @cached_property
     def key(self) -> bytes:
-        """The same for rows that ask the same."""
+        """The same for rows that ask the same.
+
+        Raises:
+            TypeError: messages of what JSON has not.
+        """
         written = json.dumps([self.prompt, self.aim, self.units], sort_keys=True)
         return blake2b(written.encode(), digest_size=KEY).digest()
 
@@ -84,14 +94,23 @@ def asked(raw: Raw, names: Mapping[str, str]) -> Asked | Failed:
     if isinstance(raw, Failed):
         return raw
     try:
-        return _asked({name: _cell(raw, column) for name, column in names.items()})
+        found = _asked({name: _cell(raw, column) for name, column in names.items()})
+        _ = found.key
     except ValueError as error:
         return Failed(str(error))
+    except TypeError as error:
+        return Failed(f"messages: expected what JSON can hold ({error})")
+    return found
+
+
+def key_of(number: int, found: Asked | Failed) -> bytes:
+    """By what a row is known: that of what it asks; where it asks nothing, one that no other row has."""
+    return found.key if isinstance(found, Asked) else blake2b(f"row {number}".encode(), digest_size=KEY).digest()
 
 
 def row_id(raw: Raw, names: Mapping[str, str]) -> str | None:
     """What a row is called, also one that asks nothing."""
-    found = None if isinstance(raw, Failed) or "id" not in names else _cell(raw, names["id"])
+    found = None if isinstance(raw, Failed) or "id" not in names else _whole(_cell(raw, names["id"]))
     return None if found is None else _SURROGATE.sub("\ufffd", str(found))
 
 
@@ -103,8 +122,7 @@ def _cell(raw: Mapping[str, Any], column: str) -> Any:
 def _asked(cells: Mapping[str, Any]) -> Asked:
     """The cells of a row, checked against each other."""
     for name, value in cells.items():
-        if isinstance(value, str) and (found := _SURROGATE.search(value)):
-            raise ValueError(f"{name}: character {found.start()} is half of a character; the text is not UTF-8")
+        _require_characters(name, value)
     prompt, messages = cells.get("prompt"), _decoded("messages", cells.get("messages"))
     if (prompt is None) == (messages is None):
         raise ValueError(
@@ -114,22 +132,41 @@ def _asked(cells: Mapping[str, Any]) -> Asked:
         if not is_chat(messages):
             raise ValueError('messages: expected a list of messages, [{"role": "user", "content": "..."}]')
         prompt = [_without_gaps(message) for message in messages]
+        _require_characters("messages", prompt)
     elif not isinstance(prompt, str):
         prompt = _ids(prompt)
-    target, answer = cells.get("target"), cells.get("answer")
+    target, answer = _whole(cells.get("target")), cells.get("answer")
     if target is not None and answer is not None:
         raise ValueError("both target and answer; one of them says what is explained")
-    if isinstance(target, float) and target.is_integer():
-        target = int(target)  # whole numbers of a column with gaps
     if target is not None and (isinstance(target, bool) or not isinstance(target, str | int)):
         raise ValueError(f"target: expected a text or a token id, got {type(target).__name__}")
     if answer is not None and not isinstance(answer, str):
         raise ValueError(f"answer: expected a text, got {type(answer).__name__}")
-    own = cells.get("id")
+    own = _whole(cells.get("id"))
     if own is not None and not isinstance(own, str | int):
         raise ValueError(f"id: expected a text or a whole number, got {type(own).__name__}")
     aim = target if target is not None else answer
-    return Asked(None if own is None else str(own), prompt, aim, _units(_decoded("units", cells.get("units"))))
+    units = _units(_decoded("units", cells.get("units")))
+    _require_characters("units", units)
+    return Asked(None if own is None else str(own), prompt, aim, units)
+
+
+def _require_characters(name: str, value: Any) -> None:
+    """Refuse halves of characters, in a text or anywhere in what holds texts."""
+    if isinstance(value, str):
+        if found := _SURROGATE.search(value):
+            raise ValueError(f"{name}: character {found.start()} is half of a character; the text is not UTF-8")
+    elif isinstance(value, Mapping):
+        for part in (*value, *value.values()):
+            _require_characters(name, part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _require_characters(name, part)
+
+
+def _whole(value: Any) -> Any:
+    """A whole number as one: a column with gaps has 7.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _decoded(name: str, value: Any) -> Any:
@@ -142,17 +179,23 @@ def _decoded(name: str, value: Any) -> Any:
         raise ValueError(f"{name}: this is not JSON ({error})") from None
 
 
-def _without_gaps(value: Any) -> Any:
+def _without_gaps(value: Any, levels: int = MOST_LEVELS) -> Any:
     """Without the fields that a table fills with null because other rows have them."""
+    if not levels:
+        raise ValueError(f"messages: nested deeper than {MOST_LEVELS} levels")
     if isinstance(value, Mapping):
-        return {str(k): _without_gaps(v) for k, v in value.items() if v is not None}
-    return [_without_gaps(v) for v in value] if isinstance(value, list | tuple) else value
+        return {str(k): _without_gaps(v, levels - 1) for k, v in value.items() if v is not None}
+    return [_without_gaps(v, levels - 1) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _ids(prompt: Any) -> list[int]:
     """Token ids."""
     if not isinstance(prompt, list | tuple) or any(type(token) is not int for token in prompt):
         raise ValueError(f"prompt: expected a text or a list of token ids, got {type(prompt).__name__}")
+    if not prompt:
+        raise ValueError("no prompt: the list of token ids is empty")
+    if outside := [token for token in prompt if not 0 <= token < MOST_IDS]:
+        raise ValueError(f"prompt: {outside[0]} is no token id")
     return list(prompt)
 
 

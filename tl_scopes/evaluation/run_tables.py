@@ -115,11 +115,12 @@ def part(folder: Path, table: Table, window: int) -> Path:
 
 
 def write_part(folder: Path, table: Table, window: int, found: pa.Table, settings: Mapping[str, Any]) -> None:
-    """Write the rows of one window, if there are any."""
+    """Write the rows of one window; where there are none there is no file, not even one of a run that was killed here."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not len(found):
+        part(folder, table, window).unlink(missing_ok=True)
         return
     written = json.dumps(settings, ensure_ascii=False, sort_keys=True).encode()
     sink = pa.BufferOutputStream()
@@ -135,8 +136,21 @@ def counted(record: Mapping[str, Any]) -> dict[Table, int]:
 
 
 def is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
-    """Are the files of a finished window there?"""
-    return all(part(folder, table, record["index"]).exists() for table, n in counted(record).items() if n)
+    """Do the files of a finished window have the rows that its record says?"""
+    return all(_rows_of(part(folder, table, record["index"])) == n for table, n in counted(record).items())
+
+
+def _rows_of(file: Path) -> int | None:
+    """How many rows a file has; none where it is not there, None where it is not one of a run."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not file.exists():
+        return 0
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except (OSError, pa.ArrowException):
+        return None
 
 
 def parts(folder: Path, table: Table, records: Iterable[Mapping[str, Any]]) -> Iterator[pa.Table]:
@@ -159,7 +173,9 @@ def parts(folder: Path, table: Table, records: Iterable[Mapping[str, Any]]) -> I
                 f"{file}: not what a run writes ({error}). Delete it: the same call makes it again"
             ) from error
         if len(found) != counted(record)[table]:
-            raise ValueError(f"{file}: {len(found)} rows, and the run wrote {counted(record)[table]}. Delete it")
+            raise ValueError(
+                f"{file}: {len(found)} rows, and the run wrote {counted(record)[table]}. The same call makes it again"
+            )
         yield found
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tl_scopes.evaluation.gold_methods import Method, attributed_by
 from tl_scopes.evaluation.pace import Pace
 from tl_scopes.evaluation.records import RecordStore
-from tl_scopes.evaluation.rows import Asked, Raw, Read, Reading, asked, read, row_id
+from tl_scopes.evaluation.rows import Asked, Raw, Read, Reading, asked, key_of, read, row_id
 from tl_scopes.evaluation.run_tables import Table, is_double, schema, score_rows, write_part
 from tl_scopes.evaluation.shares import Failed, attempted
 from tl_scopes.evaluation.survey import Survey
@@ -48,15 +48,17 @@ class Windows:
         import pyarrow as pa
 
         started = time.perf_counter()
+        raw = raw[: self.size(window)]
+        asks = self._asks(window, raw)
         ready: list[Read] = []
         failed: dict[int, str] = {}
         same = {i: int(self.found.same_as[i]) for i, _ in raw if self.found.same_as[i] != i}
         ids = {i: row_id(row, self.names) for i, row in raw}
-        for i, row in raw:
+        for i, _ in raw:
             if i in same:
                 continue
             try:
-                ready.append(self._read(i, row))
+                ready.append(self._read(i, asks[i]))
             except ValueError as error:
                 failed[i] = str(error)
         pace.step(len(raw) - len(ready))
@@ -82,13 +84,28 @@ class Windows:
         seconds = round(time.perf_counter() - started, 3)
         return {"index": window, **n, "units": len(tables["scores"]), "seconds": seconds}
 
-    def _read(self, number: int, raw: Raw) -> Read:
+    def _asks(self, window: int, raw: Sequence[tuple[int, Raw]]) -> dict[int, Asked | Failed]:
+        """What the rows of a window ask.
+
+        Raises:
+            ValueError: not what they asked when the source was read first. Rows that it got since then do not count.
+        """
+        found = {i: asked(row, self.names) for i, row in raw}
+        changed = [i for i, row in found.items() if key_of(i, row) != self.found.key(i)]
+        if changed or len(found) < self.size(window):
+            row = changed[0] if changed else window * self.store.settings["rows_per_shard"] + len(found)
+            raise ValueError(
+                f"(source=...): row {row} is not what it was when this call read the source first; something writes to it. "
+                "Start again in another folder when it is finished"
+            )
+        return found
+
+    def _read(self, number: int, row: Asked | Failed) -> Read:
         """A row as the model reads it.
 
         Raises:
             ValueError: what is wrong with it.
         """
-        row = asked(raw, self.names)
         if not isinstance(row, Asked):
             raise ValueError(row.reason)
         return read(self.model, number, row, self.reading)

@@ -13,6 +13,7 @@ killed, or shared by others, has the bits of one that was not, where the batches
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +30,7 @@ from tl_scopes.evaluation.run_report import report
 from tl_scopes.evaluation.run_tables import Table, is_double, is_whole, to_frame, whole_table
 from tl_scopes.evaluation.run_windows import Windows
 from tl_scopes.evaluation.shares import Shard, share_of
-from tl_scopes.evaluation.sources import STDIN, Format, format_of, kept_input, open_source
+from tl_scopes.evaluation.sources import STDIN, Format, format_of, kept_input, open_source, require_data_set
 from tl_scopes.evaluation.survey import Survey, survey, windows
 from tl_scopes.model.frozen import Frozen
 from tl_scopes.model.lens import LensModel, require_lens_model
@@ -64,7 +65,7 @@ def explain_file(
     batch_size: int = BATCH,
     rows_per_shard: int = ROWS_PER_SHARD,
     format: Format | None = None,
-    split: str = "train",
+    split: str | None = None,
     subset: str | None = None,
     shard: Shard | None = None,
 ) -> RunReport:
@@ -89,7 +90,7 @@ def explain_file(
         batch_size: prompts per forward, at most.
         rows_per_shard: rows of the source whose scores are one file, and what a kill loses at most of each process.
         format: of a file whose name does not say it, or of standard input: ``"jsonl"``, ``"csv"``, ``"parquet"``.
-        split, subset: of a data set.
+        split, subset: of a data set; no split is ``"train"``.
         shard: ``(i, n)``: this call is job i of n (from 0) that share the folder. Under ``accelerate launch --multi_gpu``
             the processes share it by themselves.
 
@@ -97,8 +98,8 @@ def explain_file(
         A :class:`RunReport` of all that the folder holds so far; ``.complete`` says whether others are still at work.
 
     Raises:
-        ValueError: a source that cannot be read or has no prompts; an unknown method, column or unit; a model on which a
-            method is not defined; ``out`` holding another run.
+        ValueError: a source that cannot be read, has no prompts, or changes while it is read; an unknown method, column or
+            unit; a split of a file; a model on which a method is not defined; ``out`` holding another run.
 
     Cost: the source is read twice; per row that is no duplicate, the methods' own calls. In memory: one window's tables, 24
     bytes for each row of the source.
@@ -125,6 +126,7 @@ def explain_file(
     kind = format_of(source, format)
     if str(source) == STDIN and share.of > 1:
         raise ValueError("(source='-'): one process reads standard input; write it to a file that all can read")
+    require_data_set(source, kind, split=split, subset=subset)
     wanted: dict[str, Any] = {"wanted": list(names.values()), "format": kind, "split": split, "subset": subset}
     given, kept = kept_input(folder, kind or "jsonl") if str(source) == STDIN else (Path(source), None)
     try:
@@ -139,13 +141,14 @@ def explain_file(
         if kept is not None:
             given.unlink(missing_ok=True)
     run = Windows(model, chosen, names, found, reading, batch_size, folder, store)
-    done = {w for w, record in store.done().items() if is_whole(folder, record)}
+    before = store.done()
+    done = {w for w, record in before.items() if is_whole(folder, record)}
     mine = share.mine(range(PROMPTS_RUN.pieces(settings)))
     todo = {w for w in mine if w not in done}
     total = sum(run.size(w) for w in mine)
     with Pace(total, total - sum(run.size(w) for w in todo), share) as pace:
         for window, raw in windows(rows, rows_per_shard, todo):
-            store.append(run.window(window, raw, pace))
+            store.append(run.window(window, raw, pace), before.get(window))
     return run_report(folder)
 
 
@@ -212,10 +215,14 @@ def run_report(folder: str | Path) -> RunReport:
 def _require_record(record: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Refuse what is not one window's record."""
     counts = [record[name] for name in ("rows", "explained", "failed", "duplicates", "units")]
-    if any(type(n) is not int or n < 0 for n in counts) or type(record["seconds"]) not in (int, float):
+    timed = type(record["seconds"]) in (int, float) and 0 <= record["seconds"] < math.inf
+    if any(type(n) is not int or n < 0 for n in counts) or not timed:
         raise ValueError("expected numbers of rows, explained, failed, duplicates and units, and seconds")
     if counts[0] != sum(counts[1:4]):
         raise ValueError("rows: not explained + failed + duplicates")
+    size = settings["rows_per_shard"]
+    if counts[0] != (rows := min(size, settings["prompts"]["n"] - record["index"] * size)):
+        raise ValueError(f"rows: {counts[0]}, and this window has {rows}")
 
 
 PROMPTS_RUN = Kind(

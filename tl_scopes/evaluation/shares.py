@@ -24,6 +24,8 @@ Shard = tuple[int, int]
 """``(i, n)``: job i of n, counted from 0."""
 _LAUNCHERS = (("RANK", "WORLD_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"))
 """Where ``accelerate launch`` and ``torchrun``, Open MPI, and MPICH and Intel MPI say which process this is."""
+_ON_THIS_MACHINE = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
+"""And which of those of this machine, in the same order."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ def launched() -> Share:
         if world in os.environ:
             return Share(int(os.environ.get(rank, "0")), int(os.environ[world]))
     return Share()
+
+
+def number_on_this_machine() -> int | None:
+    """This process's number among those of its machine; None where no launcher says it."""
+    return next((int(os.environ[name]) for name in _ON_THIS_MACHINE if name in os.environ), None)
 
 
 def share_of(shard: Shard | None = None) -> Share:

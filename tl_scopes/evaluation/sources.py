@@ -58,17 +58,19 @@ def open_source(
     wanted: Sequence[str],
     *,
     format: Format | None = None,
-    split: str = "train",
+    split: str | None = None,
     subset: str | None = None,
 ) -> Source:
     """The source of this name; of ``wanted`` columns those that it has are read.
 
     Raises:
-        ValueError: no such file, or one that is none of these formats; a data set that cannot be read.
+        ValueError: no such file, or one that is none of these formats; a data set that cannot be read; a split or subset of
+            what is none.
     """
     path, kind = Path(source), format_of(source, format)
+    require_data_set(source, kind, split=split, subset=subset)
     if kind is None:
-        return _data_set(str(source), wanted, split, subset)
+        return _data_set(str(source), wanted, split or "train", subset)
     return {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}[kind](path, wanted)
 
 
@@ -93,6 +95,13 @@ def format_of(source: str | Path, format: Format | None = None) -> Format | None
             raise ValueError(f"(format={format!r}): that is of files, and {name!r} is read as a data set")
         return None
     raise ValueError(f"(source={name!r}): no such file, and no name of a data set")
+
+
+def require_data_set(source: str | Path, kind: Format | None, **asked: str | None) -> None:
+    """Refuse the part of a data set where the source is a file."""
+    for name, part in asked.items():
+        if kind is not None and part is not None:
+            raise ValueError(f"({name}={part!r}): that is of data sets, and {str(source)!r} is a file; leave it out")
 
 
 def kept_input(folder: Path, kind: Format) -> tuple[Path, Path]:
@@ -129,8 +138,11 @@ def _csv(path: Path, wanted: Sequence[str]) -> Source:
     def lines() -> Any:
         return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
 
-    with lines() as file:
-        head = next(csv.reader(file), [])
+    try:
+        with lines() as file, _fields_of_any_length():
+            head = next(csv.reader(file), [])
+    except csv.Error as error:
+        raise ValueError(f"(source={str(path)!r}): its first line is no head of a CSV file ({error})") from error
     if len(set(head)) < len(head):
         raise ValueError(f"(source={str(path)!r}): its first line names a column twice: {', '.join(head)}")
 

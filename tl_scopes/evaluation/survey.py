@@ -15,7 +15,7 @@ from itertools import islice
 
 import numpy as np
 
-from tl_scopes.evaluation.rows import KEY, Asked, Raw, asked, row_id
+from tl_scopes.evaluation.rows import KEY, Asked, Raw, asked, key_of, row_id
 from tl_scopes.evaluation.shares import Failed
 from tl_scopes.evaluation.sources import Source
 
@@ -31,11 +31,17 @@ class Survey:
         n: rows.
         sha256: of all that they ask, with their ids.
         same_as: of each row the number of the first that asks the same; its own, where it is that.
+        keys: of all rows, one after the other, :data:`tl_scopes.evaluation.rows.KEY` bytes each.
     """
 
     n: int
     sha256: str
     same_as: np.ndarray
+    keys: bytearray
+
+    def key(self, row: int) -> bytes:
+        """That of one row."""
+        return bytes(self.keys[KEY * row : KEY * (row + 1)])
 
 
 def survey(source: Source, names: Mapping[str, str], given: Collection[str]) -> Survey:
@@ -54,13 +60,13 @@ def survey(source: Source, names: Mapping[str, str], given: Collection[str]) -> 
             if source.columns is None:
                 seen |= dict.fromkeys(raw)
         found = asked(raw, names)
-        key = found.key() if isinstance(found, Asked) else hashlib.sha256(f"row {n}".encode()).digest()[:KEY]
+        key = key_of(n - 1, found)
         keys += key
         said = key if isinstance(found, Asked) else found.reason.encode("utf-8", "backslashreplace")
         digest.update(b"%b\0%b\n" % (said, repr(row_id(raw, names)).encode()))
     _require_columns(source, names, given, list(seen), n, readable, reason)
     _, first, inverse = np.unique(np.frombuffer(keys, dtype=f"S{KEY}"), return_index=True, return_inverse=True)
-    return Survey(n, digest.hexdigest(), first[inverse])
+    return Survey(n, digest.hexdigest(), first[inverse], keys)
 
 
 def _require_columns(

@@ -89,11 +89,12 @@ def _text(model: LensModel, answer: Answer, ids: Sequence[int]) -> str:
 
 
 def _one_each(prompts: Sequence[EncodedPrompt], target: Target, argument: str) -> list[Answer]:
-    """What is asked of each prompt; a list for one prompt may be that of its span's positions."""
+    """What is asked of each prompt; a list for one prompt may be that of its span's positions, but for ``[None]``."""
     if target is None or isinstance(target, str | int):
         return [target] * len(prompts)
     asked: list[Answer] = list(target)
-    if len(prompts) == 1 and prompts[0].span and not any(isinstance(a, list | tuple) for a in asked):
+    of_span = asked != [None] and not any(isinstance(a, list | tuple) for a in asked)
+    if len(prompts) == 1 and prompts[0].span and of_span:
         return [asked]  # type: ignore[list-item]
     if len(asked) != len(prompts):
         n = len(prompts)

@@ -62,6 +62,10 @@ def variant(written: str, known: Sequence[str]) -> Variant:
             f"unknown method {written!r}; expected {', '.join(known)}, 'fisher@<rank>', or a gradient with what it holds "
             "constant, as in 'semantic/all' and 'semantic/norms+attention'"
         )
+    if colon and not slash and reading.partition("/")[0] == "signed" and "/" in reading and name in SIGNED:
+        raise ValueError(
+            f"method {written!r}: the reading comes last; write {whole}/{reading.partition('/')[2]}:signed"
+        )
     if colon and (reading != "signed" or name not in SIGNED):
         raise ValueError(f"method {written!r}: only {' and '.join(SIGNED)} can end in ':signed'; leave out :{reading}")
     found = Variant(name, int(rank) if rank else None, signed=bool(colon))

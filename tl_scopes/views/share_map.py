@@ -31,12 +31,20 @@ def share_map(
         A :class:`HeatMap` for :func:`heatmap` and :func:`heatmap_figure`.
 
     Raises:
-        ValueError: no rows, rows of different lengths, a row without a positive value, or values without ``columns``.
+        TypeError: no mapping of names to attributions or tensors.
+        ValueError: no rows, rows that are no ``[pos]`` of one length, a row without a positive value or with one that is not
+            finite, values without ``columns``, or special tokens alone.
     """
+    if not isinstance(rows, Mapping) or not all(isinstance(row, Attribution | Tensor) for row in rows.values()):
+        raise TypeError(f"(rows=...): expected {{name: attribution or tensor}}, got {_kinds(rows)}")
     shown = {name: r.without("special") if isinstance(r, Attribution) else r for name, r in rows.items()}
     values = {name: r.scores if isinstance(r, Attribution) else r for name, r in shown.items()}
     texts = [r.str_tokens for r in shown.values() if isinstance(r, Attribution)]
-    if not rows or len({v.shape for v in values.values()}) > 1:
+    if (
+        not rows
+        or len({v.shape for v in values.values()}) > 1
+        or any(v.ndim != 1 or not len(v) for v in values.values())
+    ):
         raise ValueError(
             f"(rows=...): expected rows of one length, got { ({n: tuple(v.shape) for n, v in values.items()}) }"
         )
@@ -47,6 +55,10 @@ def share_map(
     hidden = [r.hidden if isinstance(r, Attribution) else frozenset() for r in shown.values()]
     left_out: frozenset[int] = frozenset.intersection(*hidden)
     kept = [i for i in range(len(next(iter(values.values())))) if i not in left_out]
+    if not kept:
+        raise ValueError("(rows=...): all tokens are special, so there is nothing to be shown")
+    if endless := [name for name, v in values.items() if not bool(v[kept].isfinite().all())]:
+        raise ValueError(f"(rows=...): {endless} have values that are not finite")
     highest = {name: float(v[kept].max()) for name, v in values.items()}
     if empty := [name for name, top in highest.items() if not top > 0]:
         raise ValueError(f"(rows=...): {empty} have no positive value to be a share of")
@@ -63,3 +75,10 @@ def share_map(
         hidden=left_out,
         scale="linear",
     )
+
+
+def _kinds(rows: object) -> str:
+    """What was given in place of rows."""
+    if not isinstance(rows, Mapping):
+        return type(rows).__name__
+    return f"a mapping to {', '.join(sorted({type(row).__name__ for row in rows.values()}))}"
