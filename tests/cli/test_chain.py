@@ -66,7 +66,6 @@ def test_mistakes_are_one_line(refused) -> None:
     assert "leave out --generate" in refused("chain", PROMPT, "--text", " dog", "--generate", "3")
     assert "--text comes after a prompt" in refused("chain", "--text", " dog")
     assert "--unit turn is for chats" in refused("chain", PROMPT, "--unit", "turn")
-    assert "give --verify too" in refused("chain", PROMPT, "--seed", "3")
     assert "method 'contrast' needs a foil" in refused("chain", PROMPT, "--method", "contrast")
     assert "(rank=...): method 'gradient_norm' does not" in refused(
         "chain", PROMPT, "--method", "gradient_norm", "--rank", "2"

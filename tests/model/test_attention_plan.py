@@ -82,7 +82,7 @@ def test_batches_several_rows_and_a_matrix_are_the_same_too(pair: Pair, monkeypa
     def results() -> list[Tensor]:
         return [
             *(a.scores for a in tls.fisher_scope(lens, prompts, rank=3)),
-            tls.attribution_matrix(lens, TOKENS, target="next").scores,
+            tls.attribution_matrix(lens, TOKENS).scores,
             tls.leave_one_out(lens, TOKENS, target=7).scores,
         ]
 

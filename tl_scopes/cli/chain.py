@@ -43,7 +43,7 @@ def chain(
     unit: options.ByUnit = None,
     prompt_unit: options.PromptUnit = None,
     verify: options.Regenerate = False,
-    seed: options.ChainSeed = None,
+    seed: options.Seed = 0,
     model: options.Model = "demo",
     kind: options.Kind = "auto",
     device: options.Device = None,
@@ -61,8 +61,6 @@ def chain(
         raise ValueError("--text is what was written: leave out --generate")
     if text is not None and prompt is None and chat is None:
         raise ValueError("--text comes after a prompt: give PROMPT or --chat FILE too")
-    if seed is not None and not verify:
-        raise ValueError("--seed draws what --verify leaves out: give --verify too")
     for part in (unit, prompt_unit):
         require_turns(part and part.value, chat)
     tls = library()
@@ -79,7 +77,7 @@ def chain(
     found = tls.chain(
         lens, written, method=method, units=units, prompt_units=prompt_units, answer=answer, out=out, **keywords
     )
-    checked = tls.verify_chain(lens, found, seed=seed or 0) if verify else None
+    checked = tls.verify_chain(lens, found, seed=seed) if verify else None
     files.answer(_Together(found, checked))
 
 

@@ -359,10 +359,6 @@ ChainMethod = Annotated[
         "--method", help="Scope, e.g. fisher, or a baseline that explains several tokens, e.g. input_x_gradient."
     ),
 ]
-ChainSeed = Annotated[
-    int | None,
-    typer.Option("--seed", min=0, max=2**32 - 1, help="With --verify: seed of the random parts; default: 0."),
-]
 PromptUnit = Annotated[
     Part | None, typer.Option("--prompt-unit", help="What the prompt is cut into; default: as --unit.")
 ]
