@@ -84,7 +84,7 @@ def refuse_unreadable(model: LensModel) -> None:
     """
     refuse_unusable(model)
     try:
-        if model.W_U.device.type == "meta":
+        if model.W_U.device == torch.device("meta"):
             raise ValueError(
                 "the weights of this model's unembedding are not in memory (offloaded by device_map). Directions are made of "
                 "them: give lm_head, embed_tokens and the final norm a device in device_map; blocks may be offloaded"
