@@ -94,6 +94,9 @@ class RunReport(Displayable, Serializable):
         self.require(
             parts == self.rows, "rows", f"{self.rows}, and explained, failed, duplicates and left make {parts}"
         )
+        named = len(self.first_failed)
+        fits = named <= self.failed and bool(named) == bool(self.failed)
+        self.require(fits, "first_failed", f"{named} of {self.failed} rows that failed")
 
     @property
     def complete(self) -> bool:
