@@ -66,7 +66,7 @@
       bend(links);
     }
 
-    // Arcs beside the cards, or over words; the widest for the largest share.
+    // Arcs beside the cards, or over words, and between words and a card along the margin; the widest for the largest share.
     function bend(links) {
       const box = list.getBoundingClientRect(), room = box.left - arcs.getBoundingClientRect().left;
       arcs.setAttribute("viewBox", `0 0 ${room + box.width} ${box.height}`);
@@ -81,9 +81,17 @@
         const [x, y, chip] = place(from), [u, v, other] = place(to), far = Math.hypot(x - u, y - v);
         const out = Math.min(room - 3, 6 + far / 5), up = 8 + far / 8;
         const p = chip ? [x, y - up] : [x - out, y], q = other ? [u, v - up] : [u - out, v];
-        const path = [[x, y], p, q, [u, v]].map((c) => c.map((n) => n.toFixed(1)).join(" "));
-        return `<path d="M${path[0]}C${path[1]} ${path[2]} ${path[3]}" stroke-width="${(0.75 + 6 * share).toFixed(2)}" opacity="${Math.min(0.9, 0.25 + share).toFixed(2)}"/>`;
+        const curve = chip === other ? [[x, y], "C", p, q, [u, v]] : chip ? along(x, y, u, v, out) : along(u, v, x, y, out);
+        const d = curve.map((c) => typeof c === "string" ? c : c.map((n) => n.toFixed(1)).join(" ")).join(" ");
+        return `<path d="M${d}" stroke-width="${(0.75 + 6 * share).toFixed(2)}" opacity="${Math.min(0.9, 0.25 + share).toFixed(2)}"/>`;
       }).join("");
+    }
+
+    // From a word up into the gap above its line, to the margin, and along it to a card: over no text.
+    function along(x, y, u, v, out) {
+      const gap = y - 4, margin = u - out, turn = v < gap ? -6 : 6;
+      return [[x, y], "Q", [x, gap], [x - 6, gap], "L", [margin + 6, gap], "Q", [margin, gap], [margin, gap + turn],
+        "L", [margin, v - turn], "Q", [margin, v], [u, v]];
     }
 
     function turn(found) {
