@@ -69,7 +69,7 @@ def run_figure(result: RunReport) -> Any:
         axis.set_major_formatter(lambda value, _: f"{round(100 * value, 1):g}%")
     axes.spines[["top", "right"]].set_visible(False)
     if result.methods:
-        axes.legend(frameon=False, fontsize=7, loc="upper left")
+        figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=7)
     return figure
 
 
