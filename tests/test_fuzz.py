@@ -190,6 +190,7 @@ OTHERWISE: dict[tuple[str, str], Callable[[Any], kinds.Cases]] = {
     ("explain_file", "chat_options"): lambda good: kinds.refused(5, "x", [], True),
     ("gold_alignment", "out"): lambda good: kinds.refused(5, 1.5, "folder", b"x"),
     ("aopc", "target"): kinds.name,
+    ("sae_feature", "target_hook"): lambda good: kinds.refused(5, 1.5, [], {}, True, b"x"),  # no model tells its hooks
     **{(name, "pos"): kinds.one_position for name in FUNCTIONS if name not in JOINT},
     **{(name, aim): kinds.answer for name in JOINT for aim in ("target", "foil")},
 }

@@ -69,9 +69,6 @@
     // Arcs beside the cards, or over words, and between words and a card along the margin; the widest for the largest share.
     function bend(links) {
       const box = list.getBoundingClientRect(), room = box.left - arcs.getBoundingClientRect().left;
-      arcs.setAttribute("viewBox", `0 0 ${room + box.width} ${box.height}`);
-      arcs.style.width = `${room + box.width}px`;
-      arcs.style.height = `${box.height}px`;
       const place = (i) => {
         const card = cards[i], b = card.querySelector(".tls-said").getBoundingClientRect(), chip = card.matches(".tls-chip");
         return [(chip ? b.left + b.width / 2 : b.left) - box.left + room, (chip ? b.top : b.top + b.height / 2) - box.top, chip];
