@@ -262,13 +262,32 @@ def test_files_and_modules_that_commands_name_exist(page: Path) -> None:
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), target
 
 
-def test_the_citation_file_names_this_version_and_the_paper() -> None:
+def test_the_version_is_written_once_and_the_files_that_repeat_it_agree(demo_model) -> None:
+    import yaml
+
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'dynamic = ["version"]' in project
+    assert 'version = { attr = "tl_scopes.__version__" }' in project
+    number = re.compile(rf"(?<![\d.]){re.escape(tls.__version__)}(?![\d.])")
+    files = [*(ROOT / "tl_scopes").rglob("*.py"), ROOT / "pyproject.toml", *PAGES]
+    written = {file.relative_to(ROOT).as_posix() for file in files if number.search(file.read_text(encoding="utf-8"))}
+    assert written == {"tl_scopes/__init__.py", "CHANGELOG.md"}
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    releases = re.findall(
+        r"^## \[(.*?)\](?: - (\S+))?$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert releases[:2] == [("Unreleased", ""), (tls.__version__, str(cited["date-released"]))]
+    assert cited["version"] == tls.__version__
+    assert tls.semantic_scope(demo_model, "the dog").provenance["tl_scopes"] == tls.__version__
+
+
+def test_the_citation_file_names_the_paper() -> None:
     import yaml
 
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'version = "{cited["version"]}"' in project
     assert f'license = "{cited["license"]}"' in project
+    assert f'Paper = "{cited["preferred-citation"]["url"]}"' in project
     assert cited["cff-version"] == "1.2.0"
     assert cited["preferred-citation"]["url"].endswith("2601.16407")
     assert cited["preferred-citation"]["authors"][0]["family-names"] == "Liu"

@@ -56,6 +56,8 @@ def imports(path: Path) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{relative(path)}:{node.lineno}: a relative import"
             for alias in node.names:
+                if alias.name == "__version__":
+                    continue  # text, there before anything is imported
                 if (inner := f"{node.module}.{alias.name}") in MODULES:
                     yield inner
                 elif node.module in MODULES:

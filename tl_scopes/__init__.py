@@ -16,13 +16,7 @@ the score of token t is ``‖vᵀ ∂y/∂x_t‖₂``.
 
 import lazy_loader
 
-_getattr, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 """Names and their modules are in ``__init__.pyi``; each is imported on first use, so that ``--help`` need not load torch."""
 
-
-def __getattr__(name: str) -> object:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("tl_scopes")
-    return _getattr(name)
+__version__ = "0.2.0"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -365,6 +366,20 @@ def test_every_file_says_what_it_is_of(demo_model: Any, tmp_path: Path) -> None:
     assert said == json.loads((tmp_path / "run" / "settings.json").read_text())
     assert said["model"]["weights"]
     assert {"torch", "transformer_lens", "transformers", "pyarrow"} <= set(said["versions"])
+
+
+@pytest.mark.one_lens
+def test_a_run_of_an_earlier_version_is_read_and_not_continued(demo_model: Any, tmp_path: Path) -> None:
+    source = written(tmp_path, FEW[:1])
+    explain_file(demo_model, source, tmp_path / "run", ["random"])
+    before, settings = load_run(tmp_path / "run"), tmp_path / "run" / "settings.json"
+    now = f'"tl_scopes": "{tls.__version__}"'
+    assert now in settings.read_text(encoding="utf-8")
+    settings.write_text(settings.read_text(encoding="utf-8").replace(now, '"tl_scopes": "0.1.0"'), encoding="utf-8")
+    pd.testing.assert_frame_equal(load_run(tmp_path / "run"), before)
+    assert "tl_scopes 0.1.0" in run_report(tmp_path / "run").html()
+    with pytest.raises(ValueError, match=rf'model\.tl_scopes was "0\.1\.0", now "{re.escape(tls.__version__)}"'):
+        explain_file(demo_model, source, tmp_path / "run", ["random"])
 
 
 @pytest.mark.one_lens

@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from tl_scopes import __version__
 from tl_scopes.cli import options
 from tl_scopes.cli.aopc import aopc
 from tl_scopes.cli.app import serve
@@ -76,7 +77,7 @@ def _versions() -> str:
     from importlib.metadata import version
 
     names = ("transformer_lens", "torch")
-    return f"tl_scopes {version('tl_scopes')} ({', '.join(f'{name} {version(name)}' for name in names)})"
+    return f"tl_scopes {__version__} ({', '.join(f'{name} {version(name)}' for name in names)})"
 
 
 def _named(name: str, command: Callable[..., None]) -> Callable[..., None]:

@@ -103,14 +103,9 @@ def whole(model: Any) -> nn.Module:
 
 
 @lru_cache
-def version(package: str) -> str:
-    """Version of an installed package."""
-    return metadata.version(package)
-
-
 def transformer_lens_version() -> str:
     """Version of the installed TransformerLens."""
-    return version("transformer-lens")
+    return metadata.version("transformer-lens")
 
 
 def architecture(model: LensModel) -> str:

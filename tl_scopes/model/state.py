@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tl_scopes import __version__
 from tl_scopes.model.forward import read_out_probe
-from tl_scopes.model.lens import LensModel, class_kind, transformer_lens_version, version
+from tl_scopes.model.lens import LensModel, class_kind, transformer_lens_version
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 
 _IN_CACHE = 2**17
@@ -117,7 +118,7 @@ class ModelState:
             "folded_norm": self.folded_norm,
             "constant_norm": self.constant_norm,
             "centred_unembedding": self.centred_unembedding,
-            "tl_scopes": version("tl_scopes"),
+            "tl_scopes": __version__,
             "transformer_lens": transformer_lens_version(),
             "torch": torch.__version__,
         }
