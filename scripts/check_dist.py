@@ -1,13 +1,15 @@
 """Build the source archive and the wheel, and see that each holds what it must: ``python scripts/check_dist.py``.
 
-Both are built from the tracked files alone, so that nothing left over in the working tree is taken for one of them; the
-wheel is built from the unpacked archive, as pip does where there is no wheel. Then:
+``python -m build`` makes both of a copy of the tracked files alone, so that nothing left over in the working tree is taken
+for one of them; the wheel is built from the unpacked archive, as pip does where there is no wheel. Then:
 
+* both have the version of ``tl_scopes/__init__.py``, and ``twine check --strict`` accepts their metadata;
 * the archive holds every tracked file but ``.gitignore``;
 * pytest collects from it, without an error, every test that it collects from the checkout;
-* the wheel holds every tracked file of the package, ``py.typed``, stub, pages and the demo model included, and no other.
+* the wheel holds every tracked file of the package, ``py.typed``, stub, pages and the bundled models included, and no
+  other, in at most 12 MB.
 
-No network is used. The two files are left in ``dist``, or in ``--out``.
+No network is used: the build takes setuptools from this environment. The two files are left in ``dist``, or in ``--out``.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import tl_scopes
+
 ROOT = Path(__file__).resolve().parents[1]
 NOT_IN_IT = {".gitignore"}
 MUST = (
@@ -34,6 +38,8 @@ MUST = (
     "app/page.html",
 )
 """Some of the package's files that are no modules, in case nothing of their kind is tracked any more."""
+MOST_BYTES = 12_000_000
+"""Of a wheel with both bundled models."""
 
 
 def run(*command: str, cwd: Path, **env: str) -> str:
@@ -44,14 +50,15 @@ def run(*command: str, cwd: Path, **env: str) -> str:
     return done.stdout
 
 
-def built_archive(tracked: list[str], work: Path, out: Path) -> Path:
-    """The source archive, built from a copy of the tracked files."""
-    clean = work / "clean"
+def built(tracked: list[str], work: Path) -> tuple[Path, Path]:
+    """Source archive and wheel, built from a copy of the tracked files."""
+    clean, made = work / "clean", work / "made"
     for name in tracked:
         (clean / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, clean / name)
-    build = "import sys; from setuptools import build_meta; print(build_meta.build_sdist(sys.argv[1]))"
-    return out / run(sys.executable, "-c", build, str(out), cwd=clean).split()[-1]
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(made), cwd=clean)
+    (archive,), (wheel,) = made.glob("*.tar.gz"), made.glob("*.whl")
+    return archive, wheel
 
 
 def collected(folder: Path) -> set[str]:
@@ -76,7 +83,10 @@ def main() -> None:
     tracked = run("git", "ls-files", cwd=ROOT).splitlines()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        archive = built_archive(tracked, work, out)
+        archive, wheel = built(tracked, work)
+        run(sys.executable, "-m", "twine", "check", "--strict", str(archive), str(wheel), cwd=work)
+        if not all(file.name.startswith(f"tl_scopes-{tl_scopes.__version__}") for file in (archive, wheel)):
+            raise SystemExit(f"{archive.name} and {wheel.name} are not of version {tl_scopes.__version__}")
         with tarfile.open(archive) as tar:
             tar.extractall(work / "unpacked", filter="data")
         (unpacked,) = (work / "unpacked").iterdir()
@@ -85,16 +95,18 @@ def main() -> None:
         tests = collected(unpacked)
         require_nothing(collected(ROOT) - tests, f"not collected from {archive.name}")
 
-        command = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(work / "wheel"))
-        run(sys.executable, *command, str(unpacked), cwd=work)
-        (wheel,) = (work / "wheel").iterdir()
+        if (size := wheel.stat().st_size) > MOST_BYTES:
+            raise SystemExit(f"{wheel.name} has {size:,} bytes; at most {MOST_BYTES:,} were meant")
         with zipfile.ZipFile(wheel) as files:
             packed = {name for name in files.namelist() if ".dist-info/" not in name}
         expected = {name for name in tracked if name.startswith("tl_scopes/")}
         require_nothing((expected | {f"tl_scopes/{name}" for name in MUST}) - packed, f"not in {wheel.name}")
         require_nothing(packed - expected, f"in {wheel.name}, but not tracked")
-        shutil.copy2(wheel, out)
-    print(f"{archive.name}: {len(inside)} files, {len(tests)} tests; {wheel.name}: {len(packed)} files")
+        for file in (archive, wheel):
+            shutil.copy2(file, out)
+    print(
+        f"{archive.name}: {len(inside)} files, {len(tests)} tests; {wheel.name}: {len(packed)} files, {size / 1e6:.1f} MB"
+    )
 
 
 if __name__ == "__main__":
