@@ -20,6 +20,7 @@ import tl_scopes as tls
 import tl_scopes.views.terminal
 from tl_scopes.cli.main import COMMANDS
 from tl_scopes.demo import DEMO_PATH
+from tl_scopes.numerics.extras import how_to_install
 
 ROOT = Path(tls.__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -279,6 +280,24 @@ def test_the_version_is_written_once_and_the_files_that_repeat_it_agree(demo_mod
     assert releases[:2] == [("Unreleased", ""), (tls.__version__, str(cited["date-released"]))]
     assert cited["version"] == tls.__version__
     assert tls.semantic_scope(demo_model, "the dog").provenance["tl_scopes"] == tls.__version__
+
+
+def test_it_is_installed_from_a_clone_in_the_same_words_everywhere() -> None:
+    words = how_to_install("app")
+    extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.optional-dependencies]")[2]
+    told = [*PAGES, *(ROOT / "tutorials").glob("*.ipynb"), *(ROOT / "tl_scopes").rglob("*.py")]
+    quoting = set()
+    for file in told:
+        text = file.read_text(encoding="utf-8").replace("`", "").replace('\\"', '"')
+        assert not re.search(r"pip install [^\n&]*\btl[_-]scopes\b", text), f"{file}: nobody has published it"
+        for extra in re.findall(r"\.\[([^\]{]+)\]['\"]", text):
+            assert f'".[{extra}]"' in text, f"{file}: quoted otherwise than in the README"
+            assert all(re.search(rf"^{name} = \[", extras, re.MULTILINE) for name in extra.split(",")), (file, extra)
+        if '".[app]"' in text:
+            quoting.add(file.name)
+            assert file == ROOT / "README.md" or words in " ".join(text.split()), f"{file}: not {words}"
+    assert quoting == {"README.md", "using.md", "errors.md"}
+    assert words.rpartition(": ")[2] in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_citation_file_names_the_paper() -> None:
