@@ -11,12 +11,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from make_api import folders
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 
 HOME = Path(__file__).resolve().parents[1]
-NAME = re.compile(r"^from \.([\w.]+) import (\w+) as \w+$", re.MULTILINE)
-PART = re.compile(r"^from \. import (\w+) as \w+$", re.MULTILINE)
+ELSEWHERE = {"README.md": "index.md", "docs/api.md": "api/index.md"}
 LINK = re.compile(r"(\]\(|src=\"|srcset=\")([^)\"#:\s]+)(#[^)\"\s]*)?(?=[)\"])")
 
 
@@ -28,7 +28,7 @@ def on_config(config: Any) -> Any:
             "tutorials/README.md",
             *({p.stem[3:].replace("_", " ").capitalize(): f"tutorials/{p.name}"} for p in notebooks),
         ],
-        "API": ["api/index.md", *({folder: f"api/{folder}.md"} for folder in _folders())],
+        "API": ["api/index.md", *({folder: f"api/{folder}.md"} for folder in folders())],
     }
     for section in config.nav:
         section |= {title: made[title] for title in section if title in made}
@@ -69,14 +69,14 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 
 def api_pages() -> dict[str, str]:
     """One page for each folder that has public names, and the list of them."""
-    folders = _folders()
+    by_folder = folders()
     pages = {
         f"api/{folder}.md": f"# {folder}\n\n" + "\n".join(f"::: {name}" for name in names)
-        for folder, names in folders.items()
+        for folder, names in by_folder.items()
     }
     rows = [
         f"| [{folder}]({folder}.md) | " + ", ".join(f"[`{n.rsplit('.', 1)[1]}`][{n}]" for n in names) + " |"
-        for folder, names in folders.items()
+        for folder, names in by_folder.items()
     ]
     pages["api/index.md"] = "\n".join(
         [
@@ -90,26 +90,6 @@ def api_pages() -> dict[str, str]:
         ]
     )
     return pages
-
-
-def _folders() -> dict[str, list[str]]:
-    """Public names by folder, each with the module that it stands in."""
-    stub = (HOME / "tl_scopes" / "__init__.pyi").read_text(encoding="utf-8")
-    folders: dict[str, list[str]] = {}
-    for module, name in NAME.findall(stub):
-        folders.setdefault(module.split(".")[0], []).append(f"tl_scopes.{module}.{name}")
-    for part in PART.findall(stub):
-        folders.setdefault(part, []).extend(_public(part))
-    return folders
-
-
-def _public(part: str) -> list[str]:
-    """Names of a public part of the package, ``tl_scopes.timeseries``, by the modules that they stand in."""
-    import importlib
-
-    module = importlib.import_module(f"tl_scopes.{part}")
-    values = [getattr(module, name) for name in module.__all__]
-    return [f"{value.__module__}.{value.__name__}" for value in values if callable(value)]
 
 
 def _add(files: Files, config: Any, uri: str, path: Path) -> None:
@@ -129,8 +109,8 @@ def _place(uri: str) -> str:
 
 def _uri(target: str) -> str:
     """Where a file of the repository is in the site."""
-    if target == "README.md":
-        return "index.md"
+    if target in ELSEWHERE:
+        return ELSEWHERE[target]
     return target.removeprefix("docs/")
 
 
