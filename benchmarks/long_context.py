@@ -5,6 +5,7 @@ folder. Every run is a process of its own; its peak is the highest resident size
 estimate made before the run. ``MALLOC_MMAP_THRESHOLD_`` makes the C library give freed memory back at once: without it the
 resident size counts up to a GiB that is free already. A run whose estimate exceeds ``--limit`` GiB is refused by the package,
 and the refusal is printed. The last line is the slope of the checkpointed peaks over the length, both as logarithms.
+``--estimate`` prints the estimates alone, and whether they are within the limit: a few seconds at any length.
 
 With ``--against`` the checkpointed run is followed, in the same process, by bare Hugging Face: a forward with fused
 attention, every block checkpointed, one position's logits, and one vector-Jacobian product. With one thread times are CPU
@@ -93,6 +94,9 @@ def one(length: int, checkpoint: bool, args: argparse.Namespace) -> None:
     with differentiable(bridge):
         estimate = memory.peak(Run(1, length, 1, 1, checkpoint))
     limit = int(args.limit * 2**30)
+    if args.estimate:
+        print(json.dumps({"estimate": estimate, "fits": estimate <= limit}))
+        return
     tls.semantic_scope(bridge, tokens[:32], target=SPACING, memory_budget=2**45)  # what is made once
     row: dict[str, Any] = {"estimate": estimate}
     try:
@@ -116,6 +120,8 @@ def one(length: int, checkpoint: bool, args: argparse.Namespace) -> None:
 def said(row: dict[str, Any]) -> str:
     """A run in words."""
     estimate = f"estimate {row['estimate'] / 2**30:6.2f} GiB"
+    if "fits" in row:
+        return f"{estimate}  {'within' if row['fits'] else 'above'} the limit"
     if "refused" in row:
         return f"{estimate}  refused: {row['refused']}"
     paths = row["attention"] or ["eager"]
@@ -138,6 +144,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192])
     parser.add_argument("--checkpointed", action="store_true", help="only that")
     parser.add_argument("--against", action="store_true", help="and bare Hugging Face, checkpointed")
+    parser.add_argument("--estimate", action="store_true", help="the estimate alone; nothing of that length is run")
     parser.add_argument("--limit", type=float, default=16, help="GiB beside the weights")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
@@ -155,7 +162,7 @@ def main() -> None:
             command = [sys.executable, str(Path(__file__)), "--one", str(length), str(int(checkpoint))]
             command += ["--limit", str(args.limit), "--threads", str(args.threads)]
             command += ["--model", args.model] if args.model else []
-            command += ["--against"] if args.against else []
+            command += ["--against"] * args.against + ["--estimate"] * args.estimate
             environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"}
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             name = f"T={length:<5} {'checkpointed' if checkpoint else 'plain':<13}"

@@ -27,6 +27,7 @@ class Twice:
     """``v = 2y``: the gradient of ``‖y‖²``, times a strength of its own."""
 
     combines: ClassVar[tuple[str, ...]] = ("sum", "norm")
+    whole: ClassVar[bool] = False
 
     strength: float = 1.0
     method: str = "twice"

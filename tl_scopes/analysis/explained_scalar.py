@@ -28,10 +28,11 @@ from tl_scopes.model.completeness import refuse_unfrozen
 from tl_scopes.model.forward import forward_pass
 from tl_scopes.model.hooks import Y_HOOK, differentiable
 from tl_scopes.model.lens import LensModel, require_lens_model
+from tl_scopes.model.predictions import Predictions
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.model.soundness import refuse_unseen_future, refuse_wrong
 from tl_scopes.model.state import model_state
-from tl_scopes.numerics.precision import compute_dtype, to_float64
+from tl_scopes.numerics.precision import to_float64
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.methods import BASELINES
 from tl_scopes.results.units import kind_of
@@ -87,11 +88,11 @@ class Question:
 
     def logit(self, run: Readings) -> Float[Tensor, " runs"]:
         """The targets' logits in every run, added."""
-        return torch.stack([one.logits[:, t] for one, t in zip(run, self.targets, strict=True)]).sum(0)
+        return torch.stack([one.predictions.logit(t) for one, t in zip(run, self.targets, strict=True)]).sum(0)
 
     def log_prob(self, run: Readings) -> Float[Tensor, " runs"]:
         """The targets' log-probability in every run."""
-        return torch.stack([one.log_prob(t) for one, t in zip(run, self.targets, strict=True)]).sum(0)
+        return torch.stack([one.predictions.log_prob(t) for one, t in zip(run, self.targets, strict=True)]).sum(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ class BaseRun:
     Attributes:
         prompt: up to the explained position.
         question: what is explained.
-        readings: logits and activation at the target hook at each explained position, of one run.
+        readings: predictions and activation at the target hook at each explained position, of one run.
         x: activation at the source, ``[pos, d_model]``.
         G: ``V·J``, ``[k, pos, d_model]``.
         weights: c of the rows, ``[k]``.
@@ -139,14 +140,14 @@ class BaseRun:
         asked, before = self.question, self.readings
         return (
             (asked.logit(changed) - asked.logit(before)).cpu(),
-            (asked.log_prob(changed) - asked.log_prob(before)).cpu(),
+            (asked.log_prob(changed) - asked.log_prob(before)).to(changed[0].predictions.dtype).cpu(),
         )
 
     def noise_floor(self, model: LensModel) -> float:
         """Size of a change that rounding alone can make in the measured scalar, in the model's dtype."""
         scale = 0.0
         for scalar, run in zip(self.question.scalars, self.readings, strict=True):
-            values = run.logits if scalar.measure == "divergence" else scalar.read(run)[0]
+            values = run.predictions.logits if scalar.measure == "divergence" else scalar.read(run)[0]
             scale += float(values.abs().max())
         return 64 * torch.finfo(model.W_U.dtype).eps * max(1.0, scale) if math.isfinite(scale) else math.inf
 
@@ -206,8 +207,7 @@ def base_run(model: LensModel, attribution: Attribution, at: str | None = None) 
         read = torch.tensor([p for _, p in prompt.positions])
         recording, rows = options.recording(), torch.zeros_like(read)
         run = forward_pass(model, prompt.tokens.clone()[None], read, recording, rows=rows)
-        logits = run.logits.to(compute_dtype(run.logits.dtype))
-        question = question_of(model, attribution, logits)
+        question = question_of(model, attribution, run.predictions)
         found: list[Rows] = []
         for direction, one in zip(question.directions, read_outs(model, run, [0] * len(read)), strict=True):
             direction.check(state)
@@ -220,7 +220,8 @@ def base_run(model: LensModel, attribution: Attribution, at: str | None = None) 
         )
         parts = [pulled[:, 0] for (pulled,) in pull_back(run.hidden, [run.source], V, options)]
     weights = torch.cat([_weights(one) for one in found[: len(found) if question.measure == "divergence" else 1]])
-    readings = tuple(Reading(logits[m : m + 1], run.hidden.detach()[m : m + 1]) for m in range(len(read)))
+    every = Reading(run.predictions, run.hidden.detach())
+    readings = tuple(every[m : m + 1] for m in range(len(read)))
     return BaseRun(prompt, question, readings, run.source.detach()[0], torch.cat(parts), weights)
 
 
@@ -242,15 +243,15 @@ def require_vocabulary(model: LensModel, attribution: Attribution) -> None:
         raise ValueError("(attribution=...): it has token ids outside this model's vocabulary")
 
 
-def question_of(model: LensModel, attribution: Attribution, logits: Float[Tensor, "read d_vocab"]) -> Question:
-    """Rebuild what an attribution explains from its method, targets and details, and the logits of its unchanged prompt.
+def question_of(model: LensModel, attribution: Attribution, unchanged: Predictions) -> Question:
+    """Rebuild what an attribution explains from its method, targets and details, and what its unchanged prompt gave.
 
     Raises:
         ValueError: an unknown method, something needed was not kept, or another model made the attribution.
     """
-    _require_same_model(model, attribution, logits[-1])
+    _require_same_model(model, attribution, unchanged[-1:])
     given = attribution.targets or (attribution.target,)
-    targets = tuple(int(z.argmax()) if t is None else t for z, t in zip(logits, given, strict=True))
+    targets = tuple(top if t is None else t for top, t in zip(unchanged.top.tolist(), given, strict=True))
     method = attribution.method
     scope = scope_of(method)
     if scope is None and method not in BASELINES:
@@ -282,17 +283,17 @@ def _details_at(attribution: Attribution, m: int) -> dict[str, Any]:
     return {**attribution.details, **{name: values[m] for name, values in by_position.items()}}
 
 
-def _require_same_model(model: LensModel, attribution: Attribution, logits: Float[Tensor, " d_vocab"]) -> None:
+def _require_same_model(model: LensModel, attribution: Attribution, last: Predictions) -> None:
     """Refuse a model that predicts otherwise than the attribution says."""
     if not attribution.top_predictions:
         return
-    p = logits.softmax(-1)
-    top = int(p.argmax())
+    top = int(last.top)
+    p = float(last.log_prob(top).exp())
     (text, probability), *others = attribution.top_predictions
     own = target_string(model, top)
     clear = own != text and probability - (others[0][1] if others else 0.0) > OTHER_MODEL
-    if clear or abs(float(p[top]) - probability) > OTHER_MODEL:
+    if clear or abs(p - probability) > OTHER_MODEL:
         raise ValueError(
-            f"(attribution=...): this model predicts {own!r} with p = {float(p[top]):.2f}, and the attribution "
+            f"(attribution=...): this model predicts {own!r} with p = {p:.2f}, and the attribution "
             f"was made where {text!r} had p = {probability:.2f}. Pass the model that made it"
         )

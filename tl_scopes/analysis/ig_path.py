@@ -27,6 +27,7 @@ from typing_extensions import Unpack
 
 from tl_scopes.baselines.path_starts import OTHER_STARTS, StartName, jumps, path_start, start_name
 from tl_scopes.directions.logits import Semantic
+from tl_scopes.kernel.attributed import how_attention_ran
 from tl_scopes.kernel.batching import repeated, rows_per_forward
 from tl_scopes.kernel.calls import encode, prompt_call
 from tl_scopes.kernel.interventions import Change, Outcome, along, run_changed
@@ -150,7 +151,7 @@ def _path(
 ) -> IGPath:
     """The path of one prompt."""
     plain, difference = way.difference(model, prompt)
-    chosen = int(plain.logits[0].argmax()) if target is None else target
+    chosen = int(plain.predictions.top[0]) if target is None else target
     grid, notes = _without_a_jump(model, prompt, way, difference, grid, chosen)
     norms, slopes, logits, entropy = [], [], [], []
     for first in progress(range(0, len(grid), batch_size), unit="batch"):
@@ -166,8 +167,8 @@ def _path(
         gradient = to_float64(run.gradient)
         norms.append(row_norms(gradient).cpu())
         slopes.append(einsum(to_float64(difference), gradient, "pos d_model, a pos d_model -> a").cpu())
-        logits.append(to_float64(run.logits[:, chosen]).cpu())
-        entropy.append(-reduce(run.log_probs.exp() * run.log_probs, "a d_vocab -> a", "sum").cpu().double())
+        logits.append(to_float64(run.predictions.logit(chosen)).cpu())
+        entropy.append(run.predictions.entropy().cpu())
     map_ = torch.cat(norms)
     total = reduce(map_, "a pos -> a", "sum")
     sink = reduce(map_[:, :sink_tokens], "a pos -> a", "sum")
@@ -175,7 +176,7 @@ def _path(
     full[:, : prompt.pos + 1] = map_
     return IGPath(
         alphas=torch.tensor(grid, dtype=torch.float64),
-        grad_norms=full.to(plain.logits.dtype),
+        grad_norms=full.to(plain.predictions.dtype),
         logits=torch.cat(logits),
         entropy=torch.cat(entropy),
         sink_share=sink / total.clamp_min(torch.finfo(torch.float64).tiny),
@@ -189,7 +190,7 @@ def _path(
         sink_tokens=sink_tokens,
         baseline=baseline,
         notes=notes,
-        provenance=model_state(model).provenance(),
+        provenance=model_state(model).provenance() | how_attention_ran(plain.predictions),
     )
 
 
@@ -203,7 +204,7 @@ def _without_a_jump(
     eps = getattr(model.cfg, "eps", None) or _EPS
     least = min([math.sqrt(eps / size), *(a / 2 for a in grid if a > 0)])
     run = run_changed(model, *repeated(model, prompt, 3), changes=way.changes([0.0, least / 100, least]))
-    y, logits = to_float64(run.hidden), run.logits[:, target].tolist()
+    y, logits = to_float64(run.hidden), run.predictions.logit(target).tolist()
     if not jumps(y[0], y[1]):
         return list(grid), ()
     says = (

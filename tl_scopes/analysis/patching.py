@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.analysis.explained_scalar import prompt_of, question_of, target_hook_of
-from tl_scopes.directions.base import Reading, Readings
+from tl_scopes.directions.base import Reading, Readings, joined
 from tl_scopes.kernel.ablation import prompt_generator
 from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.kernel.calls import encode_one
@@ -36,6 +36,7 @@ from tl_scopes.model.forward import Recording, forward_pass, run_with_hooks
 from tl_scopes.model.hooks import Y_HOOK, Hook, differentiable, fires_again, require_hook
 from tl_scopes.model.lens import LensModel, architecture, source_device
 from tl_scopes.model.lock import model_call
+from tl_scopes.model.predictions import Predictions, Table
 from tl_scopes.model.prompts import OnePrompt
 from tl_scopes.numerics.arguments import Seed, integer, number
 from tl_scopes.numerics.precision import compute_dtype, to_float64
@@ -174,11 +175,12 @@ class _Runs:
                 self.read,
                 Recording(self.names[0], self.target_hook, tuple(self.names[1:])),
                 rows=torch.zeros(len(read), dtype=torch.int64),
+                table=True,
             )
         corrupt = self.graph.logits.detach()[None], self.graph.hidden.detach()[None]
         self.base = self._reading(*clean)
         own = self.base if torch.equal(attribution.tokens, pair[0].cpu()) else self._reading(*corrupt)
-        self.question = question_of(model, attribution, torch.cat([one.logits for one in own]))
+        self.question = question_of(model, attribution, joined(own))
         self.ends = float(self.values(*clean)), float(self.values(*corrupt))
 
     def _keep(self, name: str) -> Hook:
@@ -203,7 +205,10 @@ class _Runs:
         return logits, seen[-1]
 
     def _reading(self, logits: Tensor, hidden: Tensor) -> Readings:
-        return tuple(Reading(logits[:, m].to(compute_dtype(logits.dtype)), hidden[:, m]) for m in self.at)
+        n, W_U = len(self.read), self.model.W_U.detach()
+        table = Table(rearrange(logits, "batch read d_vocab -> (batch read) d_vocab"), None, W_U)
+        every = Predictions.all_of(table)
+        return tuple(Reading(every[m::n], hidden[:, m]) for m in self.at)
 
     def values(self, logits: Tensor, hidden: Tensor) -> Float[Tensor, " batch"]:
         """The metric of every row."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tl_scopes.analysis.explained_scalar import Question, prompt_of, question_of, require_vocabulary, target_hook_of
-from tl_scopes.directions.base import Reading, Readings
+from tl_scopes.directions.base import Readings, joined
 from tl_scopes.directions.by_name import scope_of
 from tl_scopes.kernel.ablation import Ablation, prompt_generator, run_ablated, substitutes
 from tl_scopes.kernel.batching import rows_per_forward
@@ -235,12 +235,12 @@ def _together(
     rows = sets if unchanged is not None else [(), *sets]
     for changed in run_ablated(model, prompt, rows, values, batch_size=size, at=at, target_hook=target_hook_of(first)):
         if unchanged is None:
-            unchanged = tuple(Reading(one.logits[:1], one.hidden[:1]) for one in changed)
-            logits = torch.cat([one.logits for one in unchanged])
-            questions = [question_of(model, a, logits) for a, _ in chosen]
-            changed = tuple(Reading(one.logits[1:], one.hidden[1:]) for one in changed)
+            unchanged = tuple(one[:1] for one in changed)
+            questions = [question_of(model, a, joined(unchanged)) for a, _ in chosen]
+            changed = tuple(one[1:] for one in changed)
         for i, ((attribution, _), question) in enumerate(zip(chosen, questions, strict=True)):
-            effects[i].append((question.log_prob(changed) - question.log_prob(unchanged)).cpu())
+            change = question.log_prob(changed) - question.log_prob(unchanged)
+            effects[i].append(change.to(changed[0].predictions.dtype).cpu())
             if _explains_something_else(attribution):
                 own[i].append(question.change(unchanged, changed))
     numbers = {s: n for n, s in enumerate(sets)}

@@ -110,7 +110,7 @@ def verify(
     at = str(attribution.details.get("at", "hook_embed"))
     size = rows_per_forward(model, [base.prompt], batch_size, at=at)
     hook = base.question.target_hook
-    dtype, scalar = base.readings[0].logits.dtype, base.question
+    dtype, scalar = base.readings[0].predictions.dtype, base.question
     runs = run_ablated(model, base.prompt, removals, moved, batch_size=size, at=at, target_hook=hook)
     changes = [(base.measured(run), *base.target_changes(run)) for run in runs]
     measured, delta_logit, delta_log_prob = map(torch.cat, zip(*changes, strict=True))

@@ -39,18 +39,20 @@ class Aim:
     def chosen(self, unchanged: Readings) -> tuple[int, ...]:
         """The targets, where none was given the top prediction of the last run."""
         return tuple(
-            int(one.logits[-1].argmax()) if t is None else t for one, t in zip(unchanged, self.given, strict=True)
+            int(one.predictions.top[-1]) if t is None else t for one, t in zip(unchanged, self.given, strict=True)
         )
 
     def values(self, runs: Readings, targets: Sequence[int]) -> Float[Tensor, " runs"]:
         """The explained scalar in every run."""
         each = zip(runs, targets, strict=True)
-        return torch.stack([r.logits[:, t] if self.of == "logit" else r.log_prob(t) for r, t in each]).sum(0)
+        return torch.stack(
+            [r.predictions.logit(t) if self.of == "logit" else r.predictions.log_prob(t) for r, t in each]
+        ).sum(0)
 
     def answer(self, scores: Tensor, unchanged: Readings, details: dict[str, Any], notes: tuple[str, ...]) -> Answer:
         """The result's parts."""
         targets = self.chosen(unchanged)
-        log_probs = [float(r.log_prob(t)[-1]) for r, t in zip(unchanged, targets, strict=True)]
+        log_probs = [float(r.predictions[-1:].log_prob(t)) for r, t in zip(unchanged, targets, strict=True)]
         many = len(targets) > 1
         notes = (*target_note(self.given[-1]), *notes)
         return Answer(

@@ -36,10 +36,10 @@ from tl_scopes.model.attention import PATTERN, attention_layers, attention_notes
 from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import LensModel
+from tl_scopes.model.predictions import Predictions
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target
 from tl_scopes.model.targets import encode_targets
 from tl_scopes.numerics.arguments import Seed
-from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.numerics.progress import progress
 from tl_scopes.results.attribution import Attribution
 
@@ -158,17 +158,16 @@ def attention_rollout(
         rows, read = torch.tensor(places).T
         with differentiable(model), torch.no_grad():
             run = forward_pass(model, tokens, read, Recording(cache=names), rows=rows)
-        log_probs = run.logits.to(compute_dtype(run.logits.dtype)).log_softmax(-1)
         unit = torch.eye(tokens.shape[1], dtype=torch.float64)
         flow = unit.expand(len(batch), -1, -1)
         for name in names:
             pattern = reduce(run.activations[name].cpu().double(), "batch head q k -> batch q k", "mean")
             flow = (pattern + unit) / 2 @ flow
         for n, i in enumerate(batch):
-            own = log_probs[rows == n]
+            own = [run.predictions[m : m + 1] for m in (rows == n).nonzero()[:, 0].tolist()]
             mean = reduce(flow[n, read[rows == n], : prompts[i].pos + 1], "read pos -> pos", "mean")
             targets = asked[i].given
-            known = [int(row.argmax()) if t is None else t for row, t in zip(own, targets, strict=True)]
+            known = [int(one.top) if t is None else t for one, t in zip(own, targets, strict=True)]
             answer = _answer(mean, known if len(targets) > 1 else targets, own, {}, notes)
             results[i] = attributed(model, prompts[i], own[-1], "attention_rollout", answer)
     return [results[i] for i in range(len(prompts))]
@@ -177,14 +176,14 @@ def attention_rollout(
 def _answer(
     scores: Tensor,
     targets: Sequence[int | None],
-    log_probs: Float[Tensor, "read d_vocab"],
+    predictions: Sequence[Predictions],
     details: Mapping[str, Any],
     notes: tuple[str, ...],
 ) -> Answer:
     """The result's parts, of one explained position or of several."""
     if len(targets) == 1:
         return Answer(scores, targets[0], details, notes)
-    said = [float(row[t]) for row, t in zip(log_probs, targets, strict=True)]
+    said = [float(one.log_prob(t)) for one, t in zip(predictions, targets, strict=True) if t is not None]
     return Answer(scores, targets, details, notes, target_log_probs=said)
 
 
@@ -225,7 +224,7 @@ def random_attribution(
         for n, i in enumerate(batch):
             noise = random_scores(prompts[i].tokens, prompts[i].pos + 1, seed)
             answer = Answer(noise, targets[i], {"seed": seed})
-            results[i] = attributed(model, prompts[i], run.log_probs[n], "random_attribution", answer)
+            results[i] = attributed(model, prompts[i], run.predictions[n : n + 1], "random_attribution", answer)
     return [results[i] for i in range(len(prompts))]
 
 

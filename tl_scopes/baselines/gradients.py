@@ -30,7 +30,6 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from tl_scopes.baselines.aims import Aim, aims
-from tl_scopes.directions.base import Reading
 from tl_scopes.directions.logits import Of, Semantic
 from tl_scopes.kernel.ablation import prompt_generator
 from tl_scopes.kernel.attributed import attributed
@@ -236,9 +235,7 @@ def _smoothed(
     at, prompts = options.at, [aim.prompt for aim in together]
     ones = [1] * len(prompts)
     plain = run_changed(model, *copies(model, prompts, ones), at=at)
-    readings = [
-        tuple(Reading(r.logits[k : k + 1], r.hidden[k : k + 1]) for r in plain.readings) for k in range(len(ones))
-    ]
+    readings = [tuple(r[k : k + 1] for r in plain.readings) for k in range(len(ones))]
     x = [to_float64(plain.x[k, : prompt.pos + 1]) for k, prompt in enumerate(prompts)]
     targets = [aim.chosen(own) for aim, own in zip(together, readings, strict=True)]
     width = [0.1 * float(own.square().mean().sqrt()) if sigma is None else float(sigma) for own in x]
@@ -271,7 +268,7 @@ def _smoothed(
     for aim, reading, total, w in zip(together, readings, totals, width, strict=True):
         details = {"at": at, "n_samples": n_samples, "sigma": w, "seed": seed} | options.linearisation
         answer = aim.answer(row_norms(total / n_samples), reading, details, ())
-        found.append(attributed(model, aim.prompt, reading[-1].logits[0].log_softmax(-1), "smoothgrad", answer))
+        found.append(attributed(model, aim.prompt, reading[-1].predictions, "smoothgrad", answer))
     return found
 
 

@@ -22,7 +22,7 @@ from typing_extensions import Unpack
 
 from tl_scopes.baselines.aims import Aim, aims
 from tl_scopes.baselines.path_starts import OTHER_STARTS, StartName, jumps, path_start, start_name
-from tl_scopes.directions.base import Reading, Readings
+from tl_scopes.directions.base import Readings
 from tl_scopes.directions.logits import Of, Semantic
 from tl_scopes.kernel.attributed import attributed
 from tl_scopes.kernel.batching import copies, packed, rows_per_forward
@@ -128,8 +128,8 @@ def _attribution(model: LensModel, aim: Aim, path: PathIntegral, baseline: str, 
         "near_zero": {"up_to": NEAR_ZERO, **near},
     }
     answer = replace(aim.answer(row_norms(path.product), path.unchanged, details, notes), signed=signed)
-    log_probs = path.unchanged[-1].logits[-1].log_softmax(-1)
-    return attributed(model, aim.prompt, log_probs, "integrated_gradients", answer)
+    last = path.unchanged[-1].predictions[-1:]
+    return attributed(model, aim.prompt, last, "integrated_gradients", answer)
 
 
 def _about_the_gap(path: PathIntegral, baseline: str) -> tuple[str, ...]:
@@ -251,7 +251,7 @@ def _ends(model: LensModel, prompts: Sequence[EncodedPrompt], baselines: Sequenc
     run = run_changed(model, *copies(model, prompts, rows), changes=[(at, each_its_own(prompts, rows, moves))], at=at)
     return [
         _Ends(
-            tuple(Reading(one.logits[own], one.hidden[own]) for one in run.readings),
+            tuple(one[own] for one in run.readings),
             run.x[own][-1, : prompt.pos + 1],
         )
         for prompt, own in zip(prompts, slices(rows), strict=True)

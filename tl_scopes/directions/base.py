@@ -22,7 +22,7 @@ Fisher attribution of low rank predicts the part of the divergence that its own 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -30,16 +30,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_scopes.model.predictions import Predictions
 from tl_scopes.model.state import ModelState
 from tl_scopes.numerics.fisher_information import FisherInformation
 from tl_scopes.numerics.norms import root_of_squares
-from tl_scopes.numerics.precision import to_float64
 
 Measure = Literal["signed", "norm", "divergence"]
 Combine = Literal["sum", "norm"]
 """How several predictions become one score: the gradient of their sum, or the root of the sum of their squares."""
-BLOCK = 2**20
-"""Logits that are normalised at once: 8 MiB in float64, or one row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,23 +47,32 @@ class ReadOut:
     Attributes:
         y: final hidden state.
         hidden: activation at the target hook; ``y`` itself by default.
-        logits: as the model returns them.
-        slope: their derivative by the raw logits, or None where it is 1.
+        predictions: there.
         W_U: the unembedding, in the model's own dtype.
         index: number of the prompt in the call.
     """
 
     y: Float[Tensor, " d_model"]
     hidden: Tensor
-    logits: Float[Tensor, " d_vocab"]
-    slope: Float[Tensor, " d_vocab"] | None
+    predictions: Predictions
     W_U: Float[Tensor, "d_model d_vocab"]
     index: int
+
+    @property
+    def logits(self) -> Float[Tensor, " d_vocab"]:
+        """All of them, as the model returns them."""
+        return self.predictions.of.source.logits[self.predictions.rows[0]].to(self.y)
+
+    @property
+    def slope(self) -> Float[Tensor, " d_vocab"] | None:
+        """Their derivative by the raw logits, or None where it is 1."""
+        slope = self.predictions.slope
+        return None if slope is None else slope[0].to(self.y)
 
     def row(self, token: int) -> Float[Tensor, " d_model"]:
         """``a_token = slope_token · w_token``."""
         w = self.W_U[:, token].to(self.y)
-        return w if self.slope is None else w * self.slope[token]
+        return w * self.predictions.own_slopes([token]).to(w)
 
     def fisher(self, row_norms: Float[Tensor, " d_vocab"]) -> FisherInformation:
         """Fisher information at ``y``; ``row_norms`` are :attr:`ModelState.unembedding_norms`, which are a pass over W."""
@@ -133,25 +140,26 @@ class Reading:
     """What several runs on one prompt gave at its explained position.
 
     Attributes:
-        logits: float32 (float64 for a float64 model).
+        predictions: there.
         hidden: activation at the target hook; by default the final hidden state.
     """
 
-    logits: Float[Tensor, "runs d_vocab"]
+    predictions: Predictions
     hidden: Float[Tensor, "runs ..."]
 
-    def each(self, of: Callable[[Tensor], Tensor]) -> Tensor:
-        """``of`` a few rows of the logits at a time, ``[runs, ...]``: no second table of runs by vocabulary is made."""
-        rows = max(1, BLOCK // self.logits.shape[1])
-        return torch.cat([of(part) for part in torch.split(self.logits, rows)])
-
-    def log_prob(self, token: int) -> Float[Tensor, " runs"]:
-        """Log-probability of a token in every run."""
-        return self.each(lambda logits: logits.log_softmax(-1)[:, token])
+    def __getitem__(self, runs: slice) -> Reading:
+        """Of fewer runs."""
+        return Reading(self.predictions[runs], self.hidden[runs])
 
 
 Readings = tuple[Reading, ...]
 """What was read at each explained position."""
+
+
+def joined(readings: Readings) -> Predictions:
+    """The predictions of one run at all its explained positions."""
+    first = readings[0].predictions
+    return replace(first, rows=torch.cat([reading.predictions.rows for reading in readings]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,8 +181,9 @@ class Scalar:
     def change(self, base: Reading, changed: Reading) -> Float[Tensor, " runs"]:
         """Change of every run against the first run of ``base``, float64 on the CPU."""
         if self.measure == "divergence":
-            log_p = to_float64(base.logits[:1]).log_softmax(-1)
-            return changed.each(lambda z: (log_p.exp() * (log_p - to_float64(z).log_softmax(-1))).sum(-1)).cpu()
+            log_p = base.predictions[:1].log_probs()[0]
+            p, after = log_p.exp(), changed.predictions
+            return (p @ log_p - after.mean_logit(p) + after.normaliser).cpu()
         change = (self.read(changed) - self.read(base)[:1]).cpu()
         return torch.linalg.vector_norm(change, dim=-1) if self.measure == "norm" else change
 
@@ -185,7 +194,7 @@ class Scalar:
 
 def divergence() -> Scalar:
     """``KL(p ‖ p′)`` between the unchanged and the changed run's predictions."""
-    return Scalar("KL(p ‖ p′)", "nats", lambda run: to_float64(run.logits).log_softmax(-1), "divergence")
+    return Scalar("KL(p ‖ p′)", "nats", lambda run: run.predictions.log_probs(), "divergence")
 
 
 @runtime_checkable
@@ -200,6 +209,11 @@ class Direction(Protocol):
     @property
     def combines(self) -> tuple[Combine, ...]:
         """The ways in which several predictions may be explained together; the first is the default."""
+        ...
+
+    @property
+    def whole(self) -> bool:
+        """Does it look at all of p, so that a run makes every logit?"""
         ...
 
     def check(self, state: ModelState) -> None:
@@ -235,7 +249,7 @@ def one_row(v: Tensor) -> tuple[Tensor, Tensor]:
 
 def chosen_target(target: int | None, read: ReadOut) -> tuple[int, tuple[str, ...]]:
     """The given target, or the model's top prediction and the sentence that says so."""
-    return (int(read.logits.argmax()) if target is None else target), target_note(target)
+    return (int(read.predictions.top) if target is None else target), target_note(target)
 
 
 def target_note(target: int | None) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ class Fisher:
     """
 
     combines: ClassVar[tuple[Combine, ...]] = ("norm",)
+    whole: ClassVar[bool] = True
     rank: int
     tol: float
     method: str = "fisher"

@@ -11,14 +11,14 @@ Contrast               ``a_target − a_foil``  why this token and not that one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.directions.base import BLOCK, Combine, Reading, ReadOut, Rows, Scalar, chosen_target, one_row
+from tl_scopes.directions.base import Combine, ReadOut, Rows, Scalar, chosen_target, one_row
 from tl_scopes.directions.scope import Explained, Keywords, Scope
 from tl_scopes.model.answers import Side
 from tl_scopes.model.lens import LensModel
@@ -40,6 +40,7 @@ class Semantic:
     """
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
+    whole: ClassVar[bool] = False
 
     targets: tuple[int | None, ...]
     of: Of | tuple[Of, ...] = "logit"
@@ -53,62 +54,44 @@ class Semantic:
         ofs = [self.of if isinstance(self.of, str) else self.of[read.index] for read in reads]
         chosen = [chosen_target(self.targets[read.index], read) for read in reads]
         by_log_prob = [n for n, of in enumerate(ofs) if of == "log_prob"]
-        slopes = dict(zip(by_log_prob, log_prob_rows([(reads[n], chosen[n][0]) for n in by_log_prob]), strict=True))
-        found, b_U = [], state.model.b_U.detach() if state.unembedding_bias else None
+        b_U = state.model.b_U.detach() if state.unembedding_bias else None
+        asked = [(reads[n], chosen[n][0]) for n in by_log_prob]
+        slopes = dict(zip(by_log_prob, log_prob_rows(asked, b_U), strict=True))
+        found = []
         for n, (read, (target, notes)) in enumerate(zip(reads, chosen, strict=True)):
-            details: dict[str, Any] = {"of": ofs[n], "logit": float(read.logits[target])}
+            details: dict[str, Any] = {"of": ofs[n], "logit": float(read.predictions.logit(target))}
             if n in slopes:
-                details["log_prob"] = float(read.logits.log_softmax(-1)[target])
-            elif state.centred_unembedding:
+                details["log_prob"] = float(read.predictions.log_prob(target))
+                v, offset = slopes[n]
+            else:
+                v = read.row(target)
+                offset = 0.0 if b_U is None else float(b_U[target] * read.predictions.own_slopes([target]))
+            if n not in slopes and state.centred_unembedding:
                 notes += (
                     "The unembedding is centred (center_unembed), so this is the logit relative to the mean logit: "
                     "scores differ from the unprocessed model's by several per cent.",
                 )
             details["centred_unembedding"] = state.centred_unembedding
-            V, weights = one_row(slopes[n] if n in slopes else read.row(target))
-            offset = 0.0 if b_U is None else _offset(read, target, ofs[n], b_U)
-            found.append(Rows(V, weights, target, details, notes, offset=offset))
+            found.append(Rows(*one_row(v), target, details, notes, offset=offset))
         return found
 
     def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
         """The target's logit, or its log-probability."""
         if self.of == "logit":
-            return Scalar(f"logit of {text(target)!r}", "logits", lambda run: to_float64(run.logits[:, target]))
-
-        def read(run: Reading) -> Tensor:
-            return run.each(lambda logits: to_float64(logits).log_softmax(-1)[:, target])
-
-        return Scalar(f"log p of {text(target)!r}", "nats", read)
+            return Scalar(f"logit of {text(target)!r}", "logits", lambda run: to_float64(run.predictions.logit(target)))
+        return Scalar(f"log p of {text(target)!r}", "nats", lambda run: run.predictions.log_prob(target))
 
 
-def log_prob_rows(asked: Sequence[tuple[ReadOut, int]]) -> list[Float[Tensor, " d_model"]]:
-    """``Aᵀ(e_target − p)`` of each; 1 − p_target is summed over the other tokens, so that it does not cancel.
-
-    As many as :data:`BLOCK` allows share a pass over the unembedding.
-    """
-    found: list[Tensor] = []
-    size = max(1, 8 * BLOCK // len(asked[0][0].logits)) if asked else 1
-    for first in range(0, len(asked), size):
-        rows = [_log_prob_weights(read, target) for read, target in asked[first : first + size]]
-        W_U = asked[first][0].W_U.to(rows[0])
-        found += [W_U @ rows[0]] if len(rows) == 1 else list((W_U @ torch.stack(rows, dim=1)).T)
-    return found
-
-
-def _log_prob_weights(read: ReadOut, target: int) -> Float[Tensor, " d_vocab"]:
-    """``slope ⊙ (e_target − p)``."""
-    weights = -read.logits.softmax(-1)
-    weights[target] = 0
-    weights[target] = -weights.sum()
-    return weights if read.slope is None else weights * read.slope
-
-
-def _offset(read: ReadOut, target: int, of: Of, b_U: Float[Tensor, " d_vocab"]) -> float:
-    """What the unembedding's bias adds to the logit, or along the slope of the log-probability."""
-    if of == "log_prob":
-        weights = to_float64(_log_prob_weights(read, target))
-        return float(weights @ to_float64(b_U).to(weights.device))
-    return float(b_U[target]) * (1.0 if read.slope is None else float(read.slope[target]))
+def log_prob_rows(
+    asked: Sequence[tuple[ReadOut, int]], b_U: Float[Tensor, " d_vocab"] | None = None
+) -> list[tuple[Float[Tensor, " d_model"], float]]:
+    """``Aᵀ(e_target − p)`` of each, and what the unembedding's bias adds along it; those of one run share a walk."""
+    if not asked:
+        return []
+    reads, targets = zip(*asked, strict=True)
+    together = replace(reads[0].predictions, rows=torch.cat([read.predictions.rows for read in reads]))
+    rows, offsets = together.log_prob_rows(targets, b_U)
+    return list(zip(rows.to(reads[0].y), offsets.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -116,6 +99,7 @@ class Contrast:
     """``v = a_target − a_foil``; of two answers, ``±Aᵀ(e_token − p)`` at the tokens of one and of the other."""
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
+    whole: ClassVar[bool] = False
 
     targets: tuple[int | None, ...]
     foils: tuple[int | Side, ...]
@@ -133,8 +117,8 @@ class Contrast:
         for n, (read, (target, notes)) in enumerate(zip(reads, chosen, strict=True)):
             foil = self.foils[read.index]
             if isinstance(foil, Side):
-                details = {"of": "log_prob", "log_prob": float(read.logits.log_softmax(-1)[target])}
-                found.append(Rows(*one_row(foil.sign * slopes[n]), target, details, notes))
+                details = {"of": "log_prob", "log_prob": float(read.predictions.log_prob(target))}
+                found.append(Rows(*one_row(foil.sign * slopes[n][0]), target, details, notes))
                 continue
             if target == foil:
                 top = " (no target given: the model's top prediction)" if notes else ""
@@ -142,7 +126,10 @@ class Contrast:
                     f"(target={target}, foil={foil}): target and foil are the same token{top}, so there is nothing "
                     "to contrast"
                 )
-            details = {"foil": foil, "logit_difference": float(read.logits[target] - read.logits[foil])}
+            details = {
+                "foil": foil,
+                "logit_difference": float(read.predictions.logit(target) - read.predictions.logit(foil)),
+            }
             found.append(Rows(*one_row(read.row(target) - read.row(foil)), target, details, notes))
         return found
 
@@ -153,7 +140,7 @@ class Contrast:
         return Scalar(
             f"logit of {text(target)!r} less that of {text(foil)!r}",
             "nats of log-odds",
-            lambda run: to_float64(run.logits[:, target] - run.logits[:, foil]),
+            lambda run: to_float64(run.predictions.logit(target) - run.predictions.logit(foil)),
         )
 
 

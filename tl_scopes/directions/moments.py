@@ -57,6 +57,7 @@ class Moment:
     """``v = Aᵀ ∂m/∂z`` or ``Aᵀ ∂s²/∂z``."""
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
+    whole: ClassVar[bool] = True
     moment: Literal["mean", "variance"]
     values: Mapping[int, float]
     own_values: bool = False
@@ -106,7 +107,7 @@ class Moment:
         values = self.values
 
         def read(run: Reading) -> Tensor:
-            q: Tensor = to_float64(run.logits[:, list(values)]).softmax(-1)
+            q: Tensor = to_float64(run.predictions.logits_of(list(values))).softmax(-1)
             n = torch.tensor(list(values.values()), dtype=torch.float64).to(q)
             mean = q @ n
             return mean if self.moment == "mean" else (q * (n - mean[:, None]).square()).sum(-1)

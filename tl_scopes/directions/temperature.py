@@ -19,6 +19,7 @@ class Temperature:
     """``v = ŷ = y/‖y‖₂``."""
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
+    whole: ClassVar[bool] = False
     method: str = "temperature"
 
     def check(self, state: ModelState) -> None:

@@ -54,6 +54,7 @@ class TotalInformation:
     """``tr F_t`` by one of the three methods."""
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum",)
+    whole: ClassVar[bool] = True
     how: Literal["sampled", "exact", "low_rank"]
     rank: int
     n_samples: int

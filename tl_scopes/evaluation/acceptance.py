@@ -139,7 +139,7 @@ def _say(model: LensModel, asked: Sequence[Asked], batch_size: int | None, seen:
         with differentiable(model), torch.no_grad():
             run = forward_pass(model, tokens, read, rows=rows)
         require_finite(run)
-        best = iter(run.logits.argmax(-1).tolist())
+        best = iter(run.predictions.top.tolist())
         for i in batch:
             found[i] = [next(best) for _ in wanted[i]] == wanted[i]
         seen(len(batch))

@@ -198,8 +198,8 @@ def _determined(corpus: str, n: int, seed: int, answers: Literal["token", "whole
 
 def _is_right(model: LensModel, asked: Question) -> bool:
     """Is every token of the answer the top prediction?"""
-    log_probs = run_changed(model, *repeated(model, asked.given, 1)).log_probs
-    return tuple(log_probs.argmax(-1).tolist()) == asked.truth
+    said = run_changed(model, *repeated(model, asked.given, 1)).predictions.top
+    return tuple(said.tolist()) == asked.truth
 
 
 def _require_answers_of_one_token(model: LensModel, drawn: Mapping[str, Sequence[Example]]) -> None:

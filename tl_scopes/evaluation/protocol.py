@@ -203,7 +203,7 @@ def measure_passage(
     values = substitutes(protocol.ablation, candidates, given.tokens, protocol.seed)
     explained = truth
     if protocol.explained == "argmax":
-        explained = (int(run_changed(model, *repeated(model, given, 1)).log_probs[0].argmax()),)
+        explained = (int(run_changed(model, *repeated(model, given, 1)).predictions.top[0]),)
     scores = method_scores(model, given, explained, methods, protocol)
     for label, method in methods.items():
         if method == "random":
@@ -231,7 +231,7 @@ def measure_passage(
     size = rows_per_forward(model, [given], batch_size, most=DEFAULT_ROWS)
     scored = truth if protocol.scored == "truth" else [None]
     found = ablated(model, given, [sorted(s) for s in distinct], values, scored, batch_size=size)
-    top = tuple(found.first.argmax(-1).tolist())
+    top = tuple(int(one.top) for one in found.first)
     log_p = to_float64(found.log_prob)
     change = (log_p - log_p[0]).tolist()
     delta = dict(zip(distinct, change, strict=True))
@@ -248,12 +248,12 @@ def measure_passage(
     if len(truth) > 1:
         record |= {"answer": list(truth), "answer_top": list(top)}
     if (kept_bos := with_own_bos(model, passage, asked)) is not None:
-        with_it = run_changed(model, *repeated(model, kept_bos.given, 1)).log_probs
+        with_it = run_changed(model, *repeated(model, kept_bos.given, 1)).predictions
         record["without_bos"] = {
-            "log_prob": float(found.first[range(len(truth)), truth].sum()),
-            "log_prob_with": float(with_it[range(len(truth)), truth].sum()),
+            "log_prob": sum(float(one.log_prob(t)) for one, t in zip(found.first, truth, strict=True)),
+            "log_prob_with": float(with_it.log_prob(truth).sum()),
             "right": top == truth,
-            "right_with": tuple(with_it.argmax(-1).tolist()) == truth,
+            "right_with": tuple(with_it.top.tolist()) == truth,
         }
     if "sufficiency" in protocol.beside:
         record["sufficiency"] = {label: [-delta[s] for s in sets] for label, sets in kept.items()}

@@ -157,6 +157,7 @@ class _Row:
     rows: Rows
     scores: Float[Tensor, " pos"]
     predictions: list[tuple[str, float]]
+    attention: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +177,7 @@ class _Matrix:
         found: dict[int, _Row] = {}
         order = sorted(range(len(self.explained)), key=lambda i: self.explained[i])
         with differentiable(self.model), tqdm(total=len(order), desc=call_name(), unit="target", disable=None) as bar:
-            memory = self.options.memory(self.model)
+            memory = self.options.memory(self.model, whole=self.direction.whole)
             plan = _plan(memory, max(self.explained) + 1, len(order))
             for first in range(0, len(order), plan.reads):
                 block = order[first : first + plan.reads]
@@ -209,8 +210,9 @@ class _Matrix:
                 self.on_read(block[n], reads[n])
             scores = row.score(norms[owner == n]).scores
             refuse_influence_from_the_future(scores, position)
-            log_probs = reads[n].logits.to(compute_dtype(self.model.W_U.dtype)).log_softmax(-1)
-            found.append(_Row(row, scores, top_predictions(self.model, log_probs)[0]))
+            found.append(
+                _Row(row, scores, top_predictions(self.model, reads[n].predictions)[0], run.predictions.of.attention)
+            )
         return found
 
     def _norms(
@@ -263,6 +265,8 @@ def _result(
         scores[i, : len(row.scores)] = row.scores.to(scores)
     for name, of_row in scope.kept_of_rows.items():
         details[name] = [of_row(row.rows.details) for row in rows]
+    if any(row.attention for row in rows):  # rows of one text run on beginnings of it, short ones among them
+        details["attention"] = [list(row.attention) for row in rows]
     targets = tuple(row.rows.target for row in rows)
     return AttributionMatrix(
         scores=scores,

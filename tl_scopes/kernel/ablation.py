@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -30,6 +30,7 @@ from tl_scopes.kernel.interventions import each_its_own, run_changed, slices
 from tl_scopes.model.forward import Recording
 from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.lens import LensModel
+from tl_scopes.model.predictions import Predictions
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.numerics.arguments import call_name
 from tl_scopes.numerics.precision import compute_dtype
@@ -99,13 +100,13 @@ class Ablated:
         tokens: whose logit and log-probability are read, at each explained position.
         logit: ``[sets]``, of all positions together.
         log_prob: ``[sets]``, of all positions together.
-        first: log-probabilities of all tokens at each position with the first set replaced.
+        first: what is predicted at each position with the first set replaced.
     """
 
     tokens: tuple[int, ...]
     logit: Float[Tensor, " sets"]
     log_prob: Float[Tensor, " sets"]
-    first: Float[Tensor, "read d_vocab"]
+    first: tuple[Predictions, ...]
 
 
 def ablated(
@@ -120,19 +121,13 @@ def ablated(
 ) -> Ablated:
     """A token's logit and log-probability with each set replaced, or the sums of several positions' tokens.
 
-    None is the top prediction with the first set replaced. Logits of all tokens exist for one batch at a time.
+    None is the top prediction with the first set replaced.
     """
-    logit, log_prob, first = [], [], None
-    chosen: list[int] = []
+    parts: list[Ablated] = []
     for runs in run_ablated(model, prompt, sets, values, batch_size=batch_size, at=at):
-        if first is None:
-            first = torch.stack([run.logits[0].log_softmax(-1) for run in runs])
-            best = first.argmax(-1).tolist()
-            chosen = [top if token is None else token for token, top in zip(tokens, best, strict=True)]
-        logit.append(_summed([run.logits[:, token] for run, token in zip(runs, chosen, strict=True)]))
-        log_prob.append(_summed([run.log_prob(token) for run, token in zip(runs, chosen, strict=True)]))
-    assert first is not None
-    return Ablated(tuple(chosen), torch.cat(logit), torch.cat(log_prob), first)
+        parts.append(_read(runs, parts[0].tokens if parts else tokens))
+    logit, log_prob = (torch.cat(of) for of in zip(*((part.logit, part.log_prob) for part in parts), strict=True))
+    return replace(parts[0], logit=logit, log_prob=log_prob)
 
 
 def ablated_together(
@@ -158,16 +153,20 @@ def ablated_together(
         changes=[(at, each_its_own(prompts, rows, changes))],
         at=Recording(at, Y_HOOK),
     )
-    found = []
-    for part, asked in zip(slices(rows), tokens, strict=True):
-        runs = [Reading(r.logits[part], r.hidden[part]) for r in run.readings]
-        first = torch.stack([r.logits[0].log_softmax(-1) for r in runs])
-        best = first.argmax(-1).tolist()
-        chosen = [top if token is None else token for token, top in zip(asked, best, strict=True)]
-        logit = _summed([r.logits[:, token] for r, token in zip(runs, chosen, strict=True)])
-        log_prob = _summed([r.log_prob(token) for r, token in zip(runs, chosen, strict=True)])
-        found.append(Ablated(tuple(chosen), logit, log_prob, first))
-    return found
+    return [
+        _read([reading[part] for reading in run.readings], asked)
+        for part, asked in zip(slices(rows), tokens, strict=True)
+    ]
+
+
+def _read(runs: Sequence[Reading], asked: Sequence[int | None]) -> Ablated:
+    """What is kept of runs on one prompt."""
+    first = tuple(run.predictions[:1].alone() for run in runs)
+    tokens = tuple(int(one.top) if token is None else token for one, token in zip(first, asked, strict=True))
+    each = list(zip((run.predictions for run in runs), tokens, strict=True))
+    logit = _summed([predictions.logit(token) for predictions, token in each])
+    log_prob = _summed([predictions.log_prob(token) for predictions, token in each])
+    return Ablated(tokens, logit, log_prob, first)
 
 
 def _removed(part: Tensor, values: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tl_scopes.kernel.read_out import target_string, top_predictions
 from tl_scopes.model.lens import LensModel
+from tl_scopes.model.predictions import Predictions
 from tl_scopes.model.prompts import EncodedPrompt, token_strings
 from tl_scopes.model.soundness import NOT_CAUSAL
 from tl_scopes.model.state import model_state
@@ -44,18 +45,18 @@ class Answer:
 
 
 def attributed(
-    model: LensModel, prompt: EncodedPrompt, log_probs: Float[Tensor, " d_vocab"], method: str, answer: Answer
+    model: LensModel, prompt: EncodedPrompt, predicted: Predictions, method: str, answer: Answer
 ) -> Attribution:
-    """The frozen result, in the dtype of the log-probabilities at the explained position."""
-    n, dtype = len(prompt.tokens), log_probs.dtype
-    top, top_tokens = top_predictions(model, log_probs)
-    details = dict(answer.details)
+    """The frozen result, in the dtype of the predictions; ``predicted`` is that at the explained position."""
+    n, dtype = len(prompt.tokens), predicted.dtype
+    top, top_tokens = top_predictions(model, predicted)
+    details = {**answer.details, **how_attention_ran(predicted)}
     targets = answer.target if isinstance(answer.target, Sequence) else (answer.target,)
     target = targets[0] if len(targets) == 1 else None
     text = target_string(model, target)
     if target is not None:
-        details["target_probability"] = float(log_probs[target].exp())
-        details["target_rank"] = int((log_probs > log_probs[target]).sum()) + 1
+        details["target_probability"] = float(predicted.log_prob(target).exp())
+        (details["target_rank"],) = predicted.ranks([target])
     elif targets[0] is not None:
         said = token_strings(model, torch.tensor(targets))
         own = len(prompt.span)
@@ -92,6 +93,11 @@ def attributed(
         offsets=prompt.offsets,
         units=prompt.units,
     )
+
+
+def how_attention_ran(predicted: Predictions) -> dict[str, list[str]]:
+    """``{"attention": ...}``: how a long run computed each of its attentions, in order; nothing of a short one."""
+    return {"attention": list(predicted.of.attention)} if predicted.of.attention else {}
 
 
 def provenance(model: LensModel, details: Mapping[str, Any]) -> dict[str, Any]:

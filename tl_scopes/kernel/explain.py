@@ -44,13 +44,13 @@ from tl_scopes.model.hooks import NamesFilter, differentiable
 from tl_scopes.model.leaves import KINDS, UNEMBEDDING, Leaves, live_leaves, shares_of
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory
+from tl_scopes.model.predictions import Predictions
 from tl_scopes.model.probe_runs import Run
 from tl_scopes.model.prompts import EncodedPrompt, pad_right
 from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState, model_state
 from tl_scopes.numerics.arguments import call_name
 from tl_scopes.numerics.norms import row_norms
-from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.results.attribution import Attribution
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def explain_inside(
     with differentiable(model):
         live = leaves and has_leaves(model)
         options = replace(options, batch_size=1) if live else options
-        memory = options.memory(model, probes, written_out=split)
+        memory = options.memory(model, probes, written_out=split, whole=any(d.whole for d in directions))
         explanation = _Explanation(model, state, directions, probes, options, memory, Valve() if split else None)
         results: dict[int, list[Measured]] = {}
         batches = shared_forwards(prompts, options, memory, len(explanation.linearisations))
@@ -179,16 +179,15 @@ class _Explanation:
         gradients = len(self.linearisations)
         at_once = max(1, self.memory.rows_at_once(plan, gradients * most) // gradients)
         every = self._pull(run, chosen, texts, leaves or {}, at_once, adaptive)
-        dtype = compute_dtype(run.logits.dtype)
+        dtype = run.predictions.dtype
         out = []
         for n, (prompt, own, rows) in enumerate(zip(batch, texts.slices, chosen, strict=True)):
             results: list[Measured] = []
-            logits = run.logits[own]
+            predictions = run.predictions[own]
             read_at = [p for b, p in prompt.positions if b == 0].index(prompt.pos)
-            log_probs = logits[read_at].to(dtype).log_softmax(-1)
-            normalisers = logits.to(dtype).logsumexp(-1) if len(logits) > 1 else None
+            predicted = predictions[read_at : read_at + 1]
             for i, row in enumerate(rows):
-                target_log_probs = _log_probs(logits, normalisers, row.targets)
+                target_log_probs = _log_probs(predictions, row.targets)
                 for linearisation, pulled in zip(self.linearisations, every, strict=True):
                     norms = pulled.norms[n][i]
                     scored = row.score(norms)
@@ -198,13 +197,13 @@ class _Explanation:
                     answer = Answer(
                         scored.scores,
                         row.targets,
-                        _details(row, scored, norms, options, run) | linearisation,
+                        _details(row, scored, norms, options) | linearisation,
                         row.notes,
                         stderr=scored.stderr,
                         gradient=gradient,
                         target_log_probs=target_log_probs,
                     )
-                    result = attributed(self.model, prompt, log_probs, self.directions[i].method, answer)
+                    result = attributed(self.model, prompt, predicted, self.directions[i].method, answer)
                     result = replace(
                         result,
                         direction=None if row.given is None else row.given.cpu(),
@@ -371,23 +370,17 @@ def _joined(row: Joint, probe: GradientProbe, measured: Float[Tensor, "k pos ...
     return row.score(rearrange(measured, "k ... -> k (...)")).scores.reshape(measured.shape[1:])
 
 
-def _log_probs(logits: Tensor, normalisers: Tensor | None, targets: Sequence[int | None]) -> list[float]:
+def _log_probs(predictions: Predictions, targets: Sequence[int | None]) -> list[float]:
     """Of the target at each of several positions, where there are targets."""
-    if normalisers is None or targets[0] is None:
-        return []
-    chosen = logits[torch.arange(len(logits)), torch.tensor(targets)]
-    return (chosen.to(normalisers) - normalisers).tolist()
+    known = [target for target in targets if target is not None]
+    return predictions.log_prob(known).tolist() if len(known) == len(targets) > 1 else []
 
 
-def _details(
-    row: Joint, scored: Scored, norms: Float[Tensor, "k pos"], options: RunOptions, run: ForwardPass
-) -> dict[str, Any]:
-    """The direction's own details, where it was read, how a long run computed attention, and scores of a few rows."""
+def _details(row: Joint, scored: Scored, norms: Float[Tensor, "k pos"], options: RunOptions) -> dict[str, Any]:
+    """The direction's own details, where it was read, and scores of a few rows."""
     details = {**row.details, **scored.details, "at": options.at, "target_hook": options.target_hook}
     if 1 < len(norms) <= MOST_ROW_SCORES:
         details["row_scores"] = norms.tolist()
-    if run.attention:
-        details["attention"] = list(run.attention)
     return details
 
 

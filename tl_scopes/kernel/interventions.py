@@ -1,7 +1,7 @@
-"""The model on changed embeddings: logits at the explained position, and the gradient there if it is asked for.
+"""The model on changed embeddings: predictions at the explained position, and the gradient there if it is asked for.
 
 Legend: ``x`` ``[pos, d_model]`` the activation at the source hook (embeddings by default); ``x'`` what is put in its
-place; ``z`` the logits at the explained position; ``g = ∂s/∂x`` at ``x'`` for the explained scalar s.
+place; ``g = ∂s/∂x`` at ``x'`` for the explained scalar s.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tl_scopes.model.forward import RECORDING, Recording, forward_pass
 from tl_scopes.model.hooks import attached, differentiable, require_hook
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory
+from tl_scopes.model.predictions import Predictions
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.model.state import model_state
-from tl_scopes.numerics.precision import compute_dtype
 
 Change = Callable[[Tensor], Tensor]
 """From the activation ``[batch, pos, d_model]`` to what takes its place."""
@@ -39,27 +39,22 @@ class Outcome:
     Attributes:
         x: what the model saw at the source hook, ``[batch, pos, d_model]``.
         hidden: activation at the target hook, ``[read, ...]``; by default the final hidden state.
-        logits: at each explained position, ``[read, d_vocab]``, float32 (float64 for a float64 model).
+        predictions: at each explained position.
         gradient: ``∂s/∂x``, ``[batch, pos, d_model]``; None where no scalar was explained.
         rows: the direction's rows, one per explained position; empty where no scalar was explained.
     """
 
     x: Float[Tensor, "batch pos d_model"]
     hidden: Float[Tensor, "read ..."]
-    logits: Float[Tensor, "read d_vocab"]
+    predictions: Predictions
     gradient: Float[Tensor, "batch pos d_model"] | None
     rows: list[Rows]
 
     @property
-    def log_probs(self) -> Float[Tensor, "read d_vocab"]:
-        """Log-softmax of the logits."""
-        return self.logits.log_softmax(-1)
-
-    @property
     def readings(self) -> Readings:
         """What was read at the first explained position of every row, at the second, …"""
-        n = len(self.logits) // len(self.x)
-        return tuple(Reading(self.logits[m::n], self.hidden[m::n]) for m in range(n))
+        n = len(self.predictions) // len(self.x)
+        return tuple(Reading(self.predictions[m::n], self.hidden[m::n]) for m in range(n))
 
 
 def run_changed(
@@ -106,21 +101,20 @@ def run_changed(
         stack.enter_context(attached(points, [(name, _as_hook(c)) for name, c in changes]))
         again = False
         if direction is not None:
-            memory = Memory(model, recording, adjustable=False)
+            memory = Memory(model, recording, adjustable=False, whole=direction.whole)
             again = memory.batch_plan(tokens.shape[1], len(tokens), fixed=True).checkpoint
         rows = torch.arange(len(tokens)).repeat_interleave(len(read) // len(tokens))
         run = forward_pass(model, tokens, read, recording, rows=rows, checkpoint=again)
         require_finite(run)
-        logits = run.logits.to(compute_dtype(run.logits.dtype))
         if direction is None:
-            return Outcome(run.source.detach(), run.hidden.detach(), logits, None, [])
+            return Outcome(run.source.detach(), run.hidden.detach(), run.predictions, None, [])
         state = model_state(model)
         reads = read_outs(model, run, range(len(read)) if indices is None else indices)
         chosen = direction.rows(reads, state)
         V = torch.stack([rows.V for rows in chosen], dim=1)
         options = RunOptions(at=recording.source, target_hook=recording.target)
         (pulled,) = list(pull_back(run.hidden, [run.source], V, options))
-        return Outcome(run.source.detach(), run.hidden.detach(), logits, pulled[0][0], chosen)
+        return Outcome(run.source.detach(), run.hidden.detach(), run.predictions, pulled[0][0], chosen)
 
 
 def _as_hook(change: Change) -> Callable[..., Tensor]:

@@ -185,10 +185,15 @@ class RunOptions:
         names = (*self.grads_at, *(probe.name for probe in probes))
         return Recording(self.at, self.target_hook, names, self.cache, self.frozen)
 
-    def memory(self, model: LensModel, probes: Sequence[GradientProbe] = (), *, written_out: bool = False) -> Memory:
-        """What decides how to run the model so that it fits; ``written_out`` where attention is as the model writes it."""
+    def memory(
+        self, model: LensModel, probes: Sequence[GradientProbe] = (), *, written_out: bool = False, whole: bool = True
+    ) -> Memory:
+        """What decides how to run the model so that it fits.
+
+        ``written_out`` where attention is as the model writes it, ``whole`` where all logits are looked at.
+        """
         recording, budget = self.recording(probes), self.memory_budget
-        return Memory(model, recording, checkpoint=self.checkpoint, budget=budget, written_out=written_out)
+        return Memory(model, recording, checkpoint=self.checkpoint, budget=budget, written_out=written_out, whole=whole)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from tl_scopes.directions.base import ReadOut
 from tl_scopes.model import prompts as _prompts
 from tl_scopes.model.forward import ForwardPass
 from tl_scopes.model.lens import LensModel
-from tl_scopes.numerics.precision import compute_dtype
-
-N_PREDICTIONS = 7
+from tl_scopes.model.predictions import Predictions
 
 
 def require_finite(run: ForwardPass) -> None:
     """Refuse logits that are no numbers."""
-    if not bool(torch.isfinite(run.logits).all()):
+    if not run.predictions.finite:
         raise ValueError(
             "the model's logits hold NaN or infinity. Check its weights for NaN; in float16 activations "
             "may overflow: load the model in bfloat16 or float32"
@@ -29,13 +25,12 @@ def require_finite(run: ForwardPass) -> None:
 def read_outs(model: LensModel, run: ForwardPass, indices: Sequence[int]) -> list[ReadOut]:
     """What directions depend on, at every explained position of a run."""
     require_finite(run)
-    dtype, device, W_U = compute_dtype(run.logits.dtype), run.y.device, model.W_U.detach()
+    dtype, W_U = run.predictions.dtype, model.W_U.detach()
     return [
         ReadOut(
             y=run.y[n].detach().to(dtype),
             hidden=run.hidden[n].detach().to(dtype),
-            logits=run.logits[n].to(device, dtype),
-            slope=None if run.slope is None else run.slope[n].to(device, dtype),
+            predictions=run.predictions[n : n + 1],
             W_U=W_U,
             index=index,
         )
@@ -43,13 +38,11 @@ def read_outs(model: LensModel, run: ForwardPass, indices: Sequence[int]) -> lis
     ]
 
 
-def top_predictions(
-    model: LensModel, log_probs: Float[Tensor, " d_vocab"]
-) -> tuple[list[tuple[str, float]], tuple[int, ...]]:
-    """The most probable next tokens with their probabilities, and their ids."""
-    best = log_probs.topk(min(N_PREDICTIONS, len(log_probs)))
-    texts = _prompts.token_strings(model, best.indices.cpu())
-    return list(zip(texts, best.values.exp().tolist(), strict=True)), tuple(best.indices.tolist())
+def top_predictions(model: LensModel, predicted: Predictions) -> tuple[list[tuple[str, float]], tuple[int, ...]]:
+    """The most probable next tokens at one position with their probabilities, and their ids."""
+    tokens, probabilities = (of[0].cpu() for of in predicted.leading())
+    texts = _prompts.token_strings(model, tokens)
+    return list(zip(texts, probabilities.tolist(), strict=True)), tuple(tokens.tolist())
 
 
 def target_string(model: LensModel, target: int | None) -> str | None:

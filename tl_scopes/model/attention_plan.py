@@ -213,8 +213,7 @@ def _has_kernel(found: Pattern, pattern: Step, v: Tensor) -> bool:
 
 def _is_causal(plan: AttentionPlan, masks: list[Mask], n: int) -> bool:
     """Do the masks leave each query itself and what is before it? Looked at for n queries at a time."""
-    with _inside_a_block():
-        return all(left(masks, plan.length, a, min(a + n, plan.length)).causal for a in range(0, plan.length, n))
+    return all(left(masks, plan.length, a, min(a + n, plan.length)).causal for a in range(0, plan.length, n))
 
 
 def _fused(found: Pattern, v: Tensor) -> Tensor:
@@ -244,8 +243,7 @@ def _blocks(length: int, n: int, masks: list[Mask]) -> Iterator[Rows]:
     first, low, high, last = 0, length, 0, 0
     while last < length:
         further = min(last + n, length)
-        with _inside_a_block():
-            keys = left(masks, length, last, further)
+        keys = left(masks, length, last, further)
         wider = min(low, keys.low), max(high, keys.high)
         if last > first and (further - first) * (wider[1] - wider[0]) > n * length:
             yield Rows(length, first, last, low, high)
@@ -256,20 +254,6 @@ def _blocks(length: int, n: int, masks: list[Mask]) -> Iterator[Rows]:
 
 def _block(pattern: Step, v: Tensor, func: Callable[..., Any], rows: Rows) -> Tensor:
     """z of some queries."""
-    with _inside_a_block(), torch._C.DisableTorchFunction():
+    with torch._C.DisableTorchFunction():
         z: Tensor = func(rows.fresh()(pattern), v[..., rows.keys, :])
     return z
-
-
-@contextmanager
-def _inside_a_block() -> Iterator[None]:
-    before, _ACTIVE.block = in_a_block(), True
-    try:
-        yield
-    finally:
-        _ACTIVE.block = before
-
-
-def in_a_block() -> bool:
-    """Does this thread compute a block of queries, or see what its mask rules out?"""
-    return getattr(_ACTIVE, "block", False)

@@ -22,12 +22,12 @@ BROADCAST = functions_named(
     "logical_and", "logical_or", "bitwise_and", "bitwise_or", "__and__", "__or__",
 )  # fmt: skip
 """Elementwise functions by which masks and biases are made of one row and one column."""
-_ELEMENTWISE = BROADCAST | functions_named(
+ELEMENTWISE = BROADCAST | functions_named(
     "div", "true_divide", "__truediv__", "__div__", "floor_divide", "__floordiv__", "neg", "__neg__", "tanh", "to", "float",
     "double", "half", "bfloat16", "bool", "type", "type_as", "clone", "contiguous", "detach", "isnan", "isneginf", "isinf",
     "nan_to_num", "maximum", "minimum", "logical_not", "bitwise_not", "__invert__", "zeros_like", "ones_like",
 )  # fmt: skip
-_IN_PLACE = {
+IN_PLACE = {
     func: function
     for name, function in (
         ("add", torch.add),
@@ -114,8 +114,8 @@ def applied(func: Any, args: Any, kwargs: Any) -> Any:
 def record(func: Any, args: Any, kwargs: Any) -> Any:
     """The function put off; None where it does not treat rows by themselves."""
     first = args[0] if args else None
-    if func in _IN_PLACE and isinstance(first, Deferred):
-        result = record(_IN_PLACE[func], args, kwargs)
+    if func in IN_PLACE and isinstance(first, Deferred):
+        result = record(IN_PLACE[func], args, kwargs)
         if result is None or result.step.like.shape != first.step.like.shape:
             return None
         first.step = result.step
@@ -188,7 +188,7 @@ def _form(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any, Kind] | Non
         wide = [t for t in tensors if t.shape[-1] == t.shape[-2]]
         last = dim in (-1, tensors[0].ndim - 1)
         return (func, args, kwargs, "rows") if last and len(wide) == 1 and isinstance(wide[0], Deferred) else None
-    if func in _ELEMENTWISE or (func in LARGEST and len(args) == 2 and isinstance(args[1], Tensor)):
+    if func in ELEMENTWISE or (func in LARGEST and len(args) == 2 and isinstance(args[1], Tensor)):
         return _elementwise(func, args, kwargs)
     if not isinstance(x, Deferred):
         return None

@@ -14,6 +14,7 @@ classes is in :mod:`tl_scopes.model.lens`.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ from tl_scopes.model.lens import (
     whole,
 )
 from tl_scopes.model.lock import running
+from tl_scopes.model.predictions import TABLE, Followed, Predictions, Table, Unembedded, followed
 from tl_scopes.model.slopes import slopes_only
 from tl_scopes.numerics.stopping import require_wanted
 
@@ -153,20 +155,25 @@ class ForwardPass:
         source: the activation at the source hook, ``[batch, pos, d_model]``.
         y: what enters the unembedding, after the final norm; ``d_final`` is ``d_model`` on all but some small OPT models.
         hidden: activation at the target hook, ``[read, ...]``; ``y`` by default.
-        logits: what the model returns, ``[read, d_vocab]``.
-        slope: derivative of each logit by its raw value ``y W_U + b_U`` (soft cap, scale); None where it is 1.
+        predictions: of the model at each explained position.
         activations: every other captured activation, by the name it was asked for.
-        attention: how each attention was computed, in the order of the run; nothing of a short prompt, whose attention is
-            as the model writes it.
     """
 
     source: Float[Tensor, "batch pos d_model"]
     y: Float[Tensor, "read d_final"]
     hidden: Tensor
-    logits: Float[Tensor, "read d_vocab"]
-    slope: Float[Tensor, "read d_vocab"] | None
+    predictions: Predictions
     activations: dict[str, Tensor]
-    attention: tuple[Path, ...] = ()
+
+    @property
+    def logits(self) -> Float[Tensor, "read d_vocab"]:
+        """What the model returns, as a table."""
+        return self.predictions.logits
+
+    @property
+    def slope(self) -> Float[Tensor, "read d_vocab"] | None:
+        """Derivative of each logit by its raw value ``y W_U + b_U`` (soft cap, scale), as a table; None where it is 1."""
+        return self.predictions.slope
 
 
 class _Recorder:
@@ -176,8 +183,8 @@ class _Recorder:
     until the garbage collector runs.
     """
 
-    def __init__(self, rows: Int[Tensor, " read"], columns: Int[Tensor, " read"]) -> None:
-        self.rows, self.columns = rows, columns
+    def __init__(self, rows: Int[Tensor, " read"], columns: Int[Tensor, " read"], table: bool) -> None:
+        self.rows, self.columns, self.table = rows, columns, table
         self.got: dict[str, Tensor] = {}
         self.picked: dict[str, Tensor] = {}
         self.repeated: set[str] = set()
@@ -236,12 +243,24 @@ class _Recorder:
         """Record y, and let nothing else go on to the unembedding."""
         y = _index(self.rows, self.columns)(activation)
         self.picked["y"] = y
-        return y[None]
+        return y[None] if self.table else y[None, :0].detach()
 
     def raw(self, activation: Tensor, hook: Any) -> Tensor:
-        """Record ``y W_U + b_U``."""
+        """Record ``y W_U + b_U``, or follow what becomes of it."""
         self.picked["raw_logits"] = activation
-        return activation
+        return activation if self.table else followed(activation)
+
+    def predictions(self, model: LensModel, logits: Tensor, attention: tuple[Path, ...]) -> Predictions | None:
+        """Of what the model returned; None where it is no elementwise function of the raw logits."""
+        W_U = model.W_U.detach()
+        if self.table:
+            slope = _read_out_slope(self.picked["raw_logits"], logits)
+            table = logits[0].detach().to(W_U.device)
+            return Predictions.all_of(Table(table, None if slope is None else slope.to(W_U.device), W_U), attention)
+        if not isinstance(logits, Followed) or logits.steps is None:
+            return None
+        y = self.picked["y"].detach().to(W_U.device)
+        return Predictions.all_of(Unembedded(y, W_U, model.b_U.detach(), logits.steps), attention)
 
     def replay(self, hook: Hook) -> Hook:
         """A hook that does to the graph what ``hook`` did, for a block computed again.
@@ -272,6 +291,7 @@ def forward_pass(
     checkpoint: bool = False,
     valve: Valve | None = None,
     plan: AttentionPlan | None = None,
+    table: bool = False,
 ) -> ForwardPass:
     """Run the model once with gradients ending at ``recording.source``; call inside :func:`differentiable`.
 
@@ -286,6 +306,7 @@ def forward_pass(
         checkpoint: keep only the inputs of the blocks and compute their insides again in each backward.
         valve: to stand on the way back through patterns of attention.
         plan: how attention is computed; None is by the number of tokens.
+        table: let the model make all logits, whatever their number.
     """
     require_wanted()
     points, source, target = model.hook_dict, recording.source, recording.target
@@ -297,7 +318,9 @@ def forward_pass(
         require_hook(model, points, name, "cache")
 
     device = source_device(model)
-    recorder = _Recorder(torch.arange(len(tokens), device=device) if rows is None else rows.to(device), read.to(device))
+    own_rows = torch.arange(len(tokens), device=device) if rows is None else rows.to(device)
+    table = table or valve is not None or _needs_table(model, recording, cached, len(read))
+    recorder = _Recorder(own_rows, read.to(device), table)
     differentiated = dict.fromkeys((source, *recording.grads))
     hooks, above = _gradient_hooks(model, recorder, list(differentiated))
     taken = {name for name, _ in hooks}
@@ -306,19 +329,19 @@ def forward_pass(
     if target != Y_HOOK:
         hooks.append((target, recorder.pick("hidden", by_position(tokens.shape, target))))
     hooks += [(Y_HOOK, recorder.read_out), (RAW_LOGITS_HOOK, recorder.raw)]
-    plan = AttentionPlan(tokens.shape[1]) if plan is None else plan
+    chosen = AttentionPlan(tokens.shape[1]) if plan is None else plan
     with ExitStack() as stack:
         if checkpoint:
             again = [(name, recorder.replay(hook)) for name, hook in hooks if name.startswith("blocks.")]
             stack.enter_context(
                 checkpointed_blocks(
-                    model, lambda i: attached(points, _of_block(i, again)), recording.frozen, valve, plan
+                    model, lambda i: attached(points, _of_block(i, again)), recording.frozen, valve, chosen
                 )
             )
         else:
             stack.enter_context(slopes_only(blocks(model)))
         stack.enter_context(held(recording.frozen, [whole(model), model], valve))
-        logits = run_with_hooks(model, tokens, [*hooks, *cut_gradients(model)], plan)
+        logits = run_with_hooks(model, tokens, [*hooks, *cut_gradients(model)], chosen)
 
     silent = [n for n in (*differentiated, *explicit) if n not in recorder.got]
     silent += [target] if target != Y_HOOK and "hidden" not in recorder.picked else []
@@ -338,17 +361,38 @@ def forward_pass(
             f"(at={source!r}): the activation there is {list(x.shape)}, not [batch, pos, d_model] = "
             f"{[*tokens.shape, model.cfg.d_model]}. Use {others}'blocks.0.hook_resid_pre'{without}"
         )
+    predictions = recorder.predictions(model, logits, tuple(chosen.chosen))
+    if predictions is None:
+        _WITH_TABLES.add(model)
+        return forward_pass(
+            model, tokens, read, recording, rows=rows, checkpoint=checkpoint, valve=valve, plan=plan, table=True
+        )
     return ForwardPass(
         source=x,
         y=recorder.picked["y"],
         hidden=recorder.picked.get("hidden", recorder.picked["y"]),
-        logits=logits[0].detach(),
-        slope=_read_out_slope(recorder.picked["raw_logits"], logits),
+        predictions=predictions,
         activations={
             name: activation for name, activation in recorder.got.items() if name not in above or name in cached
         },
-        attention=tuple(plan.chosen),
     )
+
+
+_WITH_TABLES: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Models whose logits are no elementwise function of the raw ones, as was seen of them."""
+
+
+def _needs_table(model: LensModel, recording: Recording, cached: Iterable[str], n: int) -> bool:
+    """Does the model make all logits: few, such as somebody sees, or such as only the model can make?
+
+    Where functions are held constant, the slope of a cap is that of its secant, which is looked for in the run.
+    """
+    points = model.hook_dict
+    raw = points[RAW_LOGITS_HOOK]
+    seen = any(points[name] is raw for name in (recording.source, recording.target, *recording.grads, *cached))
+    hooked = bool(raw._forward_hooks or raw._backward_hooks or raw._forward_pre_hooks or raw._backward_pre_hooks)
+    few = n * model.cfg.d_vocab <= TABLE
+    return few or seen or hooked or bool(recording.frozen) or model in _WITH_TABLES
 
 
 def _gradient_hooks(

@@ -24,7 +24,7 @@ from tl_scopes.model.attention_plan import AttentionPlan
 from tl_scopes.model.forward import RECORDING, Recording
 from tl_scopes.model.hooks import BY_HEAD_FIRST, cached_names, has_hooks_at
 from tl_scopes.model.lens import LensModel, attention_width, has_states
-from tl_scopes.model.probe_runs import READ_OUT_COPIES, Run, profile
+from tl_scopes.model.probe_runs import Run, profile, read_out_bytes
 
 PLENTY = 0.5
 """Share of the budget below which the coarse bound is believed without measuring."""
@@ -40,6 +40,7 @@ class Memory:
         budget: bytes that a run may take beside the weights; None is what the devices have free.
         adjustable: does that call take ``checkpoint``, ``cache`` and ``memory_budget``, so that a refusal may name them?
         written_out: is attention computed as the model writes it in any case?
+        whole: are all logits looked at, so that there is a table of them? Else a large one is not made.
     """
 
     def __init__(
@@ -51,9 +52,10 @@ class Memory:
         budget: int | None = None,
         adjustable: bool = True,
         written_out: bool = False,
+        whole: bool = True,
     ) -> None:
         self.model, self.checkpoint, self.stated = model, checkpoint, budget
-        self.adjustable = adjustable
+        self.adjustable, self.whole = adjustable, whole
         self.written_out = written_out or bool(recording.frozen) or has_hooks_at(model, BY_HEAD_FIRST)
         names = cached_names(model.hook_dict, recording.cache) if recording.cache else None
         self.recording = replace(recording, cache=None if names is None else tuple(names))
@@ -61,14 +63,14 @@ class Memory:
 
     def fits(self, run: Run) -> bool:
         """Is the run's peak within the budget?"""
-        if self.budget is None or coarse_bound(self.model, run) <= PLENTY * self.budget:
+        if self.budget is None or coarse_bound(self.model, run, self.whole) <= PLENTY * self.budget:
             return True
         return self.peak(run) <= self.budget
 
     def peak(self, run: Run) -> int:
         """Bytes alive at the worst moment of the run, weights left out."""
         found = profile(self.model, self.recording, run, written_out=self.written_out)
-        return found.peak(self.model, run)
+        return found.peak(self.model, run, self.whole)
 
     def batch_plan(self, length: int, batch: int, *, fixed: bool, texts: int = 1, reads: int = 1) -> Run:
         """The run for at most ``batch`` prompts of at most ``length`` tokens, one row of V at a time.
@@ -141,7 +143,7 @@ class Memory:
         recording = replace(given, cache=cache or None, grads=grads, frozen=())
         if recording == given and not has_hooks_at(self.model, BY_HEAD_FIRST):
             return None
-        found = Memory(self.model, recording, budget=self.budget)
+        found = Memory(self.model, recording, budget=self.budget, whole=self.whole)
         found.written_out = False
         return found
 
@@ -151,7 +153,7 @@ def gibibytes(n: int) -> str:
     return f"{n / 2**30:.3g} GiB"
 
 
-def coarse_bound(model: LensModel, run: Run) -> float:
+def coarse_bound(model: LensModel, run: Run, whole: bool = True) -> float:
     """More bytes than the run takes, from the sizes in the model's configuration; infinite where they do not tell.
 
     What a state-space or linear attention layer takes follows from how it is written, down to its chunks.
@@ -165,8 +167,8 @@ def coarse_bound(model: LensModel, run: Run) -> float:
     per_token = 15 * width + 6 * hidden + 15 * heads
     per_block = run.batch * run.length * (per_token + 6 * cfg.n_heads * run.length)
     itemsize = max(4, model.W_U.element_size())
-    read_out = READ_OUT_COPIES * run.reads * cfg.d_vocab + 2 * model.W_U.numel()
-    return float(itemsize * (per_block * (cfg.n_layers + 2 * run.rows) + read_out))
+    per_block *= cfg.n_layers + 2 * run.rows
+    return float(itemsize * (per_block + 2 * model.W_U.numel()) + read_out_bytes(model, run.reads, whole))
 
 
 def available_memory(model: LensModel) -> int | None:

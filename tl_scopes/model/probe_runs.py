@@ -7,9 +7,9 @@ What a run takes on 48 tokens must be there. The sequence of operations is the s
 each of them are a quadratic polynomial of the length: three lengths determine it, and the peak at any length is the largest
 of these polynomials there.
 
-The square is that of attention, ``[query, key]``. Where it is computed in blocks, a short prompt is one block, its queries
-all tokens; at length T there are R queries in a block, and the square is R·T. A run that makes a tensor ``[T, T]`` anywhere
-else has it counted as T².
+The square is that of attention, ``[query, key]``. Where it is computed in blocks, a short prompt is two blocks; at length T
+there are R queries in a block, and the square is R·T. What is made as a whole in the same run, as a pattern that somebody
+asked for, is told by its shape ``[T, T]`` and counted as T².
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tl_scopes.model.attention_plan import AttentionPlan, in_a_block
+from tl_scopes.model.attention_plan import AttentionPlan
 from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import without_hooks
 from tl_scopes.model.lens import LensModel, attention_window, chunk_length, memory_flags
+from tl_scopes.model.predictions import TABLE
 
-PROBE_LENGTHS = (16, 32, 48)
-"""Lengths of the measuring runs: three points of a quadratic."""
+PROBE_LENGTHS = (17, 31, 47)
+"""Lengths of the measuring runs: three points of a quadratic, and no width that a model has."""
 READ_OUT_COPIES = 6
 """Tensors ``[reads, d_vocab]`` at the read-out: logits raw and returned, their float copy, softmax, slope, working space."""
 
@@ -60,17 +61,17 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """Bytes alive after each operation of a run on one prompt: ``constant + linear·length + square·length²``.
+    """Bytes alive after each operation of a run: ``constant + linear·length + block·length·queries + whole·length²``.
 
     Attributes:
         coefficients: of each operation.
-        in_blocks: is the square that of attention in blocks of queries, and of nothing else?
+        in_blocks: are there blocks of queries? Else each is of all of them.
     """
 
-    coefficients: Float[Tensor, "operations 3"]
+    coefficients: Float[Tensor, "operations 4"]
     in_blocks: bool = False
 
-    def peak(self, model: LensModel, run: Run) -> int:
+    def peak(self, model: LensModel, run: Run, whole: bool = True) -> int:
         """The largest, for a batch; what does not depend on the length is there once, or once per chunk of a prompt."""
         chunk = chunk_length(model)
         chunks = 1 if chunk is None else math.ceil(run.length / chunk)
@@ -79,10 +80,15 @@ class Profile:
         queries = run.length
         if self.in_blocks:
             queries = AttentionPlan(run.length).queries(run.batch * model.cfg.n_heads)
-        square = run.batch * run.length * queries
-        powers = torch.tensor([constants, run.batch * run.length, square], dtype=torch.float64)
-        read_out = (run.reads - 1) * model.cfg.d_vocab * max(4, model.W_U.element_size()) * READ_OUT_COPIES
-        return int(float((self.coefficients @ powers).max())) + int(read_out)
+        tokens = run.batch * run.length
+        powers = torch.tensor([constants, tokens, tokens * queries, tokens * run.length], dtype=torch.float64)
+        return int(float((self.coefficients @ powers).max())) + read_out_bytes(model, run.reads - 1, whole)
+
+
+def read_out_bytes(model: LensModel, reads: int, whole: bool) -> int:
+    """Of the logits of so many predictions, and what is made of them: a table, or what is there where a large one is not."""
+    logits = reads * model.cfg.d_vocab
+    return (logits if whole else min(logits, TABLE)) * max(4, model.W_U.element_size()) * READ_OUT_COPIES
 
 
 _PROFILES: weakref.WeakKeyDictionary[Any, dict[Any, Profile]] = weakref.WeakKeyDictionary()
@@ -107,18 +113,28 @@ def profile(model: LensModel, recording: Recording, run: Run, *, written_out: bo
         with without_hooks(model):
             alive(model, lengths[0], recording, run, planned, fuse)  # what a model makes once and keeps
             found = [alive(model, n, recording, run, planned, fuse) for n in lengths]
-        squares = all(watch.squares for watch in found)
-        held[key] = Profile(_fitted(lengths, [watch.timeline for watch in found]), planned and not squares)
+        held[key] = Profile(_fitted(lengths, found, planned), planned)
     return held[key]
 
 
-def _fitted(lengths: Sequence[int], found: Sequence[Sequence[int]]) -> Float[Tensor, "operations 3"]:
+def _queries(length: int) -> int:
+    """In a block of a measuring run: half of all, so that no tensor of a block is ``[T, T]``."""
+    return -(-length // 2)
+
+
+def _fitted(lengths: Sequence[int], found: Sequence[BytesAlive], in_blocks: bool) -> Float[Tensor, "operations 4"]:
     """Polynomials through the three measurements, one per operation; through the peaks where the operations differ."""
-    if len({len(f) for f in found}) > 1:
-        found = [[max(f)] for f in found]
-    powers = torch.tensor([[1, n, n**2] for n in lengths], dtype=torch.float64)
-    solved: Tensor = torch.linalg.solve(powers, torch.tensor(found, dtype=torch.float64))
-    return solved.T
+    whole, rest = ([watch.squares for watch in found], [watch.others for watch in found])
+    if len({len(watch.timeline) for watch in found}) > 1:
+        peaks = [watch.timeline.index(max(watch.timeline)) for watch in found]
+        whole, rest = ([[of[i]] for of, i in zip(series, peaks, strict=True)] for series in (whole, rest))
+    of_block = [[1, n, n * (_queries(n) if in_blocks else n)] for n in lengths]
+    of_whole = [[1, n, n * n] for n in lengths]
+    block, square = (
+        torch.linalg.solve(torch.tensor(powers, dtype=torch.float64), torch.tensor(series, dtype=torch.float64)).T
+        for powers, series in ((of_block, rest), (of_whole, whole))
+    )
+    return torch.cat([block[:, :2] + square[:, :2], block[:, 2:], square[:, 2:]], dim=1)
 
 
 def alive(
@@ -126,14 +142,13 @@ def alive(
 ) -> BytesAlive:
     """What is alive after every operation of a run on one prompt of this length, with the rows and checkpoints of another.
 
-    Where attention is planned, all queries are one block.
+    Where attention is planned, half of the queries are one block.
     """
     tokens = torch.arange(length)[None] % model.cfg.d_vocab
-    plan = AttentionPlan(length, shortest=0 if planned else length + 1, cells=0, fewest=length, fuse=fuse)
+    plan = AttentionPlan(length, shortest=0 if planned else length + 1, cells=0, fewest=_queries(length), fuse=fuse)
     watch = BytesAlive(length)
     with torch.autograd.set_detect_anomaly(False), _no_garbage_collection(), watch:
         run = forward_pass(model, tokens, torch.tensor([length - 1]), recording, checkpoint=like.checkpoint, plan=plan)
-        watch.length = None  # the square of a block that is computed again is that of a block
         sources = [run.source, *(run.activations[name] for name in recording.grads)]
         seed = torch.ones_like(run.hidden)
         if like.rows > 1:
@@ -150,16 +165,22 @@ class BytesAlive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Attributes:
         timeline: the bytes after each operation.
+        squares: those of tensors ``[..., T, T]`` among them.
         alive: the bytes now.
         length: T; None where nobody asks for squares.
-        squares: was a tensor ``[..., T, T]`` made, outside of attention in blocks?
     """
 
     def __init__(self, length: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.alive, self.length, self.squares = 0, length, False
+        self.alive, self.length, self._square = 0, length, 0
         self.timeline: list[int] = []
+        self.squares: list[int] = []
         self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    @property
+    def others(self) -> list[int]:
+        """Bytes of all other tensors after each operation."""
+        return [n - square for n, square in zip(self.timeline, self.squares, strict=True)]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         """Run the operation, then count its results."""
@@ -170,14 +191,16 @@ class BytesAlive(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 storage = tensor.untyped_storage()
                 if id(storage) not in before and storage not in self._known:
                     self._known.add(storage)
-                    self.alive += storage.nbytes()
-                    weakref.finalize(storage, self._freed, storage.nbytes())
-                    self.squares |= tensor.shape[-2:] == (self.length, self.length) and not in_a_block()
+                    n = storage.nbytes()
+                    square = n if tensor.shape[-2:] == (self.length, self.length) else 0
+                    self.alive, self._square = self.alive + n, self._square + square
+                    weakref.finalize(storage, self._freed, n, square)
         self.timeline.append(self.alive)
+        self.squares.append(self._square)
         return result
 
-    def _freed(self, n: int) -> None:
-        self.alive -= n
+    def _freed(self, n: int, square: int) -> None:
+        self.alive, self._square = self.alive - n, self._square - square
 
 
 @contextmanager

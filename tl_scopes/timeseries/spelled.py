@@ -31,6 +31,7 @@ from tl_scopes.kernel.attributed import Answer, attributed
 from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.kernel.interventions import run_changed
 from tl_scopes.model.lens import LensModel
+from tl_scopes.model.predictions import Predictions
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState
@@ -47,6 +48,7 @@ class _Steps:
     """``v_u`` of each beginning: a direction whose rows are known by their number in the batch."""
 
     combines: ClassVar[tuple[Combine, ...]] = ()
+    whole: ClassVar[bool] = True
 
     method: str
     weights: Sequence[dict[int, float]]
@@ -77,7 +79,7 @@ class Spelled:
     """The numbers after one prompt, by teacher forcing.
 
     Attributes:
-        log_probs: at the explained position of the prompt itself, over the vocabulary.
+        predicted: at the explained position of the prompt itself.
         number_log_probs: ``log P(n)`` of 10 … 99.
     """
 
@@ -87,7 +89,7 @@ class Spelled:
     batch_size: int | None
     beginnings: Sequence[tuple[int, ...]]
     paths: Sequence[Sequence[tuple[int, int]]]
-    log_probs: Float[Tensor, " d_vocab"]
+    predicted: Predictions
     number_log_probs: Float[ndarray, " 90"]
 
     @property
@@ -128,7 +130,7 @@ class Spelled:
             "number_log_probs": logs,
         }
         answer = Answer(row_norms(total), None, details, mass_notes(float(p.sum())), gradient=total)
-        return attributed(self.model, self.prompt, self.log_probs, name, answer)
+        return attributed(self.model, self.prompt, self.predicted, name, answer)
 
 
 def spelled(
@@ -144,11 +146,11 @@ def spelled(
     place = {u: row for row, u in enumerate(beginnings)}
     paths = [[(place[p[:i]], p[i]) for i in range(len(p))] for p in pieces]
     logs: dict[int, Tensor] = {}
-    first: Tensor | None = None
+    first: Predictions | None = None
     for rows, tokens, read in _batches(model, prompt, beginnings, batch_size, at):
         run = run_changed(model, tokens, read, at=at)
-        first = run.log_probs[0] if first is None else first
-        logs |= dict(zip(rows, to_float64(run.logits).log_softmax(-1).cpu(), strict=True))
+        first = run.predictions[:1].alone() if first is None else first
+        logs |= dict(zip(rows, run.predictions.log_probs().cpu(), strict=True))
     assert first is not None
     found = np.array([sum(float(logs[row][token]) for row, token in path) for path in paths])
     return Spelled(model, prompt, at, batch_size, beginnings, paths, first, found)

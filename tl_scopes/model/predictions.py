@@ -1,0 +1,359 @@
+"""What a model predicts at many positions at once, without a table ``[read, d_vocab]``.
+
+    z = f(y W_U + b_U)        n = log Σ_v exp z_v        log p_v = z_v − n
+
+Legend: ``y`` ``[read, d_model]`` final hidden states; ``f`` what the model does to each raw logit by itself (a cap, a
+scale); ``a_v = ∂z_v/∂y`` the read-out's row of token v.
+
+100 predictions over 262,144 tokens are 100 MiB, and their softmax, their copies and their slopes as much again. Asked for
+are ``n``, the top token, the logits of a few tokens, a mean of logits or of rows: each is a sum over the vocabulary, made
+in blocks of it. ``n`` and the top token come of one walk over ``W_U``, which everything that is asked about a run shares.
+
+A small table is the model's own, and walked over likewise; so is one of any size where f is not such a function, or
+somebody has a hook at the logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from tl_scopes.model.deferred import ELEMENTWISE, IN_PLACE
+from tl_scopes.numerics.precision import compute_dtype, to_float64
+
+TABLE = 2**22
+"""Logits that the model itself makes, as one table: 16 MiB in float32, less work than a second look at the unembedding."""
+BLOCK = 2**20
+"""Logits that exist at once where no table is made, and working space in one that is; or one token of every position."""
+LEADING = 7
+"""Top tokens that are known of every position."""
+
+
+class Step(NamedTuple):
+    """A function of torch that acts on each number by itself, without its first argument."""
+
+    func: Any
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+
+class Followed(Tensor):
+    """Logits on their way out of the model, which note what becomes of them.
+
+    Attributes:
+        steps: the functions applied so far; None once one of them is not elementwise.
+    """
+
+    steps: tuple[Step, ...] | None
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """A function of torch on such logits: done, and noted in what it gives."""
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **kwargs)
+        if not isinstance(result, Tensor):
+            return result
+        made = followed(result, cls._steps(func, args, kwargs))
+        if func in IN_PLACE:
+            args[0].steps = made.steps
+        return made
+
+    @staticmethod
+    def _steps(func: Any, args: Any, kwargs: Any) -> tuple[Step, ...] | None:
+        first, others = args[0] if args else None, [*args[1:], *kwargs.values()]
+        func = IN_PLACE.get(func, func)
+        alone = not any(isinstance(other, Tensor) and (other.ndim or isinstance(other, Followed)) for other in others)
+        if not isinstance(first, Followed) or first.steps is None or func not in ELEMENTWISE or not alone:
+            return None
+        return (*first.steps, Step(func, args[1:], kwargs))
+
+
+def followed(logits: Tensor, steps: tuple[Step, ...] | None = ()) -> Followed:
+    """The same numbers, followed from here on."""
+    made = logits.as_subclass(Followed)
+    made.steps = steps
+    return made
+
+
+# -- where logits come from ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """All logits, as the model returned them.
+
+    Attributes:
+        logits: at each explained position.
+        slope: their derivative by the raw ones; None where it is 1.
+        W_U: the unembedding.
+    """
+
+    logits: Float[Tensor, "read d_vocab"]
+    slope: Float[Tensor, "read d_vocab"] | None
+    W_U: Float[Tensor, "d_model d_vocab"]
+
+    def block(self, rows: Any, tokens: Any) -> Tensor:
+        """The logits of some tokens at some positions."""
+        return self.logits[:, tokens][rows]
+
+    def own(self, rows: Any, tokens: Int[Tensor, " read"]) -> Float[Tensor, " read"]:
+        """The logit of one token at each position."""
+        return self.logits[rows].gather(1, tokens[:, None])[:, 0]
+
+    def slopes(self, rows: Any, tokens: Any) -> Tensor | None:
+        """Their derivative by the raw ones; None where it is 1."""
+        return None if self.slope is None else self.slope[:, tokens][rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Unembedded:
+    """Logits that are made of the final hidden states when they are asked for.
+
+    Attributes:
+        y: at each explained position, where the unembedding lives.
+        W_U, b_U: the unembedding.
+        steps: f, as the model's own functions.
+    """
+
+    y: Float[Tensor, "read d_model"]
+    W_U: Float[Tensor, "d_model d_vocab"]
+    b_U: Float[Tensor, " d_vocab"]
+    steps: tuple[Step, ...]
+
+    @cached_property
+    def logits(self) -> Float[Tensor, "read d_vocab"]:
+        """All of them: for what needs whole distributions."""
+        return self.block(slice(None), slice(None))
+
+    def block(self, rows: Any, tokens: Any) -> Tensor:
+        """The logits of some tokens at some positions."""
+        return self._passed_on(self._raw(rows, tokens))
+
+    def own(self, rows: Any, tokens: Int[Tensor, " read"]) -> Float[Tensor, " read"]:
+        """The logit of one token at each position."""
+        tokens = tokens.to(self.y.device)
+        products = torch.bmm(self.y[rows][:, None], self.W_U.T[tokens][..., None])[:, 0, 0]
+        return self._passed_on(products + self.b_U[tokens])
+
+    def slopes(self, rows: Any, tokens: Any) -> Tensor | None:
+        """Their derivative by the raw ones; None where it is 1."""
+        if not self.steps:
+            return None
+        with torch.enable_grad():
+            raw = self._raw(rows, tokens).requires_grad_(True)
+            (slope,) = torch.autograd.grad(self._passed_on(raw).sum(), raw)
+        return slope
+
+    def _raw(self, rows: Any, tokens: Any) -> Tensor:
+        return F.linear(self.y[rows], self.W_U.T[tokens], self.b_U[tokens])
+
+    def _passed_on(self, raw: Tensor) -> Tensor:
+        for step in self.steps:
+            raw = step.func(raw, *step.args, **step.kwargs)
+        return raw
+
+
+# -- what is asked of them -------------------------------------------------------------------------
+
+
+class _Walked(NamedTuple):
+    largest: Float[Tensor, " read"]
+    normaliser: Float[Tensor, " read"]
+    top: Int[Tensor, " read"]
+    leading: Int[Tensor, "read leading"]
+    leading_logits: Float[Tensor, "read leading"]
+    finite: bool
+
+
+class Logits:
+    """The logits of one run at all its explained positions, walked over once.
+
+    Attributes:
+        source: where they come from.
+        attention: how each attention was computed, in the order of the run; nothing of a short prompt, whose attention is
+            as the model writes it.
+    """
+
+    def __init__(self, source: Table | Unembedded, attention: tuple[str, ...] = ()) -> None:
+        self.source, self.attention = source, attention
+        self.n, self.d_vocab = len(source.y if isinstance(source, Unembedded) else source.logits), source.W_U.shape[1]
+        self.dtype = compute_dtype(source.W_U.dtype)
+
+    def blocks(self, n: int) -> Iterator[slice]:
+        """The vocabulary in parts, for n positions at once."""
+        size = max(1, BLOCK // max(1, n))
+        return (slice(first, min(first + size, self.d_vocab)) for first in range(0, self.d_vocab, size))
+
+    @cached_property
+    def walked(self) -> _Walked:
+        """Of every position ``n``, by the largest logit so far and ``Σ exp(z − largest)``, and the top tokens."""
+        n, device = self.n, self.source.W_U.device
+        largest = torch.full((n,), -torch.inf, dtype=self.dtype, device=device)
+        total = to_float64(torch.zeros_like(largest))
+        top = torch.zeros(n, dtype=torch.int64, device=device)
+        leading, ids = largest.new_zeros(n, 0), top.new_zeros(n, 0)
+        finite = True
+        for tokens in self.blocks(n):
+            z = self.source.block(slice(None), tokens).to(self.dtype)
+            finite &= bool(torch.isfinite(z.sum()))
+            best, further = z.max(dim=1), z.topk(min(LEADING, z.shape[1]))
+            top = torch.where(best.values > largest, best.indices + tokens.start, top)
+            leading, ids = torch.cat([leading, further.values], 1), torch.cat([ids, further.indices + tokens.start], 1)
+            kept = leading.topk(min(LEADING, leading.shape[1])).indices
+            leading, ids = leading.gather(1, kept), ids.gather(1, kept)
+            new = torch.maximum(largest, best.values)
+            total = total * to_float64(largest - new).exp() + to_float64((z - new[:, None]).exp_().sum(-1))
+            largest = new
+        return _Walked(largest, to_float64(largest) + total.log(), top, ids, leading, finite)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What is predicted at some of a run's explained positions.
+
+    Attributes:
+        of: the run's logits.
+        rows: which.
+    """
+
+    of: Logits
+    rows: Int[Tensor, " read"]
+
+    @classmethod
+    def all_of(cls, source: Table | Unembedded, attention: tuple[str, ...] = ()) -> Predictions:
+        """At all of them; ``attention`` is how the run computed each of its attentions, where that was planned."""
+        logits = Logits(source, attention)
+        return cls(logits, torch.arange(logits.n, device=source.W_U.device))
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.rows)
+
+    def __getitem__(self, index: slice | Tensor) -> Predictions:
+        """At fewer positions."""
+        return Predictions(self.of, self.rows[index])
+
+    def alone(self) -> Predictions:
+        """The same without the run's table at other positions."""
+        source = self.of.source
+        if not isinstance(source, Table):
+            return self
+        return Predictions.all_of(Table(self.logits, self.slope, source.W_U), self.of.attention)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Where it is computed: float32, or float64."""
+        return self.of.dtype
+
+    @property
+    def finite(self) -> bool:
+        """Is every logit of the run a number?"""
+        return self.of.walked.finite
+
+    @property
+    def logits(self) -> Float[Tensor, "read d_vocab"]:
+        """All of them in the model's dtype, as a table."""
+        source = self.of.source
+        return source.logits if len(self) == self.of.n else source.block(self.rows, slice(None))
+
+    @property
+    def slope(self) -> Float[Tensor, "read d_vocab"] | None:
+        """Derivative of each logit by its raw value ``y W_U + b_U``, as a table; None where it is 1."""
+        return self.of.source.slopes(self.rows, slice(None))
+
+    @property
+    def normaliser(self) -> Float[Tensor, " read"]:
+        """n, float64."""
+        return self.of.walked.normaliser[self.rows.to(self.of.walked.normaliser.device)]
+
+    @property
+    def top(self) -> Int[Tensor, " read"]:
+        """The most probable token."""
+        return self.of.walked.top[self.rows]
+
+    def leading(self) -> tuple[Int[Tensor, "read leading"], Float[Tensor, "read leading"]]:
+        """The most probable tokens with their probabilities."""
+        found = self.of.walked
+        log_p = to_float64(found.leading_logits[self.rows]) - self.normaliser[:, None]
+        return found.leading[self.rows], log_p.exp()
+
+    def ranks(self, tokens: Sequence[int]) -> list[int]:
+        """The rank of one token at each position: 1 is the top."""
+        found = []
+        for i, token in enumerate(tokens):
+            z = self[i : i + 1].logits[0]
+            found.append(int((z > z[token]).sum()) + 1)
+        return found
+
+    def logit(self, tokens: int | Sequence[int] | Tensor) -> Float[Tensor, " read"]:
+        """The logit of a token, or of one at each position."""
+        each = torch.as_tensor(tokens, device=self.rows.device).expand(len(self))
+        return self.of.source.own(self.rows, each).to(self.dtype)
+
+    def log_prob(self, tokens: int | Sequence[int] | Tensor) -> Float[Tensor, " read"]:
+        """Its log-probability, float64."""
+        found = to_float64(self.logit(tokens)) - self.normaliser
+        return found - found.detach().clamp(min=0.0)  # rounding alone is above 0; its gradient is the formula's
+
+    def logits_of(self, tokens: Sequence[int]) -> Float[Tensor, "read tokens"]:
+        """The logits of a few tokens."""
+        return self.of.source.block(self.rows, torch.tensor(tokens, device=self.rows.device)).to(self.dtype)
+
+    def log_probs(self) -> Float[Tensor, "read d_vocab"]:
+        """Log-probabilities of all tokens, as a table in float64."""
+        return to_float64(self.logits).log_softmax(-1)
+
+    def mean_logit(self, p: Float[Tensor, " d_vocab"]) -> Float[Tensor, " read"]:
+        """``Σ_v p_v z_v``, float64."""
+        parts = [to_float64(self.of.source.block(self.rows, t)) @ p[t] for t in self.of.blocks(2 * len(self))]
+        return torch.stack(parts).sum(0)
+
+    def entropy(self) -> Float[Tensor, " read"]:
+        """``−Σ_v p_v log p_v``, nats, float64."""
+        total = torch.zeros_like(self.normaliser)
+        for t in self.of.blocks(2 * len(self)):
+            log_p = to_float64(self.of.source.block(self.rows, t)) - self.normaliser[:, None]
+            total -= (log_p.exp() * log_p).sum(-1)
+        return total
+
+    def log_prob_rows(
+        self, targets: Sequence[int], b_U: Float[Tensor, " d_vocab"] | None = None
+    ) -> tuple[Float[Tensor, "read d_model"], Float[Tensor, " read"]]:
+        """``Aᵀ(e_target − p)``, the gradient at y of a token's log-probability, and the same of ``b_U`` in place of ``W_U``.
+
+        ``1 − p_target`` is summed over the other tokens, so that it does not cancel. One walk over the unembedding.
+        """
+        source, at = self.of.source, torch.tensor(targets, device=self.rows.device)
+        largest = self.of.walked.largest[self.rows]
+        scale = (to_float64(largest) - self.normaliser).exp().to(largest)
+        others, mean = torch.zeros_like(self.normaliser), largest.new_zeros(len(self), source.W_U.shape[0])
+        offset = torch.zeros_like(others)
+        for tokens in self.of.blocks(len(self)):
+            p = (source.block(self.rows, tokens).to(self.dtype) - largest[:, None]).exp_().mul_(scale[:, None])
+            mine = ((at >= tokens.start) & (at < tokens.stop)).nonzero()[:, 0]
+            p[mine, at[mine] - tokens.start] = 0
+            others += to_float64(p.sum(-1))
+            slope = source.slopes(self.rows, tokens)
+            p = p if slope is None else p.mul_(slope)
+            mean += p @ source.W_U[:, tokens].T.to(p)
+            if b_U is not None:
+                offset += to_float64(p) @ to_float64(b_U[tokens])
+        own = self.own_slopes(targets)
+        if b_U is not None:
+            offset = others * to_float64(own) * to_float64(b_U[at]) - offset
+        return others.to(mean)[:, None] * own[:, None] * source.W_U.T[at].to(mean) - mean, offset
+
+    def own_slopes(self, targets: Sequence[int]) -> Float[Tensor, " read"]:
+        """Derivative of the logit of each position's own token by its raw value."""
+        tokens = torch.tensor(targets, device=self.rows.device)
+        each = [self.of.source.slopes(row[None], token[None]) for row, token in zip(self.rows, tokens, strict=True)]
+        found = [slope[0, 0].to(self.dtype) for slope in each if slope is not None]
+        return torch.stack(found) if found else torch.ones(len(tokens), dtype=self.dtype, device=tokens.device)
