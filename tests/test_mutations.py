@@ -68,7 +68,7 @@ MUTATIONS: dict[str, Mutation] = {
     "01 centring not said": Mutation(
         traps.test_trap_01_centred_unembedding_is_said_in_the_result,
         "directions.logits:Semantic.rows",
-        (("if state.centred_unembedding:", "if False:"),),
+        (("if n not in slopes and state.centred_unembedding:", "if False:"),),
     ),
     "01 state of the model kept for ever": Mutation(
         traps.test_trap_01_folding_after_the_first_call_is_noticed,
@@ -77,12 +77,12 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "02 logits at every position": Mutation(
         traps.test_trap_02_logits_exist_at_the_explained_positions_only,
-        "model.forward:forward_pass",
+        "model.forward:_Recorder.predictions",
         (
-            ("logits=logits[0].detach()", "logits=logits[recorder.rows, recorder.columns].detach()"),
-            ('slope=_read_out_slope(recorder.picked["raw_logits"], logits)', "slope=None"),
+            ("logits[0].detach()", "logits[self.rows, self.columns].detach()"),
+            ('slope = _read_out_slope(self.picked["raw_logits"], logits)', "slope = None"),
         ),
-        further=(("model.forward:_Recorder.read_out", (("return y[None]\n", "return activation\n"),)),),
+        further=(("model.forward:_Recorder.read_out", (("return y[None] if", "return activation if"),)),),
     ),
     "03 parameters not frozen": Mutation(
         traps.test_trap_03_parameters_are_frozen_during_the_pass_and_only_then,
@@ -251,8 +251,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "08 softmax in half precision": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
-        "kernel.explain:_Explanation.of",
-        (("logits[read_at].to(dtype).log_softmax(-1)", "logits[read_at].log_softmax(-1)"),),
+        "model.predictions:Logits.walked",
+        (("(z - new[:, None]).exp_()", "(z - new[:, None]).bfloat16().exp_()"),),
     ),
     "08 fisher in half precision": Mutation(
         traps.test_trap_08_norm_softmax_fisher_and_scores_are_float32_in_half_precision,
@@ -277,7 +277,7 @@ MUTATIONS: dict[str, Mutation] = {
     "09 cap ignored in the target's row": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
         "directions.base:ReadOut.row",
-        (("w if self.slope is None else w * self.slope[token]", "w"),),
+        (("w * self.predictions.own_slopes([token]).to(w)", "w"),),
     ),
     "09 cap ignored in Fisher": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
@@ -286,8 +286,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "09 probabilities of raw logits": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
-        "model.forward:forward_pass",
-        (("logits=logits[0].detach()", 'logits=recorder.picked["raw_logits"][0].detach()'),),
+        "model.forward:_Recorder.predictions",
+        (("logits[0].detach()", 'self.picked["raw_logits"][0].detach()'),),
     ),
     "09 inexact temperature not said": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
@@ -296,8 +296,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "09 bias of the unembedding dropped": Mutation(
         traps.test_trap_09_unembedding_bias_after_folding_is_in_the_logits,
-        "model.forward:forward_pass",
-        (("logits=logits[0].detach()", "logits=logits[0].detach() - model.b_U.detach()"),),
+        "model.forward:_Recorder.predictions",
+        (("logits[0].detach()", "logits[0].detach() - model.b_U.detach()"),),
     ),
     "10 entries keyed by text": Mutation(
         traps.test_trap_10_repeated_tokens_are_separate_entries,

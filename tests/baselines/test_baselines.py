@@ -348,13 +348,15 @@ def test_log_prob_gradient_survives_a_peaked_prediction(pair: Pair) -> None:
     """1 − p of the target is 1e-9 and less: the direction still has relative accuracy."""
     from tl_scopes.directions.base import ReadOut
     from tl_scopes.directions.logits import Semantic
+    from tl_scopes.model.predictions import Predictions, Table
     from tl_scopes.model.state import model_state
 
     W = pair.model.W_U.detach()
     logits = torch.zeros(W.shape[1], dtype=torch.float32)
     logits[TARGET] = 25.0
     y = torch.zeros(W.shape[0], dtype=torch.float32)
-    read = ReadOut(y=y, hidden=y, logits=logits, slope=None, W_U=W.float(), index=0)
+    predicted = Predictions.all_of(Table(logits[None], None, W.float()))
+    read = ReadOut(y=y, hidden=y, predictions=predicted, W_U=W.float(), index=0)
     v = Semantic((TARGET,), "log_prob").rows([read], model_state(pair.model))[0].V[0]
     p = logits.double().softmax(-1)
     exact = (W.double() * torch.where(torch.arange(len(p)) == TARGET, 0, -p)).sum(-1)

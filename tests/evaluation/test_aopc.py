@@ -196,9 +196,9 @@ def test_no_table_of_all_removals_by_the_whole_vocabulary_is_kept(
     def watched(*args: Any, **kwargs: Any) -> Any:
         nonlocal most
         for (run,) in real(*args, **kwargs):
-            alive.append(weakref.ref(run.logits))
+            alive.append(weakref.ref(run.predictions.logits))
             most = max(most, sum(r() is not None for r in alive))
-            yield (Reading(run.logits, run.hidden),)
+            yield (Reading(run.predictions, run.hidden),)
 
     monkeypatch.setattr(ablation, "run_ablated", watched)
     aopc(demo_model, passages(1)[:1], ["semantic", "random"], beside=("leave_one_out",), batch_size=2)
