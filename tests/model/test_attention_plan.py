@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import tl_scopes as tls
+from tl_scopes.baselines.by_name import BASELINES
+from tl_scopes.directions.by_name import SCOPES
 from tl_scopes.model import attention_plan
 from tl_scopes.model.attention_plan import AttentionPlan, planned
 from tl_scopes.model.deferred import Deferred
@@ -178,6 +180,29 @@ def test_a_users_hook_at_a_pattern_gets_all_of_it_and_acts(kind: str, long: Any)
     long.setattr(attention_plan, "SHORTEST", T + 1)
     assert oracles.relative_error(found, gradient(lens)[0]) < EQUAL[found.dtype]
     assert oracles.relative_error(found, without) > 1e-3
+
+
+def test_every_result_says_how_attention_was_computed(kind: str, long: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lens, v = families.build("gpt2", kind).model, torch.ones(families.D_MODEL, dtype=torch.float64)
+    needs = {"contrast": dict(foil=3), "jacobian": dict(direction=v), "moment": dict(values={3: 1.0, 4: 2.0})}
+    said = {}
+    for name, call in {**{f"{n}_scope": getattr(tls, f"{n}_scope", None) for n in SCOPES}, **BASELINES}.items():
+        if call is not None:
+            said[name] = call(lens, TOKENS, **needs.get(name.removesuffix("_scope"), {})).details.get("attention")
+    said["total_information"] = tls.total_information(lens, TOKENS).details.get("attention")
+    layers = tls.layer_influence(lens, TOKENS, target=7)
+    said["layer_influence"] = layers.attribution.details.get("attention")
+    said["verdict"] = tls.verdict(lens, layers.attribution, n_random=1).attribution.details.get("attention")
+    said["ig_path"] = tls.ig_path(lens, TOKENS, 7, alphas=(0.5, 1.0)).provenance.get("attention")
+    assert {"semantic_scope", "fisher_scope", "temperature_scope", "contrast_scope", "jacobian_scope"} <= said.keys()
+    assert said.pop("attention_rollout") == ["eager", "eager"], "it sees every pattern"
+    assert said == {name: ["fused", "fused"] for name in said}
+    rows = tls.attribution_matrix(lens, TOKENS)
+    assert rows.details["attention"] == [["fused", "fused"]] * T
+    assert rows.row(T - 1).details["attention"] == ["fused", "fused"]
+    monkeypatch.setattr(attention_plan, "SHORTEST", T + 1)
+    assert "attention" not in tls.attribution_matrix(lens, TOKENS).details
+    assert "attention" not in tls.leave_one_out(lens, TOKENS, target=7).details
 
 
 def test_patterns_and_scores_that_are_asked_for_are_there(kind: str, long: Any) -> None:

@@ -35,7 +35,7 @@ from tl_scopes.numerics.arguments import Seed
 
 SCOPES: dict[str, Scope] = {}
 """Every scope, by name."""
-DEFAULT_METHODS = ("semantic", "fisher", "temperature")
+DEFAULT_METHODS: tuple[str, ...] = ("semantic", "fisher", "temperature")
 """What is computed where several scopes are wanted and none is named: those of the paper."""
 
 

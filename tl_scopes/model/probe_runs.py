@@ -87,7 +87,7 @@ class Profile:
 
 def read_out_bytes(model: LensModel, reads: int, whole: bool) -> int:
     """Of the logits of so many predictions, and what is made of them: a table, or what is there where a large one is not."""
-    logits = reads * model.cfg.d_vocab
+    logits = reads * int(model.cfg.d_vocab)
     return (logits if whole else min(logits, TABLE)) * max(4, model.W_U.element_size()) * READ_OUT_COPIES
 
 

@@ -1,0 +1,101 @@
+"""What a large vocabulary costs: ``python benchmarks/vocabulary.py``, also ``--model FOLDER``.
+
+A Llama with the vocabulary of Gemma 3 (V = 262,144) on a narrow body (d = 64, 2 layers, random weights), so that what is
+measured is the read-out; or the model of a folder. Every call runs twice in one process: where the model makes all logits
+as one table, and where they are read off final hidden states in blocks of the vocabulary
+(:mod:`tl_scopes.model.predictions`), as the package does beyond 16 MiB of logits. Peaks are bytes of the tensors alive, by
+:class:`tl_scopes.model.probe_runs.BytesAlive`; times are CPU times of another run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from shapes import as_bridge, real
+
+import tl_scopes as tls
+from tl_scopes.model import forward
+from tl_scopes.model.probe_runs import BytesAlive
+
+V, T, SPAN, SHORT = 262_144, 120, 100, 20
+
+
+def narrow() -> Any:
+    """A small body under a large vocabulary."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=V,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        attn_implementation="eager",
+    )
+    model = transformers.LlamaForCausalLM(config).eval().requires_grad_(False)
+    torch.nn.init.normal_(model.model.norm.weight, 1.0, 0.3)
+    model.lm_head.weight.mul_(20)
+    return model
+
+
+def calls(lens: Any, tokens: torch.Tensor) -> dict[str, Callable[[], Any]]:
+    """What is measured, by name."""
+    few, span = tokens[:64], range(T - SPAN, T)
+    judged = tls.semantic_scope(lens, few, pos=range(44, 64), of="log_prob")
+    return {
+        f"span of {SPAN}, logits": lambda: tls.semantic_scope(lens, tokens, pos=span, of="logit").scores,
+        f"span of {SPAN}, log p": lambda: tls.semantic_scope(lens, tokens, pos=span, of="log_prob").scores,
+        f"input x gradient, {SPAN}": lambda: tls.input_x_gradient(lens, tokens, pos=span, of="log_prob").scores,
+        f"leave one out, span of {SHORT}": lambda: tls.leave_one_out(lens, few, pos=range(44, 64)).scores,
+        f"verdict, span of {SHORT}": lambda: tls.verdict(lens, judged).drawn,
+    }
+
+
+def measured(call: Callable[[], Any]) -> tuple[Any, float, float]:
+    """The result, MiB at the worst moment, CPU seconds."""
+    gc.collect()
+    with BytesAlive() as watch:
+        result = call()
+    peak, start = max(watch.timeline) / 2**20, time.process_time()
+    call()
+    return result, peak, time.process_time() - start
+
+
+def main() -> None:
+    """One line per call."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", metavar="FOLDER", help="a trained model instead of the narrow one")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    lens = as_bridge(real(args.model)() if args.model else narrow())
+    of = Path(args.model).name if args.model else "narrow Llama"
+    print(f"torch {torch.__version__}, {args.threads} thread(s), {of}, V={lens.cfg.d_vocab:,}, T={T}, float32")
+    tokens = torch.randint(1, lens.cfg.d_vocab, (T,), generator=torch.Generator().manual_seed(1))
+    in_blocks = forward.TABLE
+    for name, call in calls(lens, tokens).items():
+        found = []
+        for most in (2**62, in_blocks):
+            forward.TABLE = most
+            found.append(measured(call))
+        (whole, before, slow), (parts, after, quick) = found
+        off = float((whole - parts).abs().max() / whole.abs().max()) if whole.abs().max() else math.nan
+        print(
+            f"{name:26} table {before:7.1f} MiB {slow:6.2f} s   blocks {after:6.1f} MiB {quick:6.2f} s   "
+            f"differ by {off:.0e}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
