@@ -77,12 +77,12 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "02 logits at every position": Mutation(
         traps.test_trap_02_logits_exist_at_the_explained_positions_only,
-        "model.forward:_Recorder.predictions",
+        "model.recorder:Recorder.predictions",
         (
             ("logits[0].detach()", "logits[self.rows, self.columns].detach()"),
             ('slope = _read_out_slope(self.picked["raw_logits"], logits)', "slope = None"),
         ),
-        further=(("model.forward:_Recorder.read_out", (("return y[None] if", "return activation if"),)),),
+        further=(("model.recorder:Recorder.read_out", (("return y[None] if", "return activation if"),)),),
     ),
     "03 parameters not frozen": Mutation(
         traps.test_trap_03_parameters_are_frozen_during_the_pass_and_only_then,
@@ -271,7 +271,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "09 cap and scale ignored": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
-        "model.forward:_read_out_slope",
+        "model.recorder:_read_out_slope",
         (("if logits is raw or not raw.requires_grad:", "if True:"),),
     ),
     "09 cap ignored in the target's row": Mutation(
@@ -286,7 +286,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "09 probabilities of raw logits": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
-        "model.forward:_Recorder.predictions",
+        "model.recorder:Recorder.predictions",
         (("logits[0].detach()", 'self.picked["raw_logits"][0].detach()'),),
     ),
     "09 inexact temperature not said": Mutation(
@@ -296,7 +296,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "09 bias of the unembedding dropped": Mutation(
         traps.test_trap_09_unembedding_bias_after_folding_is_in_the_logits,
-        "model.forward:_Recorder.predictions",
+        "model.recorder:Recorder.predictions",
         (("logits[0].detach()", "logits[0].detach() - model.b_U.detach()"),),
     ),
     "10 entries keyed by text": Mutation(

@@ -173,9 +173,8 @@ class _Runs:
                 model,
                 pair[1:].clone(),
                 self.read,
-                Recording(self.names[0], self.target_hook, tuple(self.names[1:])),
+                Recording(self.names[0], self.target_hook, tuple(self.names[1:]), table=True),
                 rows=torch.zeros(len(read), dtype=torch.int64),
-                table=True,
             )
         corrupt = self.graph.logits.detach()[None], self.graph.hidden.detach()[None]
         self.base = self._reading(*clean)

@@ -15,7 +15,7 @@ classes is in :mod:`tl_scopes.model.lens`.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_scopes.model.attention_plan import AttentionPlan, Path, planned
+from tl_scopes.model.attention_plan import AttentionPlan, planned
 from tl_scopes.model.checkpointing import checkpointed_blocks
 from tl_scopes.model.frozen import held
 from tl_scopes.model.held_functions import Part, Valve
@@ -53,7 +53,8 @@ from tl_scopes.model.lens import (
     whole,
 )
 from tl_scopes.model.lock import running
-from tl_scopes.model.predictions import TABLE, Followed, Predictions, Table, Unembedded, followed
+from tl_scopes.model.predictions import TABLE, Predictions
+from tl_scopes.model.recorder import Recorder
 from tl_scopes.model.slopes import slopes_only
 from tl_scopes.numerics.stopping import require_wanted
 
@@ -135,6 +136,7 @@ class Recording:
         grads: further hooks whose gradient is wanted.
         cache: further hooks whose activation is wanted.
         frozen: what gradients hold constant (:mod:`tl_scopes.model.frozen`).
+        table: all logits, whatever their number, as the model makes them.
     """
 
     source: str = "hook_embed"
@@ -142,6 +144,7 @@ class Recording:
     grads: tuple[str, ...] = ()
     cache: NamesFilter = None
     frozen: tuple[Part, ...] = ()
+    table: bool = False
 
 
 RECORDING = Recording()
@@ -176,106 +179,6 @@ class ForwardPass:
         return self.predictions.slope
 
 
-class _Recorder:
-    """The hooks of one run at the explained (row, column) pairs, and what they record.
-
-    Hooks hold the dictionaries they write, never the object that holds the hooks: such a cycle would keep a graph alive
-    until the garbage collector runs.
-    """
-
-    def __init__(self, rows: Int[Tensor, " read"], columns: Int[Tensor, " read"], table: bool) -> None:
-        self.rows, self.columns, self.table = rows, columns, table
-        self.got: dict[str, Tensor] = {}
-        self.picked: dict[str, Tensor] = {}
-        self.repeated: set[str] = set()
-        self._leaves: dict[str, Tensor] = {}
-        self._stand_ins: dict[Hook, Hook] = {}
-
-    def observe(self, name: str, once: bool) -> Hook:
-        """Record the activation, and whether there is a second one where there must be one only."""
-        got, repeated = self.got, self.repeated
-
-        def hook(activation: Tensor, hook: Any) -> None:
-            repeated.update({name} & got.keys() if once else ())
-            got.setdefault(name, activation)
-
-        self._stand_ins[hook] = lambda activation, hook: None
-        return hook
-
-    def differentiate(self, name: str, whole: bool = False) -> Hook:
-        """Record the activation on the graph; begin the graph here if there is none yet.
-
-        What is recorded is what goes on from this hook, and not what a branch beside it takes; ``whole`` records both.
-        """
-        got, leaves, repeated = self.got, self._leaves, self.repeated
-
-        def hook(activation: Tensor, hook: Any) -> Tensor:
-            repeated.update({name} & got.keys())
-            if not activation.requires_grad:
-                # A copy goes on, so that a user's in-place edit further down never meets a leaf.
-                got[name] = leaves[name] = activation.detach().requires_grad_(True)
-                return leaves[name].clone()
-            mine = activation if whole else activation.view_as(activation)
-            got.setdefault(name, mine)
-            return mine  # on the bridge, q/k/v/z are off the path unless the hook returns them
-
-        self._stand_ins[hook] = lambda activation, hook: leaves[name].clone() if name in leaves else activation
-        return hook
-
-    def pick(self, name: str, check: Callable[[Tensor], None]) -> Hook:
-        """Record the explained positions of the activation, once ``check`` lets it pass."""
-        at, picked, repeated = _index(self.rows, self.columns), self.picked, self.repeated
-
-        def hook(activation: Tensor, hook: Any) -> Tensor:
-            check(activation)
-            repeated.update({name} & picked.keys())
-            picked.setdefault(name, at(activation))
-            return activation
-
-        def same(activation: Tensor, hook: Any) -> Tensor:
-            at(activation)
-            return activation
-
-        self._stand_ins[hook] = same
-        return hook
-
-    def read_out(self, activation: Tensor, hook: Any) -> Tensor:
-        """Record y, and let nothing else go on to the unembedding."""
-        y = _index(self.rows, self.columns)(activation)
-        self.picked["y"] = y
-        return y[None] if self.table else y[None, :0].detach()
-
-    def raw(self, activation: Tensor, hook: Any) -> Tensor:
-        """Record ``y W_U + b_U``, or follow what becomes of it."""
-        self.picked["raw_logits"] = activation
-        return activation if self.table else followed(activation)
-
-    def predictions(self, model: LensModel, logits: Tensor, attention: tuple[Path, ...]) -> Predictions | None:
-        """Of what the model returned; None where it is no elementwise function of the raw logits."""
-        W_U = model.W_U.detach()
-        if self.table:
-            slope = _read_out_slope(self.picked["raw_logits"], logits)
-            table = logits[0].detach().to(W_U.device)
-            return Predictions.all_of(Table(table, None if slope is None else slope.to(W_U.device), W_U), attention)
-        if not isinstance(logits, Followed) or logits.steps is None:
-            return None
-        y = self.picked["y"].detach().to(W_U.device)
-        return Predictions.all_of(Unembedded(y, W_U, model.b_U.detach(), logits.steps), attention)
-
-    def replay(self, hook: Hook) -> Hook:
-        """A hook that does to the graph what ``hook`` did, for a block computed again.
-
-        It records nothing and refers to no tensor of the graph (leaves have no history), so that the graph is not
-        kept alive by what it holds.
-        """
-        return self._stand_ins[hook]
-
-
-def _index(rows: Tensor, columns: Tensor) -> Callable[[Tensor], Tensor]:
-    """Cuts (row, column) pairs out of an activation, wherever it lives."""
-    return lambda activation: activation[rows.to(activation.device), columns.to(activation.device)]
-
-
 def _of_block(i: int, hooks: Sequence[tuple[str, Hook]]) -> list[tuple[str, Hook]]:
     """Those inside the i-th block."""
     return [(name, hook) for name, hook in hooks if name.startswith(f"blocks.{i}.")]
@@ -291,7 +194,6 @@ def forward_pass(
     checkpoint: bool = False,
     valve: Valve | None = None,
     plan: AttentionPlan | None = None,
-    table: bool = False,
 ) -> ForwardPass:
     """Run the model once with gradients ending at ``recording.source``; call inside :func:`differentiable`.
 
@@ -306,7 +208,6 @@ def forward_pass(
         checkpoint: keep only the inputs of the blocks and compute their insides again in each backward.
         valve: to stand on the way back through patterns of attention.
         plan: how attention is computed; None is by the number of tokens.
-        table: let the model make all logits, whatever their number.
     """
     require_wanted()
     points, source, target = model.hook_dict, recording.source, recording.target
@@ -319,8 +220,8 @@ def forward_pass(
 
     device = source_device(model)
     own_rows = torch.arange(len(tokens), device=device) if rows is None else rows.to(device)
-    table = table or valve is not None or _needs_table(model, recording, cached, len(read))
-    recorder = _Recorder(own_rows, read.to(device), table)
+    table = valve is not None or _needs_table(model, recording, cached, len(read))
+    recorder = Recorder(own_rows, read.to(device), table)
     differentiated = dict.fromkeys((source, *recording.grads))
     hooks, above = _gradient_hooks(model, recorder, list(differentiated))
     taken = {name for name, _ in hooks}
@@ -364,9 +265,7 @@ def forward_pass(
     predictions = recorder.predictions(model, logits, tuple(chosen.chosen))
     if predictions is None:
         _WITH_TABLES.add(model)
-        return forward_pass(
-            model, tokens, read, recording, rows=rows, checkpoint=checkpoint, valve=valve, plan=plan, table=True
-        )
+        return forward_pass(model, tokens, read, recording, rows=rows, checkpoint=checkpoint, valve=valve, plan=plan)
     return ForwardPass(
         source=x,
         y=recorder.picked["y"],
@@ -392,11 +291,11 @@ def _needs_table(model: LensModel, recording: Recording, cached: Iterable[str], 
     seen = any(points[name] is raw for name in (recording.source, recording.target, *recording.grads, *cached))
     hooked = bool(raw._forward_hooks or raw._backward_hooks or raw._forward_pre_hooks or raw._backward_pre_hooks)
     few = n * model.cfg.d_vocab <= TABLE
-    return few or seen or hooked or bool(recording.frozen) or model in _WITH_TABLES
+    return recording.table or few or seen or hooked or bool(recording.frozen) or model in _WITH_TABLES
 
 
 def _gradient_hooks(
-    model: LensModel, recorder: _Recorder, names: Sequence[str]
+    model: LensModel, recorder: Recorder, names: Sequence[str]
 ) -> tuple[list[tuple[str, Hook]], list[str]]:
     """Hooks that record these names on the graph, and the names of those that only begin it.
 
@@ -414,19 +313,6 @@ def _gradient_hooks(
     others = [name for name in names if name not in whole]
     hooks = [(name, recorder.differentiate(name, whole=True)) for name in whole]
     return hooks + [(name, recorder.differentiate(name)) for name in (*others, *above)], above
-
-
-def _read_out_slope(
-    raw: Float[Tensor, "1 read d_vocab"], logits: Float[Tensor, "1 read d_vocab"]
-) -> Float[Tensor, "read d_vocab"] | None:
-    """Derivative of the returned logits by the raw ones; None where it is 1 everywhere.
-
-    A cap or a scale acts on each logit by itself, so one backward through it gives the whole diagonal.
-    """
-    if logits is raw or not raw.requires_grad:
-        return None
-    (slope,) = torch.autograd.grad(logits.sum(), raw, retain_graph=True)
-    return None if bool((slope == 1).all()) else slope[0]
 
 
 def activation_cache(model: LensModel, activations: dict[str, Tensor]) -> ActivationCache:
