@@ -1,13 +1,15 @@
 """Run the tutorials again and keep their outputs: ``python scripts/run_tutorials.py [01 05 ...]``.
 
 Of interactive views the kept outputs have the static picture, not the bundle of CircuitsVis; what went to standard error
-(bars, warnings with paths of this machine) is left out. The tutorial of the real model needs one that is
-not bundled: it is left as it is unless it is named.
+(bars, warnings with paths of this machine) is left out. The tutorial of the real model, and cells of others that are tagged
+``skip-execution``, need one that is not bundled. The first is left as it is unless it is named, the others unless
+``TL_SCOPES_REAL_MODEL`` names the model's folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
 
@@ -39,6 +41,7 @@ def run(path: Path) -> None:
         timeout=900,
         kernel_name="python3",
         record_timing=False,
+        skip_cells_with_tag="" if "TL_SCOPES_REAL_MODEL" in os.environ else "skip-execution",
         resources={"metadata": {"path": str(path.parent)}},
     )
     client.execute()

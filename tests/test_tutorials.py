@@ -12,6 +12,10 @@ import pytest
 TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
 NOT_RUN = ("09_real_model",)
 """They need Gemma 3 270M, which is neither bundled nor on the machines of continuous integration; run them by hand."""
+BESIDE = ("06_sinks", "07_faithfulness")
+"""A section of each is on that model too: its cells are tagged, so that they are not run."""
+SKIPPED = "skip-execution"
+"""The tag that nbclient knows."""
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
@@ -42,6 +46,23 @@ def test_what_is_not_run_asserts_its_claims_all_the_same() -> None:
         headings = [c for c in cells if c.cell_type == "markdown" and c.source.startswith("## ")]
         assert sum("assert " in c.source for c in code) >= len(headings) - 1, "each section but the last asserts"
         assert all(c.execution_count for c in code), "every cell was run"
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
+def test_cells_that_are_not_run_are_one_section_that_says_so_and_nothing_else_needs_them(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    skipped = [c for c in cells if SKIPPED in c.metadata.get("tags", [])]
+    assert bool(skipped) == (path.stem in BESIDE)
+    if not skipped:
+        return
+    first, last = cells.index(skipped[0]), cells.index(skipped[-1])
+    assert cells[first - 1].source.startswith("## On a model trained on text\n")
+    assert "`TL_SCOPES_REAL_MODEL`" in cells[first - 1].source
+    assert cells[last + 1].source.startswith("## "), "no cell of the section is run, and none after it uses its names"
+    assert all(c in skipped for c in cells[first:last] if c.cell_type == "code")
+    assert all(c.outputs and c.execution_count for c in skipped), "every cell was run by hand"
+    assert sum("assert " in c.source for c in skipped) > len(skipped) // 2
+    assert "[tutorial 09](09_real_model.ipynb)" in cells[first - 1].source
 
 
 @pytest.mark.slow

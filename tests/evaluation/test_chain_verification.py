@@ -122,7 +122,7 @@ def test_what_cannot_be_verified_is_refused(llama: Any, planted: Any) -> None:
             ValueError, match=r"^verify_chain\(chain=\.\.\.\): its answer is the steps 0, \d, which are not"
         ):
             tls.verify_chain(llama, apart)
-        with pytest.raises(ValueError, match=r"is no whole words of the written text"):
+        with pytest.raises(ValueError, match=r"begins or ends inside a word of the written text"):
             tls.verify_chain(llama, replace(chain, steps=(*chain.steps[:-1], piece)).of(-1))
     with pytest.raises(ValueError, match=r"^ChainVerification: n_candidates: 1, which does not fit"):
         replace(every_result.regenerated(), n_candidates=1)

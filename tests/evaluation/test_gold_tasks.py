@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,7 @@ def cheap(model: Any, prompts: list[str], targets: list[str]) -> list[tls.Attrib
     """Scores without a run of the model: the first token after the BOS wins, then the second, ..."""
     found = []
     for prompt in prompts:
-        result = TEMPLATE[0] if TEMPLATE else tls.random_attribution(model, "Anna lives in Rome")
-        TEMPLATE[:] = [result]
+        result = template(model)
         n = len(model.to_tokens(prompt)[0])
         own: dict[str, Any] = {"scores": torch.arange(float(n), 0, -1), "tokens": torch.arange(n), "pos": n - 1}
         none = {"text": None, "offsets": None, "units": ()}
@@ -55,7 +55,10 @@ def cheap(model: Any, prompts: list[str], targets: list[str]) -> list[tls.Attrib
     return found
 
 
-TEMPLATE: list[tls.Attribution] = []
+@cache
+def template(model: Any) -> tls.Attribution:
+    """Once: a run of the model that :func:`cheap` fills in. In a list it would be part of what tells two runs apart."""
+    return tls.random_attribution(model, "Anna lives in Rome")
 
 
 def other(model: Any, prompts: list[str], targets: list[str]) -> list[tls.Attribution]:
@@ -495,8 +498,8 @@ def test_on_a_model_whose_weights_copy_the_planted_cause_is_found(task: str) -> 
         ({"tasks": {"own": EXAMPLES[:1] * 2}}, r"\(tasks=...\): 'own' has a prompt twice"),
         ({"tasks": {"own": [replace(EXAMPLES[0], others=())]}}, r"\(tasks=...\): 'own': .*0 other words to swap"),
         ({"tasks": ["hint"], "n": 29}, r"\(n=29\): fewer than 30 accepted prompts give no figure"),
-        ({"tasks": ["hint"], "corpora": ["bias"]}, r"\(corpora=...\): that is of the demo's corpora, and tasks= of any"),
-        ({"tasks": ["hint"], "answers": "whole"}, r"\(answers='whole'\): that is of the demo's corpora"),
+        ({"tasks": ["hint"], "corpora": ["bias"]}, r"\(corpora=...\): this is for the demo's corpora, and tasks= is for any"),
+        ({"tasks": ["hint"], "answers": "whole"}, r"\(answers='whole'\): this is for the demo's corpora"),
         ({"tasks": ["hint"], "methods": ["magic"]}, r"unknown method 'magic'"),
         ({"tasks": ["hint"], "by_substitution": ["magic"]}, r"'magic' is not among the methods \['semantic'"),
         ({"out": "folder"}, r"\(out=...\): runs of tasks= are stored"),

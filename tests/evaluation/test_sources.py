@@ -222,7 +222,7 @@ def test_a_long_head_is_read_and_parts_of_files_are_refused(tmp_path: Path) -> N
     file.write_text(f"prompt,{long}\na,b\n")
     assert open_source(file, COLUMNS).columns == ("prompt", long)
     for part in ("split", "subset"):
-        with pytest.raises(ValueError, match=rf"\({part}='test'\): that is of data sets, and .*rows\.csv' is a file"):
+        with pytest.raises(ValueError, match=rf"\({part}='test'\): this is for data sets, and .*rows\.csv' is a file"):
             open_source(file, COLUMNS, **{part: "test"})  # type: ignore[arg-type]
 
 
@@ -254,7 +254,7 @@ def test_a_folder_is_read_as_a_data_set(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(rows) == 300
     with pytest.raises(ValueError, match=r"no such file, and as a data set: .*validation"):
         open_source(tmp_path, ["prompt"], split="validation")
-    with pytest.raises(ValueError, match=r"\(format='csv'\): that is of files"):
+    with pytest.raises(ValueError, match=r"\(format='csv'\): this is for files"):
         open_source(tmp_path, ["prompt"], format="csv")
 
 

@@ -150,8 +150,8 @@ def _require_answer(chain: Chain) -> None:
         )
     if not answer_place(chain):
         raise ValueError(
-            f"(chain=...): its answer, {chain.answer_text!r}, is no whole words of the written text, so it cannot be looked "
-            "for; give chain(answer=...) whole words"
+            f"(chain=...): its answer, {chain.answer_text!r}, begins or ends inside a word of the written text, so it cannot "
+            "be looked for; give chain(answer=...) whole words"
         )
 
 

@@ -92,7 +92,7 @@ def format_of(source: str | Path, format: Format | None = None) -> Format | None
         return found
     if path.is_dir() or (_HUB.fullmatch(name) and path.suffix.lower() not in FORMATS):
         if format is not None:
-            raise ValueError(f"(format={format!r}): that is of files, and {name!r} is read as a data set")
+            raise ValueError(f"(format={format!r}): this is for files, and {name!r} is read as a data set")
         return None
     raise ValueError(f"(source={name!r}): no such file, and no name of a data set")
 
@@ -101,7 +101,7 @@ def require_data_set(source: str | Path, kind: Format | None, **asked: str | Non
     """Refuse the part of a data set where the source is a file."""
     for name, part in asked.items():
         if kind is not None and part is not None:
-            raise ValueError(f"({name}={part!r}): that is of data sets, and {str(source)!r} is a file; leave it out")
+            raise ValueError(f"({name}={part!r}): this is for data sets, and {str(source)!r} is a file; leave it out")
 
 
 def kept_input(folder: Path, kind: Format) -> tuple[Path, Path]:
