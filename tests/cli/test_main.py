@@ -254,6 +254,17 @@ def test_help_and_version_import_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.one_lens
+@pytest.mark.parametrize(("typed", "word"), [("tl-scopes ma", "matrix"), ("tl-scopes trace --met", "--method")])
+def test_a_shell_completes_commands_and_options(typed: str, word: str) -> None:
+    code = "import sys; import tl_scopes.cli.main as c; sys.argv = ['tl-scopes']; c.main()"
+    asked = {"_TL_SCOPES_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.split(), done.returncode) == ([word], 0), done.stderr
+
+
 def test_version_names_what_an_error_depends_on(answer: Callable[..., str]) -> None:
     lens, torch = version("transformer_lens"), version("torch")
     assert answer("--version") == f"tl_scopes {tls.__version__} (transformer_lens {lens}, torch {torch})\n"
