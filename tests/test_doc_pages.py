@@ -101,10 +101,7 @@ def test_the_migration_page_runs(names) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [
-        f"{name}.md"
-        for name in ("answers", "chains", "frozen", "runs", "series", "tasks", "using", "what_can_be_explained")
-    ],
+    [f"{name}.md" for name in ("answers", "chains", "runs", "series", "tasks", "using", "what_can_be_explained")],
 )
 def test_a_page_of_examples_runs(names, page: str) -> None:
     found = [code for kind, code in blocks(page) if kind == "python"]

@@ -139,7 +139,9 @@ def gold_alignment(
     if tasks is not None:
         if corpora is not None or answers != "token":
             what = "corpora=..." if corpora is not None else f"answers={answers!r}"
-            raise ValueError(f"({what}): this is for the demo's corpora, and tasks= is for any model; leave one of them out")
+            raise ValueError(
+                f"({what}): this is for the demo's corpora, and tasks= is for any model; leave one of them out"
+            )
         refuse_wrong(model)
         require_causal(model)
         if not getattr(model.tokenizer, "is_fast", False):
