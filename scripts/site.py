@@ -16,7 +16,14 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 
 HOME = Path(__file__).resolve().parents[1]
-ELSEWHERE = {"README.md": "index.md", "docs/api.md": "api/index.md"}
+ELSEWHERE = {
+    "README.md": "index.md",
+    "docs/api.md": "api/index.md",
+    # the theme would make a section's own page of the first README in it, and leave it out of the list
+    "benchmarks/README.md": "benchmarks/about.md",
+    "tl_scopes/demo/model/README.md": "tl_scopes/demo/model/about.md",
+    "tl_scopes/demo/demo-llama/README.md": "tl_scopes/demo/demo-llama/about.md",
+}
 LINK = re.compile(r"(\]\(|src=\"|srcset=\")([^)\"#:\s]+)(#[^)\"\s]*)?(?=[)\"])")
 
 
@@ -40,7 +47,9 @@ def on_files(files: Files, *, config: Any) -> Files:
     """Add what stands outside ``docs/``."""
     wanted = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
     for folder, kind in (("tutorials", "*.ipynb"), ("tutorials", "README.md"), ("benchmarks", "README.md")):
-        wanted |= {path: path for path in sorted(p.relative_to(HOME).as_posix() for p in (HOME / folder).glob(kind))}
+        wanted |= {
+            path: _uri(path) for path in sorted(p.relative_to(HOME).as_posix() for p in (HOME / folder).glob(kind))
+        }
     for path, uri in wanted.items():
         _add(files, config, uri, HOME / path)
     for uri, content in api_pages().items():
