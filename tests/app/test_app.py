@@ -23,8 +23,9 @@ import tl_scopes as tls
 from tl_scopes.app import workbench
 from tl_scopes.app.guard import HEADERS, MOST_BYTES
 from tl_scopes.app.menu import menu
+from tl_scopes.app.question import Question
 from tl_scopes.app.server import create_app
-from tl_scopes.app.workbench import Question, Workbench
+from tl_scopes.app.workbench import Workbench
 from tl_scopes.cli import app as cli_app
 from tl_scopes.cli import main as cli
 from tl_scopes.demo import DEMO_PROMPTS
@@ -290,6 +291,58 @@ def test_the_verdict_is_the_packages_on_the_answer(client, demo_model) -> None:
     wanted = tls.verdict(demo_model, tls.temperature_scope(demo_model, PROMPT))
     assert client.get(f"/download/{answer['id']}.html").text == wanted.html()
     assert client.get(f"/download/{answer['id']}.json").status_code == 400
+
+
+def test_a_chain_is_the_packages_on_what_the_model_writes_and_another_step_runs_nothing(
+    client, demo_model, monkeypatch
+) -> None:
+    said = tls.generate(demo_model, PROMPT, 4)
+    how = {"units": "word", "prompt_units": "sentence", "answer": "sees the"}
+    wanted = tls.chain(demo_model, said, method="input_x_gradient", frozen="norms", **how)
+    runs, chain = [], tls.chain
+    monkeypatch.setattr(tls, "chain", lambda *a, **k: (runs.append(1), chain(*a, **k))[1])
+    asked = question(method="input_x_gradient", frozen=["norms"], write=4, target=" ignored", pos=-2, **how)
+    answer = client.post("/api/chain?specials=0&unit=word", json=asked).json()
+    assert (answer["kind"], answer["units"], answer["specials"]) == ("chain", False, False)
+    assert client.get(f"/download/{answer['id']}.html").text == wanted.html()
+    assert client.get(f"/download/{answer['id']}.json").status_code == 400
+    monkeypatch.setattr(tls, "generate", lambda *a, **k: pytest.fail("written again"))
+    other = client.post("/api/chain", json={**asked, "step": 0}).json()
+    assert client.get(f"/download/{other['id']}.html").text == wanted.of(0).html() != wanted.html()
+    assert len(runs) == 1
+    assert client.post("/api/chain", json={**asked, "units": "sentence"}).status_code == 200, "what was written is kept"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"write": 0}, "explain(write=0): expected 1 to 500 tokens"),
+        ({"write": 501}, "expected 1 to 500 tokens"),
+        ({"write": 500}, "more than the model's context"),
+        ({"units": "page"}, "page"),
+        ({"answer": "zebra"}, "zebra"),
+        ({"step": 99}, "99"),
+        ({"step": 0.5}, "explain(step=...): expected int or null, got float"),
+        ({"method": "random_attribution"}, "makes no chain"),
+        ({"method": "contrast_scope"}, "foil"),
+    ],
+)
+def test_a_chain_that_cannot_be_made_is_a_message(changes, reason, client, unchecked) -> None:
+    answer = client.post("/api/chain", json=question(**{"write": 4, "units": "word", **changes}))
+    assert answer.status_code == 400, answer.text
+    assert reason in answer.json()["error"] and "Traceback" not in answer.text
+
+
+def test_a_text_that_nobody_waits_for_is_not_written_to_its_end(demo_model) -> None:
+    bench, asked = Workbench({"demo": demo_model}), []
+
+    def wanted() -> bool:
+        asked.append(1)
+        return len(asked) < 3
+
+    with pytest.raises(Stopped):
+        bench.chain(Question.of(question(write=48)), wanted)
+    assert not bench._results
 
 
 def test_examples_are_the_demos(client) -> None:

@@ -305,6 +305,46 @@ def test_the_verdict_is_made_on_request_for_baselines_too(app, demo_model) -> No
         assert page.locator("#panel svg, #panel img").count() >= 1
 
 
+def test_a_chain_is_written_and_its_steps_are_asked_for_by_mouse_and_keyboard(app, demo_model) -> None:
+    page = app(viewport={"width": 400, "height": 800})
+    explain(page, PROMPT)
+    assert not page.is_visible("#chaining")
+    page.click("#tab-chain")
+    page.fill("#write", "4")
+    assert page.is_visible("#chaining") and not page.is_visible("#target") and not page.is_visible("#pos")
+    page.select_option("#units", "word")
+    page.select_option("#prompt-units", "sentence")
+    found = tls.chain(demo_model, tls.generate(demo_model, PROMPT, 4), units="word", prompt_units="sentence")
+    title, cards = "#panel .tls-title", "#panel .tls-steps .tls-static > .tls-unit:not(.tls-between)"
+
+    def asks(step: int) -> None:
+        page.wait_for_selector(f"{title}:has-text('step {step + 1} of {len(found.steps)}')")
+        page.wait_for_function("() => !document.querySelector('#results').hasAttribute('aria-busy')")
+
+    asks(3)
+    assert page.locator("#panel .tls-arcs path").count() > 0, "drawn again in the page"
+    page.click(f"{cards} >> nth={len(found.sources) + 1}")
+    asks(1)
+    page.focus("#panel .tls-static")
+    for key in ("End", "ArrowLeft", "Enter"):
+        page.keyboard.press(key)
+    asks(2)
+    assert page.evaluate("document.activeElement.matches('#panel .tls-static')"), "the keyboard goes on from there"
+    page.click(f"{cards} >> nth=0")
+    page.fill("#answer", "cat")
+    page.press("#answer", "Tab")
+    asks(3)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "nothing is cut off"
+    page.expects_refusal = True
+    page.fill("#answer", "zebra")
+    page.press("#answer", "Tab")
+    assert "zebra" in page.wait_for_selector("#error:not([hidden])").inner_text()
+    assert page.locator("#panel.old").count() == 1
+    page.click("#tab-tokens")
+    drawn(page)
+    assert page.is_visible("#pos") and not page.is_visible("#chaining")
+
+
 def test_files_are_shared(app, demo_model, tmp_path: Path) -> None:
     page = app()
     explain(page, PROMPT, target=" dog")

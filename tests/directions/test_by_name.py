@@ -12,7 +12,8 @@ from rich.console import Console
 
 import tl_scopes as tls
 from tl_scopes.app.menu import menu
-from tl_scopes.app.workbench import Question, Workbench
+from tl_scopes.app.question import Question
+from tl_scopes.app.workbench import Workbench
 from tl_scopes.directions.base import ReadOut, Rows, Scalar, each_alone, one_row
 from tl_scopes.directions.by_name import SCOPES, register
 from tl_scopes.directions.scope import Scope

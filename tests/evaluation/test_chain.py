@@ -17,7 +17,12 @@ import torch
 
 import tl_scopes as tls
 from tl_scopes import Chain
+from tl_scopes.evaluation.chain import BLOCK
+from tl_scopes.model.hooks import differentiable
+from tl_scopes.model.memory import Memory
+from tl_scopes.model.probe_runs import BytesAlive, Run
 from tl_scopes.results.chain_units import TextUnit
+from tl_scopes.results.generation import Generation
 
 PROMPT, TEXT = "the dog saw a cat. the old man ran", " to the river. the king sat in the city. the ship was not new"
 CHAT = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": TEXT.strip()}]
@@ -112,6 +117,22 @@ def test_rows_do_not_depend_on_the_block_that_they_run_in(model: Any) -> None:
         alone = followed(model, units="word")
     assert torch.allclose(whole.scores, alone.scores, rtol=WITHIN, atol=WITHIN)
     assert len(whole.steps) > 8
+
+
+def test_a_block_of_units_stays_within_its_budget(kind: str) -> None:
+    lens, start, size = families.build("gpt2", kind, torch.float32).model, 40, 10
+    tokens = families.prompt_tokens(start + BLOCK * size)
+    words, ends = ["word."] * len(tokens), [5 * i for i in range(len(tokens) + 1)]
+    said = Generation(
+        "".join(words[:start]), "".join(words[start:]), tokens, words, start, offsets=tuple(pairwise(ends))
+    )
+    units = {f"{a}": (5 * a, 5 * (a + size)) for a in range(start, len(tokens), size)}
+    with differentiable(lens):
+        budget = Memory(lens, budget=1).peak(Run(1, len(tokens), BLOCK * size, BLOCK))
+    for how in ({}, {"combine": "norm"}, {"method": "fisher"}):
+        with BytesAlive() as watch:
+            tls.chain(lens, said, units=units, prompt_units="sentence", memory_budget=budget, **how)
+        assert 0.9 * budget < max(watch.timeline) <= budget, (how, "all rows at once, and no more than was said")
 
 
 def test_units_of_the_prompt_are_sums_of_their_words(model: Any) -> None:

@@ -5,6 +5,7 @@
 const $ = (id) => document.getElementById(id);
 const state = {
   asking: null, options: null, shown: null, question: null, tab: "tokens", asked: 0,
+  step: null, // of a chain, the one that was picked; null is its answer
   ids: { target: null, foil: null }, // of tokens that were chosen by a click and not typed
   chosen: { target: false, foil: false }, // are they of a click, an example, a file? Those go with their text
 };
@@ -82,15 +83,28 @@ function explain() {
     return fail(error.message), old(true);
   }
   state.question = JSON.stringify(asked);
+  state.step = null;
   fetchTab();
 }
 
-const WORKING = { tokens: "Explaining …", matrix: "Explaining every token …", layers: "Looking at every layer …", heads: "Looking at every head …", verdict: "Removing tokens …" };
+// Of a chain: the whole text is continued, so that no place in it is asked about.
+function chaining() {
+  const { pos, target, ...asked } = JSON.parse(state.question), write = Number($("write").value);
+  if (!Number.isInteger(write) || write < 1) throw new Error("The number of tokens is a whole number from 1.");
+  return { ...asked, write, units: $("units").value, prompt_units: $("prompt-units").value || null, answer: $("answer").value || null, step: state.step };
+}
+
+const WORKING = { tokens: "Explaining …", matrix: "Explaining every token …", layers: "Looking at every layer …", heads: "Looking at every head …", verdict: "Removing tokens …", chain: "Writing, and following it back …" };
 
 function fetchTab() {
   if (!state.question) return;
   const path = state.tab === "tokens" ? "explain" : state.tab;
-  const asked = state.question;
+  let asked = state.question;
+  try {
+    if (state.tab === "chain") asked = JSON.stringify(chaining());
+  } catch (error) {
+    return fail(error.message), old(true);
+  }
   answered(WORKING[state.tab], () => ask(`api/${path}?${how()}`, asked), show);
 }
 
@@ -103,6 +117,7 @@ function setToken(name, text, id) {
 // Another text: what was chosen in the old one has no place in it.
 function newText() {
   $("pos").value = -1;
+  state.step = null;
   for (const name of ["target", "foil"]) if (state.chosen[name]) setToken(name, "");
   old(true);
 }
@@ -121,7 +136,10 @@ function showOptions() {
   $("explains").textContent = chosen.explains + ".";
   for (const element of document.querySelectorAll("[data-option]"))
     element.hidden = !chosen.options.includes(element.dataset.option);
-  for (const [tab, method] of [["matrix", chosen.matrix], ["layers", chosen.inside], ["heads", chosen.inside]]) {
+  $("chaining").hidden = state.tab !== "chain";
+  if (state.tab === "chain") for (const element of document.querySelectorAll("[data-place]")) element.hidden = true;
+  else for (const element of document.querySelectorAll("[data-place]:not([data-option])")) element.hidden = false;
+  for (const [tab, method] of [["matrix", chosen.matrix], ["layers", chosen.inside], ["heads", chosen.inside], ["chain", chosen.chain]]) {
     $(`tab-${tab}`).disabled = method === null;
     $(`tab-${tab}`).title = method === null ? `${chosen.title} has no such view; choose a scope` : "";
     if (method === null && state.tab === tab) select("tokens");
@@ -137,19 +155,29 @@ const how = () =>
     scale: $("scale").value,
   });
 
+const HINTS = {
+  attribution: "Click a token or a prediction to explain it; arrow keys and Enter do the same.",
+  chain: "Click a step to make it the answer; arrow keys and Enter do the same.",
+};
+
 function show(data) {
   state.shown = data;
+  const inside = $("panel").contains(document.activeElement);
   const parsed = new DOMParser().parseFromString(data.html, "text/html");
   $("panel").replaceChildren(...parsed.body.childNodes);
   $("unit").disabled = !data.units;
+  $("specials").disabled = !data.specials;
   $("scale").disabled = data.kind !== "attribution";
   for (const kind of ["html", "json"]) {
     $(`save-${kind}`).href = `download/${data.id}.${kind}?${how()}`;
     $(`save-${kind}`).hidden = kind === "json" && data.kind !== "attribution";
   }
-  $("hint").hidden = data.kind !== "attribution" || $("panel").querySelector(".tls-units") !== null;
+  $("hint").textContent = HINTS[data.kind] ?? "";
+  $("hint").hidden = !(data.kind in HINTS) || (data.kind === "attribution" && $("panel").querySelector(".tls-units") !== null);
   if (data.kind === "attribution") clickable(data);
   window.tlScopesDraw();
+  window.tlScopesSteps();
+  if (inside && data.kind === "chain") $("panel").querySelector(".tls-steps [tabindex]").focus();
 }
 
 function clickable(data) {
@@ -195,6 +223,7 @@ function select(tab) {
     button.tabIndex = on ? 0 : -1;
   }
   $("panel").setAttribute("aria-labelledby", `tab-${tab}`);
+  if (state.options) showOptions();
 }
 
 function openFile(file) {
@@ -268,6 +297,8 @@ function start() {
     $(id).addEventListener("change", () => {
       if (state.shown) answered("Drawing …", () => ask(`api/view/${state.shown.id}?${how()}`), show);
     });
+  for (const id of ["write", "units", "prompt-units", "answer"])
+    $(id).addEventListener("change", () => ((state.step = null), fetchTab()));
   const tabs = [...document.querySelectorAll("[role=tab]")];
   tabs.forEach((tab, i) => {
     tab.addEventListener("click", () => (select(tab.id.slice(4)), fetchTab()));
@@ -295,12 +326,24 @@ function start() {
 
 // A click or Enter on a token or a prediction.
 function act(element) {
+  if (state.shown?.kind === "chain") return followStep(element);
   if (!state.shown || state.shown.kind !== "attribution") return false;
   const prediction = element.closest("[data-prediction]");
   if (prediction) return explainPrediction(+prediction.dataset.prediction), true;
   const token = element.closest("[data-pos]") ?? element.querySelector(":scope > span > [data-pos], :scope > [data-pos]");
   if (!token || !element.closest(".tls-tokens:not(.tls-units)") || element.closest(".tls-tokens") === element) return false;
   return explainToken(+token.dataset.pos), true;
+}
+
+// A click or Enter on a card of a chain: what does this step rest on?
+function followStep(element) {
+  const card = element.closest(".tls-unit") ?? element.querySelector(":scope > .tls-at");
+  const between = $("panel").querySelector(".tls-between");
+  if (!card || !(between.compareDocumentPosition(card) & Node.DOCUMENT_POSITION_FOLLOWING)) return false;
+  const cards = [...between.parentElement.children];
+  state.step = cards.indexOf(card) - cards.indexOf(between) - 1;
+  fetchTab();
+  return true;
 }
 
 // One token of the text is in the order of Tab; arrow keys walk to the others.

@@ -13,6 +13,7 @@ import tl_scopes as tls
 from tl_scopes.baselines.by_name import BASELINES, WITHOUT_TARGET
 from tl_scopes.directions.by_name import SCOPES
 from tl_scopes.directions.scope import Scope
+from tl_scopes.evaluation.chain import ROW_METHODS
 from tl_scopes.model.lens import LensModel
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.variants import GRADIENT_BASELINES
@@ -28,6 +29,7 @@ class Entry:
         explains: one line below the choice.
         options: arguments that the page asks for.
         scope: its name in ``method=``; None for a baseline.
+        chain: its name where it makes the rows of a chain; None where it explains single predictions only.
     """
 
     name: str
@@ -35,12 +37,13 @@ class Entry:
     explains: str
     options: tuple[str, ...] = ()
     scope: str | None = None
+    chain: str | None = None
     call: Callable[..., Attribution] = field(repr=False, default=lambda: NotImplemented)
 
     def to_dict(self) -> dict[str, Any]:
         """What the page must know, JSON-ready."""
         known = {"name": self.name, "title": self.title, "explains": self.explains, "options": list(self.options)}
-        return {**known, "matrix": self.scope, "inside": self.scope, "baseline": self.scope is None}
+        return {**known, "matrix": self.scope, "inside": self.scope, "chain": self.chain, "baseline": self.scope is None}
 
 
 _BASELINES = (
@@ -60,7 +63,8 @@ def menu() -> dict[str, Entry]:
     blind = [BASELINES[name].__name__ for name in WITHOUT_TARGET]
     for name, title, explains in _BASELINES:
         options = (*("target",) * (name not in blind), *("frozen",) * (name in GRADIENT_BASELINES))
-        entries.append(Entry(name, title, explains, options, call=getattr(tls, name)))
+        rows = name if name in ROW_METHODS else None
+        entries.append(Entry(name, title, explains, options, chain=rows, call=getattr(tls, name)))
     return {entry.name: entry for entry in entries}
 
 
@@ -70,4 +74,4 @@ def _of_scope(scope: Scope) -> Entry:
         return found[scope.name]
 
     name = f"{scope.name}_scope" if hasattr(tls, f"{scope.name}_scope") else scope.name
-    return Entry(name, scope.label, scope.summary, (*scope.asked, "frozen"), scope.name, call=call)
+    return Entry(name, scope.label, scope.summary, (*scope.asked, "frozen"), scope.name, scope.name, call=call)

@@ -5,6 +5,7 @@ GET   ``/``                    the page; ``/app.css``, ``/app.js``, ``/views.css
 GET   ``/api/options``         models, methods, examples
 POST  ``/api/explain``         a question to an answer: id, tokens, predictions, picture
 POST  ``/api/matrix``          the same for all targets of the text; ``/api/layers``, ``/api/heads`` inside the model
+POST  ``/api/chain``           what the model writes after the text, followed back through its steps
 POST  ``/api/verdict``         whether the answer's strongest tokens matter, measured by removing them
 POST  ``/api/open``            a saved attribution to an answer
 GET   ``/api/view/{id}``       the same answer shown otherwise: ``?unit=word&specials=0&scale=log``
@@ -34,9 +35,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tl_scopes.app.guard import MOST_BYTES, Guard
-from tl_scopes.app.workbench import Forgotten, Question, Result, Scale, Wanted, Workbench
+from tl_scopes.app.question import Question
+from tl_scopes.app.workbench import AS_GIVEN, Forgotten, Result, Scale, Wanted, Workbench
 from tl_scopes.numerics.stopping import Stopped
 from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.chain import Chain
 from tl_scopes.results.matrix import AttributionMatrix
 from tl_scopes.results.units import UnitKind, members
 from tl_scopes.views.canvas.page import drawing_code, own_file
@@ -71,6 +74,7 @@ def create_app(workbench: Workbench, host: str = "127.0.0.1") -> Guard:
                 "layers": workbench.layers,
                 "heads": workbench.heads,
                 "verdict": workbench.verdict,
+                "chain": workbench.chain,
             }.items()
         ),
         Route("/api/open", api.open, methods=["POST"]),
@@ -164,11 +168,13 @@ async def _connected(request: Request) -> AsyncIterator[Wanted]:
 def _facts(result: Result, by_token: Result) -> dict[str, Any]:
     """What the page needs besides the picture: where a click on a token, a word or a prediction leads."""
     if not isinstance(result, Attribution) or not isinstance(by_token, Attribution):
-        return {"kind": "picture", "method": result.method, "units": isinstance(result, AttributionMatrix)}
+        kind, units = "chain" if isinstance(result, Chain) else "picture", isinstance(result, AttributionMatrix)
+        return {"kind": kind, "method": result.method, "units": units, "specials": not isinstance(result, AS_GIVEN)}
     units = members(result.details)
     return {
         "kind": "attribution",
         "units": True,
+        "specials": True,
         "method": result.method,
         "prompt": by_token.text,
         "pos": by_token.pos,

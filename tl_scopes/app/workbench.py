@@ -13,18 +13,19 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import tl_scopes as tls
 from tl_scopes.app.menu import Entry, menu
+from tl_scopes.app.question import Question
 from tl_scopes.demo import BUNDLED, DEMO_PROMPTS
-from tl_scopes.model.frozen import frozen_parts
-from tl_scopes.model.held_functions import Part
 from tl_scopes.model.lens import LensModel
 from tl_scopes.numerics.stopping import require_wanted, while_wanted
 from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.chain import Chain
+from tl_scopes.results.generation import Generation
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 from tl_scopes.results.matrix import AttributionMatrix
 from tl_scopes.results.units import UnitKind
@@ -34,75 +35,11 @@ from tl_scopes.views.canvas.page import View
 
 KEPT = 64
 """Results that are kept; the oldest is forgotten first."""
-MOST_CHARACTERS = 200_000
-"""Longest text that is handed to a tokenizer at all; what fits is for the model's context to say."""
 Scale = Literal["auto", "linear", "minmax", "log"]
 Wanted = Callable[[], bool]
-Result = Attribution | AttributionMatrix | LayerInfluence | HeadInfluence | Verdict
-
-
-@dataclass(frozen=True)
-class Question:
-    """What the page asks, checked for types; whether it makes sense is for the package to say.
-
-    Attributes:
-        model: name of one of the loaded models.
-        method: a key of :func:`~tl_scopes.app.menu.menu`.
-        prompt: the text.
-        pos: explained position.
-        target, foil: a token as text or id; None is the method's default.
-        rank: of the Fisher Scope.
-        moment: of the numeric moment.
-        frozen: what the gradient holds constant.
-    """
-
-    model: str
-    method: str
-    prompt: str
-    pos: int = -1
-    target: str | int | None = None
-    foil: str | int | None = None
-    rank: int = 1
-    moment: Literal["mean", "variance"] = "mean"
-    frozen: tuple[Part, ...] = ()
-
-    @classmethod
-    def of(cls, raw: Any) -> Question:
-        """From the JSON of a request; anything unexpected is a ``ValueError`` that names it."""
-        if not isinstance(raw, Mapping):
-            raise ValueError("explain: expected a JSON object with model, method and prompt")
-        kinds: dict[str, tuple[type, ...]] = {
-            "model": (str,),
-            "method": (str,),
-            "prompt": (str,),
-            "pos": (int,),
-            "target": (str, int, type(None)),
-            "foil": (str, int, type(None)),
-            "rank": (int,),
-            "moment": (str,),
-            "frozen": (list,),
-        }
-        unknown = sorted(set(raw) - set(kinds))
-        if unknown:
-            raise ValueError(f"explain({unknown[0]}=...): unknown; expected {', '.join(kinds)}")
-        for name, value in raw.items():
-            if isinstance(value, bool) or not isinstance(value, kinds[name]):
-                expected = " or ".join("null" if k is type(None) else k.__name__ for k in kinds[name])
-                raise ValueError(f"explain({name}=...): expected {expected}, got {type(value).__name__}")
-        missing = [name for name in ("model", "method", "prompt") if name not in raw]
-        if missing:
-            raise ValueError(f"explain: {missing[0]} is missing")
-        if raw["method"] not in (known := menu()):
-            raise ValueError(f"explain(method={raw['method']!r}): expected one of {', '.join(known)}")
-        if len(raw["prompt"]) > MOST_CHARACTERS:
-            raise ValueError(
-                f"explain(prompt=...): {len(raw['prompt'])} characters are more than {MOST_CHARACTERS}; shorten the text"
-            )
-        try:
-            frozen = frozen_parts(raw.get("frozen", ()))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"explain{error}") from error
-        return cls(**{**raw, "frozen": frozen})
+Result = Attribution | AttributionMatrix | LayerInfluence | HeadInfluence | Verdict | Generation | Chain
+AS_GIVEN = (Verdict, Generation, Chain)
+"""Results that say themselves what special tokens had, or have none."""
 
 
 def always() -> bool:
@@ -177,6 +114,26 @@ class Workbench:
             return tls.verdict(model, cast(Attribution, self.result(explained)))
 
         return self._computed("verdict", question, compute, wanted)
+
+    def chain(self, question: Question, wanted: Wanted = always) -> str:
+        """What the model writes after the text, followed back to it; its id."""
+        entry = menu()[question.method]
+        if entry.chain is None:
+            raise ValueError(f"{entry.title} explains single predictions and makes no chain. Choose another")
+        if question.step is not None:  # the rows are there: nothing runs
+            step, rows = question.step, self.chain(replace(question, step=None), wanted)
+            return self._computed("chain", question, lambda model: cast(Chain, self.result(rows)).of(step), wanted)
+        asked = Question(question.model, "", question.prompt, write=question.write)
+        said = self._computed(
+            "written", asked, lambda model: tls.generate(model, asked.prompt, max_new_tokens=asked.write), wanted
+        )
+
+        def compute(model: LensModel) -> Chain:
+            chosen = {name: getattr(question, name) for name in entry.options if name != "target"}
+            chosen |= {name: getattr(question, name) for name in ("units", "prompt_units", "answer")}
+            return tls.chain(model, cast(Generation, self.result(said)), method=entry.chain, **chosen)
+
+        return self._computed("chain", question, compute, wanted)
 
     def _inside(self, what: str, question: Question, wanted: Wanted, function: Any, **own: Any) -> str:
         entry = menu()[question.method]
@@ -255,7 +212,7 @@ class Workbench:
             result = self._results.get(key)
         if result is None:
             raise Forgotten("This result is not kept any more. Explain the text again")
-        if not specials and not isinstance(result, Verdict):
+        if not specials and not isinstance(result, AS_GIVEN):
             result = result.without("special")
         return result.by_unit(unit) if unit and isinstance(result, Attribution | AttributionMatrix) else result
 

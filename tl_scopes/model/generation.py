@@ -18,6 +18,7 @@ from torch import Tensor
 from tl_scopes.model.lens import LensModel, keeps_keys_and_values, source_device, whole
 from tl_scopes.model.prompts import token_strings
 from tl_scopes.model.vocabulary import vocabulary
+from tl_scopes.numerics.stopping import require_wanted
 
 AT_ONCE = 16
 """Tokens between two looks for a stop string."""
@@ -77,6 +78,7 @@ def written(
     eos = getattr(model.tokenizer, "eos_token_id", None)
     ids: list[int] = []
     while len(ids) < n:
+        require_wanted()
         known = torch.cat([tokens, torch.tensor(ids, dtype=tokens.dtype)])
         found = model.generate(
             known[None].to(source_device(model)),

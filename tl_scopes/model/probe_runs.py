@@ -39,6 +39,9 @@ PROBE_LENGTHS = (17, 31, 47)
 READ_OUT_COPIES = 6
 """Tensors ``[reads, d_vocab]`` at the read-out: logits raw and returned, their float copy, softmax, slope, working space."""
 
+COTANGENT_COPIES = 4
+"""Tensors ``[rows, reads, d_model]`` in a backward: rows as directions give them, those of all prompts, scaled, cast."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -82,7 +85,8 @@ class Profile:
             queries = AttentionPlan(run.length).queries(run.batch * model.cfg.n_heads)
         tokens = run.batch * run.length
         powers = torch.tensor([constants, tokens, tokens * queries, tokens * run.length], dtype=torch.float64)
-        return int(float((self.coefficients @ powers).max())) + read_out_bytes(model, run.reads - 1, whole)
+        cotangents = COTANGENT_COPIES * run.rows * (run.reads - 1) * model.cfg.d_model * max(4, model.W_U.element_size())
+        return int(float((self.coefficients @ powers).max())) + cotangents + read_out_bytes(model, run.reads - 1, whole)
 
 
 def read_out_bytes(model: LensModel, reads: int, whole: bool) -> int:

@@ -1,7 +1,7 @@
 """Leave a computation that nobody waits for any more, between two of its steps.
 
 Whoever starts one says with :func:`while_wanted` how to ask whether it is still wanted; the kernel asks before every forward
-and every backward. The model is given back as after any error.
+and every backward, generation every few tokens. The model is given back as after any error.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 // A chain: the step under the mouse or the keyboard, or else the answer, is followed back by the rows of the graph; cards
 // take the colours of their shares at the slider's number of hops, and arcs show the way.
-(function () {
+window.tlScopesSteps = window.tlScopesSteps || function () {
   const MOST_ARCS = 48, FAINT = 0.01;
   for (const root of document.querySelectorAll(".tls-steps:not([data-ready])")) {
     root.dataset.ready = "";
@@ -102,18 +102,27 @@
       if (i >= data.sources) turn(i - data.sources);
     }
 
+    // Until the page shows something else in its place.
+    function listen(target, kind, act) {
+      target.addEventListener(kind, function heard(event) {
+        if (root.isConnected) act(event);
+        else target.removeEventListener(kind, heard);
+      });
+    }
+
     // On the document, behind what reads out every mark (hover.js).
-    document.addEventListener("mouseover", (event) => list.contains(event.target) && look(event.target.closest(".tls-unit")));
+    listen(document, "mouseover", (event) => list.contains(event.target) && look(event.target.closest(".tls-unit")));
     list.addEventListener("mouseleave", () => turn(null));
-    document.addEventListener("keydown", (event) => {
+    listen(document, "keydown", (event) => {
       if (!list.contains(event.target)) return;
       if (event.key !== "Escape") return look(list.querySelector(".tls-at"));
       for (const old of list.querySelectorAll(".tls-at")) old.classList.remove("tls-at");
       turn(null);
     });
-    window.addEventListener("resize", draw);
+    listen(window, "resize", draw);
     slider.addEventListener("input", draw);
     slider.disabled = false;
     draw();
   }
-})();
+};
+window.tlScopesSteps();
