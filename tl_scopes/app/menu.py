@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import tl_scopes as tls
-from tl_scopes.baselines.by_name import BASELINES, WITHOUT_TARGET
+from tl_scopes.baselines.by_name import BASELINES, WITHOUT_SPANS, WITHOUT_TARGET
 from tl_scopes.directions.by_name import SCOPES
 from tl_scopes.directions.scope import Scope
-from tl_scopes.evaluation.chain import ROW_METHODS
 from tl_scopes.model.lens import LensModel
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.variants import GRADIENT_BASELINES
@@ -60,10 +59,10 @@ _BASELINES = (
 def menu() -> dict[str, Entry]:
     """All entries, by name: every scope for which the page asks all that it needs, and the baselines."""
     entries = [_of_scope(scope) for scope in SCOPES.values() if set(scope.needs) <= set(scope.asked)]
-    blind = [BASELINES[name].__name__ for name in WITHOUT_TARGET]
+    blind, single = ([BASELINES[name].__name__ for name in names] for names in (WITHOUT_TARGET, WITHOUT_SPANS))
     for name, title, explains in _BASELINES:
         options = (*("target",) * (name not in blind), *("frozen",) * (name in GRADIENT_BASELINES))
-        rows = name if name in ROW_METHODS else None
+        rows = None if name in single else name
         entries.append(Entry(name, title, explains, options, chain=rows, call=getattr(tls, name)))
     return {entry.name: entry for entry in entries}
 

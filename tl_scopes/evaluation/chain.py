@@ -21,7 +21,7 @@ import torch
 from tqdm.auto import tqdm
 from typing_extensions import Unpack
 
-from tl_scopes.baselines.by_name import BASELINES
+from tl_scopes.baselines.by_name import BASELINES, WITHOUT_SPANS
 from tl_scopes.directions.by_name import SCOPES, check_keywords
 from tl_scopes.evaluation.chain_records import row_record, run_settings, store_of
 from tl_scopes.evaluation.records import RecordStore
@@ -45,8 +45,6 @@ from tl_scopes.results.units import Entries, Units
 
 BLOCK = 8
 """Units that share a forward: as many as are pulled back at once where each has one row."""
-WITHOUT_SPANS = ("random",)
-"""Baselines that explain one prediction only."""
 ROW_METHODS = (*SCOPES, *(name for name in BASELINES if name not in WITHOUT_SPANS))
 """What can make the rows of a chain."""
 _OF_TEXT = ("prepend_bos", "chat_options")
