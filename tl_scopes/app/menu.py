@@ -42,7 +42,13 @@ class Entry:
     def to_dict(self) -> dict[str, Any]:
         """What the page must know, JSON-ready."""
         known = {"name": self.name, "title": self.title, "explains": self.explains, "options": list(self.options)}
-        return {**known, "matrix": self.scope, "inside": self.scope, "chain": self.chain, "baseline": self.scope is None}
+        return {
+            **known,
+            "matrix": self.scope,
+            "inside": self.scope,
+            "chain": self.chain,
+            "baseline": self.scope is None,
+        }
 
 
 _BASELINES = (
@@ -59,7 +65,8 @@ _BASELINES = (
 def menu() -> dict[str, Entry]:
     """All entries, by name: every scope for which the page asks all that it needs, and the baselines."""
     entries = [_of_scope(scope) for scope in SCOPES.values() if set(scope.needs) <= set(scope.asked)]
-    blind, single = ([BASELINES[name].__name__ for name in names] for names in (WITHOUT_TARGET, WITHOUT_SPANS))
+    blind = [BASELINES[name].__name__ for name in WITHOUT_TARGET]
+    single = [BASELINES[name].__name__ for name in WITHOUT_SPANS]
     for name, title, explains in _BASELINES:
         options = (*("target",) * (name not in blind), *("frozen",) * (name in GRADIENT_BASELINES))
         rows = None if name in single else name
