@@ -168,8 +168,12 @@ async def _connected(request: Request) -> AsyncIterator[Wanted]:
 def _facts(result: Result, by_token: Result) -> dict[str, Any]:
     """What the page needs besides the picture: where a click on a token, a word or a prediction leads."""
     if not isinstance(result, Attribution) or not isinstance(by_token, Attribution):
-        kind, units = "chain" if isinstance(result, Chain) else "picture", isinstance(result, AttributionMatrix)
-        return {"kind": kind, "method": result.method, "units": units, "specials": not isinstance(result, AS_GIVEN)}
+        return {
+            "kind": "chain" if isinstance(result, Chain) else "picture",
+            "method": result.method,
+            "units": isinstance(result, AttributionMatrix),
+            "specials": not isinstance(result, AS_GIVEN),
+        }
     units = members(result.details)
     return {
         "kind": "attribution",

@@ -37,8 +37,8 @@ KEPT = 64
 """Results that are kept; the oldest is forgotten first."""
 Scale = Literal["auto", "linear", "minmax", "log"]
 Wanted = Callable[[], bool]
-Result = Attribution | AttributionMatrix | LayerInfluence | HeadInfluence | Verdict | Generation | Chain
-AS_GIVEN = (Verdict, Generation, Chain)
+Result = Attribution | AttributionMatrix | LayerInfluence | HeadInfluence | Verdict | Chain
+AS_GIVEN = (Verdict, Chain)
 """Results that say themselves what special tokens had, or have none."""
 
 
@@ -58,7 +58,7 @@ class Workbench:
         if not models:
             raise ValueError("app: give at least one model")
         self._models = dict(models)
-        self._results: OrderedDict[str, Result] = OrderedDict()
+        self._results: OrderedDict[str, Result | Generation] = OrderedDict()
         self._computing = threading.Lock()
         self._keeping = threading.Lock()
 
@@ -118,11 +118,11 @@ class Workbench:
     def chain(self, question: Question, wanted: Wanted = always) -> str:
         """What the model writes after the text, followed back to it; its id."""
         entry = menu()[question.method]
-        if entry.chain is None:
+        if (rows := entry.chain) is None:
             raise ValueError(f"{entry.title} explains single predictions and makes no chain. Choose another")
         if question.step is not None:  # the rows are there: nothing runs
-            step, rows = question.step, self.chain(replace(question, step=None), wanted)
-            return self._computed("chain", question, lambda model: cast(Chain, self.result(rows)).of(step), wanted)
+            step, whole = question.step, self.chain(replace(question, step=None), wanted)
+            return self._computed("chain", question, lambda model: cast(Chain, self.result(whole)).of(step), wanted)
         asked = Question(question.model, "", question.prompt, write=question.write)
         said = self._computed(
             "written", asked, lambda model: tls.generate(model, asked.prompt, max_new_tokens=asked.write), wanted
@@ -131,7 +131,7 @@ class Workbench:
         def compute(model: LensModel) -> Chain:
             chosen = {name: getattr(question, name) for name in entry.options if name != "target"}
             chosen |= {name: getattr(question, name) for name in ("units", "prompt_units", "answer")}
-            return tls.chain(model, cast(Generation, self.result(said)), method=entry.chain, **chosen)
+            return tls.chain(model, cast(Generation, self._kept(said)), method=rows, **chosen)
 
         return self._computed("chain", question, compute, wanted)
 
@@ -175,7 +175,9 @@ class Workbench:
             raise ValueError(f"{entry.title} has no {what}. Choose one of: {able}")
         return entry.scope
 
-    def _computed(self, what: str, question: Question, compute: Callable[[LensModel], Result], wanted: Wanted) -> str:
+    def _computed(
+        self, what: str, question: Question, compute: Callable[[LensModel], Result | Generation], wanted: Wanted
+    ) -> str:
         if question.model not in self._models:
             raise ValueError(
                 f"explain(model={question.model!r}): not loaded; expected one of {', '.join(self._models)}. "
@@ -198,7 +200,7 @@ class Workbench:
 
     # -- results -------------------------------------------------------------------------------------------
 
-    def _keep(self, key: str, result: Result) -> str:
+    def _keep(self, key: str, result: Result | Generation) -> str:
         with self._keeping:
             self._results[key] = result
             self._results.move_to_end(key)
@@ -206,12 +208,18 @@ class Workbench:
                 self._results.popitem(last=False)
         return key
 
-    def result(self, key: str, *, unit: UnitKind | None = None, specials: bool = True) -> Result:
-        """A kept result as it is shown; ``Forgotten`` when it is not kept any more."""
+    def _kept(self, key: str) -> Result | Generation:
         with self._keeping:
             result = self._results.get(key)
         if result is None:
             raise Forgotten("This result is not kept any more. Explain the text again")
+        return result
+
+    def result(self, key: str, *, unit: UnitKind | None = None, specials: bool = True) -> Result:
+        """A kept result as it is shown; ``Forgotten`` when it is not kept any more."""
+        result = self._kept(key)
+        if isinstance(result, Generation):
+            raise Forgotten("A text that was written has no picture of its own")
         if not specials and not isinstance(result, AS_GIVEN):
             result = result.without("special")
         return result.by_unit(unit) if unit and isinstance(result, Attribution | AttributionMatrix) else result

@@ -20,5 +20,5 @@ BASELINES: dict[str, Callable[..., Any]] = {
 }
 WITHOUT_TARGET = ("attention_rollout", "random")
 """Those that look at no target, so that nothing is said of its scalar."""
-WITHOUT_SPANS = ("random",)
+WITHOUT_SPANS: tuple[str, ...] = ("random",)
 """Those that explain one prediction only, so that they make no rows of a chain."""

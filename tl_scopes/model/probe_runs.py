@@ -85,9 +85,8 @@ class Profile:
             queries = AttentionPlan(run.length).queries(run.batch * model.cfg.n_heads)
         tokens = run.batch * run.length
         powers = torch.tensor([constants, tokens, tokens * queries, tokens * run.length], dtype=torch.float64)
-        cotangents = (
-            COTANGENT_COPIES * run.rows * (run.reads - 1) * model.cfg.d_model * max(4, model.W_U.element_size())
-        )
+        itemsize, d_model = max(4, model.W_U.element_size()), int(model.cfg.d_model)
+        cotangents = COTANGENT_COPIES * run.rows * (run.reads - 1) * d_model * itemsize
         return int(float((self.coefficients @ powers).max())) + cotangents + read_out_bytes(model, run.reads - 1, whole)
 
 
