@@ -107,8 +107,8 @@ def test_directions_of_all_positions_go_back_together_to_the_last_attention(kind
     monkeypatch.setattr(every_target, "blocks", lambda n: 2)
     tls.attribution_matrix(model, TOKENS, method="fisher", rank=2)
     # Two blocks of six positions with two rows each: of both rows a cotangent for the last position and one for the others,
-    # then all rows.
-    assert pulled == [(rows, 6 * (block + 1)) for block in range(2) for rows in (4, 12)]
+    # then all rows; the last block first, whose graph is there.
+    assert pulled == [(rows, length) for length in (12, 6) for rows in (4, 12)]
     monkeypatch.setattr(shared_backward, "_separates", lambda cut, end: False)
     alone = tls.attribution_matrix(model, TOKENS, method="fisher", rank=2).scores
     assert oracles.relative_error(together, alone) < 1e-12
