@@ -1,10 +1,12 @@
 """Every prediction of a text explained at once: one row of scores per explained position.
 
 Row s is the scope of the prediction made at position s, whose target is the token that really follows. One forward
-serves many rows: the final hidden states of all explained positions are read from it, and each row's direction is
-pulled back by itself, several at a time (vmapped). A prediction at s needs only tokens up to s, so positions are taken in
-blocks and each block runs on the prompt cut after its last position: shorter backwards, for one forward per block. Size of
-the blocks and rows pulled back at once are such that the run fits (:mod:`tl_scopes.model.memory`).
+serves many rows: the final hidden states and logits of up to :data:`READS` explained positions are read from it, in one pass
+over the unembedding, and each row's direction is pulled back by itself, several at a time (vmapped). A prediction at s needs
+only tokens up to s, so positions are taken in blocks, and the rows of each go back through a run on the prompt cut after its
+last position: shorter backwards, for one forward per block, which ends before the unembedding (the last block has the run
+that was read). Positions read at once, size of the blocks and rows pulled back at once are such that the run fits
+(:mod:`tl_scopes.model.memory`).
 
 After the last attention nothing moves between positions. There the directions of all explained positions of a block go
 back together, each at its own place in one cotangent; only from there on does each row go alone.
@@ -92,10 +94,11 @@ def attribution_matrix(
             positions outside the prompt; no way to run fits the memory.
         TypeError: a list of prompts.
 
-    Cost: for n positions about √n/2 forwards on prefixes of the prompt (more under a tight budget) and one vector-Jacobian
-        product per row of V, the part after the last attention shared by a block's positions; the largest tensors are the
-        graph of one prefix and the gradients of up to 16 rows. On large vocabularies Fisher searches of up to 8 positions
-        share each pass over the unembedding.
+    Cost: for n positions about √n/2 forwards on prefixes of the prompt (more under a tight budget), a pass over the
+        unembedding for each 64 positions, and one vector-Jacobian product per row of V, the part after the last attention
+        shared by a block's positions; the largest tensors are the graph of one prefix, the logits of up to 64 positions (of
+        one block in a long text) and the gradients of up to 16 rows. On large vocabularies Fisher searches of up to 16
+        positions share each pass over the unembedding.
 
     >>> matrix = attribution_matrix(model, "German: der Hund sieht die Katze. English: the dog")
     >>> matrix.scores.shape == (len(matrix.tokens), len(matrix.tokens))

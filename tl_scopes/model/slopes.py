@@ -104,7 +104,7 @@ def slopes_only(blocks: Iterable[nn.Module], norms: bool = True) -> Iterator[Non
         for module in {m for block in blocks for m in block.modules()} if torch.is_grad_enabled() else ():
             own = module.__dict__  # asking a bridge's module for what it does not have is slow
             if norms and type(module).__name__ in WRITTEN_OUT_NORMS:
-                stack.enter_context(patched(module, "_norm", partial(_normalised, eps=module.eps)))
+                stack.enter_context(patched(module, "_norm", partial(_normalised, eps=float(own["eps"]))))
             elif type(module).__name__ in WRITTEN_OUT:
                 stack.enter_context(patched(module, "forward", _by_slope))
             elif getattr(own.get("act_fn"), "__name__", None) in WRITTEN_OUT:
