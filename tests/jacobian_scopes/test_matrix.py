@@ -91,6 +91,30 @@ def test_blocks_do_not_change_the_numbers(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("kind", families.kinds_available())
+def test_one_pass_over_the_unembedding_reads_several_blocks(kind: str, monkeypatch) -> None:
+    model = families.build("gpt2", kind).model
+    asked = []
+    real = every_target.forward_pass
+
+    def watched(*args, **kwargs):
+        asked.append((len(args[2]), args[3].table))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(every_target, "forward_pass", watched)
+    monkeypatch.setattr(every_target, "blocks", lambda n: 3)
+    together = tls.attribution_matrix(model, TOKENS, method="fisher")
+    assert asked == [(12, True), (4, False), (4, False)]
+    asked.clear()
+    monkeypatch.setattr(every_target, "READS", 1)
+    alone = tls.attribution_matrix(model, TOKENS, method="fisher")
+    assert asked == [(4, True)] * 3
+    assert oracles.relative_error(together.scores, alone.scores) < 1e-9
+    assert [[word for word, _ in row] for row in together.top_predictions] == [
+        [word for word, _ in row] for row in alone.top_predictions
+    ]
+
+
+@pytest.mark.parametrize("kind", families.kinds_available())
 def test_directions_of_all_positions_go_back_together_to_the_last_attention(kind: str, monkeypatch) -> None:
     model = families.build("gpt2", kind).model
     model.run_with_cache(TOKENS[None])  # Hugging Face's recorders stay on a bridge's modules
@@ -107,8 +131,8 @@ def test_directions_of_all_positions_go_back_together_to_the_last_attention(kind
     monkeypatch.setattr(every_target, "blocks", lambda n: 2)
     tls.attribution_matrix(model, TOKENS, method="fisher", rank=2)
     # Two blocks of six positions with two rows each: of both rows a cotangent for the last position and one for the others,
-    # then all rows.
-    assert pulled == [(rows, 6 * (block + 1)) for block in range(2) for rows in (4, 12)]
+    # then all rows; the last block first, whose graph is there.
+    assert pulled == [(rows, length) for length in (12, 6) for rows in (4, 12)]
     monkeypatch.setattr(shared_backward, "_separates", lambda cut, end: False)
     alone = tls.attribution_matrix(model, TOKENS, method="fisher", rank=2).scores
     assert oracles.relative_error(together, alone) < 1e-12

@@ -1,10 +1,12 @@
 """Every prediction of a text explained at once: one row of scores per explained position.
 
 Row s is the scope of the prediction made at position s, whose target is the token that really follows. One forward
-serves many rows: the final hidden states of all explained positions are read from it, and each row's direction is
-pulled back by itself, several at a time (vmapped). A prediction at s needs only tokens up to s, so positions are taken in
-blocks and each block runs on the prompt cut after its last position: shorter backwards, for one forward per block. Size of
-the blocks and rows pulled back at once are such that the run fits (:mod:`tl_scopes.model.memory`).
+serves many rows: the final hidden states and logits of up to :data:`READS` explained positions are read from it, in one pass
+over the unembedding, and each row's direction is pulled back by itself, several at a time (vmapped). A prediction at s needs
+only tokens up to s, so positions are taken in blocks, and the rows of each go back through a run on the prompt cut after its
+last position: shorter backwards, for one forward per block, which ends before the unembedding (the last block has the run
+that was read). Positions read at once, size of the blocks and rows pulled back at once are such that the run fits
+(:mod:`tl_scopes.model.memory`).
 
 After the last attention nothing moves between positions. There the directions of all explained positions of a block go
 back together, each at its own place in one cotangent; only from there on does each row go alone.
@@ -13,12 +15,13 @@ back together, each at its own place in one cotangent; only from there on does e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 from typing_extensions import Unpack
@@ -48,6 +51,8 @@ from tl_scopes.results.matrix import AttributionMatrix
 
 ROWS = 16
 """Rows of V pulled back at once where memory allows: those of one block of a short text together."""
+READS = 64
+"""Positions that one forward reads where memory allows: a pass over the unembedding for a dozen takes as long."""
 OnRead = Callable[[int, ReadOut], None]
 """Called with the number of a row and what the model held at its position."""
 
@@ -89,10 +94,11 @@ def attribution_matrix(
             positions outside the prompt; no way to run fits the memory.
         TypeError: a list of prompts.
 
-    Cost: for n positions about √n/2 forwards on prefixes of the prompt (more under a tight budget) and one vector-Jacobian
-        product per row of V, the part after the last attention shared by a block's positions; the largest tensors are the
-        graph of one prefix and the gradients of up to 16 rows. On large vocabularies Fisher searches of up to 8 positions
-        share each pass over the unembedding.
+    Cost: for n positions about √n/2 forwards on prefixes of the prompt (more under a tight budget), a pass over the
+        unembedding for each 64 positions, and one vector-Jacobian product per row of V, the part after the last attention
+        shared by a block's positions; the largest tensors are the graph of one prefix, the logits of up to 64 positions (of
+        one block in a long text) and the gradients of up to 16 rows. On large vocabularies Fisher searches of up to 16
+        positions share each pass over the unembedding.
 
     >>> matrix = attribution_matrix(model, "German: der Hund sieht die Katze. English: the dog")
     >>> matrix.scores.shape == (len(matrix.tokens), len(matrix.tokens))
@@ -180,39 +186,66 @@ class _Matrix:
             memory = self.options.memory(self.model, whole=self.direction.whole)
             plan = _plan(memory, max(self.explained) + 1, len(order))
             for first in range(0, len(order), plan.reads):
-                block = order[first : first + plan.reads]
-                found.update(zip(block, self._block(block, memory, plan), strict=True))
-                bar.update(len(block))
+                for i, row in self._read(order[first : first + plan.reads], memory, plan):
+                    found[i] = row
+                    bar.update()
         return found
 
-    def _block(self, block: Sequence[int], memory: Memory, plan: Run) -> list[_Row]:
-        """The rows of one block of positions, from one forward on the prompt up to the last of them."""
-        columns = torch.tensor([self.explained[i] for i in block])
-        tokens = self.text.tokens[None, : int(columns.max()) + 1]
-        # A checkpointed block computed again is kept for as long as its graph: two of them where memory allows one.
-        mid = None if plan.checkpoint else last_attention(self.model)
-        run = forward_pass(
+    def _read(self, group: Sequence[int], memory: Memory, plan: Run) -> Iterator[tuple[int, _Row]]:
+        """The rows of positions that one forward reads. Its graph is the last block's; those before have their own."""
+        run = self._forward(group, plan, table=self.direction.whole or None)
+        reads = read_outs(self.model, run, group)
+        if self.on_read is not None:
+            for read in reads:
+                self.on_read(read.index, read)
+        predictions = [top_predictions(self.model, read.predictions)[0] for read in reads]
+        rows = self.direction.rows(reads, self.state)
+        parts = _cut(len(group), -(-len(self.explained) // blocks(len(self.explained))))
+        own = parts[-1]
+        run = replace(run, y=run.y[own], hidden=run.hidden[own], predictions=run.predictions[own].alone())
+        del reads  # a vocabulary each, perhaps
+        for part in reversed(parts):
+            if part is not own:
+                del run  # one graph at a time
+                run = self._forward(group[part], plan, table=False)
+            scores = self._scores(run, group[part], rows[part], memory, plan)
+            attention = run.predictions.of.attention
+            for i, row, of_row, top in zip(group[part], rows[part], scores, predictions[part], strict=True):
+                yield i, _Row(row, of_row, top, attention)
+
+    def _forward(self, positions: Sequence[int], plan: Run, table: bool | None) -> ForwardPass:
+        """One run on the prompt up to the last of some explained positions, given by their rows."""
+        columns = self._columns(positions)
+        mid = self._mid(plan)
+        return forward_pass(
             self.model,
-            tokens,
+            self.text.tokens[None, : int(columns.max()) + 1],
             columns,
-            replace(self.options.recording(), cache=lambda name: name == mid),
+            replace(self.options.recording(), cache=lambda name: name == mid, table=table),
             rows=torch.zeros_like(columns),
             checkpoint=plan.checkpoint,
         )
-        reads = read_outs(self.model, run, block)
-        rows = self.direction.rows(reads, self.state)
+
+    def _columns(self, positions: Sequence[int]) -> Int[Tensor, " read"]:
+        """Where in the prompt the rows of these numbers are explained."""
+        return torch.tensor([self.explained[i] for i in positions])
+
+    def _mid(self, plan: Run) -> str | None:
+        """Where positions begin to be alone. Not with checkpointing: what is computed again is kept as long as its graph."""
+        return None if plan.checkpoint else last_attention(self.model)
+
+    def _scores(
+        self, run: ForwardPass, positions: Sequence[int], rows: Sequence[Rows], memory: Memory, plan: Run
+    ) -> list[Float[Tensor, " pos"]]:
+        """The scores of a block of positions, whose rows of V are pulled back through the graph of their run."""
+        columns = self._columns(positions)
         owner = torch.tensor([n for n, row in enumerate(rows) for _ in range(len(row.V))])
-        at_once = memory.rows_at_once(replace(plan, length=tokens.shape[1], reads=len(block)), min(ROWS, len(owner)))
-        norms = self._norms(run, mid, rows, owner, columns, at_once)
+        at_once = memory.rows_at_once(replace(plan, length=run.source.shape[1]), min(ROWS, len(owner)))
+        norms = self._norms(run, self._mid(plan), rows, owner, columns, at_once)
         found = []
         for n, (position, row) in enumerate(zip(columns.tolist(), rows, strict=True)):
-            if self.on_read is not None:
-                self.on_read(block[n], reads[n])
-            scores = row.score(norms[owner == n]).scores
-            refuse_influence_from_the_future(scores, position)
-            found.append(
-                _Row(row, scores, top_predictions(self.model, reads[n].predictions)[0], run.predictions.of.attention)
-            )
+            found.append(row.score(norms[owner == n]).scores)
+            refuse_influence_from_the_future(found[-1], position)
         return found
 
     def _norms(
@@ -232,20 +265,29 @@ class _Matrix:
 
 
 def blocks(n: int) -> int:
-    """Blocks of n positions: more shorten the backwards further, but cost a forward and a pass over the unembedding each.
+    """Blocks of n positions: more shorten the backwards further, but cost a forward each.
 
     B blocks cost ``B f + (n/2)(1 + 1/B) v``, least at ``√(n v / 2f)``; a row's backward v is about half a forward f.
     """
     return max(1, round(math.sqrt(n) / 2))
 
 
+def _cut(n: int, size: int) -> list[slice]:
+    """n positions in as few blocks of at most ``size`` as will do, about equal."""
+    few = -(-n // size)
+    ends = [n * i // few for i in range(few + 1)]
+    return [slice(first, end) for first, end in pairwise(ends)]
+
+
 def _plan(memory: Memory, length: int, n: int) -> Run:
-    """How many positions share a forward: at least :func:`blocks` blocks, more until the longest fits."""
-    sizes: list[int] = []
+    """How many positions one forward reads: those of several blocks of a short text, fewer until the longest fits.
+
+    A pass over the unembedding costs much the same for a few positions as for :data:`READS`.
+    """
     size = -(-n // blocks(n))
-    while not sizes or sizes[-1] > 1:
-        sizes.append(size)
-        size = -(-size // 2)
+    sizes = [min(n, max(size, READS // size * size))]
+    while sizes[-1] > 1:
+        sizes.append(-(-sizes[-1] // 2))
     return memory.first_that_fits([Run(1, length, reads, 1, c) for c in memory.checkpointing() for reads in sizes])
 
 

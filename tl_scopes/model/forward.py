@@ -136,7 +136,8 @@ class Recording:
         grads: further hooks whose gradient is wanted.
         cache: further hooks whose activation is wanted.
         frozen: what gradients hold constant (:mod:`tl_scopes.model.frozen`).
-        table: all logits, whatever their number, as the model makes them.
+        table: all logits as the model makes them, whatever their number; False where nothing is asked of them, None where
+            they are few.
     """
 
     source: str = "hook_embed"
@@ -144,7 +145,7 @@ class Recording:
     grads: tuple[str, ...] = ()
     cache: NamesFilter = None
     frozen: tuple[Part, ...] = ()
-    table: bool = False
+    table: bool | None = None
 
 
 RECORDING = Recording()
@@ -240,7 +241,7 @@ def forward_pass(
                 )
             )
         else:
-            stack.enter_context(slopes_only(blocks(model)))
+            stack.enter_context(slopes_only(blocks(model), norms=not recording.frozen and valve is None))
         stack.enter_context(held(recording.frozen, [whole(model), model], valve))
         logits = run_with_hooks(model, tokens, [*hooks, *cut_gradients(model)], chosen)
 
@@ -290,8 +291,8 @@ def _needs_table(model: LensModel, recording: Recording, cached: Iterable[str], 
     raw = points[RAW_LOGITS_HOOK]
     seen = any(points[name] is raw for name in (recording.source, recording.target, *recording.grads, *cached))
     hooked = bool(raw._forward_hooks or raw._backward_hooks or raw._forward_pre_hooks or raw._backward_pre_hooks)
-    few = n * model.cfg.d_vocab <= TABLE
-    return recording.table or few or seen or hooked or bool(recording.frozen) or model in _WITH_TABLES
+    wanted = n * model.cfg.d_vocab <= TABLE if recording.table is None else recording.table
+    return wanted or seen or hooked or bool(recording.frozen) or model in _WITH_TABLES
 
 
 def _gradient_hooks(
