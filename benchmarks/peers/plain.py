@@ -25,6 +25,7 @@ from torch import Tensor
 from tl_scopes.demo import BUNDLED
 from tl_scopes.evaluation.questions import question
 from tl_scopes.kernel.attributed import Answer, attributed
+from tl_scopes.model.predictions import Predictions, Table
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.results.attribution import Attribution
 
@@ -116,9 +117,8 @@ def attribute(
         log_probs = predictions(hf, one)
         said = [float(row[token]) for row, token in zip(log_probs, one.answer, strict=True)]
         aim = one.answer if len(one.answer) > 1 else one.answer[0]
-        found.append(
-            attributed(model, one.encoded, log_probs[-1], label, Answer(scores, aim, {}, target_log_probs=said))
-        )
+        predicted = Predictions.all_of(Table(log_probs[-1:], None, model.W_U))
+        found.append(attributed(model, one.encoded, predicted, label, Answer(scores, aim, {}, target_log_probs=said)))
     return found
 
 
