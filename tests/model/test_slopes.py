@@ -3,10 +3,8 @@ up to rounding; on the way out every module is as it was."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from types import ModuleType
 
 import families
 import oracles
@@ -14,13 +12,12 @@ import pytest
 import torch
 import transformers.activations
 from torch import Tensor, nn
-from transformers.models import gemma, gemma2, gemma3
 
 import tl_scopes as tls
 from tl_scopes.model import forward as capture
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.probe_runs import BytesAlive
-from tl_scopes.model.slopes import WRITTEN_OUT, WRITTEN_OUT_NORMS, slopes_only
+from tl_scopes.model.slopes import WRITTEN_OUT, slopes_only
 
 TOKENS = families.prompt_tokens(48)
 
@@ -68,31 +65,6 @@ def test_values_are_the_same_and_gradients_too(name: str) -> None:
     assert torch.equal(one, several[0])
 
 
-@pytest.mark.parametrize("name", sorted(WRITTEN_OUT_NORMS))
-def test_norms_have_the_values_and_gradients_of_those_written_out(name: str) -> None:
-    (kind,) = [vars(m)[name] for m in map(modeling, (gemma, gemma2, gemma3)) if name in vars(m)]
-    norm = kind(8, eps=0.1)  # large, so that its place in the formula matters
-    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    cotangents = torch.randn(3, *x.shape, generator=torch.Generator().manual_seed(1))
-    plain = norm(x)
-    (expected,) = torch.autograd.grad(plain, x, cotangents, is_grads_batched=True)
-    with slopes_only([norm]):
-        lean = norm(x)
-    with slopes_only([norm], norms=False):
-        assert norm.__dict__.get("_norm") is None
-    assert "_norm" not in norm.__dict__
-    assert torch.equal(lean, plain)
-    (several,) = torch.autograd.grad(lean, x, cotangents, is_grads_batched=True, retain_graph=True)
-    assert oracles.relative_error(several, expected) < 1e-6
-    with pytest.raises(RuntimeError, match="second derivatives"):
-        torch.autograd.grad(lean.sum(), x, create_graph=True)
-
-
-def modeling(family: ModuleType) -> ModuleType:
-    """The file of a family that has its layers."""
-    return importlib.import_module(f"{family.__name__}.modeling_{family.__name__.rsplit('.', 1)[-1]}")
-
-
 def test_the_value_stands_where_the_slope_overflows() -> None:
     block = module("NewGELUActivation")
     x = torch.tensor([3e15], requires_grad=True)  # x³ is infinite in float32
@@ -114,7 +86,7 @@ def test_scopes_keep_less_and_say_the_same(kind: str, monkeypatch: pytest.Monkey
             return watch.alive
 
     lean, fewer = scope(), kept()
-    monkeypatch.setattr(capture, "slopes_only", lambda blocks, norms: nullcontext())
+    monkeypatch.setattr(capture, "slopes_only", lambda blocks: nullcontext())
     plain, more = scope(), kept()
     assert oracles.relative_error(lean, plain) < 1e-12
     mlp = model.cfg.n_layers * len(TOKENS) * model.cfg.d_mlp * 8  # one tensor of the MLPs' width, float64

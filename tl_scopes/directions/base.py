@@ -181,9 +181,10 @@ class Scalar:
     def change(self, base: Reading, changed: Reading) -> Float[Tensor, " runs"]:
         """Change of every run against the first run of ``base``, float64 on the CPU."""
         if self.measure == "divergence":
-            log_p = base.predictions[:1].log_probs()[0]
-            p, after = log_p.exp(), changed.predictions
-            return (p @ log_p - after.mean_logit(p) + after.normaliser).cpu()
+            before, after = base.predictions[:1], changed.predictions
+            p = before.log_probs()[0].exp()
+            own, other = (run.mean_logit(p) - run.normaliser for run in (before, after))
+            return (own - other).cpu()  # both in the same way, so that a run differs from itself by 0
         change = (self.read(changed) - self.read(base)[:1]).cpu()
         return torch.linalg.vector_norm(change, dim=-1) if self.measure == "norm" else change
 

@@ -77,7 +77,7 @@ def _checkpointed(
         # As a run of one block: nothing stays on its modules that would hold what is to be freed.
         with (
             eagerly(),
-            slopes_only([block], norms=not hold[0] and hold[1] is None),
+            slopes_only([block]),
             restore_patterns([block]),
             held(hold[0], [block], hold[1]),
             planned(again, hook_points(block)),

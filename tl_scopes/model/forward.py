@@ -241,7 +241,7 @@ def forward_pass(
                 )
             )
         else:
-            stack.enter_context(slopes_only(blocks(model), norms=not recording.frozen and valve is None))
+            stack.enter_context(slopes_only(blocks(model)))
         stack.enter_context(held(recording.frozen, [whole(model), model], valve))
         logits = run_with_hooks(model, tokens, [*hooks, *cut_gradients(model)], chosen)
 

@@ -1,4 +1,4 @@
-"""Activation functions that keep one tensor for the backward, their slope; norms that go back in four operations.
+"""Activation functions that keep one tensor for the backward: their slope.
 
 An activation written out in several operations (GPT-2's ``gelu_new`` is nine) leaves a tensor of the MLP's width on the graph
 for each of them, a third of all that a GPT-2 forward keeps, and every row of V goes back through all of them. But it acts on
@@ -8,16 +8,12 @@ itself, and then each backward is one multiplication. The values are the very sa
 Gemma's ``GELUTanh`` is one operation, but in its backward PyTorch takes the rows of V one by one, with a tanh for each.
 
 Other activations of one operation (``silu``, ``gelu``) are left alone, and so is one that mixes units (``solu``).
-
-Gemma's norm ``y = x r``, ``r = (mean x² + ε)^(−1/2)``, written out, goes back in eight operations on tensors of the stream's
-width, five times per block and row of V. They come to ``∂(g·y)/∂x = r (g − y mean(g y))``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -39,8 +35,6 @@ WRITTEN_OUT = frozenset(
 )
 """Names of elementwise activations whose backward is several operations: Hugging Face's modules, TransformerLens'
 functions."""
-WRITTEN_OUT_NORMS = frozenset({"GemmaRMSNorm", "Gemma2RMSNorm", "Gemma3RMSNorm"})
-"""Modules whose method ``_norm`` is ``x (mean x² + eps)^(−1/2)``, with ``eps`` an attribute."""
 
 
 class _BySlope(torch.autograd.Function):
@@ -60,52 +54,22 @@ class _BySlope(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         """``g f'(x)``; its own derivative is not to be had, since the slope has no graph."""
-        _refuse_second_derivatives()
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "second derivatives are not to be had in a scope's forward; take them in one of your own, with model(tokens)"
+            )
         (gradient,) = gradients
         (slope,) = ctx.saved_tensors
         return gradient * slope, None
 
 
-class _Normalised(torch.autograd.Function):
-    """``x (mean x² + ε)^(−1/2)`` as ``f`` computes it, with ``y`` and ``r`` as all that is kept."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, f: Callable[[Tensor], Tensor], eps: float) -> Tensor:
-        """``f(x)``."""
-        y = f(x)
-        ctx.save_for_backward(y, torch.rsqrt(x.square().mean(-1, keepdim=True) + eps))
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """``r (g − y mean(g y))``."""
-        _refuse_second_derivatives()
-        (gradient,) = gradients
-        y, r = ctx.saved_tensors
-        along = (gradient * y).mean(-1, keepdim=True)
-        return torch.addcmul(gradient, y, along, value=-1) * r, None, None
-
-
-def _refuse_second_derivatives() -> None:
-    """What is kept for a backward here has no graph of its own."""
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "second derivatives are not to be had in a scope's forward; take them in one of your own, with model(tokens)"
-        )
-
-
 @contextmanager
-def slopes_only(blocks: Iterable[nn.Module], norms: bool = True) -> Iterator[None]:
-    """Activations of the blocks keep their slope alone; on exit the modules are as they were. Without a graph: nothing.
-
-    ``norms``: also norms keep no more than they need. Not where something is held in them.
-    """
+def slopes_only(blocks: Iterable[nn.Module]) -> Iterator[None]:
+    """Activations of the blocks keep their slope alone; on exit the modules are as they were. Without a graph: nothing."""
     with ExitStack() as stack:
         for module in {m for block in blocks for m in block.modules()} if torch.is_grad_enabled() else ():
             own = module.__dict__  # asking a bridge's module for what it does not have is slow
-            if norms and type(module).__name__ in WRITTEN_OUT_NORMS:
-                stack.enter_context(patched(module, "_norm", partial(_normalised, eps=float(own["eps"]))))
-            elif type(module).__name__ in WRITTEN_OUT:
+            if type(module).__name__ in WRITTEN_OUT:
                 stack.enter_context(patched(module, "forward", _by_slope))
             elif getattr(own.get("act_fn"), "__name__", None) in WRITTEN_OUT:
                 stack.enter_context(patched(module, "act_fn", _by_slope))
@@ -118,17 +82,6 @@ def _by_slope(f: Any) -> Callable[[Tensor], Tensor]:
     def call(x: Tensor) -> Tensor:
         wanted = torch.is_grad_enabled() and x.requires_grad
         result: Tensor = _BySlope.apply(x, f) if wanted else f(x)  # type: ignore[no-untyped-call]
-        return result
-
-    return call
-
-
-def _normalised(f: Any, *, eps: float) -> Callable[[Tensor], Tensor]:
-    """``f``, by :class:`_Normalised` where a gradient is wanted."""
-
-    def call(x: Tensor) -> Tensor:
-        wanted = torch.is_grad_enabled() and x.requires_grad
-        result: Tensor = _Normalised.apply(x, f, eps) if wanted else f(x)  # type: ignore[no-untyped-call]
         return result
 
     return call
