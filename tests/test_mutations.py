@@ -292,7 +292,7 @@ MUTATIONS: dict[str, Mutation] = {
     "09 inexact temperature not said": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
         "directions.temperature:Temperature.rows",
-        (("exact = read.slope is None and not state.unembedding_bias", "exact = True"),),
+        (("exact = read.predictions.linear and not state.unembedding_bias", "exact = True"),),
     ),
     "09 bias of the unembedding dropped": Mutation(
         traps.test_trap_09_unembedding_bias_after_folding_is_in_the_logits,

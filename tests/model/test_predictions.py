@@ -6,6 +6,7 @@ compared with themselves where the model makes the table, and watched for tensor
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import families
@@ -18,10 +19,12 @@ from torch.utils._pytree import tree_leaves
 
 import tl_scopes as tls
 from tl_scopes.evaluation.aopc import aopc
-from tl_scopes.model import forward, predictions
-from tl_scopes.model.forward import forward_pass
+from tl_scopes.model import forward, predictions, probe_runs
+from tl_scopes.model.forward import RECORDING, Recording, forward_pass
 from tl_scopes.model.hooks import RAW_LOGITS_HOOK, differentiable
+from tl_scopes.model.memory import Memory
 from tl_scopes.model.predictions import Predictions, Table, Unembedded, followed
+from tl_scopes.model.probe_runs import Run
 
 TOKENS = families.prompt_tokens(24)
 READ = torch.arange(4, 24)
@@ -147,6 +150,15 @@ def test_logits_that_somebody_changes_are_read_as_a_table(pair: Pair, in_blocks:
         hooked = read_from(pair.model).predictions
     assert isinstance(hooked.of.source, Table)
     torch.testing.assert_close(hooked.logits, plain.logits.flip(-1), rtol=EXACT, atol=EXACT)
+    handle = getattr(pair.model.unembed, "original_component", pair.model.unembed).register_forward_hook(
+        lambda module, given, result: result.flip(-1)
+    )
+    try:
+        hooked = read_from(pair.model).predictions
+    finally:
+        handle.remove()
+    torch.testing.assert_close(hooked.logits, plain.logits.flip(-1), rtol=EXACT, atol=EXACT)
+    assert isinstance(read_from(pair.model).predictions.of.source, Unembedded), "nothing is remembered of a hook"
 
 
 @pytest.mark.one_lens
@@ -155,6 +167,7 @@ def test_logits_that_are_mixed_are_read_as_a_table(
     pair: Pair, in_blocks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = forward.run_with_hooks
+    monkeypatch.setattr(forward, "_WITH_TABLES", weakref.WeakSet())
     monkeypatch.setattr(forward, "run_with_hooks", lambda *args, **own: real(*args, **own).log_softmax(-1))
     run = read_from(pair.model)
     assert isinstance(run.predictions.of.source, Table)
@@ -174,3 +187,96 @@ def test_elementwise_functions_are_followed_and_others_are_not() -> None:
     assert followed(z).softmax(-1).steps is None
     assert (followed(z) + torch.arange(4)).steps is None
     assert followed(z)[:, :2].tanh().steps is None
+
+
+WRITES: dict[str, Any] = {
+    "tanh_": lambda z: z.tanh_(),
+    "clamp_": lambda z: z.clamp_(max=1.0),
+    "neg_": lambda z: z.neg_(),
+    "an item": lambda z: z.__setitem__((..., 0), -9.0),
+    "a view": lambda z: z.view(-1).mul_(2.0),
+    "an alias": lambda z: z.contiguous().mul_(2.0),
+    "out": lambda z: torch.mul(z, 2.0, out=z),
+    "the data": lambda z: z.data.mul_(2.0),
+    "memory": lambda z: z.numpy().fill(0.0),
+    "a plain view": lambda z: z.as_subclass(Tensor).mul_(2.0),
+}
+
+
+@pytest.mark.one_lens
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_logits_that_somebody_writes_to_are_not_followed(write: Any) -> None:
+    z = followed(torch.linspace(-3, 3, 12).reshape(3, 4))
+    before = z.as_subclass(Tensor).clone()
+    write(z)
+    assert z.noted is None
+    assert not torch.equal(z.as_subclass(Tensor), before), "a write"
+
+
+@pytest.mark.one_lens
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_lowest_logits_are_finite(dtype: torch.dtype) -> None:
+    logits, W_U = torch.zeros(3, 8, dtype=dtype), torch.zeros(2, 8, dtype=dtype)
+    logits[:, 2:7] = torch.finfo(dtype).min
+    found = Predictions.all_of(Table(logits, None, W_U))
+    assert found.finite
+    torch.testing.assert_close(found.normaliser, torch.full((3,), 3.0, dtype=torch.float64).log())
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        logits[1, 3] = bad
+        assert not Predictions.all_of(Table(logits, None, W_U)).finite
+
+
+@pytest.mark.one_lens
+@pytest.mark.on_families("gpt2")
+def test_the_estimate_counts_a_table_where_the_run_makes_one(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_runs, "TABLE", 0)
+
+    def counted(recording: Recording) -> int:
+        with differentiable(pair.model):
+            return Memory(pair.model, recording, whole=False).peak(Run(1, 20, 20)) - Memory(pair.model, recording).peak(
+                Run(1, 20, 20)
+            )
+
+    assert counted(RECORDING) < 0
+    assert counted(Recording(frozen=("attention",))) == 0
+    with pair.model.hooks(fwd_hooks=[(RAW_LOGITS_HOOK, lambda activation, hook: activation)]):
+        assert counted(RECORDING) == 0
+    assert counted(RECORDING) < 0
+
+
+def unembedded(steps: Any, dtype: torch.dtype = torch.float64, n: int = 64) -> Predictions:
+    draw = torch.Generator().manual_seed(0)
+    y, W_U, b_U = (torch.randn(*shape, generator=draw).to(dtype) for shape in ((n, 32), (32, 50), (50,)))
+    return Predictions.all_of(Unembedded(y, W_U, b_U, steps))
+
+
+@pytest.mark.one_lens
+def test_logits_are_raw_where_their_slope_is_1() -> None:
+    z = followed(torch.zeros(0, 50, dtype=torch.float64))
+    for same in (z, z.double() * 1.0, z / 1, 1.0 * z, z + 2.0):
+        found = unembedded(same.noted)
+        assert found.linear
+    for other in (z * 2.0, z.tanh(), 30.0 * torch.tanh(z / 30.0)):
+        found = unembedded(other.noted)
+        assert not found.linear
+        raw = logits = unembedded(()).logits.requires_grad_(True)
+        for step in other.noted or ():
+            logits = step.func(logits, *step.args, **step.kwargs)
+        (slope,) = torch.autograd.grad(logits.sum(), raw)
+        assert found.slope is not None
+        torch.testing.assert_close(found.slope, slope, rtol=EXACT, atol=EXACT)
+        torch.testing.assert_close(found.own_slopes([3] * 64), slope[:, 3], rtol=EXACT, atol=EXACT)
+
+
+@pytest.mark.one_lens
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_top_token_has_one_probability_and_rank_1(dtype: torch.dtype) -> None:
+    found = unembedded((), dtype)
+    top = found.top.tolist()
+    assert torch.equal(found.log_prob(top).exp(), found.leading()[1][:, 0])
+    assert found.ranks(top) == [1] * 64
+    backwards = found[torch.arange(63, -1, -1)]
+    assert torch.equal(backwards.logits, found.logits.flip(0))
+    z = found.logits.to(found.dtype)
+    if dtype == torch.float32:
+        assert backwards.ranks([7] * 64) == ((z > z[:, 7:8]).sum(1) + 1).flip(0).tolist()

@@ -76,8 +76,8 @@ class ReadOut:
 
     def fisher(self, row_norms: Float[Tensor, " d_vocab"]) -> FisherInformation:
         """Fisher information at ``y``; ``row_norms`` are :attr:`ModelState.unembedding_norms`, which are a pass over W."""
-        device = self.W_U.device
-        slope = None if self.slope is None else self.slope.to(device)
+        device, slope = self.W_U.device, self.slope
+        slope = None if slope is None else slope.to(device)
         return FisherInformation(self.W_U.T, self.logits.to(device), slope, row_norms)
 
 

@@ -31,7 +31,7 @@ class Temperature:
         """The unit vector along y."""
         beta = torch.linalg.vector_norm(read.y)
         V, weights = one_row(read.y / beta)
-        exact = read.slope is None and not state.unembedding_bias
+        exact = read.predictions.linear and not state.unembedding_bias
         notes: tuple[str, ...] = ()
         if not exact:
             notes = (

@@ -102,7 +102,7 @@ def explain_inside(
     with differentiable(model):
         live = leaves and has_leaves(model)
         options = replace(options, batch_size=1) if live else options
-        memory = options.memory(model, probes, written_out=split, whole=any(d.whole for d in directions))
+        memory = options.memory(model, probes, written_out=split, whole=split or any(d.whole for d in directions))
         explanation = _Explanation(model, state, directions, probes, options, memory, Valve() if split else None)
         results: dict[int, list[Measured]] = {}
         batches = shared_forwards(prompts, options, memory, len(explanation.linearisations))
@@ -180,6 +180,7 @@ class _Explanation:
         at_once = max(1, self.memory.rows_at_once(plan, gradients * most) // gradients)
         every = self._pull(run, chosen, texts, leaves or {}, at_once, adaptive)
         dtype = run.predictions.dtype
+        _rank_together(run.predictions, batch, texts.slices, chosen)
         out = []
         for n, (prompt, own, rows) in enumerate(zip(batch, texts.slices, chosen, strict=True)):
             results: list[Measured] = []
@@ -368,6 +369,23 @@ def _joined(row: Joint, probe: GradientProbe, measured: Float[Tensor, "k pos ...
     if probe.joined != "score":
         return measured[0]
     return row.score(rearrange(measured, "k ... -> k (...)")).scores.reshape(measured.shape[1:])
+
+
+def _rank_together(
+    predictions: Predictions,
+    prompts: Sequence[EncodedPrompt],
+    slices: Sequence[slice],
+    chosen: Sequence[Sequence[Joint]],
+) -> None:
+    """The ranks of all that is explained in a run are counted in one walk, and known from then on."""
+    pairs = [
+        (own.start + [p for b, p in prompt.positions if b == 0].index(prompt.pos), row.targets[0])
+        for prompt, own, rows in zip(prompts, slices, chosen, strict=True)
+        for row in rows
+        if len(row.targets) == 1 and row.targets[0] is not None
+    ]
+    at = torch.tensor([n for n, _ in pairs], dtype=torch.int64)
+    predictions[at].ranks([target for _, target in pairs])
 
 
 def _log_probs(predictions: Predictions, targets: Sequence[int | None]) -> list[float]:

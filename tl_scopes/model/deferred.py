@@ -51,7 +51,7 @@ FACTORIES = functions_named("ones", "zeros", "full")
 CASTS = functions_named("to", "float", "double", "half", "bfloat16", "bool", "type", "type_as", "contiguous", "clone")
 _COPIES = functions_named("clone")
 _DROPOUT = functions_named("dropout")
-_METADATA = functions_named("size", "dim", "is_floating_point", "is_complex", "numel", "nelement", "ndimension") | {
+METADATA = functions_named("size", "dim", "is_floating_point", "is_complex", "numel", "nelement", "ndimension") | {
     getattr(Tensor, name).__get__
     for name in ("shape", "dtype", "device", "ndim", "requires_grad", "is_cuda", "is_meta", "is_quantized", "layout")
 }
@@ -100,7 +100,7 @@ def made(value: Any) -> Any:
 
 def applied(func: Any, args: Any, kwargs: Any) -> Any:
     """A function of something put off: put off too, or of the whole tensor where it mixes rows or is not known."""
-    if func in _METADATA:
+    if func in METADATA:
         with torch._C.DisableTorchFunction():
             return func(*args, **kwargs)
     args, kwargs = mapped((args, kwargs), lambda v: v.value if isinstance(v, Deferred) and v.value is not None else v)

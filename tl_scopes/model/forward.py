@@ -48,6 +48,7 @@ from tl_scopes.model.lens import (
     eagerly,
     feeds_a_branch,
     forward_options,
+    has_hooks,
     restore_patterns,
     source_device,
     whole,
@@ -211,6 +212,28 @@ def forward_pass(
         plan: how attention is computed; None is by the number of tokens.
     """
     require_wanted()
+    few = len(read) * model.cfg.d_vocab <= TABLE if recording.table is None else recording.table
+    table = few or valve is not None or makes_table(model, recording)
+    run = _run(model, tokens, read, recording, rows, checkpoint, (valve, plan), table)
+    if run is None:
+        run = _run(model, tokens, read, recording, rows, checkpoint, (valve, plan), table=True)
+        _WITH_TABLES.add(model)
+    assert run is not None
+    return run
+
+
+def _run(
+    model: LensModel,
+    tokens: Int[Tensor, "batch pos"],
+    read: Int[Tensor, " read"],
+    recording: Recording,
+    rows: Int[Tensor, " read"] | None,
+    checkpoint: bool,
+    how: tuple[Valve | None, AttentionPlan | None],
+    table: bool,
+) -> ForwardPass | None:
+    """The run, with a table of its logits or without; None where it does not go without."""
+    valve, plan = how
     points, source, target = model.hook_dict, recording.source, recording.target
     for argument, names in (("at", [source]), ("target_hook", [target]), ("grads_at", recording.grads)):
         for name in names:
@@ -221,7 +244,6 @@ def forward_pass(
 
     device = source_device(model)
     own_rows = torch.arange(len(tokens), device=device) if rows is None else rows.to(device)
-    table = valve is not None or _needs_table(model, recording, cached, len(read))
     recorder = Recorder(own_rows, read.to(device), table)
     differentiated = dict.fromkeys((source, *recording.grads))
     hooks, above = _gradient_hooks(model, recorder, list(differentiated))
@@ -243,7 +265,12 @@ def forward_pass(
         else:
             stack.enter_context(slopes_only(blocks(model)))
         stack.enter_context(held(recording.frozen, [whole(model), model], valve))
-        logits = run_with_hooks(model, tokens, [*hooks, *cut_gradients(model)], chosen)
+        try:
+            logits = run_with_hooks(model, tokens, [*hooks, *cut_gradients(model)], chosen)
+        except Exception:
+            if table or "raw_logits" not in recorder.picked:
+                raise
+            return None  # no logits at all may be too few: they have no largest
 
     silent = [n for n in (*differentiated, *explicit) if n not in recorder.got]
     silent += [target] if target != Y_HOOK and "hidden" not in recorder.picked else []
@@ -265,8 +292,7 @@ def forward_pass(
         )
     predictions = recorder.predictions(model, logits, tuple(chosen.chosen))
     if predictions is None:
-        _WITH_TABLES.add(model)
-        return forward_pass(model, tokens, read, recording, rows=rows, checkpoint=checkpoint, valve=valve, plan=plan)
+        return None
     return ForwardPass(
         source=x,
         y=recorder.picked["y"],
@@ -279,20 +305,20 @@ def forward_pass(
 
 
 _WITH_TABLES: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Models whose logits are no elementwise function of the raw ones, as was seen of them."""
+"""Models whose logits are no elementwise function of the raw ones, as was seen of them without a hook on the way."""
 
 
-def _needs_table(model: LensModel, recording: Recording, cached: Iterable[str], n: int) -> bool:
-    """Does the model make all logits: few, such as somebody sees, or such as only the model can make?
+def makes_table(model: LensModel, recording: Recording) -> bool:
+    """Does the model make all logits, whatever their number: such as somebody sees, or such as only the model can make?
 
     Where functions are held constant, the slope of a cap is that of its secant, which is looked for in the run.
     """
-    points = model.hook_dict
-    raw = points[RAW_LOGITS_HOOK]
-    seen = any(points[name] is raw for name in (recording.source, recording.target, *recording.grads, *cached))
-    hooked = bool(raw._forward_hooks or raw._backward_hooks or raw._forward_pre_hooks or raw._backward_pre_hooks)
-    wanted = n * model.cfg.d_vocab <= TABLE if recording.table is None else recording.table
-    return wanted or seen or hooked or bool(recording.frozen) or model in _WITH_TABLES
+    points, unembed = model.hook_dict, model.unembed
+    raw, cached = points[RAW_LOGITS_HOOK], cache_names(points, recording.cache)[0]
+    seen = any(points.get(name) is raw for name in (recording.source, recording.target, *recording.grads, *cached))
+    inner = getattr(unembed, "original_component", None)
+    on_the_way = {part for part in (raw, unembed, inner, whole(model), model) if isinstance(part, torch.nn.Module)}
+    return seen or bool(recording.frozen) or model in _WITH_TABLES or has_hooks(model, on_the_way)
 
 
 def _gradient_hooks(

@@ -173,12 +173,12 @@ _OWN_HOOKS = ("transformer_lens.", "transformers.utils.output_capturing")
 """Modules whose hooks on a bridge's parts are its own: the second come with ``run_with_cache``, stay, and change nothing."""
 
 
-def has_hooks(model: LensModel) -> bool:
-    """Is any hook, TransformerLens' or torch's, on any part of the model? A bridge's own do not count."""
+def has_hooks(model: LensModel, parts: Iterable[nn.Module] | None = None) -> bool:
+    """Is any hook, TransformerLens' or torch's, on any part of the model, or on these? A bridge's own do not count."""
     points = set(model.hook_dict.values())
     return any(
         module in points or not str(getattr(hook, "__module__", None)).startswith(_OWN_HOOKS)
-        for module in model.modules()
+        for module in (model.modules() if parts is None else parts)
         for hooks in (
             module._forward_hooks,
             module._forward_pre_hooks,

@@ -21,7 +21,7 @@ import psutil
 import torch
 
 from tl_scopes.model.attention_plan import AttentionPlan
-from tl_scopes.model.forward import RECORDING, Recording
+from tl_scopes.model.forward import RECORDING, Recording, makes_table
 from tl_scopes.model.hooks import BY_HEAD_FIRST, cached_names, has_hooks_at
 from tl_scopes.model.lens import LensModel, attention_width, has_states
 from tl_scopes.model.probe_runs import Run, profile, read_out_bytes
@@ -55,7 +55,7 @@ class Memory:
         whole: bool = True,
     ) -> None:
         self.model, self.checkpoint, self.stated = model, checkpoint, budget
-        self.adjustable, self.whole = adjustable, whole
+        self.adjustable, self.whole = adjustable, whole or makes_table(model, recording)
         self.written_out = written_out or bool(recording.frozen) or has_hooks_at(model, BY_HEAD_FIRST)
         names = cached_names(model.hook_dict, recording.cache) if recording.cache else None
         self.recording = replace(recording, cache=None if names is None else tuple(names))

@@ -7,7 +7,8 @@ scale); ``a_v = ∂z_v/∂y`` the read-out's row of token v.
 
 100 predictions over 262,144 tokens are 100 MiB, and their softmax, their copies and their slopes as much again. Asked for
 are ``n``, the top token, the logits of a few tokens, a mean of logits or of rows: each is a sum over the vocabulary, made
-in blocks of it. ``n`` and the top token come of one walk over ``W_U``, which everything that is asked about a run shares.
+in blocks of it. ``n`` and the top tokens come of one walk over ``W_U``, which everything that is asked about a run shares; a
+mean, an entropy, rows of log-probabilities and ranks of tokens below the top ones take one more each, rows under a cap two.
 
 A small table is the model's own, and walked over likewise; so is one of any size where f is not such a function, or
 somebody has a hook at the logits.
@@ -15,7 +16,7 @@ somebody has a hook at the logits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -24,8 +25,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
-from tl_scopes.model.deferred import ELEMENTWISE, IN_PLACE
+from tl_scopes.model.deferred import CASTS, ELEMENTWISE, IN_PLACE, METADATA
+from tl_scopes.model.torch_functions import functions_named
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 
 TABLE = 2**22
@@ -34,6 +37,7 @@ BLOCK = 2**20
 """Logits that exist at once where no table is made, and working space in one that is; or one token of every position."""
 LEADING = 7
 """Top tokens that are known of every position."""
+_SCALES = functions_named("mul", "__mul__", "__rmul__", "div", "true_divide", "__truediv__")
 
 
 class Step(NamedTuple):
@@ -43,43 +47,62 @@ class Step(NamedTuple):
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
 
+    @property
+    def changes(self) -> bool:
+        """Is it more than a cast, or a scale of 1?"""
+        return self.func not in CASTS and not (self.func in _SCALES and tuple(self.args) == (1,) and not self.kwargs)
+
 
 class Followed(Tensor):
     """Logits on their way out of the model, which note what becomes of them.
 
     Attributes:
         steps: the functions applied so far; None once one of them is not elementwise.
+        version: torch's count of the writes to these numbers, those that are noted.
     """
 
     steps: tuple[Step, ...] | None
+    version: int
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """A function of torch on such logits: done, and noted in what it gives."""
         kwargs = kwargs or {}
+        if func in METADATA:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
+        given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Followed)]
+        steps = cls._steps(func, args, kwargs)
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
-        if not isinstance(result, Tensor):
-            return result
-        made = followed(result, cls._steps(func, args, kwargs))
-        if func in IN_PLACE:
-            args[0].steps = made.steps
-        return made
+            if steps is None or func in IN_PLACE:
+                for value in given:  # what is not known may have written to any of them, or lets somebody do so later
+                    value.steps, value.version = steps, value._version
+            return followed(result, steps) if isinstance(result, Tensor) else result
 
     @staticmethod
     def _steps(func: Any, args: Any, kwargs: Any) -> tuple[Step, ...] | None:
         first, others = args[0] if args else None, [*args[1:], *kwargs.values()]
         func = IN_PLACE.get(func, func)
-        alone = not any(isinstance(other, Tensor) and (other.ndim or isinstance(other, Followed)) for other in others)
-        if not isinstance(first, Followed) or first.steps is None or func not in ELEMENTWISE or not alone:
+        alone = not any(isinstance(other, Tensor) for other in others)
+        if not isinstance(first, Followed) or func not in ELEMENTWISE or not alone:
             return None
-        return (*first.steps, Step(func, args[1:], kwargs))
+        before = first.noted
+        return None if before is None else (*before, Step(func, args[1:], kwargs))
+
+    @property
+    def noted(self) -> tuple[Step, ...] | None:
+        """The functions that made these numbers; None too where somebody wrote to them past this class."""
+        with torch._C.DisableTorchFunctionSubclass():
+            return self.steps if self._version == self.version else None
 
 
 def followed(logits: Tensor, steps: tuple[Step, ...] | None = ()) -> Followed:
     """The same numbers, followed from here on."""
     made = logits.as_subclass(Followed)
     made.steps = steps
+    with torch._C.DisableTorchFunctionSubclass():
+        made.version = made._version
     return made
 
 
@@ -106,11 +129,15 @@ class Table:
 
     def own(self, rows: Any, tokens: Int[Tensor, " read"]) -> Float[Tensor, " read"]:
         """The logit of one token at each position."""
-        return self.logits[rows].gather(1, tokens[:, None])[:, 0]
+        return self.logits[rows, tokens]
 
     def slopes(self, rows: Any, tokens: Any) -> Tensor | None:
-        """Their derivative by the raw ones; None where it is 1."""
+        """The derivative of a block by the raw logits; None where it is 1."""
         return None if self.slope is None else self.slope[:, tokens][rows]
+
+    def own_slopes(self, rows: Any, tokens: Int[Tensor, " read"]) -> Float[Tensor, " read"] | None:
+        """That of one token at each position."""
+        return None if self.slope is None else self.slope[rows, tokens]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,21 +166,37 @@ class Unembedded:
 
     def own(self, rows: Any, tokens: Int[Tensor, " read"]) -> Float[Tensor, " read"]:
         """The logit of one token at each position."""
-        tokens = tokens.to(self.y.device)
-        products = torch.bmm(self.y[rows][:, None], self.W_U.T[tokens][..., None])[:, 0, 0]
-        return self._passed_on(products + self.b_U[tokens])
+        return self._passed_on(self._own_raw(rows, tokens))
+
+    @cached_property
+    def slope(self) -> Float[Tensor, "read d_vocab"] | None:
+        """The derivative of all of them by the raw ones, None where it is 1: for what needs whole distributions."""
+        return self.slopes(slice(None), slice(None))
 
     def slopes(self, rows: Any, tokens: Any) -> Tensor | None:
-        """Their derivative by the raw ones; None where it is 1."""
-        if not self.steps:
+        """That of a block."""
+        return self._slope(self._raw, rows, tokens)
+
+    def own_slopes(self, rows: Any, tokens: Int[Tensor, " read"]) -> Float[Tensor, " read"] | None:
+        """That of one token at each position."""
+        return self._slope(self._own_raw, rows, tokens)
+
+    def _slope(self, raw_of: Callable[[Any, Any], Tensor], rows: Any, tokens: Any) -> Tensor | None:
+        if not any(step.changes for step in self.steps):
             return None
         with torch.enable_grad():
-            raw = self._raw(rows, tokens).requires_grad_(True)
+            raw = raw_of(rows, tokens).requires_grad_(True)
             (slope,) = torch.autograd.grad(self._passed_on(raw).sum(), raw)
         return slope
 
     def _raw(self, rows: Any, tokens: Any) -> Tensor:
         return F.linear(self.y[rows], self.W_U.T[tokens], self.b_U[tokens])
+
+    def _own_raw(self, rows: Any, tokens: Any) -> Tensor:
+        """Rounded once, as in a block: the sum of products and bias is made in float32 or float64."""
+        tokens, dtype = tokens.to(self.y.device), compute_dtype(self.y.dtype)
+        products = torch.bmm(self.y[rows][:, None].to(dtype), self.W_U.T[tokens][..., None].to(dtype))[:, 0, 0]
+        return (products + self.b_U[tokens]).to(self.y.dtype)
 
     def _passed_on(self, raw: Tensor) -> Tensor:
         for step in self.steps:
@@ -184,7 +227,10 @@ class Logits:
 
     def __init__(self, source: Table | Unembedded, attention: tuple[str, ...] = ()) -> None:
         self.source, self.attention = source, attention
-        self.n, self.d_vocab = len(source.y if isinstance(source, Unembedded) else source.logits), source.W_U.shape[1]
+        self.n, self.d_vocab = (
+            source.logits.shape if isinstance(source, Table) else (len(source.y), source.W_U.shape[1])
+        )
+        self.ranks: dict[tuple[int, int], int] = {}
         self.dtype = compute_dtype(source.W_U.dtype)
 
     def blocks(self, n: int) -> Iterator[slice]:
@@ -200,19 +246,25 @@ class Logits:
         total = to_float64(torch.zeros_like(largest))
         top = torch.zeros(n, dtype=torch.int64, device=device)
         leading, ids = largest.new_zeros(n, 0), top.new_zeros(n, 0)
-        finite = True
+        finite = torch.ones((), dtype=torch.bool, device=device)
         for tokens in self.blocks(n):
             z = self.source.block(slice(None), tokens).to(self.dtype)
-            finite &= bool(torch.isfinite(z.sum()))
             best, further = z.max(dim=1), z.topk(min(LEADING, z.shape[1]))
             top = torch.where(best.values > largest, best.indices + tokens.start, top)
+            finite &= torch.isfinite(best.values + 0 * z.amin(dim=1)).all()
             leading, ids = torch.cat([leading, further.values], 1), torch.cat([ids, further.indices + tokens.start], 1)
             kept = leading.topk(min(LEADING, leading.shape[1])).indices
             leading, ids = leading.gather(1, kept), ids.gather(1, kept)
             new = torch.maximum(largest, best.values)
             total = total * to_float64(largest - new).exp() + to_float64((z - new[:, None]).exp_().sum(-1))
             largest = new
-        return _Walked(largest, to_float64(largest) + total.log(), top, ids, leading, finite)
+        return _Walked(largest, to_float64(largest) + total.log(), top, ids, leading, bool(finite))
+
+    @cached_property
+    def linear(self) -> bool:
+        """Are they the raw ones up to a constant: is the slope 1 everywhere?"""
+        slopes = (self.source.slopes(slice(None), tokens) for tokens in self.blocks(self.n))
+        return all(slope is None or bool((slope == 1).all()) for slope in slopes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,12 +314,22 @@ class Predictions:
     def logits(self) -> Float[Tensor, "read d_vocab"]:
         """All of them in the model's dtype, as a table."""
         source = self.of.source
-        return source.logits if len(self) == self.of.n else source.block(self.rows, slice(None))
+        return source.logits if self._every else source.block(self.rows, slice(None))
 
     @property
     def slope(self) -> Float[Tensor, "read d_vocab"] | None:
         """Derivative of each logit by its raw value ``y W_U + b_U``, as a table; None where it is 1."""
-        return self.of.source.slopes(self.rows, slice(None))
+        slope = self.of.source.slope
+        return slope if slope is None or self._every else slope[self.rows]
+
+    @property
+    def _every(self) -> bool:
+        return torch.equal(self.rows, torch.arange(self.of.n, device=self.rows.device))
+
+    @property
+    def linear(self) -> bool:
+        """Is that derivative 1 at every position of the run?"""
+        return self.of.linear
 
     @property
     def normaliser(self) -> Float[Tensor, " read"]:
@@ -286,17 +348,35 @@ class Predictions:
         return found.leading[self.rows], log_p.exp()
 
     def ranks(self, tokens: Sequence[int]) -> list[int]:
-        """The rank of one token at each position: 1 is the top."""
-        found = []
-        for i, token in enumerate(tokens):
-            z = self[i : i + 1].logits[0]
-            found.append(int((z > z[token]).sum()) + 1)
-        return found
+        """The rank of one token at each position: 1 is the top. One walk over the unembedding; none if asked again."""
+        pairs, known = list(zip(self.rows.tolist(), tokens, strict=True)), self.of.ranks
+        if new := sorted(set(pairs) - known.keys()):
+            rows, at = torch.tensor(new, device=self.rows.device).T
+            asked = Predictions(self.of, rows)
+            z, (leading, own) = asked.logit(at)[:, None], asked._led(at)
+            above = (leading > z).sum(1)
+            if (far := (~own.any(1)).nonzero()[:, 0]).numel():
+                above[far] = 0
+                for t in self.of.blocks(len(far)):
+                    found = self.of.source.block(rows[far], t).to(self.dtype) > z[far]
+                    other = torch.arange(t.start, t.stop, device=at.device) != at[far, None]
+                    above[far] += (found & other).sum(1)
+            known.update(zip(new, (above + 1).tolist(), strict=True))
+        return [known[pair] for pair in pairs]
 
     def logit(self, tokens: int | Sequence[int] | Tensor) -> Float[Tensor, " read"]:
-        """The logit of a token, or of one at each position."""
+        """The logit of a token, or of one at each position; that of a top token is the one that was seen in the walk."""
         each = torch.as_tensor(tokens, device=self.rows.device).expand(len(self))
-        return self.of.source.own(self.rows, each).to(self.dtype)
+        found = self.of.source.own(self.rows, each).to(self.dtype)
+        if isinstance(self.of.source, Table):
+            return found
+        leading, own = self._led(each)
+        return torch.where(own.any(1), leading.gather(1, own.int().argmax(1, keepdim=True))[:, 0], found)
+
+    def _led(self, tokens: Int[Tensor, " read"]) -> tuple[Float[Tensor, "read leading"], Tensor]:
+        """The largest logits, and which of them is that of one token at each position."""
+        walked = self.of.walked
+        return walked.leading_logits[self.rows], walked.leading[self.rows] == tokens[:, None]
 
     def log_prob(self, tokens: int | Sequence[int] | Tensor) -> Float[Tensor, " read"]:
         """Its log-probability, float64."""
@@ -353,7 +433,9 @@ class Predictions:
 
     def own_slopes(self, targets: Sequence[int]) -> Float[Tensor, " read"]:
         """Derivative of the logit of each position's own token by its raw value."""
-        tokens = torch.tensor(targets, device=self.rows.device)
-        each = [self.of.source.slopes(row[None], token[None]) for row, token in zip(self.rows, tokens, strict=True)]
-        found = [slope[0, 0].to(self.dtype) for slope in each if slope is not None]
-        return torch.stack(found) if found else torch.ones(len(tokens), dtype=self.dtype, device=tokens.device)
+        found = self.of.source.own_slopes(self.rows, torch.tensor(targets, device=self.rows.device))
+        return (
+            torch.ones(len(targets), dtype=self.dtype, device=self.rows.device)
+            if found is None
+            else found.to(self.dtype)
+        )

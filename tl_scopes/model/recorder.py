@@ -96,10 +96,10 @@ class Recorder:
             slope = _read_out_slope(self.picked["raw_logits"], logits)
             table = logits[0].detach().to(W_U.device)
             return Predictions.all_of(Table(table, None if slope is None else slope.to(W_U.device), W_U), attention)
-        if not isinstance(logits, Followed) or logits.steps is None:
+        if not isinstance(logits, Followed) or (steps := logits.noted) is None:
             return None
         y = self.picked["y"].detach().to(W_U.device)
-        return Predictions.all_of(Unembedded(y, W_U, model.b_U.detach(), logits.steps), attention)
+        return Predictions.all_of(Unembedded(y, W_U, model.b_U.detach(), steps), attention)
 
     def replay(self, hook: Hook) -> Hook:
         """A hook that does to the graph what ``hook`` did, for a block computed again.
