@@ -318,7 +318,8 @@ def test_a_chain_is_the_packages_on_what_the_model_writes_and_another_step_runs_
     [
         ({"write": 0}, "explain(write=0): expected 1 to 500 tokens"),
         ({"write": 501}, "expected 1 to 500 tokens"),
-        ({"write": 500}, "more than the model's context"),
+        ({"prompt": ""}, "write(prompt=''): the prompt is empty"),
+        ({"prompt": "the " * 3000}, "more than the model's context"),
         ({"units": "page"}, "page"),
         ({"answer": "zebra"}, "zebra"),
         ({"step": 99}, "99"),
@@ -331,6 +332,15 @@ def test_a_chain_that_cannot_be_made_is_a_message(changes, reason, client, unche
     answer = client.post("/api/chain", json=question(**{"write": 4, "units": "word", **changes}))
     assert answer.status_code == 400, answer.text
     assert reason in answer.json()["error"] and "Traceback" not in answer.text
+
+
+def test_what_is_written_ends_with_the_models_context(client, demo_model) -> None:
+    prompt = "the dog sees the cat. " * 41
+    asked = question(prompt=prompt, write=500, units="sentence", method="input_x_gradient")
+    answer = client.post("/api/chain", json=asked).json()
+    assert answer.get("length") == demo_model.cfg.n_ctx, answer
+    full = client.post("/api/chain", json={**asked, "prompt": "the dog sees the cat. " * 42}).json()
+    assert "fill the model's context" in full["error"]
 
 
 def test_a_text_that_nobody_waits_for_is_not_written_to_its_end(demo_model) -> None:

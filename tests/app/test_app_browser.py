@@ -325,11 +325,15 @@ def test_a_chain_is_written_and_its_steps_are_asked_for_by_mouse_and_keyboard(ap
     assert page.locator("#panel .tls-arcs path").count() > 0, "drawn again in the page"
     page.click(f"{cards} >> nth={len(found.sources) + 1}")
     asks(1)
+    page.mouse.move(2, 2)  # what lies under the mouse when it is drawn counts as pointed at
     page.focus("#panel .tls-static")
     for key in ("End", "ArrowLeft", "Enter"):
         page.keyboard.press(key)
     asks(2)
     assert page.evaluate("document.activeElement.matches('#panel .tls-static')"), "the keyboard goes on from there"
+    for key in ("ArrowLeft", "Enter"):
+        page.keyboard.press(key)
+    asks(1)
     page.click(f"{cards} >> nth=0")
     page.fill("#answer", "cat")
     page.press("#answer", "Tab")
@@ -343,6 +347,39 @@ def test_a_chain_is_written_and_its_steps_are_asked_for_by_mouse_and_keyboard(ap
     page.click("#tab-tokens")
     drawn(page)
     assert page.is_visible("#pos") and not page.is_visible("#chaining")
+
+
+def test_what_is_asked_is_what_the_page_says_whoever_asks(app, demo_model) -> None:
+    page = app()
+    asked: list[tuple[str, dict[str, Any]]] = []
+    page.on("request", lambda r: r.post_data and asked.append((r.url.split("?")[0][-5:], json.loads(r.post_data))))
+    settled = "() => !document.querySelector('#results').hasAttribute('aria-busy')"
+    page.fill("#prompt", PROMPT)
+    assert page.locator("#panel.old").count() == 1
+    page.select_option("#scale", "log")
+    page.wait_for_function(settled)
+    assert page.locator("#panel.old").count() == 1, "drawn otherwise, it answers the old text still"
+    page.fill("#pos", "")
+    page.press("#pos", "Tab")
+    page.click("#tab-chain")
+    page.fill("#write", "2")
+    page.fill("#prompt", PROMPT + " dog")
+    page.select_option("#units", "word")
+    page.wait_for_selector("#panel .tls-steps")
+    page.wait_for_function(settled)
+    assert not page.locator("#panel.old").count() and not page.is_visible("#error"), "no place in it is asked about"
+    assert asked[-1][0] == "chain" and (asked[-1][1]["prompt"], asked[-1][1]["units"]) == (PROMPT + " dog", "word")
+    page.fill("#prompt", PROMPT)
+    page.click("#panel .tls-between ~ .tls-unit")
+    assert page.locator("#panel.old").count() == 1, "a step of another text is not asked for"
+    n = len(asked)
+    page.select_option("#method", "random_attribution")
+    page.fill("#pos", "-1")
+    page.select_option("#method", "contrast_scope")
+    page.click("#tab-chain")
+    page.wait_for_function(settled)
+    assert "foil" in page.text_content("#status") and page.locator("#panel.old").count() == 1
+    assert all(a["prompt"] == PROMPT for _, a in asked[n:]) and not any(path == "chain" for path, _ in asked[n:])
 
 
 def test_files_are_shared(app, demo_model, tmp_path: Path) -> None:

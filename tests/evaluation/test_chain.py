@@ -167,6 +167,16 @@ def test_what_was_generated_a_pair_and_a_chat_are_the_same_text(model: Any) -> N
     assert chat.shares()["user"] > 0
 
 
+@pytest.mark.one_lens
+def test_a_text_that_ends_at_once_has_no_chain(demo_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    eos = torch.tensor([[demo_model.tokenizer.eos_token_id]])
+    monkeypatch.setattr(demo_model, "generate", lambda tokens, **how: torch.cat([tokens, eos], 1))
+    said = tls.generate(demo_model, PROMPT, 4)
+    assert (said.answer, said.stopped, len(said.tokens)) == ("", "eos", said.answer_start)
+    with pytest.raises(ValueError, match=r"chain\(text=\.\.\.\): nothing was written.*nothing to follow"):
+        tls.chain(demo_model, said)
+
+
 def test_an_answer_is_the_last_unit_a_number_weights_or_a_text(model: Any) -> None:
     last = followed(model)
     assert last.answer == (2,) and torch.equal(last.total, followed(model, answer=-1).total)

@@ -4,7 +4,9 @@
 "use strict";
 const $ = (id) => document.getElementById(id);
 const state = {
-  asking: null, options: null, shown: null, question: null, tab: "tokens", asked: 0,
+  asking: null, options: null, shown: null, tab: "tokens", asked: 0,
+  begun: false, // has the model been asked? Until then, and after a file was opened, nothing runs by itself
+  answers: null, // the question that the picture answers
   step: null, // of a chain, the one that was picked; null is its answer
   ids: { target: null, foil: null }, // of tokens that were chosen by a click and not typed
   chosen: { target: false, foil: false }, // are they of a click, an example, a file? Those go with their text
@@ -34,7 +36,7 @@ async function answered(what, request, use) {
   const late = setTimeout(() => mine === state.asked && say(what), 300);
   try {
     const data = await request();
-    if (mine === state.asked) (say(""), fail(""), old(false), use(data));
+    if (mine === state.asked) (say(""), fail(""), use(data), old());
   } catch (error) {
     if (mine === state.asked) (say(""), fail(error.message), old(true));
   } finally {
@@ -52,8 +54,17 @@ function fail(text) {
 }
 
 // The picture is of an earlier question than the one that the page shows.
-function old(yes) {
+function old(yes = now() !== state.answers) {
   $("panel").classList.toggle("old", yes && state.shown !== null);
+}
+
+// What the page asks at the moment, as one text; none where it makes no question.
+function now() {
+  try {
+    return state.tab + question();
+  } catch {
+    return null;
+  }
 }
 
 // -- the question --------------------------------------------------------------------------------------------
@@ -61,51 +72,42 @@ function old(yes) {
 const boxes = () => [...$("frozen").querySelectorAll("input")];
 const entry = () => state.options.methods.find((m) => m.name === $("method").value);
 
+function whole(id, error, least = -Infinity) {
+  const number = $(id).value.trim() === "" ? NaN : Number($(id).value);
+  if (!Number.isInteger(number) || number < least) throw new Error(error);
+  return number;
+}
+
+// Of a chain the whole text is continued, so that no place in it is asked about.
 function question() {
-  const number = (id) => ($(id).value.trim() === "" ? NaN : Number($(id).value));
-  const asked = { model: $("model").value, method: $("method").value, prompt: $("prompt").value, pos: number("pos") };
-  if (!Number.isInteger(asked.pos)) throw new Error("The position is a whole number; -1 is the last token.");
+  const asked = { model: $("model").value, method: $("method").value, prompt: $("prompt").value };
+  if (state.tab === "chain") {
+    asked.write = whole("write", "The number of tokens is a whole number from 1.", 1);
+    Object.assign(asked, { units: $("units").value, prompt_units: $("prompt-units").value || null, answer: $("answer").value || null, step: state.step });
+  } else asked.pos = whole("pos", "The position is a whole number; -1 is the last token.");
   for (const name of entry().options) {
-    if (name === "rank") asked.rank = number("rank");
+    if (name === "target" && state.tab === "chain") continue;
+    if (name === "rank") asked.rank = whole("rank", "The rank is a whole number from 1.");
     else if (name === "moment") asked.moment = $("moment").value;
     else if (name === "frozen") asked.frozen = boxes().filter((box) => box.checked).map((box) => box.value);
     else asked[name] = state.ids[name] ?? ($(name).value === "" ? null : $(name).value);
   }
-  if ("rank" in asked && !Number.isInteger(asked.rank)) throw new Error("The rank is a whole number from 1.");
-  return asked;
-}
-
-function explain() {
-  let asked;
-  try {
-    asked = question();
-  } catch (error) {
-    return fail(error.message), old(true);
-  }
-  state.question = JSON.stringify(asked);
-  state.step = null;
-  fetchTab();
-}
-
-// Of a chain: the whole text is continued, so that no place in it is asked about.
-function chaining() {
-  const { pos, target, ...asked } = JSON.parse(state.question), write = Number($("write").value);
-  if (!Number.isInteger(write) || write < 1) throw new Error("The number of tokens is a whole number from 1.");
-  return { ...asked, write, units: $("units").value, prompt_units: $("prompt-units").value || null, answer: $("answer").value || null, step: state.step };
+  return JSON.stringify(asked);
 }
 
 const WORKING = { tokens: "Explaining …", matrix: "Explaining every token …", layers: "Looking at every layer …", heads: "Looking at every head …", verdict: "Removing tokens …", chain: "Writing, and following it back …" };
 
-function fetchTab() {
-  if (!state.question) return;
-  const path = state.tab === "tokens" ? "explain" : state.tab;
-  let asked = state.question;
+function explain(step = null) {
+  let body;
+  state.step = step;
   try {
-    if (state.tab === "chain") asked = JSON.stringify(chaining());
+    body = question();
   } catch (error) {
     return fail(error.message), old(true);
   }
-  answered(WORKING[state.tab], () => ask(`api/${path}?${how()}`, asked), show);
+  const tab = state.tab, path = tab === "tokens" ? "explain" : tab;
+  state.begun = true;
+  answered(WORKING[tab], () => ask(`api/${path}?${how()}`, body), (data) => ((state.answers = tab + body), show(data)));
 }
 
 function setToken(name, text, id) {
@@ -119,16 +121,15 @@ function newText() {
   $("pos").value = -1;
   state.step = null;
   for (const name of ["target", "foil"]) if (state.chosen[name]) setToken(name, "");
-  old(true);
 }
 
-// Another model, scope or option: the answer follows, unless something must be given first.
-function changed() {
+// Another model, scope, option or view: the answer follows, unless something must be given first.
+function changed(step = null) {
   showOptions();
-  old(true);
-  if (!state.question || $("prompt").value === "") return;
+  old();
+  if (!state.begun || $("prompt").value === "") return;
   if (entry().options.includes("foil") && $("foil").value === "") return fail(""), say("Give a foil, the other token.");
-  explain();
+  explain(step);
 }
 
 function showOptions() {
@@ -177,7 +178,16 @@ function show(data) {
   if (data.kind === "attribution") clickable(data);
   window.tlScopesDraw();
   window.tlScopesSteps();
-  if (inside && data.kind === "chain") $("panel").querySelector(".tls-steps [tabindex]").focus();
+  if (data.kind === "chain") showSteps(data, inside);
+}
+
+// The keyboard goes on from the step that was picked; a text that fills the context was not written to its end.
+function showSteps(data, inside) {
+  const steps = $("panel").querySelectorAll(".tls-between ~ .tls-unit");
+  if (state.step !== null) steps[state.step]?.classList.add("tls-at");
+  if (inside) $("panel").querySelector(".tls-steps [tabindex]").focus();
+  const { context } = state.options.models.find((m) => m.name === $("model").value);
+  if (data.length === context) $("hint").textContent += ` The text fills the model's context of ${context} tokens: no more was written.`;
 }
 
 function clickable(data) {
@@ -210,7 +220,7 @@ function aim(pos, id, text) {
   if (state.shown.prompt !== null && state.shown.prompt !== undefined) $("prompt").value = state.shown.prompt;
   $("pos").value = pos;
   if (!entry().options.includes("target")) $("method").value = "semantic_scope";
-  showOptions();
+  select("tokens");
   setToken("target", text, id);
   explain();
 }
@@ -239,7 +249,8 @@ function openFile(file) {
     for (const box of boxes()) box.checked = data.frozen.includes(box.value);
     showOptions();
     setToken("target", data.target_text ?? "", data.target);
-    state.question = null;
+    state.begun = false;
+    state.answers = now();
     say(`${file.name}: opened as it was saved. Explain computes it anew with the model chosen here.`);
   });
 }
@@ -286,22 +297,22 @@ function start() {
   theme(matchMedia("(prefers-color-scheme: dark)").matches);
   $("theme").addEventListener("click", () => theme(document.documentElement.getAttribute("theme") !== "dark"));
   $("ask").addEventListener("submit", (event) => (event.preventDefault(), explain()));
+  for (const id of ["ask", "chaining"]) $(id).addEventListener("input", () => old());
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) (event.preventDefault(), explain());
   });
-  for (const id of ["model", "method", "target", "foil", "rank", "moment", "frozen", "pos"]) $(id).addEventListener("change", changed);
+  for (const id of ["model", "method", "target", "foil", "rank", "moment", "frozen", "pos", "chaining"])
+    $(id).addEventListener("change", () => changed());
   $("prompt").addEventListener("input", newText);
   for (const name of ["target", "foil"])
-    $(name).addEventListener("input", () => ((state.ids[name] = null), (state.chosen[name] = false), old(true)));
+    $(name).addEventListener("input", () => ((state.ids[name] = null), (state.chosen[name] = false)));
   for (const id of ["unit", "specials", "scale"])
     $(id).addEventListener("change", () => {
       if (state.shown) answered("Drawing …", () => ask(`api/view/${state.shown.id}?${how()}`), show);
     });
-  for (const id of ["write", "units", "prompt-units", "answer"])
-    $(id).addEventListener("change", () => ((state.step = null), fetchTab()));
   const tabs = [...document.querySelectorAll("[role=tab]")];
   tabs.forEach((tab, i) => {
-    tab.addEventListener("click", () => (select(tab.id.slice(4)), fetchTab()));
+    tab.addEventListener("click", () => (select(tab.id.slice(4)), changed(state.step)));
     tab.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       const next = step && tabs[(i + step + tabs.length) % tabs.length];
@@ -341,8 +352,7 @@ function followStep(element) {
   const between = $("panel").querySelector(".tls-between");
   if (!card || !(between.compareDocumentPosition(card) & Node.DOCUMENT_POSITION_FOLLOWING)) return false;
   const cards = [...between.parentElement.children];
-  state.step = cards.indexOf(card) - cards.indexOf(between) - 1;
-  fetchTab();
+  if (!$("panel").matches(".old")) explain(cards.indexOf(card) - cards.indexOf(between) - 1); // else it is a step of another text
   return true;
 }
 

@@ -173,6 +173,7 @@ def _facts(result: Result, by_token: Result) -> dict[str, Any]:
             "method": result.method,
             "units": isinstance(result, AttributionMatrix),
             "specials": not isinstance(result, AS_GIVEN),
+            "length": len(result.tokens) if isinstance(result, Chain) else None,
         }
     units = members(result.details)
     return {

@@ -21,7 +21,10 @@ import tl_scopes as tls
 from tl_scopes.app.menu import Entry, menu
 from tl_scopes.app.question import Question
 from tl_scopes.demo import BUNDLED, DEMO_PROMPTS
+from tl_scopes.kernel.calls import encode
+from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.lens import LensModel
+from tl_scopes.numerics.arguments import public_call
 from tl_scopes.numerics.stopping import require_wanted, while_wanted
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.chain import Chain
@@ -124,9 +127,7 @@ class Workbench:
             step, whole = question.step, self.chain(replace(question, step=None), wanted)
             return self._computed("chain", question, lambda model: cast(Chain, self.result(whole)).of(step), wanted)
         asked = Question(question.model, "", question.prompt, write=question.write)
-        said = self._computed(
-            "written", asked, lambda model: tls.generate(model, asked.prompt, max_new_tokens=asked.write), wanted
-        )
+        said = self._computed("written", asked, lambda model: write(model, asked.prompt, asked.write), wanted)
 
         def compute(model: LensModel) -> Chain:
             chosen = {name: getattr(question, name) for name in entry.options if name != "target"}
@@ -239,6 +240,16 @@ class Workbench:
             raise ValueError("Only single attributions are saved as JSON; share this as a page (HTML)")
         with tempfile.TemporaryDirectory() as folder:
             return result.save(Path(folder) / "saved.json").read_bytes()
+
+
+@public_call
+def write(model: LensModel, prompt: str, most: int) -> Generation:
+    """What the model writes after a text: ``most`` tokens, or as many as fit into its context."""
+    _, (given,) = encode(model, prompt, RunOptions())
+    room = model.cfg.n_ctx - len(given.tokens)
+    if not room:
+        raise ValueError(f"(prompt=...): {len(given.tokens)} tokens fill the model's context; shorten the text")
+    return tls.generate(model, prompt, max_new_tokens=min(most, room))
 
 
 def _key(*parts: str) -> str:

@@ -116,7 +116,7 @@ def answer_offsets(model: LensModel, ids: Sequence[int], text: str) -> tuple[tup
     """Characters of the answer that each token stands for; tokens of one character share it."""
     ends = [_agreement(answer_text(model, ids[: i + 1]), text) for i in range(len(ids))]
     found: list[tuple[int, int]] = []
-    for i, start in enumerate([0, *ends[:-1]]):
+    for i, start in enumerate([0, *ends][:-1]):
         end = next((e for e in ends[i:] if e > start), len(text))
         found.append((start, end if ends[i] > start else min(end, start + 1)))
     return tuple(found)

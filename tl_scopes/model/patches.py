@@ -32,6 +32,14 @@ class _Dispatcher:
         return self.current()(*args, **kwargs)
 
 
+def own_function(module: Any, name: str) -> Function | None:
+    """What somebody put on the module itself in place of its class's function, apart from :func:`patched`."""
+    found = module.__dict__.get(name)
+    if isinstance(found, _Dispatcher):
+        found = None if found.before is _MISSING else found.before
+    return found  # type: ignore[no-any-return]
+
+
 @contextmanager
 def patched(module: Any, name: str, make: Callable[[Function], Function]) -> Iterator[None]:
     """``module.name`` is ``make(module.name)`` in this thread, and for all others what it was."""

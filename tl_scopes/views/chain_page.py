@@ -40,13 +40,13 @@ _READ = (
 
 @view.register(Chain)
 def chain_view(chain: Chain) -> View:
-    """The path in words, the slider, the cards."""
+    """The path in words, the slider, the cards with the line that stays in sight beside them, and over nothing else."""
     notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in notes_of(chain))
     share = f" The strongest single path, {percent(path_share(chain))} of all." if chain.path else ""
     body = (
         f'<div class="tls tls-steps">{heading(chain_title(chain))}'
         f'<p class="tls-small"><b><bdi>{escape(path_words(chain))}</bdi></b>{share}</p>{_names(chain)}{notes}'
-        f"{_slider(chain)}{_cards(chain)}{_READ}"
+        f"{_slider(chain)}<div>{_cards(chain)}{_READ}</div>"
         f'<p class="tls-small">{escape(f"{_MEANING} {left_out(chain)}")}</p>'
         f"{data_script(_data(chain), 'tls-steps-data')}</div>"
     )
