@@ -20,10 +20,11 @@ from torch.utils._pytree import tree_leaves
 import tl_scopes as tls
 from tl_scopes.evaluation.aopc import aopc
 from tl_scopes.model import forward, predictions, probe_runs
+from tl_scopes.model.followed import followed
 from tl_scopes.model.forward import RECORDING, Recording, forward_pass
 from tl_scopes.model.hooks import RAW_LOGITS_HOOK, differentiable
 from tl_scopes.model.memory import Memory
-from tl_scopes.model.predictions import Predictions, Table, Unembedded, followed
+from tl_scopes.model.predictions import Predictions, Table, Unembedded
 from tl_scopes.model.probe_runs import Run
 
 TOKENS = families.prompt_tokens(24)

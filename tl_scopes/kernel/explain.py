@@ -35,7 +35,7 @@ from tl_scopes.kernel.attributed import (
 from tl_scopes.kernel.massive_activations import found_sinks, residual_norms
 from tl_scopes.kernel.options import GradientProbe, RunOptions
 from tl_scopes.kernel.pull_back import VJP_CHUNK, pull_back
-from tl_scopes.kernel.read_out import read_outs
+from tl_scopes.kernel.read_out import rank_together, read_outs
 from tl_scopes.kernel.shared_forward import Texts, shared_forwards
 from tl_scopes.model.completeness import has_leaves
 from tl_scopes.model.forward import ForwardPass, activation_cache, forward_pass
@@ -180,13 +180,14 @@ class _Explanation:
         at_once = max(1, self.memory.rows_at_once(plan, gradients * most) // gradients)
         every = self._pull(run, chosen, texts, leaves or {}, at_once, adaptive)
         dtype = run.predictions.dtype
-        _rank_together(run.predictions, batch, texts.slices, chosen)
+        rank_together(
+            run.predictions, [(n, row.targets) for n, rows in zip(texts.read_at, chosen, strict=True) for row in rows]
+        )
         out = []
         for n, (prompt, own, rows) in enumerate(zip(batch, texts.slices, chosen, strict=True)):
             results: list[Measured] = []
             predictions = run.predictions[own]
-            read_at = [p for b, p in prompt.positions if b == 0].index(prompt.pos)
-            predicted = predictions[read_at : read_at + 1]
+            predicted = run.predictions[texts.read_at[n] : texts.read_at[n] + 1]
             for i, row in enumerate(rows):
                 target_log_probs = _log_probs(predictions, row.targets)
                 for linearisation, pulled in zip(self.linearisations, every, strict=True):
@@ -369,23 +370,6 @@ def _joined(row: Joint, probe: GradientProbe, measured: Float[Tensor, "k pos ...
     if probe.joined != "score":
         return measured[0]
     return row.score(rearrange(measured, "k ... -> k (...)")).scores.reshape(measured.shape[1:])
-
-
-def _rank_together(
-    predictions: Predictions,
-    prompts: Sequence[EncodedPrompt],
-    slices: Sequence[slice],
-    chosen: Sequence[Sequence[Joint]],
-) -> None:
-    """The ranks of all that is explained in a run are counted in one walk, and known from then on."""
-    pairs = [
-        (own.start + [p for b, p in prompt.positions if b == 0].index(prompt.pos), row.targets[0])
-        for prompt, own, rows in zip(prompts, slices, chosen, strict=True)
-        for row in rows
-        if len(row.targets) == 1 and row.targets[0] is not None
-    ]
-    at = torch.tensor([n for n, _ in pairs], dtype=torch.int64)
-    predictions[at].ranks([target for _, target in pairs])
 
 
 def _log_probs(predictions: Predictions, targets: Sequence[int | None]) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -43,6 +43,12 @@ def top_predictions(model: LensModel, predicted: Predictions) -> tuple[list[tupl
     tokens, probabilities = (of[0].cpu() for of in predicted.leading())
     texts = _prompts.token_strings(model, tokens)
     return list(zip(texts, probabilities.tolist(), strict=True)), tuple(tokens.tolist())
+
+
+def rank_together(predicted: Predictions, asked: Iterable[tuple[int, Sequence[int | None]]]) -> None:
+    """Count in one walk the rank of what is explained at each position, where that is one token; kept for the results."""
+    single = [(n, targets[0]) for n, targets in asked if len(targets) == 1 and targets[0] is not None]
+    predicted[torch.tensor([n for n, _ in single], dtype=torch.int64)].ranks([target for _, target in single])
 
 
 def target_string(model: LensModel, target: int | None) -> str | None:

@@ -96,6 +96,11 @@ class Texts:
         ends = list(accumulate(map(len, places)))
         self.slices = [slice(end - len(each), end) for end, each in zip(ends, places, strict=True)]
         """The explained positions of each prompt."""
+        self.read_at = [
+            own.start + [p for branch, p in prompt.positions if branch == 0].index(prompt.pos)
+            for own, prompt in zip(self.slices, self.prompts, strict=True)
+        ]
+        """That at which each result's predictions are read."""
         self.rows, self.columns = torch.tensor([place for each in places for place in each]).T
 
     def starts(self, asked: Asked) -> tuple[list[list[int]], int]:

@@ -10,9 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.model.attention_plan import Path
+from tl_scopes.model.followed import Followed, followed
 from tl_scopes.model.hooks import Hook
 from tl_scopes.model.lens import LensModel
-from tl_scopes.model.predictions import Followed, Predictions, Table, Unembedded, followed
+from tl_scopes.model.predictions import Predictions, Table, Unembedded
 
 
 class Recorder:
