@@ -90,7 +90,7 @@ def _of_chat(model: LensModel, chat: Sequence[Any], options: RunOptions) -> tupl
 def _checked(found: EncodedPrompt) -> EncodedPrompt:
     if not found.answer:
         raise ValueError(
-            "(text=...): nothing was written after the prompt, and nothing to follow: a model may end its text at once"
+            "(text=...): nothing was written after the prompt (a model may end it at once): nothing to follow"
         )
     if found.answer[0] == 0:
         raise ValueError("(text=...): no token stands before what was written, so nothing can have caused it")
