@@ -16,6 +16,7 @@ from typing import Any
 import architecture_checks
 import architectures
 import frozen_checks
+import further_checks
 import pytest
 import torch
 import transformers
@@ -100,6 +101,17 @@ def test_what_is_frozen_is_hugging_faces_or_refused_in_words(name, unchecked):
     # the first runs without a gradient, the second has embeddings of another width than its stream
     if not stateful and name not in ("HrmTextForCausalLM", "OPTForCausalLM, projections"):
         assert not refused, refused
+
+
+@pytest.mark.families
+@pytest.mark.skipif(TL_MAJOR < 4, reason="one of the families that are run on the newer TransformerLens alone")
+def test_rounding_is_told_from_a_fault_of_its_size():
+    removals = further_checks.removals
+    built = architectures.build("Glm4ForCausalLM")  # whose predicted removals are small differences of large products
+    subject = architecture_checks.Subject(built)
+    assert removals(subject) > architecture_checks.EXACT[torch.float64]
+    assert architecture_checks.outcome(removals, subject).kind == "exact"
+    assert architecture_checks.outcome(lambda s: removals(s) + 2e-6, subject).kind == "off"
 
 
 @pytest.mark.families

@@ -108,18 +108,15 @@ def removals(s: Subject) -> float:
     attribution = tls.semantic_scope(s.model, s.tokens, target=TARGET)
     found = tls.verify(s.model, attribution, top=4, fractions=(0.3,), k=2, n_random=2)
     (g,) = s.reference.gradient(s.reference.z[-1, TARGET])
-    x = s.reference.x[0].detach()
-    along = -(g * x).double().sum(-1)
+    along = -(g * s.reference.x[0].detach()).double().sum(-1)
     z = s.reference.z[-1, TARGET].detach()
     predicted = torch.stack([along[list(removed)].sum() for removed in found.positions])
-    terms = (g.norm(dim=-1) * x.norm(dim=-1)).max()  # products cancel: their rounding is that of the terms
-    inner = float((found.predicted - predicted).abs().max() / terms)
     measured = torch.stack([s.without(*removed).z[-1, TARGET] - z for removed in found.positions])
     assert found.verdict is not None
     assert found.verdict.effect is not None
     effect = s.without(*(p for unit in found.verdict.strongest for p in unit)).log_prob(-1, TARGET)
     off = abs(found.verdict.effect - float(effect - s.reference.log_prob(-1, TARGET)))
-    return max(inner, relative_error(found.measured, measured.detach()), off)
+    return max(relative_error(found.predicted, predicted), relative_error(found.measured, measured.detach()), off)
 
 
 def swaps(s: Subject) -> float:
