@@ -305,7 +305,7 @@ def test_swapping_another_content_word_leaves_the_prediction(found: CorpusFigure
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", BUNDLED)
-def test_the_card_says_what_is_measured(model: str) -> None:
+def test_the_card_says_what_is_measured(model: str, unchecked: None) -> None:
     printed = {
         row[0].strip(): float(row[1].split()[0])
         for row in (line.strip("| ").split("|") for line in (BUNDLED[model] / "README.md").read_text().splitlines())
@@ -339,17 +339,16 @@ def test_a_retraining_disagrees_where_intervals_do_not_meet() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
-def test_training_is_a_function_of_its_seed(name: str) -> None:
-    shape = replace(SHAPES[name], look_up_steps=2)  # both phases within four steps
+def test_training_is_a_function_of_its_seed(name: str, unchecked: None) -> None:
+    shape = replace(SHAPES[name], look_up_steps=1)  # both phases within two steps
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     try:
-        first, again = (train(4, 0, 1, shape=shape)[0].state_dict() for _ in range(2))
-        one, other = (train(1, seed, 1, shape=shape)[0].state_dict() for seed in (0, 1))
+        first, again, other = (train(2, seed, 1, shape=shape)[0].state_dict() for seed in (0, 0, 1))
     finally:
         torch.set_rng_state(state)
         torch.set_num_threads(threads)
     assert all(torch.equal(weight, again[name]) for name, weight in first.items())
-    assert any(not torch.equal(weight, other[name]) for name, weight in one.items())
+    assert any(not torch.equal(weight, other[name]) for name, weight in first.items())
 
 
 def test_the_initial_weights_look_back_by_their_lags() -> None:
