@@ -5,7 +5,7 @@ product at the embeddings, in the same precision on the same card. Shapes M1 and
 model in the folder, in float32 and bfloat16: one Semantic, Temperature and Fisher Scope, the attribution matrix per target, a
 span of 100 predictions. Medians of the ratios of interleaved pairs, each timed until the card is idle. Then long contexts in
 bfloat16 on M1's shape: time and peak memory beside the weights, the estimate made before the run, or its refusal. Last, how
-well bfloat16 ranks tokens: Spearman's correlation of its scores with float32's, per scope (of interest with ``--model``).
+well bfloat16 ranks these tokens (``half_precision.py``; of interest with ``--model``).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from half_precision import agreement
 from shapes import describe, gpt2_small, llama_wide, on_device, prose, real
 from torch import Tensor
 
@@ -25,7 +26,6 @@ import tl_scopes as tls
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.memory import Memory
 from tl_scopes.model.probe_runs import Run
-from tl_scopes.numerics.statistics import spearman
 
 SCOPES: dict[str, Callable[..., Any]] = {
     "semantic": tls.semantic_scope,
@@ -121,16 +121,6 @@ def long_context(length: int) -> None:
     )
 
 
-def agreement(make: Callable[[], Any], tokens: Tensor) -> None:
-    """Rank correlation of bfloat16 scores with float32 ones; the target is float32's top prediction."""
-    full, half = on_device(make(), "cuda", torch.float32), on_device(make(), "cuda", torch.bfloat16)
-    target = tls.semantic_scope(full, tokens).target
-    for name, scope in SCOPES.items():
-        keywords = {"target": target} if name == "semantic" else {}
-        a, b = (scope(model, tokens, **keywords).scores[1:].tolist() for model in (full, half))
-        print(f"  {name}: {spearman(a, b):.4f}", flush=True)
-
-
 def main() -> None:
     """Print everything."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -154,7 +144,7 @@ def main() -> None:
         for length in args.context:
             long_context(length)
     print(f"rank correlation of bfloat16 with float32 over {len(tokens) - 1} tokens")
-    agreement(makes[0], tokens)
+    agreement(makes[0], [tokens], "cuda")
 
 
 if __name__ == "__main__":

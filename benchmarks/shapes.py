@@ -1,8 +1,9 @@
 """Models with random weights in the shapes that the benchmarks use, as plain Hugging Face and as a bridge.
 
 M1 is GPT-2 small (d=768, 12 layers, V=50,257); M2 and M3 are Llamas with Llama-3.2-1B's vocabulary (V=128,256), M2 of
-half its width with 8 layers (d=1024), M3 of its width with 4 layers (d=2048); M0 is M2 of half the width (d=512). ``real``
-takes the trained model of a folder instead, and ``prose`` a text for it.
+half its width with 8 layers (d=1024), M3 of its width with 4 layers (d=2048); M0 is M2 of half the width (d=512); the
+narrow one has Gemma 3's vocabulary (V=262,144) over 2 layers (d=256). ``real`` takes the trained model of a folder instead,
+and ``prose`` a text for it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,12 @@ def llama_wide(seed: int = 0, peak: float = 3.0) -> Any:
     return _llama(seed, peak, d_model=2048, n_layers=4)
 
 
-def _llama(seed: int, peak: float, d_model: int, n_layers: int) -> Any:
+def llama_narrow(seed: int = 0, peak: float = 20.0) -> Any:
+    """A small body under a large vocabulary; else as M3."""
+    return _llama(seed, peak, d_model=256, n_layers=2, d_vocab=262_144)
+
+
+def _llama(seed: int, peak: float, d_model: int, n_layers: int, d_vocab: int = 128_256) -> Any:
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
         hidden_size=d_model,
@@ -52,7 +58,7 @@ def _llama(seed: int, peak: float, d_model: int, n_layers: int) -> Any:
         num_hidden_layers=n_layers,
         num_attention_heads=d_model // 64,
         num_key_value_heads=d_model // 256,
-        vocab_size=128_256,
+        vocab_size=d_vocab,
         max_position_embeddings=2048,
         tie_word_embeddings=False,
         attn_implementation="eager",

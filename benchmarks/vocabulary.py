@@ -1,7 +1,7 @@
 """What a large vocabulary costs: ``python benchmarks/vocabulary.py``, also ``--model FOLDER``.
 
-A Llama with the vocabulary of Gemma 3 (V = 262,144) on a narrow body (d = 64, 2 layers, random weights), so that what is
-measured is the read-out; or the model of a folder. Every call runs twice in one process: where the model makes all logits
+A Llama with the vocabulary of Gemma 3 on a narrow body (``shapes.llama_narrow``, random weights), so that what is measured
+is the read-out; or the model of a folder. Every call runs twice in one process: where the model makes all logits
 as one table, and where they are read off final hidden states in blocks of the vocabulary
 (:mod:`tl_scopes.model.predictions`), as the package does beyond 16 MiB of logits. Peaks are bytes of the tensors alive, by
 :class:`tl_scopes.model.probe_runs.BytesAlive`; times are CPU times of another run.
@@ -18,34 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from shapes import as_bridge, real
+from shapes import as_bridge, llama_narrow, real
 
 import tl_scopes as tls
 from tl_scopes.model import forward
 from tl_scopes.model.probe_runs import BytesAlive
 
-V, T, SPAN, SHORT = 262_144, 120, 100, 20
-
-
-def narrow() -> Any:
-    """A small body under a large vocabulary."""
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=V,
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-        attn_implementation="eager",
-    )
-    model = transformers.LlamaForCausalLM(config).eval().requires_grad_(False)
-    torch.nn.init.normal_(model.model.norm.weight, 1.0, 0.3)
-    model.lm_head.weight.mul_(20)
-    return model
+T, SPAN, SHORT = 120, 100, 20
 
 
 def calls(lens: Any, tokens: torch.Tensor) -> dict[str, Callable[[], Any]]:
@@ -78,7 +57,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    lens = as_bridge(real(args.model)() if args.model else narrow())
+    lens = as_bridge(real(args.model)() if args.model else llama_narrow())
     of = Path(args.model).name if args.model else "narrow Llama"
     print(f"torch {torch.__version__}, {args.threads} thread(s), {of}, V={lens.cfg.d_vocab:,}, T={T}, float32")
     tokens = torch.randint(1, lens.cfg.d_vocab, (T,), generator=torch.Generator().manual_seed(1))
