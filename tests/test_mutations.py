@@ -170,7 +170,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "06 BOS dropped from the scores": Mutation(
         traps.test_trap_06_bos_keeps_its_score_and_views_may_leave_it_out,
-        "kernel.explain:_Explanation.of",
+        "kernel.explain:_Explanation._measured",
         (
             (
                 "scored = row.score(norms)",
@@ -211,14 +211,14 @@ MUTATIONS: dict[str, Mutation] = {
         also=ValueError,  # influence of padding is refused
         further=(
             (
-                "kernel.explain:_Explanation._pull",
+                "kernel.pulled_rows:Backwards.rows",
                 ((" text, : len(prompt.tokens)]", " text, -len(prompt.tokens) :]"),),
             ),
         ),
     ),
     "07 scores on padding": Mutation(
         traps.test_trap_07_prompts_of_unequal_length_score_as_they_do_alone,
-        "kernel.explain:_Explanation._pull",
+        "kernel.pulled_rows:Backwards.rows",
         ((" text, : len(prompt.tokens)]", " text]"),),
         also=(ValueError, RuntimeError),
     ),

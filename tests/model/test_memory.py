@@ -21,7 +21,7 @@ from torch import Tensor
 
 import tl_scopes as tls
 from tl_scopes.kernel import explain as kernel
-from tl_scopes.kernel import interventions
+from tl_scopes.kernel import interventions, pulled_rows
 from tl_scopes.model import memory
 from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import differentiable
@@ -240,7 +240,7 @@ def test_measuring_sees_the_hooks_where_a_user_has_one_too(kind: str) -> None:
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool, int]]:
     """``(batch, checkpoint, rows at once)`` of every run, noted as they happen."""
     noted: list[tuple[int, bool, int]] = []
-    forward, pull = kernel.forward_pass, kernel.pull_back
+    forward, pull = kernel.forward_pass, pulled_rows.pull_back
 
     def noting_forward(lens: Any, tokens: Tensor, *args: Any, **options: Any) -> Any:
         noted.append((len(tokens), options["checkpoint"], 0))
@@ -251,7 +251,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool, int]]:
         return pull(*args, **options)
 
     monkeypatch.setattr(kernel, "forward_pass", noting_forward)
-    monkeypatch.setattr(kernel, "pull_back", noting_pull)
+    monkeypatch.setattr(pulled_rows, "pull_back", noting_pull)
     return noted
 
 

@@ -30,18 +30,18 @@ from tl_scopes.kernel.attributed import (
     Answer,
     attributed,
     refuse_influence_from_the_future,
-    refuse_influence_of_padding,
 )
 from tl_scopes.kernel.massive_activations import found_sinks, residual_norms
 from tl_scopes.kernel.options import GradientProbe, RunOptions
-from tl_scopes.kernel.pull_back import VJP_CHUNK, pull_back
+from tl_scopes.kernel.pull_back import VJP_CHUNK
+from tl_scopes.kernel.pulled_rows import Backwards, Pulled
 from tl_scopes.kernel.read_out import rank_together, read_outs
 from tl_scopes.kernel.shared_forward import Texts, shared_forwards
 from tl_scopes.model.completeness import has_leaves
 from tl_scopes.model.forward import ForwardPass, activation_cache, forward_pass
 from tl_scopes.model.held_functions import Valve
 from tl_scopes.model.hooks import NamesFilter, differentiable
-from tl_scopes.model.leaves import KINDS, UNEMBEDDING, Leaves, live_leaves, shares_of
+from tl_scopes.model.leaves import KINDS, UNEMBEDDING, Leaves, live_leaves
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory
 from tl_scopes.model.predictions import Predictions
@@ -50,7 +50,6 @@ from tl_scopes.model.prompts import EncodedPrompt, pad_right
 from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState, model_state
 from tl_scopes.numerics.arguments import call_name
-from tl_scopes.numerics.norms import row_norms
 from tl_scopes.results.attribution import Attribution
 
 if TYPE_CHECKING:
@@ -103,9 +102,10 @@ def explain_inside(
         live = leaves and has_leaves(model)
         options = replace(options, batch_size=1) if live else options
         memory = options.memory(model, probes, written_out=split, whole=split or any(d.whole for d in directions))
-        explanation = _Explanation(model, state, directions, probes, options, memory, Valve() if split else None)
+        backwards = Backwards(options, probes, Valve() if split else None)
+        explanation = _Explanation(model, state, directions, backwards, memory)
         results: dict[int, list[Measured]] = {}
-        batches = shared_forwards(prompts, options, memory, len(explanation.linearisations))
+        batches = shared_forwards(prompts, options, memory, len(backwards.linearisations))
         many = None if len(batches) > 1 else True
         ends = list(accumulate(len(prompt.positions) for prompt in prompts))
         for groups, run in tqdm(batches, desc=call_name(), unit="batch", disable=many, leave=None):
@@ -120,22 +120,18 @@ def explain_inside(
 
 
 @dataclass(frozen=True, eq=False)
-class _Pulled:
-    """What came of pulling the rows of a batch back.
+class _Batch:
+    """One forward: its texts, and what was seen and made in it.
 
     Attributes:
-        norms: at the source, ``[prompt][direction]`` of ``[k, pos]``, on the CPU.
-        probed: of each probe, ``[probe][prompt][direction]`` of ``[k, pos, ...]``, on the CPU.
-        shares: of the leaves of each kind, ``[kind][prompt][direction]`` of ``[k, 1]``.
-        gradients: ``[source][row]`` of ``[text, pos, ...]``, where there is one row each and somebody asked.
-        row_of: the first row of V of each ``[prompt][direction]``.
+        residual: norms of the residual stream, by hook name.
+        leaves: that are no token's, by kind; None where nobody asks for their shares.
     """
 
-    norms: list[list[Tensor]]
-    probed: list[list[list[Tensor]]]
-    shares: dict[str, list[list[Tensor]]]
-    gradients: list[list[Tensor]]
-    row_of: list[list[int]]
+    texts: Texts
+    run: ForwardPass
+    residual: dict[str, Tensor]
+    leaves: Leaves | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,90 +141,91 @@ class _Explanation:
     model: LensModel
     state: ModelState
     directions: Sequence[Direction]
-    probes: Sequence[GradientProbe]
-    options: RunOptions
+    backwards: Backwards
     memory: Memory
-    valve: Valve | None = None
+
+    @property
+    def options(self) -> RunOptions:
+        """Of the call."""
+        return self.backwards.options
+
+    @property
+    def probes(self) -> Sequence[GradientProbe]:
+        """What is measured in the same backwards."""
+        return self.backwards.probes
 
     def of(self, texts: Texts, indices: Sequence[range], plan: Run, leaves: Leaves | None) -> list[list[Measured]]:
         """One forward, all vector-Jacobian products; ``[prompt][direction]``. ``indices`` number the explained positions.
 
         What is measured ends with the shares of the leaves that the forward makes; None where nobody asks for them.
         """
-        options, batch = self.options, texts.prompts
-        with residual_norms(self.model) as norms_seen:
+        with residual_norms(self.model) as residual:
             run = forward_pass(
                 self.model,
                 pad_right(texts.all),
                 texts.columns,
-                options.recording(self.probes),
+                self.options.recording(self.probes),
                 rows=texts.rows,
                 checkpoint=plan.checkpoint,
-                valve=self.valve,
+                valve=self.backwards.valve,
             )
         reads = read_outs(self.model, run, [i for each in indices for i in each])
         of_each = [(direction, direction.rows(reads, self.state)) for direction in self.directions]
         chosen = [
             [self._joint(prompt, direction, rows[own], run.hidden.device) for direction, rows in of_each]
-            for prompt, own in zip(batch, texts.slices, strict=True)
+            for prompt, own in zip(texts.prompts, texts.slices, strict=True)
         ]
         for rows in chosen:
             self._require_one_row_each(rows)
         adaptive = any(r.adaptive for rows in chosen for r in rows)
         most = VJP_CHUNK if adaptive else min(VJP_CHUNK, texts.starts([[r.V for r in rows] for rows in chosen])[1])
-        gradients = len(self.linearisations)
+        gradients = len(self.backwards.linearisations)
         at_once = max(1, self.memory.rows_at_once(plan, gradients * most) // gradients)
-        every = self._pull(run, chosen, texts, leaves or {}, at_once, adaptive)
-        dtype = run.predictions.dtype
+        every = self.backwards.rows(run, chosen, texts, leaves or {}, at_once, adaptive)
         rank_together(
             run.predictions, [(n, row.targets) for n, rows in zip(texts.read_at, chosen, strict=True) for row in rows]
         )
-        out = []
-        for n, (prompt, own, rows) in enumerate(zip(batch, texts.slices, chosen, strict=True)):
-            results: list[Measured] = []
-            predictions = run.predictions[own]
-            predicted = run.predictions[texts.read_at[n] : texts.read_at[n] + 1]
-            for i, row in enumerate(rows):
-                target_log_probs = _log_probs(predictions, row.targets)
-                for linearisation, pulled in zip(self.linearisations, every, strict=True):
-                    norms = pulled.norms[n][i]
-                    scored = row.score(norms)
-                    refuse_influence_from_the_future(scored.scores, prompt.pos)
-                    kept = [of_source[pulled.row_of[n][i]] for of_source in pulled.gradients if of_source]
-                    gradient = kept[0][texts.row_of[n], : len(prompt.tokens)].cpu() if options.keep_gradient else None
-                    answer = Answer(
-                        scored.scores,
-                        row.targets,
-                        _details(row, scored, norms, options) | linearisation,
-                        row.notes,
-                        stderr=scored.stderr,
-                        gradient=gradient,
-                        target_log_probs=target_log_probs,
-                    )
-                    result = attributed(self.model, prompt, predicted, self.directions[i].method, answer)
-                    result = replace(
-                        result,
-                        direction=None if row.given is None else row.given.cpu(),
-                        cache=self._cache(run, [g[:1] for g in kept[1:]]) if options.wants_cache else None,
-                        sinks=found_sinks(norms_seen, texts.row_of[n], prompt),
-                    )
-                    inside = [
-                        _joined(row, probe, of_probe[n][i]).to(dtype)
-                        for probe, of_probe in zip(self.probes, pulled.probed, strict=True)
-                    ]
-                    if leaves is not None:
-                        shares = {kind: float(of_kind[n][i].sum()) for kind, of_kind in pulled.shares.items()}
-                        shares[UNEMBEDDING] = row.offset
-                        inside.append(torch.tensor([shares.get(kind, 0.0) for kind in KINDS], dtype=torch.float64))
-                    results.append((result, inside))
-            out.append(results)
-        return out
+        batch = _Batch(texts, run, residual, leaves)
+        return [
+            [one for i, row in enumerate(rows) for one in self._measured(batch, n, i, row, every)]
+            for n, rows in enumerate(chosen)
+        ]
 
-    @property
-    def linearisations(self) -> list[dict[str, Any]]:
-        """What each result of a direction says of its gradient, in :attr:`details`."""
-        exact = self.options.linearisation
-        return [exact] if self.valve is None else [exact, {"frozen": ["attention"]}, {"through": ["attention"]}]
+    def _measured(self, batch: _Batch, n: int, i: int, row: Joint, every: Sequence[Pulled]) -> Iterator[Measured]:
+        """Of direction i on prompt n: by each linearisation, its result and what the probes measured."""
+        texts, options, predictions = batch.texts, self.options, batch.run.predictions
+        prompt, text, read_at = texts.prompts[n], texts.row_of[n], texts.read_at[n]
+        target_log_probs = _log_probs(predictions[texts.slices[n]], row.targets)
+        for linearisation, pulled in zip(self.backwards.linearisations, every, strict=True):
+            norms = pulled.norms[n][i]
+            scored = row.score(norms)
+            refuse_influence_from_the_future(scored.scores, prompt.pos)
+            kept = [of_source[pulled.row_of[n][i]] for of_source in pulled.gradients if of_source]
+            answer = Answer(
+                scored.scores,
+                row.targets,
+                _details(row, scored, norms, options) | linearisation,
+                row.notes,
+                stderr=scored.stderr,
+                gradient=kept[0][text, : len(prompt.tokens)].cpu() if options.keep_gradient else None,
+                target_log_probs=target_log_probs,
+            )
+            method = self.directions[i].method
+            result = replace(
+                attributed(self.model, prompt, predictions[read_at : read_at + 1], method, answer),
+                direction=None if row.given is None else row.given.cpu(),
+                cache=self._cache(batch.run, [g[:1] for g in kept[1:]]) if options.wants_cache else None,
+                sinks=found_sinks(batch.residual, text, prompt),
+            )
+            inside = [
+                _joined(row, probe, of_probe[n][i]).to(predictions.dtype)
+                for probe, of_probe in zip(self.probes, pulled.probed, strict=True)
+            ]
+            if batch.leaves is not None:
+                shares = {kind: float(of_kind[n][i].sum()) for kind, of_kind in pulled.shares.items()}
+                shares[UNEMBEDDING] = row.offset
+                inside.append(torch.tensor([shares.get(kind, 0.0) for kind in KINDS], dtype=torch.float64))
+            yield result, inside
 
     def _joint(self, prompt: EncodedPrompt, direction: Direction, parts: Sequence[Rows], device: torch.device) -> Joint:
         """The rows of one result, on the device that they are pulled back from: the unembedding may live on another."""
@@ -253,104 +250,6 @@ class _Explanation:
                     f"(kind='signed'): {direction.method} pulls back {len(row.V)} rows, which have no common sign. "
                     "Use kind='sensitivity', or one row (rank=1, combine='sum')"
                 )
-
-    def _pull(
-        self,
-        run: ForwardPass,
-        chosen: Sequence[Sequence[Joint]],
-        texts: Texts,
-        leaves: Leaves,
-        at_once: int,
-        adaptive: bool,
-    ) -> list[_Pulled]:
-        """Pull all rows back, and the further rows that adaptive directions ask for when they see the norms.
-
-        The rows of one batch are pulled together. One for each linearisation.
-        """
-        options, probes, ways = self.options, self.probes, range(len(self.linearisations))
-        sources = [run.source, *(run.activations[name] for name in options.grads_at)]
-        inside = {probe.name: run.activations[probe.name] for probe in probes}
-        leaves = {kind: list(of_kind) for kind, of_kind in leaves.items()}  # a block computed again makes more
-        lengths = [len(text.tokens) for text in texts.all]
-        asked: list[list[Tensor | None]] = [[r.V for r in rows] for rows in chosen]
-        starts, left = texts.starts(asked)
-        row_of = starts
-        own = 1 + len(probes) + len(leaves)
-        measured: list[list[list[Tensor]]] = [[[] for _ in texts.prompts] for _ in ways for _ in range(own)]
-        gradients: list[list[list[Tensor]]] = [[[] for _ in sources] for _ in ways]
-        while left:
-            parts: list[list[Tensor]] = [[] for _ in measured]
-            for V in texts.stacked(asked, at_once):
-                left -= len(V)
-                for way, pulled in self._each_way(run, [*sources, *inside.values()], leaves, V, adaptive or left > 0):
-                    of_leaves = shares_of(leaves, pulled.pop()) if leaves else []
-                    pulled = [texts.merged(gradient) for gradient in pulled]
-                    norms, *probed = parts[way * own : (way + 1) * own]
-                    norms.append(row_norms(pulled[0]).cpu())
-                    refuse_influence_of_padding(norms[-1], lengths)
-                    within = dict(zip(inside, pulled[len(sources) :], strict=True))
-                    for part, probe in zip(probed, probes, strict=False):
-                        part.append(probe.reduce(within[probe.name], inside[probe.name].detach()).cpu())
-                    for part, share in zip(probed[len(probes) :], of_leaves, strict=True):
-                        part.append(share.cpu())
-                    if options.wants_gradient:
-                        for kept, gradient in zip(gradients[way], pulled[: len(sources)], strict=True):
-                            kept += gradient
-            for quantity, part in zip(measured, parts, strict=True):
-                new = torch.cat(part)
-                for n, (prompt, text) in enumerate(zip(texts.prompts, texts.row_of, strict=True)):
-                    fresh = [
-                        new[start : start + (0 if a is None else len(a)), text, : len(prompt.tokens)]
-                        for start, a in zip(starts[n], asked[n], strict=True)
-                    ]
-                    old = quantity[n]
-                    quantity[n] = [torch.cat(both) for both in zip(old, fresh, strict=True)] if old else fresh
-            asked = [
-                [r.next_rows(x) for r, x in zip(rows, measured[0][n], strict=True)] for n, rows in enumerate(chosen)
-            ]
-            starts, left = texts.starts(asked)
-        by_way = [measured[way * own : (way + 1) * own] for way in ways]
-        shares = [dict(zip(leaves, m[1 + len(probes) :], strict=True)) for m in by_way]
-        return [
-            _Pulled(m[0], m[1 : 1 + len(probes)], of_leaves, g, row_of)
-            for m, of_leaves, g in zip(by_way, shares, gradients, strict=True)
-        ]
-
-    def _each_way(
-        self, run: ForwardPass, sources: Sequence[Tensor], leaves: Leaves, V: Tensor, more: bool
-    ) -> Iterator[tuple[int, list[Tensor]]]:
-        """``V·J`` at each source, and at all leaves together where there are any, by each linearisation, numbered.
-
-        ``more`` rows may come, so that the graph is kept.
-        """
-
-        def pulled(keep: bool) -> list[list[Tensor]]:
-            required = 1 + len(self.options.grads_at)
-            optional = [leaf for of_kind in leaves.values() for leaf in of_kind]
-            found = pull_back(
-                run.hidden,
-                sources,
-                V,
-                self.options,
-                retain_graph=keep,
-                n_required=required,
-                optional=optional,
-                at_once=len(V),
-            )
-            return list(found)
-
-        if self.valve is None:
-            yield from ((0, gradients) for gradients in pulled(more))
-            return
-        exact = pulled(True)
-        self.valve.open = False
-        try:
-            held = pulled(more)
-        finally:
-            self.valve.open = True
-        for whole, part in zip(exact, held, strict=True):
-            difference = [a - b for a, b in zip(whole, part, strict=True)]
-            yield from enumerate((whole, part, difference))
 
     def _cache(self, run: ForwardPass, gradients: Sequence[Tensor]) -> ActivationCache:
         """The run's activations that were asked for, and gradients under ``name + "_grad"``."""
