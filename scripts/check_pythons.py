@@ -2,7 +2,8 @@
 
 For each version from 3.10 on: a virtual environment of its own, ``pip install .``, then without network ``tl-scopes trace``
 and a smoke test of one call of every kind. ``PIP_CONSTRAINT`` holds versions, as ever. An interpreter is at hand as
-``python3.X`` on the PATH or from pyenv; one that is not is named.
+``python3.X`` on the PATH or from pyenv; one that is not is named. The source is copied first, so that other installations
+from it may go on at the same time. Each outcome comes with its seconds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,15 +44,15 @@ def interpreter(version: str) -> str | None:
     return None
 
 
-def tried(command: str, work: Path) -> str:
+def tried(command: str, source: Path, work: Path) -> str:
     """What became of the installation and the runs: ``ok``, or the last line that was said."""
     own = work / "venv"
-    python, quiet = str(own / "bin" / "python"), ["--quiet", "--disable-pip-version-check"]
-    env = os.environ | {"PYTHONPATH": str(ROOT / "tests" / "support" / "no_network"), "MPLBACKEND": "agg"}
+    python, quiet = str(own / "bin" / "python"), ["--quiet", "--disable-pip-version-check", "--no-compile"]
+    env = os.environ | {"PYTHONPATH": str(source / "tests" / "support" / "no_network"), "MPLBACKEND": "agg"}
     steps: list[tuple[list[str], dict[str, str] | None]] = [
         ([command, "-m", "venv", str(own)], None),
         ([python, "-m", "pip", "install", *quiet, "torch"], None),  # by itself first: the CPU build, where there is one
-        ([python, "-m", "pip", "install", *quiet, str(ROOT)], None),
+        ([python, "-m", "pip", "install", *quiet, str(source)], None),
         ([str(own / "bin" / "tl-scopes"), "trace"], env),
         ([python, "-c", SMOKE], env),
     ]
@@ -67,14 +69,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("versions", nargs="*", default=VERSIONS)
     failed = False
-    for version in parser.parse_args().versions:
-        command = interpreter(version)
-        outcome = "not at hand"
-        if command is not None:
-            with tempfile.TemporaryDirectory() as folder:
-                outcome = tried(command, Path(folder))
-            failed |= outcome != "ok"
-        print(f"Python {version}: {outcome}", flush=True)
+    with tempfile.TemporaryDirectory() as copied:
+        source = Path(copied) / "source"
+        shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "dist", "site", "*.egg-info"))
+        for version in parser.parse_args().versions:
+            command, start = interpreter(version), time.monotonic()
+            outcome = "not at hand"
+            if command is not None:
+                with tempfile.TemporaryDirectory() as folder:
+                    outcome = tried(command, source, Path(folder))
+                failed |= outcome != "ok"
+                outcome = f"{outcome} ({time.monotonic() - start:.0f} s)"
+            print(f"Python {version}: {outcome}", flush=True)
     sys.exit(failed)
 
 
