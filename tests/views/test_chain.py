@@ -134,6 +134,22 @@ def test_the_slider_shows_hops_and_a_step_its_own_sources(look: Any, dark: bool)
     assert _near(shown(page), total)
 
 
+def test_what_the_keyboard_scrolls_under_a_resting_mouse_is_not_pointed_at(look: Any) -> None:
+    page = look(some(40).html())
+    page.set_viewport_size({"width": 500, "height": 400})
+    page.locator(".tls-unit", has_text="step 3").first.hover()
+    at, line = page.locator(".tls-static > .tls-at .tls-name"), page.locator(".tls-read")
+    assert at.text_content() == "step 3"
+    page.locator(".tls-static").focus()
+    page.keyboard.press("End")
+    page.wait_for_timeout(500)  # browsers tell of the mouse again when something has come to lie under it
+    assert at.text_content() == "step 40"
+    assert line.text_content().startswith("Step 40, ")
+    page.mouse.move(250, 200)
+    page.mouse.move(252, 200)
+    assert at.text_content() != "step 40"
+
+
 def _near(texts: list[str], wanted: list[str]) -> bool:
     """To the parts in which shares are sent to the page."""
     pairs = zip(texts, wanted, strict=True)

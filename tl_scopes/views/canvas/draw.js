@@ -58,7 +58,10 @@ window.tlScopesDraw = window.tlScopesDraw || (function () {
     buttons.forEach((button, i) => {
       button.addEventListener("mouseover", () => show(i));
       button.addEventListener("click", () => show((kept = i)));
-      button.addEventListener("mouseout", () => show(kept));
+      button.addEventListener("mouseout", () => {
+        const focused = buttons.findIndex((other) => other.matches(":focus-visible"));
+        show(focused < 0 ? kept : focused);
+      });
     });
     show(kept);
   }

@@ -27,6 +27,14 @@ window.tlScopesHover = window.tlScopesHover || (function () {
     return rows[r][Math.min(Math.max(c, 0), rows[r].length - 1)];
   }
 
+  // What comes to lie under a resting mouse, by a redraw or a scroll, is not pointed at.
+  let place = "";
+  const at = (event) => `${event.screenX} ${event.screenY}`;
+  document.addEventListener("mousemove", (event) => { place = at(event); }, true);
+  document.addEventListener("mouseover", (event) => {
+    if (event.isTrusted && at(event) === place && event.target.closest && event.target.closest(".tls")) event.stopImmediatePropagation();
+  }, true);
+
   document.addEventListener("mouseover", (event) => {
     const mark = event.target.closest && event.target.closest(MARK);
     if (mark) read(mark);
