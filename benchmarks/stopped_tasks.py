@@ -1,7 +1,7 @@
-"""What stopped runs of ``tl-scopes gold --task ... --out FOLDER`` have: ``python benchmarks/stopped_tasks.py FOLDER ...``.
+"""Runs of ``tl-scopes gold --task ... --out FOLDER`` as one table: ``python benchmarks/stopped_tasks.py FOLDER ...``.
 
-Each folder is a run of its own, of other tasks with the same methods; the table is of all of them together, and says how many
-accepted prompts are not scored. A run that is complete prints its own table.
+Each folder is a run of its own, of other tasks with the same methods, complete or stopped; the table says how many accepted
+prompts are not scored.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_scopes.evaluation.accepted import kept_verdicts
-from tl_scopes.evaluation.gold_tasks import TASKS_RUN, _records
+from tl_scopes.evaluation.gold_tasks import TASKS_RUN, records_of
 from tl_scopes.evaluation.records import read_records, read_settings
 from tl_scopes.results.gold import LEAST_ACCEPTED, GoldAlignment
 
@@ -31,7 +31,7 @@ def main() -> None:
             accepted[task] = verdicts.counts()
             wanted = verdicts.chosen(settings["n"], first) if accepted[task].accepted >= LEAST_ACCEPTED else []
             measured = [done[i] for i in wanted if i in done and "error" not in done[i]]
-            records += [r for record in measured for r in _records(record, first)]
+            records += [r for record in measured for r in records_of(record, first)]
             left += sum(i not in done for i in wanted)
             first += drawn
     accuracy = {task: found.says / found.drawn for task, found in accepted.items()}

@@ -184,7 +184,7 @@ def _scored(
     return records
 
 
-def _records(record: Mapping[str, Any], first: int) -> list[GoldRecord]:
+def records_of(record: Mapping[str, Any], first: int) -> list[GoldRecord]:
     """What a stored record says of each method."""
     task, index, chance, inside = record["task"], record["index"] - first, record["chance"], record["chance_in_source"]
     return [
@@ -204,7 +204,7 @@ def _require_record(record: Mapping[str, Any], settings: Mapping[str, Any]) -> N
             raise ValueError(f"methods.{label}: expected two ranks and a share, got {str(ranks)[:40]!r}")
     if not all(type(record[name]) in (int, float) for name in ("chance", "chance_in_source")):
         raise ValueError("chance: expected numbers")
-    _records(record, 0)
+    records_of(record, 0)
 
 
 TASKS_RUN = Kind(
@@ -248,7 +248,7 @@ def _result(
             task = wanted.task(i)
             failures.setdefault(task, {})[i - wanted.first(task)] = done[i]["error"]
     return GoldAlignment(
-        records=tuple(r for record in scored for r in _records(record, wanted.first(record["task"]))),
+        records=tuple(r for record in scored for r in records_of(record, wanted.first(record["task"]))),
         accuracy={task: found.says / found.drawn for task, found in accepted.items()},
         n=wanted.n,
         seed=wanted.seed,
