@@ -34,7 +34,7 @@ def chain(
     prompt: options.Prompt = None,
     chat: options.Chat = None,
     text: options.WrittenText = None,
-    generate: options.Written = None,
+    generate: options.Generate = 0,
     answer: options.ChainAnswer = None,
     method: options.ChainMethod = "semantic",
     foil: options.Foil = None,
@@ -69,7 +69,7 @@ def chain(
     given: Any = chat_of(chat, prompt) if chat else prompt_or_demo(prompt, model, demo="translation")[0]
     own = chat is None and prompt is None
     lens = load_model(model, kind, device)
-    written = _written(tls, lens, given, text, generate or (_DEMO if own else None))
+    written = _written(tls, lens, given, text, generate or _DEMO * own)
     units = unit.value if unit else "word" if own else "sentence"
     prompt_units = prompt_unit.value if prompt_unit else units
     if verify:
@@ -104,7 +104,7 @@ def _require_several(lens: Any, written: Any, prompt_units: Any) -> None:
         )
 
 
-def _written(tls: Any, lens: Any, prompt: Any, text: str | None, n: int | None) -> Any:
+def _written(tls: Any, lens: Any, prompt: Any, text: str | None, n: int) -> Any:
     """The pair that was given, a chat that has its answer, or what the model writes."""
     if text is not None:
         return prompt, text

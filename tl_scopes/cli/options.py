@@ -348,11 +348,10 @@ Host = Annotated[str, typer.Option("--host", help="Address to listen on; anythin
 Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")]
 
 WrittenText = Annotated[
-    str | None, typer.Option("--text", help="What was written after PROMPT; default: what the model writes itself.")
-]
-Written = Annotated[
-    int | None,
-    typer.Option("--generate", min=1, help="Tokens that the model writes, greedily; default: 40, after the demo 4."),
+    str | None,
+    typer.Option(
+        "--text", help="What was written after PROMPT; default: what the model writes, 40 tokens or --generate."
+    ),
 ]
 ChainAnswer = Annotated[
     str | None, typer.Option("--answer", help="Words of the written text that are the answer; default: its last unit.")
