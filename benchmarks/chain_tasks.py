@@ -49,6 +49,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "semantic": {},
     "input_x_gradient/all": {"method": "input_x_gradient", "frozen": "all"},
 }
+TASKS = ("retrieval", "injection", "reasoned")
 LEAST = 30
 _SENTENCE = re.compile(r"(?<=[.;])\s+|\n+")
 
@@ -179,7 +180,9 @@ def main() -> None:
     """The table of each task."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="demo-llama", help="folder of a pretrained model")
-    parser.add_argument("--task", nargs="*", help="retrieval, injection, reasoned; default: all three")
+    parser.add_argument(
+        "--task", nargs="+", choices=TASKS, default=TASKS, metavar="TASK", help="of %(choices)s; default: all"
+    )
     parser.add_argument("-n", type=int, default=200, help="prompts drawn of each task, at most")
     parser.add_argument("--tokens", type=int, default=16, help="that the model writes")
     parser.add_argument("--seconds", type=float, default=600, help="of processor time for each task, at most")
@@ -188,7 +191,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = tls.load_model(args.model)
-    for task in args.task or ("retrieval", "injection", "reasoned"):
+    for task in args.task:
         found: Found = {}
         again: list[bool] = []
         generator = torch.Generator().manual_seed(args.seed)

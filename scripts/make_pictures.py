@@ -1,9 +1,10 @@
-"""Draw the pictures of docs/images again: ``python scripts/make_pictures.py`` (needs playwright and Chromium).
+"""Draw the pictures of docs/images again: ``python scripts/make_pictures.py [NAME ...]`` (needs playwright and Chromium).
 
-Every picture is a view of the demo model or the app, photographed in a browser; nothing is retouched. ``real*.png`` is the
-page of one command on a real model, and is drawn where the environment variable ``TL_SCOPES_REAL_MODEL`` names its folder
-(Gemma 3 270M base); without it that picture stays as it is. The other pictures there are figures of longer runs:
-``aopc*.png`` of ``scripts/measure_aopc.py``, ``gold.png`` of ``tl-scopes gold --plot`` (``benchmarks/README.md``).
+Every picture is a view of the demo model or the app, photographed in a browser; nothing is retouched. ``real*.png`` and
+``chain-real*.png`` are pages of commands on a real model, and are drawn where the environment variable
+``TL_SCOPES_REAL_MODEL`` names its folder (Gemma 3 270M base); without it these stay as they are. The other pictures there
+are figures of longer runs: ``aopc*.png`` of ``scripts/measure_aopc.py``, ``gold.png`` of ``tl-scopes gold --plot``
+(``benchmarks/README.md``).
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
 REAL = "TL_SCOPES_REAL_MODEL"
 """Environment variable that names the folder of a real model."""
+COMMANDS = {"real": ("README.md", "trace"), "chain-real": ("docs/chains.md", "chain")}
+"""Pictures of a real model: the page that stands above each, and its command there."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
 MARGIN = 12
 """Pixels around a view."""
@@ -60,12 +63,11 @@ def pictures() -> dict[str, views.View]:
     }
 
 
-def real_page(folder: str, file: Path) -> str:
-    """The page of README's first command, on the real model in a folder; its address."""
-    found = re.search(
-        r"tl-scopes (trace .*) --model \S+ --html \S+\n", (ROOT / "README.md").read_text(encoding="utf-8")
-    )
-    assert found is not None, "README's first command"
+def real_page(name: str, folder: str, file: Path) -> str:
+    """The page of a command that is written in the documentation, on the real model in a folder; its address."""
+    source, word = COMMANDS[name]
+    found = re.search(rf"tl-scopes ({word} .*) --model \S+ --html \S+\n", (ROOT / source).read_text(encoding="utf-8"))
+    assert found is not None, f"the command of {source}"
     command = [*shlex.split(found[1]), "--model", folder, "--html", str(file)]
     subprocess.run([sys.executable, "-m", "tl_scopes", *command], check=True)
     return file.as_uri()
@@ -106,6 +108,8 @@ def settled(page: Page) -> None:
 def photograph_page(browser: Browser, url: str, file: Path, *, dark: bool) -> None:
     """One view's page, cut to its content, in at most 256 colours."""
     page = opened(browser, url, dark=dark, scale=2, size=(960, 800))
+    page.set_viewport_size({"width": 960, "height": page.evaluate("document.documentElement.scrollHeight")})
+    settled(page)  # all of it in sight: what sticks to the edge of the window then covers nothing
     boxes = [box for part in page.locator(".tls").all() if (box := part.bounding_box()) is not None]
     left, top = (min(box[side] for box in boxes) - MARGIN for side in ("x", "y"))
     right, bottom = (
@@ -128,17 +132,23 @@ def photograph_app(browser: Browser, url: str, file: Path, *, dark: bool) -> Non
 
 
 def main() -> None:
-    """Write every picture, light and dark."""
+    """Write every picture that is asked for, light and dark."""
+    wanted = set(sys.argv[1:])
     with sync_playwright() as driver, app() as url, tempfile.TemporaryDirectory() as folder:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         pages = {name: view.save(Path(folder) / f"{name}.html").as_uri() for name, view in pictures().items()}
         if real := os.environ.get(REAL):
-            pages["real"] = real_page(real, Path(folder) / "real.html")
+            named = [name for name in COMMANDS if not wanted or name in wanted]
+            pages |= {name: real_page(name, real, Path(folder) / f"{name}.html") for name in named}
+        if unknown := wanted - {*pages, "app"}:
+            raise SystemExit(f"no picture {', '.join(sorted(unknown))}: {', '.join([*pages, 'app'])}")
         for dark in (False, True):
             end = "-dark.png" if dark else ".png"
             for name, page in pages.items():
-                photograph_page(browser, page, IMAGES / f"{name}{end}", dark=dark)
-            photograph_app(browser, url, IMAGES / f"app{end}", dark=dark)
+                if not wanted or name in wanted:
+                    photograph_page(browser, page, IMAGES / f"{name}{end}", dark=dark)
+            if not wanted or "app" in wanted:
+                photograph_app(browser, url, IMAGES / f"app{end}", dark=dark)
         browser.close()
 
 

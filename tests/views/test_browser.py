@@ -275,6 +275,10 @@ def test_the_keyboard_does_what_the_mouse_does_on_the_matrix(look) -> None:
     assert page.evaluate("document.activeElement.textContent") == " b"
     page.wait_for_function(f"document.querySelectorAll({button!r})[3].style.backgroundColor === 'rgb(255, 255, 255)'")
     assert page.locator(".tls-beside bdi").first.text_content() == " word10"
+    page.hover(f"{button} >> nth=1")
+    assert page.locator(".tls-beside bdi").first.text_content() == " word00"
+    page.hover(".tls-title")
+    assert page.locator(".tls-beside bdi").first.text_content() == " word10", "where the keyboard is"
 
 
 def test_hostile_predictions_beside_the_matrix_are_text(look) -> None:

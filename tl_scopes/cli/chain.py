@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     from tl_scopes.results.chain import Chain
     from tl_scopes.results.chain_verification import ChainVerification
 
-WRITTEN = 40
-"""Tokens that the model writes by default."""
 _DEMO = 4
-"""… after the built-in prompt, whose units are words."""
+"""Tokens that the model writes after the built-in prompt, whose units are words."""
 
 
 def chain(
@@ -110,7 +108,7 @@ def _written(tls: Any, lens: Any, prompt: Any, text: str | None, n: int) -> Any:
         return prompt, text
     if not isinstance(prompt, str) and prompt[-1].get("role") == "assistant" and not n:
         return prompt
-    return tls.generate(lens, prompt, max_new_tokens=n or WRITTEN)
+    return tls.generate(lens, prompt, max_new_tokens=n or options.WRITTEN)
 
 
 @dataclass(frozen=True)

@@ -347,11 +347,11 @@ Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to lis
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; anything but the default is open to others.")]
 Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")]
 
+WRITTEN = 40
+"""Tokens that the model writes by default where what it writes is followed back."""
 WrittenText = Annotated[
     str | None,
-    typer.Option(
-        "--text", help="What was written after PROMPT; default: what the model writes, 40 tokens or --generate."
-    ),
+    typer.Option("--text", help=f"What was written after PROMPT; default: what the model writes, {WRITTEN} tokens."),
 ]
 ChainAnswer = Annotated[
     str | None, typer.Option("--answer", help="Words of the written text that are the answer; default: its last unit.")

@@ -1,4 +1,4 @@
-"""Runs of ``tl-scopes gold --task ... --out FOLDER`` as one table: ``python benchmarks/stopped_tasks.py FOLDER ...``.
+"""Runs of ``tl-scopes gold --task ... --out FOLDER`` as one table: ``python benchmarks/joined_tasks.py FOLDER ...``.
 
 Each folder is a run of its own, of other tasks with the same methods, complete or stopped; the table says how many accepted
 prompts are not scored.
