@@ -150,6 +150,16 @@ def test_what_the_keyboard_scrolls_under_a_resting_mouse_is_not_pointed_at(look:
     assert at.text_content() != "step 40"
 
 
+def test_arcs_pass_under_the_line_below_the_cards(look: Any) -> None:
+    page = look(some(40).html())
+    page.set_viewport_size({"width": 500, "height": 400})
+    box = page.locator(".tls-read").bounding_box()
+    inside = box | {"y": box["y"] + 2, "height": box["height"] - 2}  # without the row of pixels that it shares
+    with_arcs = page.screenshot(clip=inside)
+    page.eval_on_selector(".tls-arcs", "arcs => arcs.style.display = 'none'")
+    assert page.screenshot(clip=inside) == with_arcs
+
+
 def _near(texts: list[str], wanted: list[str]) -> bool:
     """To the parts in which shares are sent to the page."""
     pairs = zip(texts, wanted, strict=True)
