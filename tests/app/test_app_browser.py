@@ -517,3 +517,27 @@ def test_the_first_answer_does_not_replace_the_last_question(app, demo_model) ->
     page.wait_for_timeout(500)
     picture_shows(page, tls.temperature_scope(demo_model, PROMPT).without("special"))
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_an_answer_leaves_standing_what_a_later_question_lacks(app, refused: bool) -> None:
+    page = app()
+    page.expects_refusal = refused
+    held: list[Any] = []
+    page.route("**/api/explain*", lambda route: held.append(route))
+    said = "() => [document.querySelector('#status').textContent, document.querySelector('#error').textContent]"
+    for lack in (
+        lambda: page.select_option("#method", "contrast_scope"),
+        lambda: (page.fill("#pos", ""), page.press("#pos", "Tab")),
+    ):
+        page.fill("#target", "zebra" if refused else "")
+        page.fill("#pos", "-1")
+        page.press("#pos", "Tab")
+        page.select_option("#method", "semantic_scope")
+        page.wait_for_function("() => document.querySelector('#status').textContent === 'Explaining …'")
+        lack()
+        words = page.evaluate(said)
+        assert any(words) and words[0] != "Explaining …"
+        held.pop().continue_()
+        page.wait_for_function("() => !document.querySelector('#results').hasAttribute('aria-busy')")
+        assert page.evaluate(said) == words and page.locator("#panel.old").count() == 1

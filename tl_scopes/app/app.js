@@ -7,6 +7,7 @@ const state = {
   asking: null, options: null, shown: null, tab: "tokens", asked: 0,
   begun: false, // has the model been asked? Until then, and after a file was opened, nothing runs by itself
   answers: null, // the question that the picture answers
+  told: 0, // how many questions had been asked when the page last said what its present one lacks
   step: null, // of a chain, the one that was picked; null is its answer
   ids: { target: null, foil: null }, // of tokens that were chosen by a click and not typed
   chosen: { target: false, foil: false }, // are they of a click, an example, a file? Those go with their text
@@ -28,17 +29,19 @@ async function ask(path, body) {
 }
 
 // One request at a time is of interest: the answer to the last one. The others are hung up, and the server stops them.
+// What the page said meanwhile of a later question, one that can't be asked yet, is left to stand.
 async function answered(what, request, use) {
   const mine = ++state.asked;
+  const heard = (...words) => mine !== state.told && tell(...words);
   state.asking?.abort();
   state.asking = new AbortController();
   $("results").setAttribute("aria-busy", "true");
-  const late = setTimeout(() => mine === state.asked && say(what), 300);
+  const late = setTimeout(() => mine === state.asked && mine !== state.told && say(what), 300);
   try {
     const data = await request();
-    if (mine === state.asked) (say(""), fail(""), use(data), old());
+    if (mine === state.asked) (heard(""), use(data), old());
   } catch (error) {
-    if (mine === state.asked) (say(""), fail(error.message), old(true));
+    if (mine === state.asked) (heard("", error.message), old(true));
   } finally {
     clearTimeout(late);
     if (mine === state.asked) {
@@ -48,9 +51,16 @@ async function answered(what, request, use) {
 }
 
 const say = (text) => ($("status").textContent = text);
-function fail(text) {
-  $("error").textContent = text;
-  $("error").hidden = !text;
+function tell(text, error = "") {
+  say(text);
+  $("error").textContent = error;
+  $("error").hidden = !error;
+}
+
+// The question that the page shows now can't be asked as it is.
+function lacks(text, error = "") {
+  state.told = state.asked;
+  tell(text, error);
 }
 
 // The picture is of an earlier question than the one that the page shows.
@@ -103,7 +113,7 @@ function explain(step = null) {
   try {
     body = question();
   } catch (error) {
-    return fail(error.message), old(true);
+    return lacks("", error.message), old(true);
   }
   const tab = state.tab, path = tab === "tokens" ? "explain" : tab;
   state.begun = true;
@@ -128,7 +138,7 @@ function changed(step = null) {
   showOptions();
   old();
   if (!state.begun || $("prompt").value === "") return;
-  if (entry().options.includes("foil") && $("foil").value === "") return fail(""), say("Give a foil, the other token.");
+  if (entry().options.includes("foil") && $("foil").value === "") return lacks("Give a foil, the other token.");
   explain(step);
 }
 
@@ -207,7 +217,7 @@ function clickable(data) {
 function explainToken(index) {
   const data = state.shown, first = data.first[index];
   if (first === undefined) return;
-  if (first === 0) return fail("Nothing stands before the first token that could have caused it.");
+  if (first === 0) return lacks("", "Nothing stands before the first token that could have caused it.");
   aim(first - 1, data.tokens[index], $("panel").querySelector(`bdi[data-pos="${index}"]`).textContent);
 }
 
@@ -332,7 +342,7 @@ function start() {
       document.body.classList.toggle("dropping", on);
       if (name === "drop") openFile(event.dataTransfer.files[0]);
     });
-  ask("api/options").then(build, (error) => fail(error.message));
+  ask("api/options").then(build, (error) => lacks("", error.message));
 }
 
 // A click or Enter on a token or a prediction.
