@@ -39,11 +39,6 @@ def authors_fisher(hf: Any, tokens: torch.Tensor, chunk: int = 4096) -> torch.Te
     return gradient[0].norm(dim=-1)
 
 
-def state_norms(bridge: Any) -> float:
-    """What a call asks of the model's state: compare the weights with the last call's, row by row of the unembedding."""
-    return float(model_state(bridge).unembedding_norms[0])
-
-
 def measure(bridge: Any, tokens: torch.Tensor, pairs: int, total: bool) -> None:
     """Print the ratios to the Semantic Scope."""
 
@@ -70,8 +65,8 @@ def measure(bridge: Any, tokens: torch.Tensor, pairs: int, total: bool) -> None:
             pairs,
             f"semantic_scope, standard error at most {error:.1%} with {found.details['n_samples']} probes",
         )
-    report("comparing the weights", lambda: state_norms(bridge), semantic, pairs, "semantic_scope")
-    report("computing what they say", lambda: ModelState(bridge).unembedding_norms, semantic, pairs, "semantic_scope")
+    for title, state in (("comparing the weights", model_state), ("computing what they say", ModelState)):
+        report(title, lambda state=state: state(bridge).row_squares.read(), semantic, pairs, "semantic_scope")
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from tl_scopes.numerics import eigensolver
 from tl_scopes.numerics import fisher_information as fisher
 from tl_scopes.numerics.eigensolver import RitzPairs
 from tl_scopes.numerics.fisher_information import FisherInformation
+from tl_scopes.numerics.unembedding import RowSquares
 
 TOL = 1e-4
 
@@ -43,7 +44,7 @@ def main() -> None:
     """Print both counts for several sizes of the restricted problem."""
     model = tls.load_model()
     W = model.W_U.T.float()
-    norms = W.double().square().sum(1)
+    squares = RowSquares(W)
     logits = [model(model.to_tokens(shown.prompt))[0].float() for shown in DEMO_PROMPTS.values()]
     print(f"demo model, {len(logits)} prompts, {sum(map(len, logits))} positions, d_vocab {len(W)}, tol {TOL:.0e}")
     for size in (64, 256, 1024):
@@ -54,7 +55,7 @@ def main() -> None:
         for of_prompt in logits:
             before = None
             for z in of_prompt:
-                information = FisherInformation(W, z, None, norms)
+                information = FisherInformation(W, z, None, squares)
                 _, nearby = information._search(1, TOL)
                 n, u = products(information, nearby, nearby.vectors[:1])
                 if before is not None:

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from tl_scopes.numerics import fisher_information
 from tl_scopes.numerics.fisher_information import Eigenpairs, FisherInformation
+from tl_scopes.numerics.unembedding import RowSquares
 
 
 def information(W: Tensor, z: Tensor, slope: Tensor | None = None) -> FisherInformation:
     """F of rows ``W`` and logits ``z``."""
-    return FisherInformation(W, z, slope, W.double().square().sum(1))
+    return FisherInformation(W, z, slope, RowSquares(W))
 
 
 def searched(of: FisherInformation, rank: int, tol: float) -> Eigenpairs:

@@ -86,7 +86,7 @@ def fisher_spectrum(
             tokens = pad_right([text])
             run = forward_pass(model, tokens, torch.tensor([text.pos]), recording)
             read = read_outs(model, run, [i])[0]
-            fisher = read.fisher(state.unembedding_norms)
+            fisher = read.fisher(state.row_squares)
             pairs = fisher.all_eigenpairs(full=True) if k is None else fisher.eigenpairs(k, tol)
             log_p = to_float64(read.logits).log_softmax(-1)
             values.append(pairs.values.cpu())

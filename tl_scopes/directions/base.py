@@ -34,6 +34,7 @@ from tl_scopes.model.predictions import Predictions
 from tl_scopes.model.state import ModelState
 from tl_scopes.numerics.fisher_information import FisherInformation
 from tl_scopes.numerics.norms import root_of_squares
+from tl_scopes.numerics.unembedding import RowSquares
 
 Measure = Literal["signed", "norm", "divergence"]
 Combine = Literal["sum", "norm"]
@@ -74,11 +75,11 @@ class ReadOut:
         w = self.W_U[:, token].to(self.y)
         return w * self.predictions.own_slopes([token]).to(w)
 
-    def fisher(self, row_norms: Float[Tensor, " d_vocab"]) -> FisherInformation:
-        """Fisher information at ``y``; ``row_norms`` are :attr:`ModelState.unembedding_norms`, which are a pass over W."""
+    def fisher(self, row_squares: RowSquares) -> FisherInformation:
+        """Fisher information at ``y``, with :attr:`ModelState.row_squares`, one for all positions."""
         device, slope = self.W_U.device, self.slope
         slope = None if slope is None else slope.to(device)
-        return FisherInformation(self.W_U.T, self.logits.to(device), slope, row_norms)
+        return FisherInformation(self.W_U.T, self.logits.to(device), slope, row_squares)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,10 +24,10 @@ def leading(
     reads: Sequence[ReadOut], state: ModelState, rank: int, tol: float
 ) -> Iterator[tuple[ReadOut, FisherInformation, Eigenpairs]]:
     """The leading eigenpairs of F at each explained position, found :data:`TOGETHER` at a time."""
-    row_norms = state.unembedding_norms
+    row_squares = state.row_squares
     for first in range(0, len(reads), TOGETHER):
         group = reads[first : first + TOGETHER]
-        fishers = [read.fisher(row_norms) for read in group]
+        fishers = [read.fisher(row_squares) for read in group]
         yield from zip(group, fishers, leading_eigenpairs(fishers, rank, tol), strict=True)
 
 

@@ -78,8 +78,8 @@ class TotalInformation:
             single = reads[0].logits.dtype == torch.float32
             tol = SAMPLED_TOL if self.how == "sampled" else 1e-4 if single else 1e-6
             return [self._rows(*found) for found in leading(reads, state, self.rank, tol)]
-        row_norms = state.unembedding_norms
-        fishers = [read.fisher(row_norms) for read in reads]
+        row_squares = state.row_squares
+        fishers = [read.fisher(row_squares) for read in reads]
         return [
             self._rows(read, fisher, fisher.all_eigenpairs() if self.how == "exact" else None)
             for read, fisher in zip(reads, fishers, strict=True)

@@ -14,9 +14,7 @@ from tl_scopes import __version__
 from tl_scopes.model.forward import read_out_probe
 from tl_scopes.model.lens import LensModel, class_kind, transformer_lens_version
 from tl_scopes.numerics.precision import compute_dtype, to_float64
-
-_IN_CACHE = 2**17
-"""Numbers of the unembedding that are squared in float64 at once: a megabyte, which is ten times as fast as many."""
+from tl_scopes.numerics.unembedding import RowSquares
 
 # -- state of the model --------------------------------------------------------------------------
 
@@ -28,7 +26,7 @@ class ModelState:
         self.kind = class_kind(model)
         self.cfg = model.cfg
         self._model = weakref.ref(model)
-        self._norms: tuple[Tensor, Tensor] | None = None
+        self._row_squares: dict[str, Tensor] = {}
 
     @property
     def model(self) -> LensModel:
@@ -91,18 +89,9 @@ class ModelState:
         return float(mean.norm() / column.clamp_min(1e-30)) < 0.05 / math.sqrt(W.shape[1])
 
     @property
-    def unembedding_norms(self) -> Tensor:
-        """``‖w_i‖²`` of every unembedding row, ``[d_vocab]`` float64; computed anew where a row changed.
-
-        Whether one did is seen by a pass over all of them, so callers ask once for all positions.
-        """
-        W = self.model.W_U.detach()
-        now = torch.linalg.vector_norm(W, dim=0, dtype=compute_dtype(W.dtype))
-        if self._norms is None or not torch.equal(self._norms[0], now):
-            rows = max(1, _IN_CACHE // W.shape[0])
-            exact = torch.cat([to_float64(w.T).square().sum(dim=1) for w in torch.split(W, rows, dim=1)])
-            self._norms = now, exact
-        return self._norms[1]
+    def row_squares(self) -> RowSquares:
+        """``‖w_i‖²`` of every unembedding row; to be asked for once a call, for all its positions."""
+        return RowSquares(self.model.W_U.detach().T, self._row_squares)
 
     @property
     def unembedding_bias(self) -> bool:

@@ -25,12 +25,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from einops import einsum, rearrange
+from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.numerics.eigensolver import RitzPairs, Search, davidson, in_step, lanczos
-from tl_scopes.numerics.precision import full_float32, to_float64
+from tl_scopes.numerics.precision import to_float64
+from tl_scopes.numerics.unembedding import CHUNK, RowSquares, times, transpose_times
 
 DENSE_COST = 2e9
 """Multiply-adds (``d_vocab·d_model²``) up to which the dense matrix is built: about a tenth of a second."""
@@ -38,11 +39,6 @@ FEW_TOKENS = 2048
 """In the restricted problem that starts and preconditions the iterative solver."""
 TOGETHER = 16
 """Distributions whose products share a pass over W: more would save little and hold a vocabulary each."""
-_CHUNK = 8192
-_WHOLE = 16
-"""Vectors that a product with W takes at once: of a dozen it may make a dozen products, twice as slow as of these."""
-_FEW = 6
-"""Vectors up to which that is no slower."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +72,7 @@ class FisherInformation:
         logits: ``[d_vocab]`` float32 or float64, as the model returns them (capped, scaled); all is computed in their
             dtype.
         slope: ``[d_vocab]`` derivative of the returned logits by ``W y + b``, or None where it is 1.
-        row_norms: ``[d_vocab]`` ``‖w_i‖²`` in float64.
+        row_squares: ``‖w_i‖²``.
 
     Raises:
         ValueError: the distribution is one-hot to the precision at hand, so that F underflows to 0.
@@ -87,9 +83,9 @@ class FisherInformation:
         W: Float[Tensor, "d_vocab d_model"],
         logits: Float[Tensor, " d_vocab"],
         slope: Float[Tensor, " d_vocab"] | None,
-        row_norms: Float[Tensor, " d_vocab"],
+        row_squares: RowSquares,
     ) -> None:
-        self.W, self.slope, self.row_norms, self.dtype = W, slope, row_norms, logits.dtype
+        self.W, self.slope, self.row_squares, self.dtype = W, slope, row_squares, logits.dtype
         self.top = int(logits.argmax())
         # In float64: a float32 difference of logits of size 30 is off by 2e-6, and so would be the tail.
         log_odds = to_float64(logits)
@@ -124,8 +120,8 @@ class FisherInformation:
     def _centred_chunks_float64(self) -> Iterator[tuple[Tensor, Float[Tensor, "rows d_model"]]]:
         """Rows of A less the top token's row in float64, chunk by chunk of the vocabulary, each with its probabilities."""
         top = self._wide_rows(slice(self.top, self.top + 1))
-        for start in range(0, self.W.shape[0], _CHUNK):
-            at = slice(start, start + _CHUNK)
+        for start in range(0, self.W.shape[0], CHUNK):
+            at = slice(start, start + CHUNK)
             yield self.exact_tail[at], self._wide_rows(at) - top
 
     def _wide_rows(self, at: slice) -> Float[Tensor, "rows d_model"]:
@@ -150,7 +146,7 @@ class FisherInformation:
     @cached_property
     def _tail_sum(self) -> Float[Tensor, " d_model"]:
         """``Σ_tail p_i a_i`` in float64: one pass over W."""
-        return _transpose_times(self.W, self._sloped(self.tail)[None])[0]
+        return transpose_times(self.W, self._sloped(self.tail)[None])[0]
 
     def top_gradient(self) -> Float[Tensor, " d_model"]:
         """``∂ log p_top / ∂y = a_top − μ = −Σ_tail p_i (a_i − a_top)``."""
@@ -159,10 +155,11 @@ class FisherInformation:
     def trace(self) -> float:
         """``tr F = Σ_i p_i ‖a_i − a_top‖² − ‖Σ_i p_i (a_i − a_top)‖²``, with the squares expanded: one pass over W."""
         tail, top = self.exact_tail, to_float64(self.top_row)
-        norms = self.row_norms if self.slope is None else self.row_norms * to_float64(self.slope).square()
+        squares = self.row_squares.read()
+        squares = squares if self.slope is None else squares * to_float64(self.slope).square()
         sums = self._tail_sum
         mass = tail.sum()
-        second_moment = torch.dot(tail, norms) - 2 * torch.dot(top, sums) + mass * top.square().sum()
+        second_moment = torch.dot(tail, squares) - 2 * torch.dot(top, sums) + mass * top.square().sum()
         return float(second_moment - (sums - mass * top).square().sum())
 
     def dense(self) -> Float[Tensor, "d_model d_model"]:
@@ -185,12 +182,12 @@ class FisherInformation:
         total = off_top + to_float64(draws[:, self.top]) * math.sqrt(1 - self.tail_mass)
         top = to_float64(self.top_row)
         mean = self._tail_sum - self.exact_tail.sum() * top
-        sums = _transpose_times(self.W, self._sloped(weighted))
+        sums = transpose_times(self.W, self._sloped(weighted))
         return (sums - torch.outer(off_top, top) - torch.outer(total, mean)).to(self.tail)
 
     def moves(self, u: Float[Tensor, " d_model"]) -> Float[Tensor, " d_vocab"]:
         """``∂p/∂y · u = p∘(A u − pᵀA u)``: how a unit step along u changes every probability, to first order."""
-        c = self._sloped(_times(self.W, u[None])[0])
+        c = self._sloped(times(self.W, u[None])[0])
         c = c - c[self.top]
         mean = torch.dot(self.tail, c)
         change = self.tail * (c - mean)
@@ -316,49 +313,16 @@ def leading_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: flo
 def products(fishers: Sequence[FisherInformation], a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
     """``F_n a_n = Σ_i p_i (c_i − c̄) (a_i − a_top)`` with ``c_i = (a_i − a_top)·a_n``: two passes over W for all of them.
 
-    The sums of the tails that are not known yet are taken along by the second pass.
+    What must be asked of W besides is taken along: by the first pass the probe of :class:`RowSquares`, by the second the sums
+    of the tails that are not known yet.
     """
-    weighted = [fisher._weighted(Wa) for fisher, Wa in zip(fishers, _times(fishers[0].W, a), strict=True)]
+    products_with_W = fishers[0].row_squares.taken_along(a)
+    weighted = [fisher._weighted(Wa) for fisher, Wa in zip(fishers, products_with_W, strict=True)]
     fresh = [fisher for fisher in dict.fromkeys(fishers) if "_tail_sum" not in fisher.__dict__]
     sloped = [f._sloped(r) for f, r in zip(fishers, weighted, strict=True)]
-    images = _transpose_times(fishers[0].W, torch.stack([*sloped, *(f._sloped(f.tail) for f in fresh)]))
+    images = transpose_times(fishers[0].W, torch.stack([*sloped, *(f._sloped(f.tail) for f in fresh)]))
     for fisher, tail_sum in zip(fresh, images[len(a) :], strict=True):
         fisher.__dict__["_tail_sum"] = tail_sum
     images = images[: len(a)]
     tops = [to_float64(r).sum() * to_float64(f.top_row) for f, r in zip(fishers, weighted, strict=True)]
     return (images - torch.stack(tops)).to(a)
-
-
-@full_float32()
-def _times(W: Float[Tensor, "d_vocab d_model"], a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
-    """``W a`` of each: one pass over W."""
-    if W.dtype != a.dtype:
-        return torch.cat([rows.to(a) @ a.T for rows in torch.split(W, _CHUNK)]).T.contiguous()
-    n = len(a)
-    if _FEW < n < _WHOLE:
-        a = torch.cat([a, a.new_zeros(_WHOLE - n, a.shape[1])])
-    parts, rest = _chunks(W)
-    images = torch.bmm(a.expand(len(parts), *a.shape), parts.mT)[:, :n]
-    return torch.cat([rearrange(images, "part n chunk -> n (part chunk)"), a[:n] @ rest.T], dim=1)
-
-
-@full_float32()
-def _transpose_times(W: Float[Tensor, "d_vocab d_model"], r: Float[Tensor, "n d_vocab"]) -> Float[Tensor, "n d_model"]:
-    """``Wᵀ r`` of each in float64: one pass over W. Chunks are summed in float64, or rounding would grow with d_vocab."""
-    if W.dtype == r.dtype:
-        parts, rest = _chunks(W)
-        weights = rearrange(r[:, : len(parts) * _CHUNK], "n (part chunk) -> part n chunk", chunk=_CHUNK)
-        sums = to_float64(torch.bmm(weights, parts)).sum(dim=0)
-        return sums + to_float64(r[:, len(W) - len(rest) :] @ rest)
-    out = to_float64(r.new_zeros(len(r), W.shape[1]))
-    for part, rows in zip(torch.split(r, _CHUNK, dim=1), torch.split(W, _CHUNK), strict=True):
-        out += to_float64(part @ rows.to(r))
-    return out
-
-
-def _chunks(
-    W: Float[Tensor, "d_vocab d_model"],
-) -> tuple[Float[Tensor, "n chunk d_model"], Float[Tensor, "rest d_model"]]:
-    """The whole chunks of W as one tensor, and the rows left over: torch shares chunks, not vectors, between threads."""
-    whole = len(W) // _CHUNK
-    return W[: whole * _CHUNK].view(whole, _CHUNK, W.shape[1]), W[whole * _CHUNK :]

@@ -1,0 +1,63 @@
+"""Invariant: the squares of W's rows are those of W as it is, and are computed once for as long as it stays the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from oracles import relative_error
+from torch import Tensor
+
+from tl_scopes.numerics.unembedding import RowSquares, times
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+COMPUTED = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+
+
+def rows(dtype: torch.dtype) -> Tensor:
+    """As many as leave a rest beside the whole chunks; some long, some short, one of zeros."""
+    W = torch.randn(9000, 48, generator=torch.Generator().manual_seed(3)) * torch.logspace(-6, 6, 9000)[:, None]
+    W[17] = 0
+    return W.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_they_are_found_again_by_any_pass_until_a_row_changes(dtype: str) -> None:
+    W, kept = rows(DTYPES[dtype]), {}
+    first = RowSquares(W, kept).read()
+    assert first.dtype == torch.float64 and relative_error(first, W.double().square().sum(1)) < 1e-14
+    generator = torch.Generator().manual_seed(1)
+    for n in (0, 1, 2, 5, 6, 7, 15, 16, 17, 40):
+        a = torch.randn(n, W.shape[1], generator=generator).to(COMPUTED[dtype])
+        again = RowSquares(W, kept)
+        images = again.taken_along(a)
+        assert images.shape == (n, len(W))
+        if n:
+            assert relative_error(images, times(W, a)) < 1e-5
+        assert again.read() is first, "rounding, which differs with the company, is no change"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("row", [0, 17, 8500, 8999])
+@pytest.mark.parametrize("how", ["longer", "turned", "one number", "nan"])
+def test_a_row_that_changed_is_seen(dtype: str, row: int, how: str) -> None:
+    W, kept = rows(DTYPES[dtype]), {}
+    before = RowSquares(W, kept).read()
+    change = {"longer": 1.02 * W[row], "turned": -W[row], "nan": W[row] * torch.nan}
+    if how == "one number" or row == 17:
+        W[row, 5] = 1.02 * W[row, 5] + 1e-7
+    else:
+        W[row] = change[how]
+    looked = RowSquares(W, kept)
+    looked.taken_along(torch.ones(2, W.shape[1], dtype=COMPUTED[dtype]))
+    assert looked.read() is not before
+    torch.testing.assert_close(looked.read(), W.double().square().sum(1), rtol=1e-14, atol=0, equal_nan=True)
+
+
+def test_one_look_is_enough_for_a_call() -> None:
+    W, kept = rows(torch.float32), {}
+    RowSquares(W, kept).read()
+    call, a = RowSquares(W, kept), torch.ones(3, W.shape[1])
+    assert [len(call.taken_along(a)), len(call.taken_along(a))] == [3, 3]
+    W[2] *= 2
+    call.read()
+    assert float(call.read()[2]) != float(RowSquares(W, kept).read()[2]), "the next call looks again"

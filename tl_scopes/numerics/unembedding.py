@@ -1,0 +1,96 @@
+"""Passes over the unembedding ``W`` ``[d_vocab, d_model]``, each for many vectors, and the squares of its rows."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_scopes.numerics.precision import compute_dtype, full_float32, to_float64
+
+CHUNK = 8192
+_WHOLE = 16
+"""Vectors that a product with W takes at once: of a dozen it may make a dozen products, twice as slow as of these."""
+_FEW = 6
+"""Vectors up to which that is no slower."""
+_IN_CACHE = 2**17
+"""Numbers of W that are squared in float64 at once: a megabyte, which is ten times as fast as many."""
+_ROUNDINGS = 32
+"""Of a row's length, within which two products of the row with the probe are the same."""
+
+
+class RowSquares:
+    """``‖w_i‖²`` of every row of W, ``[d_vocab]`` float64, kept from call to call while W stays the same.
+
+    Whether it did is seen by ``W s`` with a vector of signs s, on which a row that changed by δ leaves ``‖δ‖`` on average: a
+    pass over W, and none where a product that is made anyway takes s along.
+
+    Args:
+        W: The rows, as they are for the whole of the call.
+        kept: What the last call left, and where this one leaves the same.
+    """
+
+    def __init__(self, W: Float[Tensor, "d_vocab d_model"], kept: dict[str, Tensor] | None = None) -> None:
+        self.W, self._kept, self._seen = W, {} if kept is None else kept, False
+
+    def taken_along(self, a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
+        """``W a`` of each, and a look at W by the same pass unless it was looked at."""
+        if self._seen:
+            return times(self.W, a)
+        signs = torch.randint(2, (1, self.W.shape[1]), generator=torch.Generator().manual_seed(0)) * 2 - 1
+        images = times(self.W, torch.cat([a, signs.to(a)]))
+        self._look(images[-1].clone())
+        return images[:-1]
+
+    def read(self) -> Float[Tensor, " d_vocab"]:
+        """The squares, of the rows as they are."""
+        if not self._seen:
+            self.taken_along(self.W.new_zeros(0, self.W.shape[1], dtype=compute_dtype(self.W.dtype)))
+        return self._kept["squares"]
+
+    def _look(self, image: Float[Tensor, " d_vocab"]) -> None:
+        self._seen = True
+        last = self._kept.get("image")
+        if last is not None and (last.dtype, last.shape, last.device) == (image.dtype, image.shape, image.device):
+            within = _ROUNDINGS * torch.finfo(image.dtype).eps * self._kept["squares"].sqrt()
+            if bool(((to_float64(image) - to_float64(last)).abs() <= within).all()):
+                return
+        rows = max(1, _IN_CACHE // self.W.shape[1])
+        squares = [to_float64(w).square().sum(dim=1) for w in torch.split(self.W, rows)]
+        self._kept.update(image=image, squares=torch.cat(squares))
+
+
+@full_float32()
+def times(W: Float[Tensor, "d_vocab d_model"], a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
+    """``W a`` of each: one pass over W."""
+    if W.dtype != a.dtype:
+        return torch.cat([rows.to(a) @ a.T for rows in torch.split(W, CHUNK)]).T.contiguous()
+    n = len(a)
+    if _FEW < n < _WHOLE:
+        a = torch.cat([a, a.new_zeros(_WHOLE - n, a.shape[1])])
+    parts, rest = _chunks(W)
+    images = torch.bmm(a.expand(len(parts), *a.shape), parts.mT)[:, :n]
+    return torch.cat([rearrange(images, "part n chunk -> n (part chunk)"), a[:n] @ rest.T], dim=1)
+
+
+@full_float32()
+def transpose_times(W: Float[Tensor, "d_vocab d_model"], r: Float[Tensor, "n d_vocab"]) -> Float[Tensor, "n d_model"]:
+    """``Wᵀ r`` of each in float64: one pass over W. Chunks are summed in float64, or rounding would grow with d_vocab."""
+    if W.dtype == r.dtype:
+        parts, rest = _chunks(W)
+        weights = rearrange(r[:, : len(parts) * CHUNK], "n (part chunk) -> part n chunk", chunk=CHUNK)
+        sums = to_float64(torch.bmm(weights, parts)).sum(dim=0)
+        return sums + to_float64(r[:, len(W) - len(rest) :] @ rest)
+    out = to_float64(r.new_zeros(len(r), W.shape[1]))
+    for part, rows in zip(torch.split(r, CHUNK, dim=1), torch.split(W, CHUNK), strict=True):
+        out += to_float64(part @ rows.to(r))
+    return out
+
+
+def _chunks(
+    W: Float[Tensor, "d_vocab d_model"],
+) -> tuple[Float[Tensor, "n chunk d_model"], Float[Tensor, "rest d_model"]]:
+    """The whole chunks of W as one tensor, and the rows left over: torch shares chunks, not vectors, between threads."""
+    whole = len(W) // CHUNK
+    return W[: whole * CHUNK].view(whole, CHUNK, W.shape[1]), W[whole * CHUNK :]
