@@ -15,6 +15,7 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.state import ModelState, require_fisher
 from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.fisher_information import TOGETHER, Eigenpairs, FisherInformation, leading_eigenpairs
+from tl_scopes.numerics.parts import even_parts
 
 NEARLY_DEGENERATE = 0.95
 """Ratio λ_{r+1}/λ_r from which the r-th Fisher direction is called ill-defined."""
@@ -23,10 +24,10 @@ NEARLY_DEGENERATE = 0.95
 def leading(
     reads: Sequence[ReadOut], state: ModelState, rank: int, tol: float
 ) -> Iterator[tuple[ReadOut, FisherInformation, Eigenpairs]]:
-    """The leading eigenpairs of F at each explained position, found :data:`TOGETHER` at a time."""
+    """The leading eigenpairs of F at each explained position, found up to :data:`TOGETHER` at a time."""
     row_squares = state.row_squares
-    for first in range(0, len(reads), TOGETHER):
-        group = reads[first : first + TOGETHER]
+    for at in even_parts(len(reads), TOGETHER):
+        group = reads[at]
         fishers = [read.fisher(row_squares) for read in group]
         yield from zip(group, fishers, leading_eigenpairs(fishers, rank, tol), strict=True)
 

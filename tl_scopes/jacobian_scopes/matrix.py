@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -46,6 +45,7 @@ from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState, model_state
 from tl_scopes.numerics.arguments import call_name
 from tl_scopes.numerics.norms import row_norms
+from tl_scopes.numerics.parts import even_parts
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.results.matrix import AttributionMatrix
 
@@ -200,7 +200,7 @@ class _Matrix:
                 self.on_read(read.index, read)
         predictions = [top_predictions(self.model, read.predictions)[0] for read in reads]
         rows = self.direction.rows(reads, self.state)
-        parts = _cut(len(group), -(-len(self.explained) // blocks(len(self.explained))))
+        parts = even_parts(len(group), -(-len(self.explained) // blocks(len(self.explained))))
         own = parts[-1]
         run = replace(run, y=run.y[own], hidden=run.hidden[own], predictions=run.predictions[own].alone())
         del reads  # a vocabulary each, perhaps
@@ -270,13 +270,6 @@ def blocks(n: int) -> int:
     B blocks cost ``B f + (n/2)(1 + 1/B) v``, least at ``√(n v / 2f)``; a row's backward v is about half a forward f.
     """
     return max(1, round(math.sqrt(n) / 2))
-
-
-def _cut(n: int, size: int) -> list[slice]:
-    """n positions in as few blocks of at most ``size`` as will do, about equal."""
-    few = -(-n // size)
-    ends = [n * i // few for i in range(few + 1)]
-    return [slice(first, end) for first, end in pairwise(ends)]
 
 
 def _plan(memory: Memory, length: int, n: int) -> Run:
