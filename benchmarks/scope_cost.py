@@ -2,7 +2,8 @@
 
 *Lean* is the floor: a bare Hugging Face forward (eager attention, parameters frozen, unembedding at one position) and
 one vector-Jacobian product at the embeddings. The subject is the public API on ``TransformerBridge``, from tokens to
-``Attribution``. Shape M1, random weights; the figure is the median of the ratios of interleaved pairs.
+``Attribution``. Shape M1, random weights, or a trained model by ``--model FOLDER``; the figure is the median of the ratios of
+interleaved pairs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 from typing import Any
 
 import torch
-from shapes import as_bridge, gpt2_small
+from shapes import as_bridge, describe, gpt2_small, real
 from timing import report
 
 import tl_scopes as tls
@@ -50,31 +51,32 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peak", type=float, default=9.0, help="scale of the logits: Fisher costs more on flat p")
-    parser.add_argument(
-        "--frozen", action="store_true", help="time frozen='all' against the exact scope, and nothing else"
-    )
+    parser.add_argument("--model", metavar="FOLDER", help="a trained model instead of the shape")
+    parser.add_argument("--frozen", action="store_true", help="time frozen parts against the exact scope, nothing else")
     parser.add_argument("--captum", action="store_true", help="also time Captum's Saliency")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    hf, bridge = gpt2_small(peak=args.peak), as_bridge(gpt2_small(peak=args.peak))
+    make = real(args.model) if args.model else lambda: gpt2_small(peak=args.peak)
+    hf, bridge = make(), as_bridge(make())
     tokens = torch.randint(50257, (args.length,), generator=torch.Generator().manual_seed(1))
     target = 1234
     reference = lean(hf, tokens, target)
     ours = tls.semantic_scope(bridge, tokens, target=target).scores
     agreement = float((ours - reference).abs().max() / reference.max())
-    print(f"torch {torch.__version__}, {args.threads} thread(s), GPT-2 small shape, T={args.length}, float32")
+    print(f"torch {torch.__version__}, {args.threads} thread(s), {describe(hf)}, T={args.length}, float32")
     with torch.no_grad():
         log_p = bridge(tokens[None])[0, -1].log_softmax(-1)
     print(f"scores agree to {agreement:.1e} of the largest; entropy {-float((log_p.exp() * log_p).sum()):.2f} nats")
     assert agreement < 1e-5
     if args.frozen:
-        report(
-            "semantic_scope(frozen='all')",
-            lambda: tls.semantic_scope(bridge, tokens, target=target, frozen="all"),
-            lambda: tls.semantic_scope(bridge, tokens, target=target),
-            args.pairs,
-            "exact",
-        )
+        for part in ("norms", "attention", "activations", "all"):
+            report(
+                f"semantic_scope(frozen={part!r})",
+                lambda part=part: tls.semantic_scope(bridge, tokens, target=target, frozen=part),
+                lambda: tls.semantic_scope(bridge, tokens, target=target),
+                args.pairs,
+                "exact",
+            )
         return
     report(
         "semantic_scope",
