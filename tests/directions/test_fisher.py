@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tl_scopes as tls
+from tl_scopes.directions import fisher as directions_fisher
 from tl_scopes.numerics import fisher_information as fisher
 from tl_scopes.numerics import precision, unembedding
 from tl_scopes.numerics.fisher_information import FisherInformation
@@ -479,3 +480,20 @@ def test_directions_below_the_rounding_of_the_first_stay_finite(iterative: bool,
     for name in ("values", "vectors", "residual"):
         assert bool(torch.isfinite(getattr(pairs, name)).all()), name
     assert bool((pairs.values >= 0).all())
+
+
+@pytest.mark.parametrize(("rank", "vectors", "largest"), [(1, 100, 4), (2, 7, 3), (3, 7, 2), (3, 2, 1)])
+def test_so_many_searches_share_passes_as_their_vectors_may_take_room(
+    kind: str, rank: int, vectors: int, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokens = families.build("gpt2", kind).model, families.prompt_tokens()
+    alone = tls.attribution_matrix(model, tokens, method="fisher", rank=rank)
+    real, sizes = directions_fisher.leading_eigenpairs, []
+    monkeypatch.setattr(directions_fisher, "TOGETHER", 4)
+    monkeypatch.setattr(directions_fisher, "VECTORS", vectors)
+    monkeypatch.setattr(
+        directions_fisher, "leading_eigenpairs", lambda f, *rest: sizes.append(len(f)) or real(f, *rest)
+    )
+    again = tls.attribution_matrix(model, tokens, method="fisher", rank=rank)
+    assert max(sizes) <= largest and max(sizes) - min(sizes) <= 1 and sum(sizes) == len(alone)
+    assert relative_error(again.scores, alone.scores) < FLOAT32_RTOL

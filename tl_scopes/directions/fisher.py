@@ -14,7 +14,7 @@ from tl_scopes.directions.scope import Explained, Keywords, Scope
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.state import ModelState, require_fisher
 from tl_scopes.numerics.arguments import integer
-from tl_scopes.numerics.fisher_information import TOGETHER, Eigenpairs, FisherInformation, leading_eigenpairs
+from tl_scopes.numerics.fisher_information import TOGETHER, VECTORS, Eigenpairs, FisherInformation, leading_eigenpairs
 from tl_scopes.numerics.parts import even_parts
 
 NEARLY_DEGENERATE = 0.95
@@ -24,9 +24,9 @@ NEARLY_DEGENERATE = 0.95
 def leading(
     reads: Sequence[ReadOut], state: ModelState, rank: int, tol: float
 ) -> Iterator[tuple[ReadOut, FisherInformation, Eigenpairs]]:
-    """The leading eigenpairs of F at each explained position, found up to :data:`TOGETHER` at a time."""
+    """The leading eigenpairs of F at each explained position, found for up to :data:`TOGETHER` at a time."""
     row_squares = state.row_squares
-    for at in even_parts(len(reads), TOGETHER):
+    for at in even_parts(len(reads), max(1, min(TOGETHER, VECTORS // rank))):
         group = reads[at]
         fishers = [read.fisher(row_squares) for read in group]
         yield from zip(group, fishers, leading_eigenpairs(fishers, rank, tol), strict=True)

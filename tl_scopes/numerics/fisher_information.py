@@ -39,6 +39,8 @@ FEW_TOKENS = 2048
 """In the restricted problem that starts and preconditions the iterative solver."""
 TOGETHER = 28
 """Distributions whose products share a pass over W, at most: of 32 vectors a pass takes half as long again as of 28."""
+VECTORS = 128
+"""Vectors of such a pass, at most, since each takes up a vocabulary."""
 
 
 @dataclass(frozen=True, eq=False)
