@@ -541,3 +541,12 @@ def test_an_answer_leaves_standing_what_a_later_question_lacks(app, refused: boo
         held.pop().continue_()
         page.wait_for_function("() => !document.querySelector('#results').hasAttribute('aria-busy')")
         assert page.evaluate(said) == words and page.locator("#panel.old").count() == 1
+        page.select_option("#scale", "log" if page.input_value("#scale") != "log" else "linear")
+        page.wait_for_function("() => !document.querySelector('#results').hasAttribute('aria-busy')")
+        assert page.evaluate(said) == words, "the same picture, drawn anew, answers no more"
+    page.unroute("**/api/explain*")
+    page.fill("#target", "")
+    page.fill("#pos", "-1")
+    page.press("#pos", "Tab")
+    drawn(page)
+    assert page.evaluate(said) == ["", ""] and not page.locator("#panel.old").count()

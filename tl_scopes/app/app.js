@@ -7,7 +7,7 @@ const state = {
   asking: null, options: null, shown: null, tab: "tokens", asked: 0,
   begun: false, // has the model been asked? Until then, and after a file was opened, nothing runs by itself
   answers: null, // the question that the picture answers
-  told: 0, // how many questions had been asked when the page last said what its present one lacks
+  told: null, // where the page said what its question lacks: how many requests there had been
   step: null, // of a chain, the one that was picked; null is its answer
   ids: { target: null, foil: null }, // of tokens that were chosen by a click and not typed
   chosen: { target: false, foil: false }, // are they of a click, an example, a file? Those go with their text
@@ -29,19 +29,18 @@ async function ask(path, body) {
 }
 
 // One request at a time is of interest: the answer to the last one. The others are hung up, and the server stops them.
-// What the page said meanwhile of a later question, one that can't be asked yet, is left to stand.
+// What the page said of a question that can't be asked yet stands until one is.
 async function answered(what, request, use) {
   const mine = ++state.asked;
-  const heard = (...words) => mine !== state.told && tell(...words);
   state.asking?.abort();
   state.asking = new AbortController();
   $("results").setAttribute("aria-busy", "true");
-  const late = setTimeout(() => mine === state.asked && mine !== state.told && say(what), 300);
+  const late = setTimeout(() => mine === state.asked && state.told === null && say(what), 300);
   try {
     const data = await request();
-    if (mine === state.asked) (heard(""), use(data), old());
+    if (mine === state.asked) (state.told === null && tell(""), use(data), old());
   } catch (error) {
-    if (mine === state.asked) (heard("", error.message), old(true));
+    if (mine === state.asked) (mine !== state.told && tell("", error.message), old(true));
   } finally {
     clearTimeout(late);
     if (mine === state.asked) {
@@ -117,6 +116,7 @@ function explain(step = null) {
   }
   const tab = state.tab, path = tab === "tokens" ? "explain" : tab;
   state.begun = true;
+  state.told = null;
   answered(WORKING[tab], () => ask(`api/${path}?${how()}`, body), (data) => ((state.answers = tab + body), show(data)));
 }
 
@@ -249,6 +249,7 @@ function select(tab) {
 function openFile(file) {
   if (!file) return;
   select("tokens");
+  state.told = null;
   const read = async () => ask(`api/open?${how()}`, await file.text());
   answered("Opening …", read, (data) => {
     show(data);

@@ -38,9 +38,9 @@ DENSE_COST = 2e9
 FEW_TOKENS = 2048
 """In the restricted problem that starts and preconditions the iterative solver."""
 TOGETHER = 28
-"""Distributions whose products share a pass over W, at most: of 32 vectors a pass takes half as long again as of 28."""
+"""Distributions whose products share a pass over W, at most: more would save little and hold a vocabulary each."""
 VECTORS = 128
-"""Vectors of such a pass, at most, since each takes up a vocabulary."""
+"""Vectors that several of them ask for together, at most: each is a vocabulary, too."""
 
 
 @dataclass(frozen=True, eq=False)
