@@ -53,6 +53,16 @@ def test_a_row_that_changed_is_seen(dtype: str, row: int, how: str) -> None:
     torch.testing.assert_close(looked.read(), W.double().square().sum(1), rtol=1e-14, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_moved_from_one_unit_to_another_is_seen(sign: int) -> None:
+    W, kept = rows(torch.float32), {}
+    for unit in range(W.shape[1] - 1):
+        before = RowSquares(W, kept).read()
+        W[40, unit] += 1e-3
+        W[40, unit + 1] += sign * 1e-3
+        assert RowSquares(W, kept).read() is not before
+
+
 def test_one_look_is_enough_for_a_call() -> None:
     W, kept = rows(torch.float32), {}
     RowSquares(W, kept).read()

@@ -23,8 +23,8 @@ _ROUNDINGS = 32
 class RowSquares:
     """``‖w_i‖²`` of every row of W, ``[d_vocab]`` float64, kept from call to call while W stays the same.
 
-    Whether it did is seen by ``W s`` with a vector of signs s, on which a row that changed by δ leaves ``‖δ‖`` on average: a
-    pass over W, and none where a product that is made anyway takes s along.
+    Whether it did is seen by ``W g`` with a normal vector g, to which a change δ of a row adds a normal number times ``‖δ‖``.
+    That is a pass over W, and none where a product that is made anyway takes g along.
 
     Args:
         W: The rows, as they are for the whole of the call.
@@ -38,8 +38,8 @@ class RowSquares:
         """``W a`` of each, and a look at W by the same pass unless it was looked at."""
         if self._seen:
             return times(self.W, a)
-        signs = torch.randint(2, (1, self.W.shape[1]), generator=torch.Generator().manual_seed(0)) * 2 - 1
-        images = times(self.W, torch.cat([a, signs.to(a)]))
+        probe = torch.randn(1, self.W.shape[1], generator=torch.Generator().manual_seed(0))
+        images = times(self.W, torch.cat([a, probe.to(a)]))
         self._look(images[-1].clone())
         return images[:-1]
 
