@@ -5,8 +5,11 @@ A process that only hands tests to others (`-n`) imports neither the package nor
 
 from __future__ import annotations
 
+import functools
+import inspect
 import random
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 from unittest import mock
 
@@ -18,18 +21,53 @@ from jaxtyping import install_import_hook
 with mock.patch("random.getrandbits", random.Random(0).getrandbits):
     # beartype draws which item of a list it checks: from a generator of its own, so that a seed taken from the
     # global one by the code under test does not go unnoticed.
-    import beartype._util.kind.integer.utilintget  # noqa: F401
+    import beartype._util.kind.integer.utilintget
 
 _checked = jaxtyping.jaxtyped
+_TYPE_ERRORS = beartype.BeartypeConf(violation_type=TypeError)
 
 
-def _checked_unless_nested(*, typechecker: Any) -> Callable[[Any], Any]:
-    """The import hook's decorator, but for functions inside functions: they would be compiled anew in every call."""
+def _read(annotation: Any, names: dict[str, Any]) -> Any:
+    """The annotation that stands as text; anything goes where it names what is not there yet, or for mypy alone."""
+    try:
+        return eval(annotation, names)
+    except Exception:
+        return Any
+
+
+def _checked_as_it_needs(*, typechecker: Any) -> Callable[[Any], Any]:
+    """The import hook's decorator, but not for functions inside functions, which would be compiled anew in every call; and
+    without a record of shapes, which takes several times as long, where no annotation has one.
+    """
     check = _checked(typechecker=typechecker)
-    return lambda function: function if "<locals>" in getattr(function, "__qualname__", "") else check(function)
+
+    def decorate(function: Any) -> Any:
+        if not inspect.isfunction(function):
+            return check(function)
+        if "<locals>" in function.__qualname__:
+            return function
+        annotations = {name: _read(text, function.__globals__) for name, text in function.__annotations__.items()}
+        if "jaxtyping." in repr(annotations):
+            return check(function)
+        own = functools.update_wrapper(
+            FunctionType(
+                function.__code__, function.__globals__, argdefs=function.__defaults__, closure=function.__closure__
+            ),
+            function,
+        )
+        own.__kwdefaults__, own.__annotations__ = function.__kwdefaults__, annotations
+        typed = beartype.beartype(own, conf=_TYPE_ERRORS)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return (function if jaxtyping.config.jaxtyping_disable else typed)(*args, **kwargs)
+
+        return call
+
+    return decorate
 
 
-jaxtyping.jaxtyped = _checked_unless_nested
+jaxtyping.jaxtyped = _checked_as_it_needs
 install_import_hook("tl_scopes", "beartype.beartype")
 
 
