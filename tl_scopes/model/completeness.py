@@ -22,7 +22,7 @@ from tl_scopes.model.frozen import STATE, held
 from tl_scopes.model.held_functions import PARTS, Part
 from tl_scopes.model.hooks import differentiable, without_hooks
 from tl_scopes.model.leaves import KINDS, UNEMBEDDING, live_leaves, share
-from tl_scopes.model.lens import LensModel, architecture, whole
+from tl_scopes.model.lens import LensModel, all_modules, architecture, whole
 from tl_scopes.model.soundness import once_per_model
 from tl_scopes.numerics.precision import to_float64
 
@@ -70,7 +70,7 @@ def refuse_unfrozen(model: LensModel, parts: Sequence[Part]) -> None:
     """
     if not parts:
         return
-    mixer = next((type(m).__name__ for m in whole(model).modules() if STATE.search(type(m).__name__)), None)
+    mixer = next((type(m).__name__ for m in all_modules(whole(model)) if STATE.search(type(m).__name__)), None)
     name = f"frozen={list(parts)}"
     if mixer is not None and set(parts) - {"norms"}:
         raise ValueError(

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tl_scopes.model.lens import LensModel, keeps_keys_and_values, source_device, whole
+from tl_scopes.model.lens import LensModel, all_modules, keeps_keys_and_values, source_device, whole
 from tl_scopes.model.prompts import token_strings
 from tl_scopes.model.vocabulary import vocabulary
 from tl_scopes.numerics.stopping import require_wanted
@@ -55,7 +55,7 @@ def stop_strings(stop: str | Sequence[str]) -> list[str]:
 @contextmanager
 def sampling(model: LensModel, seed: int) -> Iterator[None]:
     """Random numbers from a seed; afterwards the random state and the modules' modes are as before."""
-    training = [module for module in whole(model).modules() if module.training]
+    training = [module for module in all_modules(whole(model)) if module.training]
     try:
         with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad():
             torch.manual_seed(seed)

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from tl_scopes.model.lens import (
     LensModel,
+    all_modules,
     architecture,
     feeds_a_branch,
     has_rotary_positions,
     residual_hooks,
     stacks,
+    weights,
     whole,
 )
 
@@ -223,11 +225,11 @@ def differentiable(model: LensModel) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
-        trainable = [p for p in model.parameters() if p.requires_grad]
+        trainable = [p for p in weights(model) if p.requires_grad]
         stack.callback(lambda: [p.requires_grad_(True) for p in trainable])
         for parameter in trainable:
             parameter.requires_grad_(False)
-        for module in whole(model).modules() if model.training else ():
+        for module in all_modules(whole(model)) if model.training else ():
             if vars(module).get("gradient_checkpointing") is True:
                 vars(module)["gradient_checkpointing"] = False
                 stack.callback(vars(module).__setitem__, "gradient_checkpointing", True)

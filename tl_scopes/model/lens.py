@@ -29,8 +29,6 @@ if TYPE_CHECKING:
         training: bool
         blocks: nn.ModuleList
         unembed: nn.Module
-        modules: Callable[[], Iterator[nn.Module]]
-        parameters: Callable[[], Iterator[nn.Parameter]]
         to_tokens: Callable[..., Tensor]
         to_str_tokens: Callable[..., Any]
         run_with_cache: Callable[..., Any]
@@ -102,6 +100,23 @@ def whole(model: Any) -> nn.Module:
     return inner if isinstance(inner, nn.Module) else model
 
 
+def all_modules(*modules: Any) -> list[nn.Module]:
+    """The modules and all inside them, each once: ``modules()`` without the names, whose making takes most of its time."""
+    seen = set(modules)
+    found = list(dict.fromkeys(modules))
+    for module in found:  # which grows
+        for part in module._modules.values():
+            if part is not None and part not in seen:
+                seen.add(part)
+                found.append(part)
+    return found
+
+
+def weights(model: LensModel) -> set[nn.Parameter]:
+    """The parameters of the module that every run goes through."""
+    return {p for part in all_modules(whole(model)) for p in part._parameters.values() if p is not None}
+
+
 @lru_cache
 def transformer_lens_version() -> str:
     """Version of the installed TransformerLens."""
@@ -135,7 +150,7 @@ def blocks(model: LensModel) -> Iterable[nn.Module]:
 
 def hook_points(part: nn.Module) -> Iterator[nn.Module]:
     """TransformerLens' hook points in a part of a model."""
-    return (module for module in part.modules() if type(module).__name__ == "HookPoint")
+    return (module for module in all_modules(part) if type(module).__name__ == "HookPoint")
 
 
 def stacks(model: LensModel) -> tuple[str, ...]:
@@ -173,12 +188,12 @@ _OWN_HOOKS = ("transformer_lens.", "transformers.utils.output_capturing")
 """Modules whose hooks on a bridge's parts are its own: the second come with ``run_with_cache``, stay, and change nothing."""
 
 
-def has_hooks(model: LensModel, parts: Iterable[nn.Module] | None = None) -> bool:
+def has_hooks(model: LensModel, among: Iterable[nn.Module] | None = None) -> bool:
     """Is any hook, TransformerLens' or torch's, on any part of the model, or on these? A bridge's own do not count."""
     points = set(model.hook_dict.values())
     return any(
         module in points or not str(getattr(hook, "__module__", None)).startswith(_OWN_HOOKS)
-        for module in (model.modules() if parts is None else parts)
+        for module in (all_modules(model) if among is None else among)
         for hooks in (
             module._forward_hooks,
             module._forward_pre_hooks,
@@ -218,10 +233,10 @@ def restore_patterns(blocks: Iterable[nn.Module]) -> Iterator[None]:
 def in_float32(model: LensModel) -> Iterator[None]:
     """The same weights in float32, for a comparison; afterwards the very tensors of before."""
     held: list[tuple[Tensor, Tensor]] = []
-    configs = {id(c): c for m in model.modules() if (c := getattr(m, "cfg", None)) is not None}.values()
+    configs = {id(c): c for m in all_modules(model) if (c := getattr(m, "cfg", None)) is not None}.values()
     dtypes = [(cfg, cfg.dtype) for cfg in configs if isinstance(getattr(cfg, "dtype", None), torch.dtype)]
     try:
-        for module in model.modules():
+        for module in all_modules(model):
             for tensor in (*module._parameters.values(), *module._buffers.values()):
                 if tensor is not None and tensor.dtype in (torch.float16, torch.bfloat16):
                     held.append((tensor, tensor.data))

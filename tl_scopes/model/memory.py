@@ -23,7 +23,7 @@ import torch
 from tl_scopes.model.attention_plan import AttentionPlan
 from tl_scopes.model.forward import RECORDING, Recording, makes_table
 from tl_scopes.model.hooks import BY_HEAD_FIRST, cached_names, has_hooks_at
-from tl_scopes.model.lens import LensModel, attention_width, has_states
+from tl_scopes.model.lens import LensModel, attention_width, has_states, weights
 from tl_scopes.model.probe_runs import Run, profile, read_out_bytes
 
 PLENTY = 0.5
@@ -173,7 +173,7 @@ def coarse_bound(model: LensModel, run: Run, whole: bool = True) -> float:
 
 def available_memory(model: LensModel) -> int | None:
     """Bytes free on the devices that hold the model's weights, together; None where a device does not tell."""
-    devices = {parameter.device for parameter in model.parameters()}
+    devices = {parameter.device for parameter in weights(model)}
     free = [_free_bytes(device) for device in devices]
     return None if None in free else sum(f for f in free if f is not None)
 

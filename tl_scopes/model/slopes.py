@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tl_scopes.model.lens import all_modules
 from tl_scopes.model.patches import own_function, patched
 
 WRITTEN_OUT = frozenset(
@@ -67,7 +68,7 @@ class _BySlope(torch.autograd.Function):
 def slopes_only(blocks: Iterable[nn.Module]) -> Iterator[None]:
     """Activations of the blocks keep their slope alone; on exit the modules are as they were. Without a graph: nothing."""
     with ExitStack() as stack:
-        for module in {m for block in blocks for m in block.modules()} if torch.is_grad_enabled() else ():
+        for module in all_modules(*blocks) if torch.is_grad_enabled() else ():
             own = module.__dict__  # asking a bridge's module for what it does not have is slow
             if _is_own(module, WRITTEN_OUT, "forward"):
                 stack.enter_context(patched(module, "forward", _by_slope))

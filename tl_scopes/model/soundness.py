@@ -24,6 +24,7 @@ from tl_scopes.model.forward import probe_tokens, read_out_probe, run_with_hooks
 from tl_scopes.model.hooks import without_hooks
 from tl_scopes.model.lens import (
     LensModel,
+    all_modules,
     architecture,
     blocks,
     class_kind,
@@ -116,7 +117,7 @@ def refusal(model: LensModel, difference: float) -> str:
             "it draws random numbers in its forward (as Raven its first state), so there is no one model to explain. Put "
             "something fixed in their place"
         )
-    adapted = any(type(module).__module__.startswith("peft.") for module in whole(model).modules())
+    adapted = any(type(module).__module__.startswith("peft.") for module in all_modules(whole(model)))
     remedy = "Try another version of TransformerLens"
     if adapted:
         remedy = (

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tl_scopes import __version__
 from tl_scopes.model.forward import read_out_probe
-from tl_scopes.model.lens import LensModel, class_kind, transformer_lens_version
+from tl_scopes.model.lens import LensModel, all_modules, class_kind, transformer_lens_version, weights
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.numerics.unembedding import RowSquares
 
@@ -156,7 +156,7 @@ def refuse_unusable(model: LensModel) -> None:
                 f"the model is in training mode and {active} is active, so attributions would be "
                 "random. Call model.eval() first"
             )
-    if any(p.is_inference() for p in model.parameters()):
+    if any(p.is_inference() for p in weights(model)):
         raise ValueError(
             "the model was built inside torch.inference_mode(), so nothing can be differentiated through its "
             "weights. Build it outside; calling the scopes inside inference_mode() is fine"
@@ -175,7 +175,7 @@ def refuse_unusable(model: LensModel) -> None:
 
 def _active_dropout(model: LensModel) -> str | None:
     """A dropout that is on: a module with a rate above 0, or a rate that its parent passes on."""
-    for module in model.modules():
+    for module in all_modules(model):
         if not module.training:
             continue
         if isinstance(module, nn.modules.dropout._DropoutNd):
