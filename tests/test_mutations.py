@@ -97,7 +97,7 @@ MUTATIONS: dict[str, Mutation] = {
     "03 every parameter thawed": Mutation(
         traps.test_trap_03_parameters_are_frozen_during_the_pass_and_only_then,
         "model.hooks:differentiable",
-        (("for p in model.parameters() if p.requires_grad]", "for p in model.parameters()]"),),
+        (("for p in weights(model) if p.requires_grad]", "for p in weights(model)]"),),
     ),
     "03 hooks left behind on error": Mutation(
         traps.test_trap_03_an_error_leaves_the_model_as_it_was,

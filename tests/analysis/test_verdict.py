@@ -176,6 +176,7 @@ def test_verify_leads_with_the_verdict_of_the_same_base_run(demo_model: Any) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 def test_a_ranking_that_knows_nothing_is_called_no_better_than_random(demo_model: Any) -> None:
     texts = [t for t in passages(100) if len(demo_model.to_tokens(t)[0]) > 12][:500]
     assert len(texts) == 500
@@ -187,6 +188,7 @@ def test_a_ranking_that_knows_nothing_is_called_no_better_than_random(demo_model
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 @pytest.mark.parametrize("corpus", ["binding", "mystery"])
 def test_planted_causes_are_found_in_the_share_that_their_ranks_and_the_draws_allow(
     demo_model: Any, corpus: str
