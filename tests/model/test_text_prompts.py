@@ -157,3 +157,24 @@ def test_pictures_show_the_spaces_of_a_sentencepiece_text(look) -> None:
     }"""
     assert page.eval_on_selector('bdi[data-pos="1"]', gap) > 1, "the space is drawn"
     assert "the dog saw Paris, the dogs in 5" in str(found)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("pad", ["own", "bos"])  # GPT-2's is the token that texts begin with
+def test_texts_padded_to_one_length_are_refused_and_without_their_padding_are_not(side: str, pad: str) -> None:
+    model = families.build("llama", KIND, torch.float32, fresh=True).model
+    model.tokenizer.padding_side = side
+    model.tokenizer.pad_token = model.tokenizer.bos_token if pad == "bos" else " cat"
+    texts = ["the dog", "the old man saw a dog"]
+    where = "before" if side == "left" else "behind"
+    message = (
+        rf"^semantic_scope\(prompt\[0\]=\.\.\.\): 4 padding tokens \('{model.tokenizer.pad_token}'\) {where} the text"
+    )
+    with pytest.raises(ValueError, match=message):
+        tls.semantic_scope(model, model.to_tokens(texts))
+    with pytest.warns(UserWarning, match=f"^4 padding tokens .* {where} the text"):
+        assert tls.semantic_scope(model, model.to_tokens(texts)[0]).notes[0].startswith("4 padding tokens")
+    bare = [model.to_tokens(text)[0] for text in texts]
+    for by_ids, by_text in zip(tls.semantic_scope(model, bare), tls.semantic_scope(model, texts), strict=True):
+        assert torch.equal(by_ids.scores, by_text.scores)
+    assert len(tls.semantic_scope(model, model.to_tokens([texts[0], "a man"]))) == 2

@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any, ClassVar, cast
 
 import torch
@@ -122,6 +122,8 @@ def encode_prompts(
     """
     items = prompt_items(prompt, argument)
     single = is_single(prompt)
+    if isinstance(prompt, Tensor) and not single:
+        _refuse_padding(model, prompt, argument)
     positions: list[Any] = [pos] * len(items) if single or isinstance(pos, int) else list(pos)
     if len(positions) != len(items):
         raise ValueError(f"(pos=...): {len(positions)} positions for {len(items)} prompt{'s' * (len(items) > 1)}")
@@ -160,12 +162,36 @@ def prompt_items(prompt: object, argument: str = "prompt") -> list[object]:
     return list(prompt)
 
 
+def _refuse_padding(model: LensModel, rows: Tensor, argument: str) -> None:
+    """Refuse rows that something was put before or behind to make them of one length: the model would read it as text."""
+    for i, row in enumerate(rows.tolist()):
+        if found := _padding(model, row, behind=True):
+            raise ValueError(
+                f"({argument}[{i}]=...): {found} the text would be read as text. Pass the strings, or a list of 1-D "
+                "tensors without padding"
+            )
+
+
+def _padding(model: LensModel, ids: Sequence[Any], behind: bool) -> str | None:
+    """How many padding tokens stand before or behind a text, in words; None where none does.
+
+    One in front may be a BOS; and one text may well end with what is used for padding, an EOS.
+    """
+    pad, bos, eos = (getattr(model.tokenizer, f"{name}_token_id", None) for name in ("pad", "bos", "eos"))
+    for order, where, own in ((1, "before", pad == bos), (-1, "behind", False)):
+        n = len(list(takewhile(lambda token: token == pad, ids[::order]))) - own
+        if pad is not None and n > 0 and (where == "before" or behind or pad != eos):
+            return f"{n} padding token{'s' * (n > 1)} ({model.tokenizer.pad_token!r}) {where}"
+    return None
+
+
 def _read(
     model: LensModel, item: object, prepend_bos: bool | None, chat_options: Mapping[str, Any] | None, name: str
 ) -> _Read:
     """One prompt as ids, checked for type, emptiness and length; with its text where there is one."""
     if isinstance(item, Tensor):
-        return _Read(_checked_ids(model, _flat(item, name), name))
+        tokens = _checked_ids(model, _flat(item, name), name)
+        return _Read(tokens, notes=_padded(model, tokens))
     if isinstance(item, GivenTokens):
         tokens = _checked_ids(model, item.tokens, name)
         return _Read(tokens, item.text, item.offsets, item.units, answer=tuple(range(item.answer_start, len(tokens))))
@@ -240,6 +266,16 @@ def _two_bos(model: LensModel, tokens: Tensor, text: str) -> tuple[str, ...]:
     if bos is None or tokens[:2].tolist() != [bos, bos] or pieces(model.tokenizer, text) == tokens.tolist():
         return ()
     note = _TWO_BOS.format(bos=model.tokenizer.bos_token)
+    warnings.warn(note, stacklevel=2)
+    return (note,)
+
+
+def _padded(model: LensModel, tokens: Tensor) -> tuple[str, ...]:
+    """A warning, and the note for results, where padding stands before or behind one text."""
+    found = _padding(model, tokens.tolist(), behind=False)
+    if found is None:
+        return ()
+    note = f"{found} the text: the model reads padding as text, which changes scores. Leave it out."
     warnings.warn(note, stacklevel=2)
     return (note,)
 
