@@ -231,6 +231,7 @@ def test_the_lowest_logits_are_finite(dtype: torch.dtype) -> None:
 @pytest.mark.on_families("gpt2")
 def test_the_estimate_counts_a_table_where_the_run_makes_one(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe_runs, "TABLE", 0)
+    monkeypatch.setattr(probe_runs, "BLOCK", 0)
 
     def counted(recording: Recording) -> int:
         with differentiable(pair.model):

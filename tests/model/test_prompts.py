@@ -101,13 +101,13 @@ def test_unusable_targets_are_refused(model, target, error, message) -> None:
 )
 def test_unusable_options_are_refused(model, options, message) -> None:
     with pytest.raises(ValueError, match=message):
-        tls.semantic_scope(model, torch.arange(4), **options)
+        tls.semantic_scope(model, torch.arange(5), **options)
 
 
 @pytest.mark.parametrize("name", ["batch_size", "memory_budget"])
 def test_a_truth_value_is_no_number_of_anything(model, name) -> None:
     with pytest.raises(TypeError, match=rf"^semantic_scope\({name}=True\): expected an integer or None"):
-        tls.semantic_scope(model, torch.arange(4), **{name: True})
+        tls.semantic_scope(model, torch.arange(5), **{name: True})
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -7,7 +7,8 @@ import torch
 from oracles import relative_error
 from torch import Tensor
 
-from tl_scopes.numerics.unembedding import RowSquares, times
+from tl_scopes.model.probe_runs import BytesAlive
+from tl_scopes.numerics.unembedding import CHUNK, RowSquares, times
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 COMPUTED = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
@@ -71,3 +72,18 @@ def test_one_look_is_enough_for_a_call() -> None:
     W[2] *= 2
     call.read()
     assert float(call.read()[2]) != float(RowSquares(W, kept).read()[2]), "the next call looks again"
+
+
+@pytest.mark.one_lens
+@pytest.mark.parametrize("n", [1, 5, 9, 20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_pass_makes_its_products_beside_room_for_more_and_holds_them_once(n: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(n)
+    W = torch.randn(40 * CHUNK + 3, 6, generator=generator).to(dtype)
+    a = torch.randn(n, 6, generator=generator)
+    with BytesAlive() as watch:
+        rows = times(W, a, room=2)
+    assert rows.shape == (n + 2, len(W))
+    torch.testing.assert_close(rows[:n], a @ W.float().T)
+    least = rows.numel() * 4
+    assert max(watch.timeline) < (2 if n == 9 else 1.5) * least, "nine are made as sixteen"

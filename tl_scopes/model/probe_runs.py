@@ -32,12 +32,13 @@ from tl_scopes.model.attention_plan import AttentionPlan
 from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import without_hooks
 from tl_scopes.model.lens import LensModel, attention_window, chunk_length, memory_flags
-from tl_scopes.model.predictions import TABLE
+from tl_scopes.model.predictions import BLOCK, TABLE
 
 PROBE_LENGTHS = (17, 31, 47)
 """Lengths of the measuring runs: three points of a quadratic, and no width that a model has."""
-READ_OUT_COPIES = 6
-"""Tensors ``[reads, d_vocab]`` at the read-out: logits raw and returned, their float copy, softmax, slope, working space."""
+READ_OUT_COPIES = 7
+"""Tensors ``[reads, d_vocab]`` at the read-out, most with Fisher's: logits, slope, probabilities in float64 and float32, a
+product and the tail beside it."""
 
 COTANGENT_COPIES = 4
 """Tensors ``[rows, reads, d_model]`` in a backward: rows as directions give them, those of all prompts, scaled, cast."""
@@ -93,7 +94,7 @@ class Profile:
 def read_out_bytes(model: LensModel, reads: int, whole: bool) -> int:
     """Of the logits of so many predictions, and what is made of them: a table, or what is there where a large one is not."""
     logits = reads * int(model.cfg.d_vocab)
-    return (logits if whole else min(logits, TABLE)) * max(4, model.W_U.element_size()) * READ_OUT_COPIES
+    return (logits if whole or logits <= TABLE else BLOCK) * max(4, model.W_U.element_size()) * READ_OUT_COPIES
 
 
 _PROFILES: weakref.WeakKeyDictionary[Any, dict[Any, Profile]] = weakref.WeakKeyDictionary()

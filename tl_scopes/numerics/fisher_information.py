@@ -139,13 +139,17 @@ class FisherInformation:
         """``F a``: two passes over W."""
         return products([self], a[None])[0]
 
-    def _weighted(self, Wa: Float[Tensor, " d_vocab"]) -> Float[Tensor, " d_vocab"]:
-        """``r_i = p_i (c_i − c̄)`` with ``c_i = (a_i − a_top)·a``."""
-        c = self._sloped(Wa)
-        c = c - c[self.top]
-        c -= torch.dot(self.exact_tail, to_float64(c)).to(c)
-        c *= self.tail
-        return c
+    def _weigh(self, Wa: Float[Tensor, " d_vocab"]) -> None:
+        """In its place ``r_i = p_i (c_i − c̄)`` with ``c_i = (a_i − a_top)·a``."""
+        self._slope(Wa)
+        Wa -= Wa[self.top].clone()
+        Wa -= torch.dot(self.exact_tail, to_float64(Wa)).to(Wa)
+        Wa *= self.tail
+
+    def _slope(self, x: Float[Tensor, " d_vocab"]) -> None:
+        """In its place ``x`` times the slope."""
+        if self.slope is not None:
+            x *= self.slope
 
     @cached_property
     def _tail_sum(self) -> Float[Tensor, " d_model"]:
@@ -320,13 +324,17 @@ def products(fishers: Sequence[FisherInformation], a: Float[Tensor, "n d_model"]
     What must be asked of W besides is taken along: by the first pass the probe of :class:`RowSquares`, by the second the sums
     of the tails that are not known yet.
     """
-    products_with_W = fishers[0].row_squares.taken_along(a)
-    weighted = [fisher._weighted(Wa) for fisher, Wa in zip(fishers, products_with_W, strict=True)]
     fresh = [fisher for fisher in dict.fromkeys(fishers) if "_tail_sum" not in fisher.__dict__]
-    sloped = [f._sloped(r) for f, r in zip(fishers, weighted, strict=True)]
-    images = transpose_times(fishers[0].W, torch.stack([*sloped, *(f._sloped(f.tail) for f in fresh)]))
+    rows = fishers[0].row_squares.taken_along(a, room=len(fresh))
+    tops = []
+    for fisher, row in zip(fishers, rows, strict=False):
+        fisher._weigh(row)
+        tops.append(to_float64(row).sum() * to_float64(fisher.top_row))
+        fisher._slope(row)
+    for fisher, row in zip(fresh, rows[len(a) :], strict=True):
+        row.copy_(fisher.tail)
+        fisher._slope(row)
+    images = transpose_times(fishers[0].W, rows)
     for fisher, tail_sum in zip(fresh, images[len(a) :], strict=True):
         fisher.__dict__["_tail_sum"] = tail_sum
-    images = images[: len(a)]
-    tops = [to_float64(r).sum() * to_float64(f.top_row) for f, r in zip(fishers, weighted, strict=True)]
-    return (images - torch.stack(tops)).to(a)
+    return (images[: len(a)] - torch.stack(tops)).to(a)

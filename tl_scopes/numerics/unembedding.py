@@ -14,6 +14,8 @@ _WHOLE = 16
 """Vectors that a product with W takes at once: of a dozen it may make a dozen products, twice as slow as of these."""
 _FEW = 6
 """Vectors up to which that is no slower."""
+_AT_ONCE = 8
+"""Chunks of W in one product: enough to share between threads, and few enough that what they make is not there twice."""
 _IN_CACHE = 2**17
 """Numbers of W that are squared in float64 at once: a megabyte, which is ten times as fast as many."""
 _ROUNDINGS = 32
@@ -34,14 +36,14 @@ class RowSquares:
     def __init__(self, W: Float[Tensor, "d_vocab d_model"], kept: dict[str, Tensor] | None = None) -> None:
         self.W, self._kept, self._seen = W, {} if kept is None else kept, False
 
-    def taken_along(self, a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
-        """``W a`` of each, and a look at W by the same pass unless it was looked at."""
+    def taken_along(self, a: Float[Tensor, "n d_model"], room: int = 0) -> Float[Tensor, "rows d_vocab"]:
+        """``W a`` of each, with room for further rows, and a look at W by the same pass unless it was looked at."""
         if self._seen:
-            return times(self.W, a)
+            return times(self.W, a, room)
         probe = torch.randn(1, self.W.shape[1], generator=torch.Generator().manual_seed(0))
-        images = times(self.W, torch.cat([a, probe.to(a)]))
-        self._look(images[-1].clone())
-        return images[:-1]
+        rows = times(self.W, torch.cat([a, probe.to(a)]), max(0, room - 1))
+        self._look(rows[len(a)].clone())
+        return rows[: len(a) + room]
 
     def read(self) -> Float[Tensor, " d_vocab"]:
         """The squares, of the rows as they are."""
@@ -62,16 +64,24 @@ class RowSquares:
 
 
 @full_float32()
-def times(W: Float[Tensor, "d_vocab d_model"], a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
-    """``W a`` of each: one pass over W."""
-    if W.dtype != a.dtype:
-        return torch.cat([rows.to(a) @ a.T for rows in torch.split(W, CHUNK)]).T.contiguous()
+def times(
+    W: Float[Tensor, "d_vocab d_model"], a: Float[Tensor, "n d_model"], room: int = 0
+) -> Float[Tensor, "rows d_vocab"]:
+    """``W a`` of each, then so many rows for the caller to fill: one pass over W."""
     n = len(a)
+    out = a.new_empty(n + room, len(W))
+    if W.dtype != a.dtype:
+        for image, rows in zip(torch.split(out[:n], CHUNK, dim=1), torch.split(W, CHUNK), strict=True):
+            image.copy_((rows.to(a) @ a.T).T)
+        return out
     if _FEW < n < _WHOLE:
         a = torch.cat([a, a.new_zeros(_WHOLE - n, a.shape[1])])
     parts, rest = _chunks(W)
-    images = torch.bmm(a.expand(len(parts), *a.shape), parts.mT)[:, :n]
-    return torch.cat([rearrange(images, "part n chunk -> n (part chunk)"), a[:n] @ rest.T], dim=1)
+    for image, some in zip(torch.split(out[:n], _AT_ONCE * CHUNK, dim=1), torch.split(parts, _AT_ONCE), strict=False):
+        by_chunk = image[:, : len(some) * CHUNK].view(n, len(some), CHUNK)
+        by_chunk.copy_(torch.bmm(a.expand(len(some), *a.shape), some.mT)[:, :n].transpose(0, 1))
+    out[:n, len(W) - len(rest) :] = a[:n] @ rest.T
+    return out
 
 
 @full_float32()
