@@ -3,8 +3,9 @@
 A Llama with the vocabulary of Gemma 3 on a narrow body (``shapes.llama_narrow``, random weights), so that what is measured
 is the read-out; or the model of a folder. Every call runs twice in one process: where the model makes all logits
 as one table, and where they are read off final hidden states in blocks of the vocabulary
-(:mod:`tl_scopes.model.predictions`), as the package does beyond 16 MiB of logits. Peaks are bytes of the tensors alive, by
-:class:`tl_scopes.model.probe_runs.BytesAlive`; times are CPU times of another run.
+(:mod:`tl_scopes.model.predictions`), as the package does beyond 16 MiB of logits. The Fisher Scope needs whole
+distributions: its peak, at as many positions as share their passes, stands beside the estimate by which runs are planned.
+Peaks are bytes of the tensors alive, by :class:`tl_scopes.model.probe_runs.BytesAlive`; times are CPU times of another run.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ import torch
 from shapes import as_bridge, llama_narrow, real
 
 import tl_scopes as tls
+from tl_scopes.kernel.pull_back import VJP_CHUNK
 from tl_scopes.model import forward
-from tl_scopes.model.probe_runs import BytesAlive
+from tl_scopes.model.hooks import differentiable
+from tl_scopes.model.memory import Memory
+from tl_scopes.model.probe_runs import BytesAlive, Run
+from tl_scopes.numerics.fisher_information import TOGETHER
 
-T, SPAN, SHORT = 120, 100, 20
+T, SPAN, SHORT, FISHER = 120, 100, 20, 40
 
 
 def calls(lens: Any, tokens: torch.Tensor) -> dict[str, Callable[[], Any]]:
@@ -74,6 +79,12 @@ def main() -> None:
             f"differ by {off:.0e}",
             flush=True,
         )
+    prompt, asked = tokens[:FISHER], range(FISHER - TOGETHER, FISHER)
+    with differentiable(lens):
+        estimate = Memory(lens).peak(Run(1, FISHER, TOGETHER, VJP_CHUNK)) / 2**20
+    _, peak, seconds = measured(lambda: tls.fisher_scope(lens, prompt, pos=asked))
+    name = f"fisher, span of {TOGETHER}"
+    print(f"{name:26} table {peak:7.1f} MiB {seconds:6.2f} s   estimated {estimate:.1f} MiB")
 
 
 if __name__ == "__main__":
