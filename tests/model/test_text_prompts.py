@@ -172,6 +172,8 @@ def test_texts_padded_to_one_length_are_refused_and_without_their_padding_are_no
     )
     with pytest.raises(ValueError, match=message):
         tls.semantic_scope(model, model.to_tokens(texts))
+    with pytest.raises(ValueError, match=r"prompt\[0\]=\.\.\.\): token ids must be integers"):
+        tls.semantic_scope(model, model.to_tokens(texts).float())
     with pytest.warns(UserWarning, match=f"^4 padding tokens .* {where} the text"):
         assert tls.semantic_scope(model, model.to_tokens(texts)[0]).notes[0].startswith("4 padding tokens")
     bare = [model.to_tokens(text)[0] for text in texts]

@@ -164,15 +164,16 @@ def prompt_items(prompt: object, argument: str = "prompt") -> list[object]:
 
 def _refuse_padding(model: LensModel, rows: Tensor, argument: str) -> None:
     """Refuse rows that something was put before or behind to make them of one length: the model would read it as text."""
-    for i, row in enumerate(rows.tolist()):
-        if found := _padding(model, row, behind=True):
+    for i, row in enumerate(rows):
+        name = f"{argument}[{i}]"
+        if found := _padding(model, _flat(row, name).tolist(), behind=True):
             raise ValueError(
-                f"({argument}[{i}]=...): {found} the text would be read as text. Pass the strings, or a list of 1-D "
+                f"({name}=...): {found} the text would be read as text. Pass the strings, or a list of 1-D "
                 "tensors without padding"
             )
 
 
-def _padding(model: LensModel, ids: Sequence[Any], behind: bool) -> str | None:
+def _padding(model: LensModel, ids: Sequence[int], behind: bool) -> str | None:
     """How many padding tokens stand before or behind a text, in words; None where none does.
 
     One in front may be a BOS; and one text may well end with what is used for padding, an EOS.
@@ -265,9 +266,7 @@ def _two_bos(model: LensModel, tokens: Tensor, text: str) -> tuple[str, ...]:
     bos = getattr(model.tokenizer, "bos_token_id", None)
     if bos is None or tokens[:2].tolist() != [bos, bos] or pieces(model.tokenizer, text) == tokens.tolist():
         return ()
-    note = _TWO_BOS.format(bos=model.tokenizer.bos_token)
-    warnings.warn(note, stacklevel=2)
-    return (note,)
+    return _warned(_TWO_BOS.format(bos=model.tokenizer.bos_token))
 
 
 def _padded(model: LensModel, tokens: Tensor) -> tuple[str, ...]:
@@ -275,8 +274,12 @@ def _padded(model: LensModel, tokens: Tensor) -> tuple[str, ...]:
     found = _padding(model, tokens.tolist(), behind=False)
     if found is None:
         return ()
-    note = f"{found} the text: the model reads padding as text, which changes scores. Leave it out."
-    warnings.warn(note, stacklevel=2)
+    return _warned(f"{found} the text: the model reads padding as text, which changes scores. Leave it out.")
+
+
+def _warned(note: str) -> tuple[str, ...]:
+    """A note for results, said at once too."""
+    warnings.warn(note, stacklevel=3)
     return (note,)
 
 
