@@ -230,8 +230,9 @@ def test_the_lowest_logits_are_finite(dtype: torch.dtype) -> None:
 @pytest.mark.one_lens
 @pytest.mark.on_families("gpt2")
 def test_the_estimate_counts_a_table_where_the_run_makes_one(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe_runs, "TABLE", 0)
-    monkeypatch.setattr(probe_runs, "BLOCK", 0)
+    monkeypatch.setattr(probe_runs, "TABLE", 1000)
+    monkeypatch.setattr(probe_runs, "BLOCK", 10)
+    beside_one = (10 - 19 * pair.model.cfg.d_vocab) * 8 * probe_runs.READ_OUT_COPIES
 
     def counted(recording: Recording) -> int:
         with differentiable(pair.model):
@@ -239,11 +240,11 @@ def test_the_estimate_counts_a_table_where_the_run_makes_one(pair: Pair, monkeyp
                 Run(1, 20, 20)
             )
 
-    assert counted(RECORDING) < 0
+    assert counted(RECORDING) == beside_one
     assert counted(Recording(frozen=("attention",))) == 0
     with pair.model.hooks(fwd_hooks=[(RAW_LOGITS_HOOK, lambda activation, hook: activation)]):
         assert counted(RECORDING) == 0
-    assert counted(RECORDING) < 0
+    assert counted(RECORDING) == beside_one
 
 
 def unembedded(steps: Any, dtype: torch.dtype = torch.float64, n: int = 64) -> Predictions:

@@ -180,3 +180,12 @@ def test_texts_padded_to_one_length_are_refused_and_without_their_padding_are_no
     for by_ids, by_text in zip(tls.semantic_scope(model, bare), tls.semantic_scope(model, texts), strict=True):
         assert torch.equal(by_ids.scores, by_text.scores)
     assert len(tls.semantic_scope(model, model.to_tokens([texts[0], "a man"]))) == 2
+
+
+def test_one_text_may_end_with_what_pads_others() -> None:
+    model = families.build("llama", KIND, torch.float32, fresh=True).model
+    model.tokenizer.pad_token = model.tokenizer.eos_token
+    ended = torch.tensor([*model.to_tokens("the dog")[0].tolist(), model.tokenizer.eos_token_id])
+    assert not any("padding" in note for note in tls.semantic_scope(model, ended).notes)
+    with pytest.raises(ValueError, match="1 padding token .* behind"):
+        tls.semantic_scope(model, torch.stack([ended, ended]))
