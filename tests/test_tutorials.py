@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -65,6 +67,14 @@ def test_cells_that_are_not_run_are_one_section_that_says_so_and_nothing_else_ne
     assert not any(c.cell_type == "code" for c in cells[cells.index(section[-1]) :] if c not in skipped)
     assert all(c.outputs and c.execution_count for c in skipped), "every cell was run by hand"
     assert sum("assert " in c.source for c in skipped) >= len(skipped) // 2
+
+
+@pytest.mark.one_lens
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process may take every core")
+def test_where_several_processes_test_what_they_start_has_one_thread() -> None:
+    """With a thread on every core each, they wait for each other: training a small model took 270 s for 10."""
+    count = "import torch; print(torch.get_num_threads())"
+    assert subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True).stdout == "1\n"
 
 
 @pytest.mark.slow
