@@ -51,7 +51,7 @@ def never_runs(model, monkeypatch, request) -> None:
         (
             None,
             TypeError,
-            r"prompt=None\): expected a string, a tensor, what generate\(\) gave or a list of strings or",
+            r"prompt=None\): expected a string, a tensor, a mapping, what generate\(\) gave or a list of strings or",
         ),
     ],
     ids=lambda v: None if isinstance(v, type) else str(v)[:20],
@@ -176,3 +176,68 @@ def test_a_tensor_of_several_rows_is_a_list_of_prompts(model) -> None:
     assert [a.pos for a in tls.semantic_scope(model, rows, pos=[1, 2], target=[5, 6])] == [1, 2]
     with pytest.raises(ValueError, match=r"attribution_matrix\(prompt=tensor of shape \[2, 4\]\): expected one prompt"):
         tls.attribution_matrix(model, rows)
+
+
+# -- what a tokenizer returned ---------------------------------------------------------------------------------
+
+
+@pytest.mark.runs
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("form", [None, "pt", "np"])
+def test_what_a_tokenizer_returned_is_its_texts_without_padding(demo_model, side, form, monkeypatch) -> None:
+    texts = ["German: der Hund sieht die Katze. English: the", "the dog"]
+    monkeypatch.setattr(demo_model.tokenizer, "padding_side", side)
+    encoded = demo_model.tokenizer(texts, padding=True, return_tensors=form)
+    assert len({len(row) for row in encoded["input_ids"]}) == 1, "padded"
+    together = tls.semantic_scope(demo_model, encoded, pos=[-1, 1], target=[" cat", " dog"])
+    ids = [torch.tensor(demo_model.tokenizer(text)["input_ids"]) for text in texts]
+    for given, attr in zip(ids, together, strict=True):
+        assert attr.tokens.tolist() == given.tolist()
+        assert not attr.notes
+    assert [attr.pos for attr in together] == [len(ids[0]) - 1, 1]
+    alone = demo_model.tokenizer(texts[0], return_tensors=form)
+    one = tls.semantic_scope(demo_model, alone, target=" cat")
+    assert torch.equal(one.scores, tls.semantic_scope(demo_model, ids[0], target=" cat").scores)
+    assert tls.attribution_matrix(demo_model, alone).tokens.tolist() == ids[0].tolist()
+    listed = tls.semantic_scope(demo_model, [alone, texts[1]])
+    assert listed[0].tokens.tolist() == ids[0].tolist()
+    assert tls.generate(demo_model, encoded, max_new_tokens=1)[1].answer_start == len(ids[1])
+
+
+@pytest.mark.runs
+@pytest.mark.parametrize(
+    "encoded",
+    [{"input_ids": [[1, 2, 3], [1, 2]]}, {"input_ids": torch.tensor([[0, 1], [1, 2]]), "attention_mask": None}],
+)
+def test_encodings_without_a_mask_are_taken_as_they_are(demo_model, encoded) -> None:
+    found = tls.semantic_scope(demo_model, encoded)
+    assert [attr.tokens.tolist() for attr in found] == [list(map(int, row)) for row in encoded["input_ids"]]
+    with pytest.raises(TypeError, match=r"expected one prompt, got a list of 2"):
+        tls.attribution_matrix(demo_model, encoded)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "error", "message"),
+    [
+        ({"input_ids": [1, 2, 3], "attention_mask": [1, 0, 1]}, ValueError, r"prompt=\.\.\.\): .* inside a text"),
+        ({"input_ids": [[1, 2]], "attention_mask": [[1]]}, ValueError, "differ in shape"),
+        ({"input_ids": [1, 2], "attention_mask": [0, 0]}, ValueError, "no tokens"),
+        ({"input_ids": []}, ValueError, "no tokens"),
+        ({"input_ids": torch.zeros(0, 3, dtype=torch.int64)}, ValueError, "list of prompts is empty"),
+        ({"input_ids": torch.zeros(1, 2, 3, dtype=torch.int64)}, ValueError, r"expected \[pos\] or \[1, pos\]"),
+        ({"input_ids": "the dog"}, TypeError, "input_ids are no numbers"),
+        ({"input_ids": [0.5]}, ValueError, "must be integers"),
+        ([{"input_ids": [[1], [2]]}], ValueError, r"prompt\[0\]=\.\.\.\): 2 texts in one item of a list"),
+    ],
+)
+def test_unusable_encodings_are_refused(model, encoded, error, message) -> None:
+    with pytest.raises(error, match=message):
+        tls.semantic_scope(model, encoded)
+
+
+@pytest.mark.runs  # the model is looked at first
+def test_padded_encodings_without_a_mask_are_refused(demo_model) -> None:
+    texts = ["the", "German: der Hund sieht die Katze."]
+    encoded = demo_model.tokenizer(texts, padding=True, return_attention_mask=False)
+    with pytest.raises(ValueError, match=r"prompt\[0\]=\.\.\.\): .* padding token"):
+        tls.semantic_scope(demo_model, encoded)

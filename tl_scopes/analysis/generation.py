@@ -41,8 +41,9 @@ def generate(
 
     Args:
         model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
-        prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, a chat as a list of messages, or what was generated,
-            which is continued; a list of these, or a ``[batch, pos]`` tensor, gives a list of results.
+        prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, what a tokenizer returned (without the padding that
+            its mask names), a chat as a list of messages, or what was generated, which is continued; a list of these, a
+            ``[batch, pos]`` tensor, or what a tokenizer returned for several texts, gives a list of results.
         max_new_tokens: the most tokens that are written.
         temperature: 0 takes the most probable token.
         seed: of the draws for the first prompt, one more for each further one; the global RNG is not used.

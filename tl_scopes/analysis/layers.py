@@ -89,8 +89,9 @@ def layer_influence(
 
     Args:
         model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
-        prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, a chat as a list of messages, or what
-            :func:`tl_scopes.generate` gave; a list of these, or a ``[batch, pos]`` tensor, gives a list of results.
+        prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, what a tokenizer returned (without the padding that
+            its mask names), a chat as a list of messages, or what :func:`tl_scopes.generate` gave; a list of these, a
+            ``[batch, pos]`` tensor, or what a tokenizer returned for several texts, gives a list of results.
         method: which scope: ``"semantic"``, ``"contrast"``, ``"fisher"``, ``"temperature"``, ``"total_information"``,
             ``"moment"`` or ``"jacobian"``.
         relative: multiply by ``‖r_{l,t}‖``: the norm of the stream grows with depth, so raw rows are not comparable with

@@ -84,8 +84,9 @@ def attention_sinks(
 
     Args:
         model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
-        prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, a chat as a list of messages, or what
-            :func:`tl_scopes.generate` gave; a list of these, or a ``[batch, pos]`` tensor, gives a list of results.
+        prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, what a tokenizer returned (without the padding that
+            its mask names), a chat as a list of messages, or what :func:`tl_scopes.generate` gave; a list of these, a
+            ``[batch, pos]`` tensor, or what a tokenizer returned for several texts, gives a list of results.
         methods: scopes whose share of influence on the sinks is wanted: names as in :func:`tl_scopes.layer_influence`.
         n_first: how many first positions count as sinks; 1 is BOS where there is one.
         multiple: of the median, from which a position in mid-sequence is a secondary sink.

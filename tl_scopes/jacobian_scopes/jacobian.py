@@ -54,8 +54,9 @@ def semantic_scope(
 
     Args:
         model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
-        prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, a chat as a list of messages, or what
-            :func:`tl_scopes.generate` gave; a list of these, or a ``[batch, pos]`` tensor, gives a list of results.
+        prompt: a string, a 1-D or ``[1, pos]`` tensor of token ids, what a tokenizer returned (without the padding that
+            its mask names), a chat as a list of messages, or what :func:`tl_scopes.generate` gave; a list of these, a
+            ``[batch, pos]`` tensor, or what a tokenizer returned for several texts, gives a list of results.
         target: the token whose logit is explained, as text (``" dog"``: the leading space matters) or id; a list
             gives one per prompt. None: the model's own top prediction, and the result says so. A text of several
             tokens is an answer, explained as a whole: its tokens are in ``.answer``.

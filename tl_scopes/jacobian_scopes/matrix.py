@@ -75,8 +75,8 @@ def attribution_matrix(
 
     Args:
         model: a ``TransformerBridge`` or ``HookedTransformer`` in evaluation mode.
-        prompt: one string, a 1-D or ``[1, pos]`` tensor of token ids, a chat as a list of messages, or what
-            :func:`tl_scopes.generate` gave.
+        prompt: one string, a 1-D or ``[1, pos]`` tensor of token ids, what a tokenizer returned, a chat as a list
+            of messages, or what :func:`tl_scopes.generate` gave.
         method: the scope of every row.
         positions: explained positions (negative counts from the end), in the order of the rows; None is all, and of what
             was generated those at which its answer was predicted.

@@ -25,7 +25,16 @@ from tl_scopes.model.answers import with_targets
 from tl_scopes.model.completeness import refuse_unfrozen
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
-from tl_scopes.model.prompts import EncodedPrompt, GivenTokens, OnePrompt, Prompt, encode_prompts, is_single
+from tl_scopes.model.prompts import (
+    EncodedPrompt,
+    Encoding,
+    GivenTokens,
+    OnePrompt,
+    Prompt,
+    encode_prompts,
+    is_single,
+    prompt_items,
+)
 from tl_scopes.model.soundness import refuse_wrong
 from tl_scopes.results.attribution import Attribution
 
@@ -44,7 +53,11 @@ class PromptCall(Protocol[P, R]):
 
     @overload
     def __call__(
-        self, model: LensModel, prompt: str | Tensor | GivenTokens | list[Message], *args: P.args, **kwargs: P.kwargs
+        self,
+        model: LensModel,
+        prompt: str | Tensor | Encoding | GivenTokens | list[Message],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> R: ...
     @overload
     def __call__(
@@ -206,8 +219,9 @@ def encode_one(
     """As :func:`encode`, of a call that takes one prompt."""
     if isinstance(prompt, Tensor) and not is_single(prompt):
         raise ValueError(f"({argument}=tensor of shape {list(prompt.shape)}): expected one prompt, [pos] or [1, pos]")
-    if isinstance(prompt, Sequence) and not is_single(prompt):
-        raise TypeError(f"({argument}=[...]): expected one prompt, got a list of {len(prompt)}")
+    if isinstance(prompt, Sequence | Mapping) and not is_single(prompt):
+        n = len(prompt_items(prompt, argument))
+        raise TypeError(f"({argument}=[...]): expected one prompt, got a list of {n}")
     model, (encoded,) = encode(model, prompt, options, argument)
     return model, encoded
 

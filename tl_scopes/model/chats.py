@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tl_scopes.model.encodings import is_encoding
 from tl_scopes.model.units import Unit
 
 Message = Mapping[str, Any]
@@ -74,7 +75,11 @@ class _Part:
 
 def is_chat(prompt: object) -> bool:
     """Is it a list of messages?"""
-    return isinstance(prompt, list | tuple) and bool(prompt) and all(isinstance(m, Mapping) for m in prompt)
+    return (
+        isinstance(prompt, list | tuple)
+        and bool(prompt)
+        and all(isinstance(m, Mapping) and not is_encoding(m) for m in prompt)
+    )
 
 
 def rendered_chat(tokenizer: Any, chat: Chat, options: Mapping[str, Any] | None, name: str) -> RenderedChat:

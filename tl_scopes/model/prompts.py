@@ -19,6 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tl_scopes.model.chats import is_chat, rendered_chat
+from tl_scopes.model.encodings import is_encoding, rows_of
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.units import Unit
 from tl_scopes.model.vocabulary import pieces, vocabulary
@@ -46,12 +47,18 @@ class GivenTokens:
         raise NotImplementedError
 
 
-OnePrompt = str | Tensor | GivenTokens | Sequence[Any]
-"""A string, a 1-D or ``[1, pos]`` tensor of token ids, a chat as a list of messages, or what was generated."""
+Encoding = Mapping[str, Any]
+OnePrompt = str | Tensor | Encoding | GivenTokens | Sequence[Any]
+"""A string, a 1-D or ``[1, pos]`` tensor of token ids, what a tokenizer returned, a chat as a list of messages, or what was
+generated."""
 Prompt = (
-    str | Tensor | GivenTokens | Sequence[str | Tensor | GivenTokens | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
+    str
+    | Tensor
+    | Encoding
+    | GivenTokens
+    | Sequence[str | Tensor | GivenTokens | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 )
-"""One prompt, a list of them, or a ``[batch, pos]`` tensor."""
+"""One prompt, a list of them, a ``[batch, pos]`` tensor, or what a tokenizer returned for several texts."""
 Token = str | int
 Answer = Token | Sequence[Token | None] | None
 """What is explained of one prompt: a token, a text of several, or one token for each position of a span."""
@@ -122,8 +129,8 @@ def encode_prompts(
     """
     items = prompt_items(prompt, argument)
     single = is_single(prompt)
-    if isinstance(prompt, Tensor) and not single:
-        _refuse_padding(model, prompt, argument)
+    if not single and (isinstance(prompt, Tensor) or (is_encoding(prompt) and prompt.get("attention_mask") is None)):
+        _refuse_padding(model, cast("list[Tensor]", items), argument)
     positions: list[Any] = [pos] * len(items) if single or isinstance(pos, int) else list(pos)
     if len(positions) != len(items):
         raise ValueError(f"(pos=...): {len(positions)} positions for {len(items)} prompt{'s' * (len(items) > 1)}")
@@ -145,12 +152,16 @@ def is_single(prompt: object) -> bool:
     """One prompt, so that one result is given, or a list of them?"""
     if isinstance(prompt, Tensor):
         return prompt.ndim != 2 or len(prompt) < 2
+    if is_encoding(prompt):
+        return len(rows_of(prompt, "prompt")) == 1
     return isinstance(prompt, str | GivenTokens) or is_chat(prompt)
 
 
 def prompt_items(prompt: object, argument: str = "prompt") -> list[object]:
     """The prompts that a caller gave, one by one."""
-    if is_single(prompt):
+    if is_encoding(prompt):
+        prompt = rows_of(prompt, argument)
+    elif is_single(prompt):
         return [prompt]
     if not isinstance(prompt, list | tuple | Tensor):
         raise TypeError(
@@ -162,7 +173,7 @@ def prompt_items(prompt: object, argument: str = "prompt") -> list[object]:
     return list(prompt)
 
 
-def _refuse_padding(model: LensModel, rows: Tensor, argument: str) -> None:
+def _refuse_padding(model: LensModel, rows: Sequence[Tensor], argument: str) -> None:
     """Refuse rows that something was put before or behind to make them of one length: the model would read it as text."""
     for i, row in enumerate(rows):
         name = f"{argument}[{i}]"
@@ -190,6 +201,11 @@ def _read(
     model: LensModel, item: object, prepend_bos: bool | None, chat_options: Mapping[str, Any] | None, name: str
 ) -> _Read:
     """One prompt as ids, checked for type, emptiness and length; with its text where there is one."""
+    if is_encoding(item):
+        rows = rows_of(item, name)
+        if len(rows) != 1:
+            raise ValueError(f"({name}=...): {len(rows)} texts in one item of a list; give them by themselves")
+        item = rows[0]
     if isinstance(item, Tensor):
         tokens = _checked_ids(model, _flat(item, name), name)
         return _Read(tokens, notes=_padded(model, tokens))
@@ -238,7 +254,7 @@ def _flat(item: Tensor, name: str) -> Tensor:
             f"({name}=tensor of shape {list(item.shape)}): expected [pos] or [1, pos]; for several prompts pass [batch, pos] "
             "or a list of 1-D tensors"
         )
-    if tokens.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8):
+    if tokens.numel() and tokens.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8):
         raise ValueError(f"({name}=...): token ids must be integers, got {tokens.dtype}")
     return tokens
 
