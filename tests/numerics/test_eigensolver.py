@@ -74,7 +74,7 @@ def check(W: Tensor, z: Tensor, tol: float, name: str) -> None:
         seen = f"{name}, tol {tol:g}: true {true:.2e}, reported {reported:.2e}, sin {sine:.2e}, gap {gap:.2e}"
         assert true <= tol, seen
         assert reported >= true, seen
-        assert reported <= 1.1 * tol, seen
+        assert reported <= tol, seen
         assert sine <= max(SLACK * tol / gap, 1e-6), seen
 
 
@@ -118,6 +118,32 @@ def test_a_search_ends_in_the_noise_of_float32_and_not_in_the_whole_space(shape:
     true = (U @ F - values[:, None] * U).norm(dim=1) / values
     assert bool((true <= beyond.residual).all())
     assert near.products <= beyond.products < 128, f"{near.products} products to 1e-4, {beyond.products} to noise"
+
+
+def krylov_products(F: Tensor, tol: float) -> int:
+    """Products that Lanczos from a random start takes in float64, with everything orthogonalised."""
+    Q = torch.nn.functional.normalize(torch.randn(1, len(F), generator=torch.Generator().manual_seed(3)).double())
+    while True:
+        values, mix = torch.linalg.eigh(Q @ F @ Q.T)
+        u = mix[:, -1] @ Q
+        rest = F @ u - values[-1] * u
+        if float(rest.norm()) <= tol * float(values[-1]):
+            return len(Q)
+        rest -= (Q @ rest) @ Q
+        Q = torch.cat([Q, (rest / rest.norm())[None]])
+
+
+@pytest.mark.parametrize("peak", [0.1, 0.5, 1.0])
+def test_where_few_tokens_do_not_stand_for_all_a_search_takes_what_lanczos_takes(peak: float) -> None:
+    """Eigenvalues of a flat distribution's restricted problem are far above its own, and so may none be that is reported."""
+    W = rows("random", 20_000, 384, 7)
+    z = peak * torch.randn(len(W), generator=torch.Generator().manual_seed(8))
+    F, values, _ = oracle(W, z)
+    pairs = searched(information(W, z), 1, 1e-4)
+    assert float(pairs.residual[0]) <= 1e-4
+    assert pairs.products <= 1.3 * krylov_products(F, 1e-4), pairs.products
+    assert pairs.next_value == pytest.approx(float(values[1]), rel=1e-2)
+    assert pairs.next_value <= float(pairs.values[0])
 
 
 @pytest.mark.slow

@@ -25,8 +25,12 @@ Operator = Callable[[Tensor], Tensor]
 CLOSE = 0.8
 """Eigenvalues of the nearby operator from this share of the last wanted one on may change places with it."""
 MOST_CLOSE = 4
-PATIENCE = 2
-"""Rounds that residuals below rounding may take to halve."""
+NEAR = 0.9
+"""An operator whose leading eigenvalue is this share of the nearby one's, or less, is not near it: the nearby one was made of
+few samples of a flat spectrum, whose eigenvalues spread, and its eigenvectors lead nowhere."""
+PATIENCE, STALLED = 4, 0.8
+"""Residuals below rounding that are more than this share of what they were so many rounds ago are noise. Those of a flat
+spectrum fall slowly, but they fall."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,10 @@ class RitzPairs:
     residual: Float[Tensor, " n"]
     next_value: float | None
     products: int
+
+    def remainder(self, i: int) -> Float[Tensor, " d"]:
+        """``A u − λ u`` of the i-th pair."""
+        return self.images[i] - self.values[i] * self.vectors[i]
 
 
 def lanczos(operator: Operator, start: Float[Tensor, " d"], steps: int) -> RitzPairs:
@@ -85,8 +93,19 @@ def in_step(searches: Sequence[Search], images: Callable[[list[int], Tensor], Te
     return [found[i] for i in range(len(searches))]
 
 
+def is_near(nearby: RitzPairs, found: RitzPairs) -> bool:
+    """Does the nearby operator tell of the one whose pairs were found?"""
+    return float(found.values[0]) > NEAR * float(nearby.values[0])
+
+
 def davidson(
-    nearby: RitzPairs, rank: int, tol: float, like: Tensor, generator: torch.Generator, *, rounding: float = 0.0
+    nearby: RitzPairs,
+    rank: int,
+    tol: float,
+    like: Tensor,
+    generator: torch.Generator,
+    *,
+    rounding: Callable[[Tensor], Tensor] = torch.zeros_like,
 ) -> Search:
     """Searches the ``rank`` leading eigenpairs of an operator to relative residual ``tol``.
 
@@ -94,9 +113,11 @@ def davidson(
     2. Rayleigh-Ritz in the span of all directions tried; stop when ``rank`` residuals are at most ``tol``.
     3. For each pair that is not there yet, solve ``(A' − θ) δ = −r`` with the nearby operator A' (diagonal in its own
        Ritz vectors, 0 beside them), and add δ to the span. One exact product each, in dtype and on the device of ``like``.
+       Where A' turned out not to be near (:func:`is_near`), add r itself, which makes the span a Krylov space.
 
-    Ends at the tolerance, or when the span is the whole space, or when rounding lets nothing new in: ``rounding`` is that of
-    a product, over the leading eigenvalue, and residuals below it that do not halve in :data:`PATIENCE` rounds are all noise.
+    Ends at the tolerance, or when the span is the whole space, or when rounding lets nothing new in: ``rounding`` of
+    eigenvalues is what it hides from their measured relative residuals, which are to be below ``tol`` with it (as far as the
+    dtype allows); residuals below it that fall no more in :data:`PATIENCE` rounds are all noise.
     """
     d = nearby.vectors.shape[1]
     basis: list[Tensor] = []
@@ -115,15 +136,18 @@ def davidson(
         if len(basis) > known:
             images += to_float64((yield torch.stack(basis[known:]).to(like)))
         found = _rayleigh_ritz(torch.stack(basis), torch.stack(images), rank)
-        wanting = [i for i in range(min(rank, len(found.values))) if found.residual[i] > tol]
+        hidden = float(rounding(found.values).max())
+        aim = max(0.95 * tol - hidden, min(0.9 * tol, 16 * torch.finfo(like.dtype).eps))
+        wanting = [i for i in range(min(rank, len(found.values))) if found.residual[i] > aim]
         if (not wanting and len(found.values) == rank) or len(basis) in (known, d):
             return found
         # over the leading eigenvalue, as rounding is
         worst = float((found.residual * found.values)[wanting].max() / found.values[0]) if wanting else torch.inf
-        noise = [*noise, worst] if len(found.values) == rank and worst <= rounding else []
-        if len(noise) > PATIENCE and noise[-1] > 0.5 * noise[-1 - PATIENCE]:
+        noise = [*noise, worst] if len(found.values) == rank and worst <= hidden else []
+        if len(noise) > PATIENCE and noise[-1] > STALLED * noise[-1 - PATIENCE]:
             return found
-        new = [_correction(nearby, found, i) for i in wanting]
+        near = is_near(nearby, found)
+        new = [_correction(nearby, found, i) if near else found.remainder(i) for i in wanting]
         if len(found.values) < rank:
             draw = torch.randn(rank - len(found.values), d, generator=generator, dtype=torch.float64)
             new += list(draw.to(basis[0]))
@@ -132,7 +156,7 @@ def davidson(
 def _correction(nearby: RitzPairs, found: RitzPairs, i: int) -> Float[Tensor, " d"]:
     """``δ = −(A' − θ)⁻¹ r`` for the i-th pair, with A' diagonal in its Ritz vectors and 0 beside them."""
     theta, U = found.values[i], nearby.vectors
-    r = found.images[i] - theta * found.vectors[i]
+    r = found.remainder(i)
     inside = U @ r
     gap = nearby.values - theta
     least = 1e-3 * theta

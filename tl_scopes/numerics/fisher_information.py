@@ -29,7 +29,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.numerics.eigensolver import RitzPairs, Search, davidson, in_step, lanczos
+from tl_scopes.numerics.eigensolver import RitzPairs, Search, davidson, in_step, is_near, lanczos
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.unembedding import CHUNK, RowSquares, times, transpose_times
 
@@ -227,20 +227,21 @@ class FisherInformation:
         start = torch.randn(self.d_model, generator=generator, dtype=torch.float64).to(self.tail)
         size = min(self.W.shape[0], max(FEW_TOKENS, 4 * rank))
         restricted = lanczos(self._restricted(size), start, min(self.d_model, 16 + 3 * rank))
-        # Below the tolerance by what rounding may hide, but not below what can be reached.
-        hidden = float(self._rounding(restricted.values[:rank], self.dtype).max())
-        aim = max(0.95 * tol - hidden, min(0.9 * tol, 16 * torch.finfo(self.dtype).eps))
-        return davidson(restricted, rank, aim, self.tail, generator, rounding=hidden), restricted
+        return davidson(
+            restricted, rank, tol, self.tail, generator, rounding=lambda values: self._rounding(values, self.dtype)
+        ), restricted
 
     def _found(self, found: RitzPairs, restricted: RitzPairs, rank: int) -> Eigenpairs:
         """What a search found, with what rounding hides."""
-        following = restricted.values[rank:].max() if len(restricted.values) > rank else None
+        following = found.next_value or 0.0
+        if is_near(restricted, found) and len(restricted.values) > rank:
+            following = max(following, min(float(restricted.values[rank]), float(found.values[-1])))
         return Eigenpairs(
             values=found.values.clamp_min(0).to(self.tail),
             vectors=found.vectors.to(self.tail),
             trace=self.trace(),
             residual=self._with_rounding(found.residual, found.values, self.dtype),
-            next_value=max(found.next_value or 0.0, float(following) if following is not None else 0.0),
+            next_value=following,
             products=found.products,
             images=found.images.to(self.tail),
         )
