@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from html import escape
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +16,7 @@ from samples import HOSTILE
 
 from tl_scopes import Chain
 from tl_scopes.results.chain_units import TextUnit
-from tl_scopes.views.chain import chain_maps, drawn_hops, path_words
+from tl_scopes.views.chain import about_path, chain_maps, drawn_hops, path_words
 from tl_scopes.views.wording import percent
 
 pytestmark = pytest.mark.one_lens
@@ -53,6 +54,26 @@ def test_the_terminal_prints_the_path_and_the_shares() -> None:
     for source in chain.top(2):
         assert percent(source.share) in text
     assert "by name: user" in text and "a note <b>" in text
+
+
+@pytest.mark.parametrize("direct", [0.4, 0.6])
+def test_a_path_that_ends_where_most_paths_do_not_says_so(direct: float) -> None:
+    """A single link leads to one source, and two paths of two links to the other."""
+    chain = some(3, 2, width=1)
+    scores = torch.zeros_like(chain.scores)
+    scores[:2, 2] = 1
+    by_steps = (1 - direct) / 2
+    scores[2, [1, 3, 4]] = torch.tensor([direct, by_steps, by_steps]).sqrt()  # shares are of squares
+    chain = replace(chain, scores=scores)
+    assert chain.path[-1].number == 0
+    assert torch.allclose(chain.total, torch.tensor([direct, 1 - direct]).double(), atol=1e-6)
+    told = about_path(chain)
+    assert told.startswith(f"The strongest single path; it has {percent(direct)} of all.")
+    most = "Over all paths 'word2 of a longer sentence.' has most, 60.0%."
+    assert told.endswith(most) == (direct < 0.5)
+    assert ("Over all" in told) == (direct < 0.5)
+    assert " ".join(told.split()) in " ".join(str(chain).split())
+    assert escape(told) in chain.html()
 
 
 def test_maps_hold_hops_that_sum_to_the_last_row_and_every_row() -> None:

@@ -88,6 +88,17 @@ def path_share(chain: Chain) -> float:
     return product if chain.path else 0.0
 
 
+def about_path(chain: Chain) -> str:
+    """What the path has of the whole; and the unit that has most over all paths, where it does not end there."""
+    if not chain.path:
+        return ""
+    said = f"The strongest single path; it has {percent(path_share(chain))} of all."
+    (most,) = chain.top(1)
+    if most.number == chain.path[-1].number:
+        return said
+    return f"{said} Over all paths {called(chain.sources[most.number])} has most, {percent(most.share)}."
+
+
 def drawn_hops(chain: Chain) -> list[int]:
     """Numbers of the hops that are drawn one by one: until what is left of the answer is hardly there."""
     few = replace(chain, hops=min(MOST_HOPS - 1, max(chain.answer) if chain.hops is None else chain.hops)).by_hop
@@ -156,7 +167,7 @@ def left_out(chain: Chain) -> str:
 def _lines(chain: Chain) -> RenderableType:
     parts: list[RenderableType] = [Text(chain_title(chain), "bold"), Padding(Text(path_words(chain)), (0, 2))]
     if chain.path:
-        parts.append(Text(f"The strongest single path; it has {percent(path_share(chain))} of all.", "dim"))
+        parts.append(Text(about_path(chain), "dim"))
     parts += [Padding(_sources(chain), (0, 2)), Padding(_steps(chain), (0, 2))]
     if any(source.name for source in chain.sources):
         named = ", ".join(f"{visible(name)} {percent(share)}" for name, share in chain.shares().items())

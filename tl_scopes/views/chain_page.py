@@ -17,7 +17,7 @@ from tl_scopes.results.chain import Chain
 from tl_scopes.results.chain_units import TextUnit
 from tl_scopes.views.canvas.colours import blend, css, ink, ink_attributes, ink_before_inversion
 from tl_scopes.views.canvas.page import View, data_script, heading
-from tl_scopes.views.chain import MEANING, chain_title, drawn_hops, hop_name, left_out, notes_of, path_share, path_words
+from tl_scopes.views.chain import MEANING, about_path, chain_title, drawn_hops, hop_name, left_out, notes_of, path_words
 from tl_scopes.views.rendering import view
 from tl_scopes.views.wording import in_lines, percent, visible
 
@@ -42,10 +42,10 @@ _READ = (
 def chain_view(chain: Chain) -> View:
     """The path in words, the slider, the cards with the line that stays in sight beside them, and over nothing else."""
     notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in notes_of(chain))
-    share = f" The strongest single path, {percent(path_share(chain))} of all." if chain.path else ""
     body = (
         f'<div class="tls tls-steps">{heading(chain_title(chain))}'
-        f'<p class="tls-small"><b><bdi>{escape(path_words(chain))}</bdi></b>{share}</p>{_names(chain)}{notes}'
+        f'<p class="tls-small"><b><bdi>{escape(path_words(chain))}</bdi></b> <bdi>{escape(about_path(chain))}</bdi></p>'
+        f"{_names(chain)}{notes}"
         f"{_slider(chain)}<div>{_cards(chain)}{_READ}</div>"
         f'<p class="tls-small">{escape(f"{_MEANING} {left_out(chain)}")}</p>'
         f"{data_script(_data(chain), 'tls-steps-data')}</div>"
