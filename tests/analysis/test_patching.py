@@ -99,7 +99,55 @@ def test_logits_exist_at_the_explained_position_alone_unless_a_metric_reads_all(
     model.reset_hooks(including_permanent=True)
     n = clean.shape[1]
     assert {read for _, read in shapes} == ({n} if own else {1})
-    assert sum(rows for rows, _ in shapes[-model.cfg.n_layers :]) == result.cells.shape[0] * (2 + 1 + 3)
+    looks = model.cfg.n_layers - 1  # at whether a run may begin at a layer
+    assert sum(rows for rows, _ in shapes[-model.cfg.n_layers - looks :]) == result.cells.shape[0] * (2 + 1 + 3) + looks
+
+
+@pytest.mark.parametrize("component", ["resid_pre", "mlp_out"])
+def test_patched_runs_begin_at_their_layer(component: str, kind: str) -> None:
+    """Rows that pass the first block and the last: those of the first layer pass both, all others and the looks the last."""
+    model = families.build("llama", kind, fresh=True).model
+    attribution, clean, corrupt, _ = setting(model)
+    rows: dict[str, list[int]] = {}
+    last = model.cfg.n_layers - 1
+    for layer in (0, last):
+        name = f"blocks.{layer}.hook_resid_post"
+        model.add_hook(name, lambda activation, hook: rows.setdefault(hook.name, []).append(len(activation)))
+    tls.patch_top(model, clean, corrupt, attribution, k=2, n_random=3, component=component)
+    first, all_rows = (sum(n) for n in rows.values())
+    assert all_rows - first == (last * (2 + 1 + 3)) + last
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_where_later_blocks_need_more_of_earlier_ones_than_the_stream_all_blocks_run(fails: bool, kind: str) -> None:
+    """Block 1 adds what block 0 gave in the same run, or in the last one, or raises where it gave nothing."""
+    model = families.build("llama", kind, fresh=True).model
+    attribution, clean, corrupt, target = setting(model)
+    given: list[torch.Tensor] = []
+
+    def keep(activation: torch.Tensor, hook: Any) -> None:
+        given[:] = [activation.detach()]
+
+    def add(activation: torch.Tensor, hook: Any) -> torch.Tensor:
+        kept = given.pop() if fails else given[0]
+        return activation + (kept if len(kept) == len(activation) else kept[:1]).cumsum(1)
+
+    name = "blocks.1.hook_resid_pre"
+    model.add_hook("blocks.0.hook_mlp_out", keep)
+    model.add_hook("blocks.1.hook_mlp_out", add)
+    attribution = tls.semantic_scope(model, CLEAN, target=" king")
+    result = tls.patch_top(model, clean, corrupt, attribution, k=clean.shape[1] - 1, n_random=2)
+    cells = dict(zip(result.positions, result.cells[1].tolist(), strict=True))
+    with torch.no_grad():
+        _, cache = model.run_with_cache(clean, names_filter=name)
+        for pos, cell in cells.items():
+
+            def put(activation: torch.Tensor, hook: Any, pos: int = pos) -> torch.Tensor:
+                activation[:, pos] = cache[name][:, pos]
+                return activation
+
+            expected = model.run_with_hooks(corrupt, fwd_hooks=[(name, put)])[0, -1, target]
+            assert cell == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_own_metric_gives_the_same_as_the_explained_scalar(kind: str) -> None:

@@ -15,7 +15,7 @@ attribution explains. A patch puts the clean run's activation into the corrupt r
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
@@ -34,6 +34,7 @@ from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.model.forward import Recording, forward_pass, run_with_hooks
 from tl_scopes.model.hooks import Y_HOOK, Hook, differentiable, fires_again, require_hook
+from tl_scopes.model.later_blocks import beginning_at, stream_before
 from tl_scopes.model.lens import LensModel, architecture, source_device
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.predictions import Predictions, Table
@@ -97,7 +98,8 @@ def patch_top(
         TypeError: not a TransformerLens model, or several prompts.
 
     Cost: forwards of ``len(layers) · (k + 1 + n_random)`` rows, two more and one backward; logits at one position of
-    each row, or at all for a ``metric`` of one's own.
+    each row, or at all for a ``metric`` of one's own. A row begins at its layer, which halves the whole, where the model
+    can be run so, which one more row per layer tells.
 
     >>> clean, corrupt = (f"German: der {w} sieht die Katze. English: the" for w in ("Hund", "Vogel"))
     >>> attr = semantic_scope(model, clean, target=" dog")
@@ -145,7 +147,7 @@ class _Runs:
 
     The clean prompt runs once with its activations cached, the corrupt one once with a graph; one of the two is the
     attribution's own, and tells what is explained. Logits exist at the explained position alone, unless a caller's metric
-    takes those of all positions.
+    takes those of all positions. What was patched begins at its layer, from the corrupt run's residual stream.
     """
 
     def __init__(
@@ -163,8 +165,10 @@ class _Runs:
         self.read, self.at = torch.tensor(read), [read.index(p) for p in explained]
         self.target_hook = target_hook_of(attribution) if metric is None else Y_HOOK
         self.names = [f"blocks.{layer}.hook_{component}" for layer in layers]
+        self.layers = dict(zip(self.names, layers, strict=True))
         for name in self.names:
             require_hook(model, model.hook_dict, name, "component")
+        streams = {name: layer for layer in layers if layer and (name := stream_before(layer)) in model.hook_dict}
         self.cache: dict[str, Tensor] = {}
         with torch.no_grad():
             clean = self.run(pair[:1], [(name, self._keep(name)) for name in self.names])
@@ -173,10 +177,11 @@ class _Runs:
                 model,
                 pair[1:].clone(),
                 self.read,
-                Recording(self.names[0], self.target_hook, tuple(self.names[1:]), table=True),
+                Recording(self.names[0], self.target_hook, tuple(self.names[1:]), streams.__contains__, table=True),
                 rows=torch.zeros(len(read), dtype=torch.int64),
             )
-        corrupt = self.graph.logits.detach()[None], self.graph.hidden.detach()[None]
+        self.streams = {layer: self.graph.activations[name].detach() for name, layer in streams.items()}
+        corrupt = self.corrupt = self.graph.logits.detach()[None], self.graph.hidden.detach()[None]
         self.base = self._reading(*clean)
         own = self.base if torch.equal(attribution.tokens, pair[0].cpu()) else self._reading(*corrupt)
         self.question = question_of(model, attribution, joined(own))
@@ -189,6 +194,30 @@ class _Runs:
             self.cache[name] = activation
 
         return hook
+
+    def run_from(self, layer: int, n: int, hooks: Sequence[tuple[str, Hook]]) -> tuple[Tensor, Tensor]:
+        """As :meth:`run`, n rows of the corrupt prompt, from a layer on where its input is known."""
+        tokens = repeat(self.pair[1], "pos -> sets pos", sets=n)
+        if layer not in self.streams:
+            return self.run(tokens, hooks)
+        with beginning_at(self.model, layer, self.streams[layer]) as begin:
+            return self.run(tokens, [*begin, *hooks])
+
+    def find_where_to_begin(self) -> None:
+        """Forget the input of a layer if a run from there, without a patch, is not the corrupt run.
+
+        A run of the clean prompt comes first, and the last layer next: what blocks left out may have kept is of that run.
+        """
+        known = self.corrupt[0]
+        within = math.sqrt(torch.finfo(known.dtype).eps) * known.abs().max()
+        self.run(self.pair[:1], [])
+        for layer in sorted(self.streams, reverse=True):
+            try:
+                same = bool((self.run_from(layer, 1, [])[0] - known).abs().max() <= within)
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+                same = False
+            if not same:
+                del self.streams[layer]
 
     def run(self, tokens: Int[Tensor, "batch pos"], hooks: Sequence[tuple[str, Hook]]) -> tuple[Tensor, Tensor]:
         """Logits ``[batch, read, d_vocab]`` and what passed the target hook, ``[batch, read, ...]``."""
@@ -224,14 +253,15 @@ class _Runs:
         size = rows_per_forward(self.model, [replace(self.prompt, pos=self.pair.shape[1] - 1)], None)
         size = min(size, max(1, MOST_LOGITS // (len(self.read) * int(self.model.cfg.d_vocab))))
         with torch.no_grad(), progress(total=len(self.names) * len(sets), unit="patch") as bar:
-            for name, part in itertools.product(self.names, torch.split(chosen, size)):
+            self.find_where_to_begin()
+            for name, layer in self.layers.items():
+                for part in torch.split(chosen, size):
 
-                def put(corrupted: Tensor, hook: Any, name: str = name, part: Tensor = part) -> Tensor:
-                    return torch.where(part.to(corrupted.device)[..., None], self.cache[name], corrupted)
+                    def put(corrupted: Tensor, hook: Any, name: str = name, part: Tensor = part) -> Tensor:
+                        return torch.where(part.to(corrupted.device)[..., None], self.cache[name], corrupted)
 
-                rows = repeat(self.pair[1], "pos -> sets pos", sets=len(part))
-                found.append(self.values(*self.run(rows, [(name, put)])))
-                bar.update(len(part))
+                    found.append(self.values(*self.run_from(layer, len(part), [(name, put)])))
+                    bar.update(len(part))
         return rearrange(torch.cat(found).cpu(), "(layer set) -> layer set", set=len(sets))
 
     def estimate(self, positions: Sequence[int]) -> Float[Tensor, "layer token"] | None:
