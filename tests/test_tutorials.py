@@ -72,7 +72,7 @@ def test_cells_that_are_not_run_are_one_section_that_says_so_and_nothing_else_ne
 @pytest.mark.one_lens
 @pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process may take every core")
 def test_where_several_processes_test_what_they_start_has_one_thread() -> None:
-    """With a thread on every core each, they wait for each other: training a small model took 270 s for 10."""
+    """With a thread on every core each, they wait for each other."""
     count = "import torch; print(torch.get_num_threads())"
     assert subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True).stdout == "1\n"
 

@@ -27,7 +27,7 @@ from chromium import browser, look  # noqa: F401  # fixtures
 from transformer_lens.hook_points import HookPoint
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Several processes with a thread on every core wait for each other: training in a notebook took 27 times as long.
+    # Several processes with a thread on every core wait for each other.
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for those that tests start: notebooks, the command line
 

@@ -15,7 +15,6 @@ attribution explains. A patch puts the clean run's activation into the corrupt r
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
@@ -97,9 +96,9 @@ def patch_top(
             component or n_random out of range.
         TypeError: not a TransformerLens model, or several prompts.
 
-    Cost: forwards of ``len(layers) · (k + 1 + n_random)`` rows, two more and one backward; logits at one position of
-    each row, or at all for a ``metric`` of one's own. A row begins at its layer, which halves the whole, where the model
-    can be run so, which one more row per layer tells.
+    Cost: forwards of ``len(layers) · (k + 1 + n_random)`` rows, four more and one backward; logits at one position of
+    each row, or at all for a ``metric`` of one's own. A row begins at its layer, on the corrupt run's residual stream, where
+    the model can be run so, which one more row per layer tells.
 
     >>> clean, corrupt = (f"German: der {w} sieht die Katze. English: the" for w in ("Hund", "Vogel"))
     >>> attr = semantic_scope(model, clean, target=" dog")
@@ -164,11 +163,10 @@ class _Runs:
         read = explained if metric is None else list(range(pair.shape[1]))
         self.read, self.at = torch.tensor(read), [read.index(p) for p in explained]
         self.target_hook = target_hook_of(attribution) if metric is None else Y_HOOK
-        self.names = [f"blocks.{layer}.hook_{component}" for layer in layers]
-        self.layers = dict(zip(self.names, layers, strict=True))
+        self.layers = {f"blocks.{layer}.hook_{component}": layer for layer in layers}
+        self.names = list(self.layers)
         for name in self.names:
             require_hook(model, model.hook_dict, name, "component")
-        streams = {name: layer for layer in layers if layer and (name := stream_before(layer)) in model.hook_dict}
         self.cache: dict[str, Tensor] = {}
         with torch.no_grad():
             clean = self.run(pair[:1], [(name, self._keep(name)) for name in self.names])
@@ -177,11 +175,10 @@ class _Runs:
                 model,
                 pair[1:].clone(),
                 self.read,
-                Recording(self.names[0], self.target_hook, tuple(self.names[1:]), streams.__contains__, table=True),
+                Recording(self.names[0], self.target_hook, tuple(self.names[1:]), table=True),
                 rows=torch.zeros(len(read), dtype=torch.int64),
             )
-        self.streams = {layer: self.graph.activations[name].detach() for name, layer in streams.items()}
-        corrupt = self.corrupt = self.graph.logits.detach()[None], self.graph.hidden.detach()[None]
+        corrupt = self.graph.logits.detach()[None], self.graph.hidden.detach()[None]
         self.base = self._reading(*clean)
         own = self.base if torch.equal(attribution.tokens, pair[0].cpu()) else self._reading(*corrupt)
         self.question = question_of(model, attribution, joined(own))
@@ -195,29 +192,41 @@ class _Runs:
 
         return hook
 
-    def run_from(self, layer: int, n: int, hooks: Sequence[tuple[str, Hook]]) -> tuple[Tensor, Tensor]:
-        """As :meth:`run`, n rows of the corrupt prompt, from a layer on where its input is known."""
-        tokens = repeat(self.pair[1], "pos -> sets pos", sets=n)
-        if layer not in self.streams:
-            return self.run(tokens, hooks)
-        with beginning_at(self.model, layer, self.streams[layer]) as begin:
-            return self.run(tokens, [*begin, *hooks])
+    def streams(self) -> dict[int, Tensor]:
+        """The corrupt run's stream before each layer at which a run may begin, for without a patch it is the corrupt run.
 
-    def find_where_to_begin(self) -> None:
-        """Forget the input of a layer if a run from there, without a patch, is not the corrupt run.
-
-        A run of the clean prompt comes first, and the last layer next: what blocks left out may have kept is of that run.
+        The clean prompt runs in between, and the last layer is tried first: what blocks left out may keep is of that run.
         """
-        known = self.corrupt[0]
-        within = math.sqrt(torch.finfo(known.dtype).eps) * known.abs().max()
+        seen: dict[int, list[Tensor]] = {}
+
+        def keep(layer: int) -> tuple[str, Hook]:
+            return stream_before(layer), lambda activation, hook: seen.setdefault(layer, []).append(activation)
+
+        layers = [layer for layer in self.layers.values() if layer and stream_before(layer) in self.model.hook_dict]
+        if not layers:
+            return {}
+        known, _ = self.run(self.pair[1:], [keep(layer) for layer in layers])
         self.run(self.pair[:1], [])
-        for layer in sorted(self.streams, reverse=True):
+        found = {layer: streams[0] for layer, streams in sorted(seen.items(), reverse=True) if len(streams) == 1}
+        within = 4 * torch.finfo(known.dtype).eps * known.abs().max()
+        for layer, stream in list(found.items()):
             try:
-                same = bool((self.run_from(layer, 1, [])[0] - known).abs().max() <= within)
+                same = bool((self.run_from(layer, 1, [], stream)[0] - known).abs().max() <= within)
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
                 same = False
             if not same:
-                del self.streams[layer]
+                del found[layer]
+        return found
+
+    def run_from(
+        self, layer: int, n: int, hooks: Sequence[tuple[str, Hook]], stream: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`run`, n rows of the corrupt prompt, from a layer on where its stream is given."""
+        tokens = repeat(self.pair[1], "pos -> sets pos", sets=n)
+        if stream is None:
+            return self.run(tokens, hooks)
+        with beginning_at(self.model, layer, stream) as begin:
+            return self.run(tokens, [*begin, *hooks])
 
     def run(self, tokens: Int[Tensor, "batch pos"], hooks: Sequence[tuple[str, Hook]]) -> tuple[Tensor, Tensor]:
         """Logits ``[batch, read, d_vocab]`` and what passed the target hook, ``[batch, read, ...]``."""
@@ -253,14 +262,14 @@ class _Runs:
         size = rows_per_forward(self.model, [replace(self.prompt, pos=self.pair.shape[1] - 1)], None)
         size = min(size, max(1, MOST_LOGITS // (len(self.read) * int(self.model.cfg.d_vocab))))
         with torch.no_grad(), progress(total=len(self.names) * len(sets), unit="patch") as bar:
-            self.find_where_to_begin()
+            streams = self.streams()
             for name, layer in self.layers.items():
                 for part in torch.split(chosen, size):
 
                     def put(corrupted: Tensor, hook: Any, name: str = name, part: Tensor = part) -> Tensor:
                         return torch.where(part.to(corrupted.device)[..., None], self.cache[name], corrupted)
 
-                    found.append(self.values(*self.run_from(layer, len(part), [(name, put)])))
+                    found.append(self.values(*self.run_from(layer, len(part), [(name, put)], streams.get(layer))))
                     bar.update(len(part))
         return rearrange(torch.cat(found).cpu(), "(layer set) -> layer set", set=len(sets))
 

@@ -105,7 +105,7 @@ def davidson(
     like: Tensor,
     generator: torch.Generator,
     *,
-    rounding: Callable[[Tensor], Tensor] = torch.zeros_like,
+    rounding: Callable[[Tensor], Tensor],
 ) -> Search:
     """Searches the ``rank`` leading eigenpairs of an operator to relative residual ``tol``.
 

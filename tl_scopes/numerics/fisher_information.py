@@ -233,15 +233,18 @@ class FisherInformation:
 
     def _found(self, found: RitzPairs, restricted: RitzPairs, rank: int) -> Eigenpairs:
         """What a search found, with what rounding hides."""
-        following = found.next_value or 0.0
-        if is_near(restricted, found) and len(restricted.values) > rank:
-            following = max(following, min(float(restricted.values[rank]), float(found.values[-1])))
+        following = found.next_value
+        if len(restricted.values) > rank and (following is None or is_near(restricted, found)):
+            larger = min(
+                1.0, float(found.values[0] / restricted.values[0])
+            )  # of few samples, as far as they are not near
+            following = max(following or 0.0, min(larger * float(restricted.values[rank]), float(found.values[-1])))
         return Eigenpairs(
             values=found.values.clamp_min(0).to(self.tail),
             vectors=found.vectors.to(self.tail),
             trace=self.trace(),
             residual=self._with_rounding(found.residual, found.values, self.dtype),
-            next_value=following,
+            next_value=following or 0.0,
             products=found.products,
             images=found.images.to(self.tail),
         )
