@@ -11,6 +11,7 @@ well bfloat16 ranks these tokens (``half_precision.py``; of interest with ``--mo
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import statistics
 import time
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 from half_precision import agreement
+from long_context import SPACING, checkpoint_blocks, hugging_face
 from shapes import describe, gpt2_small, llama_wide, on_device, prose, real
 from torch import Tensor
 
@@ -26,12 +28,23 @@ import tl_scopes as tls
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.memory import Memory
 from tl_scopes.model.probe_runs import Run
+from tl_scopes.numerics.statistics import spearman
 
 SCOPES: dict[str, Callable[..., Any]] = {
     "semantic": tls.semantic_scope,
     "temperature": tls.temperature_scope,
     "fisher": tls.fisher_scope,
 }
+
+
+def built(make: Callable[[], Any]) -> Callable[[], Any]:
+    """Random weights drawn on the card: at once."""
+
+    def on_card() -> Any:
+        with torch.device("cuda"):
+            return make()
+
+    return on_card
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -97,28 +110,47 @@ def costs(make: Callable[[], Any], tokens: Tensor, dtype: torch.dtype, pairs: in
     ratio(f"a span of {m} predictions", lambda: tls.semantic_scope(bridge, tokens, pos=span), floor, pairs)
 
 
-def long_context(length: int) -> None:
-    """Time and memory of one scope on a long text in bfloat16."""
-    bridge = on_device(gpt2_small(n_ctx=length), "cuda", torch.bfloat16)
-    tokens = torch.randint(50257, (length,), generator=torch.Generator().manual_seed(1))
-    memory = Memory(bridge, checkpoint=True)
-    with differentiable(bridge):
-        estimate = memory.peak(Run(1, length, 1, 1, True))
-    gc.collect()
+def peak(work: Callable[[], Any]) -> tuple[Any, float, int]:
+    """The work's result, its seconds, and the most bytes that it held on the card."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    try:
-        took = seconds(lambda: tls.semantic_scope(bridge, tokens, target=1234, checkpoint=True))
-    except (ValueError, torch.OutOfMemoryError) as refused:
-        print(f"  {length:,} tokens, estimate {estimate / 2**30:.1f} GiB: refused: {str(refused)[:300]}", flush=True)
-        return
-    peak = torch.cuda.max_memory_allocated() - before
-    print(
-        f"  {length:,} tokens, checkpointed: {took:.1f} s, {peak / 2**30:.2f} GiB beside the weights, estimated as "
-        f"{estimate / 2**30:.2f}",
-        flush=True,
-    )
+    before, found = torch.cuda.memory_allocated(), []
+    took = seconds(lambda: found.append(work()))
+    return found[0], took, torch.cuda.max_memory_allocated() - before
+
+
+def long_context(length: int) -> None:
+    """Time and memory of one scope on a long text in bfloat16, beside bare Hugging Face, both without and with
+    checkpointed blocks."""
+    tokens = torch.randint(50257, (length,), generator=torch.Generator().manual_seed(1))
+    make = built(lambda: gpt2_small(n_ctx=length))
+    hf, bridge = make().to(torch.bfloat16), on_device(make(), "cuda", torch.bfloat16)
+    for checkpoint in (False, True):
+        name = f"  {length:,} tokens, {'checkpointed' if checkpoint else 'plain'}"
+        if checkpoint:
+            checkpoint_blocks(hf)
+        memory = Memory(bridge, checkpoint=checkpoint)
+        with differentiable(bridge):
+            estimate = memory.peak(Run(1, length, 1, 1, checkpoint))
+        scope = functools.partial(tls.semantic_scope, bridge, tokens, target=SPACING, checkpoint=checkpoint)
+        try:
+            ours, bare = [
+                [peak(work) for _ in range(4)][1:]
+                for work in (scope, lambda: hugging_face(hf, tokens.cuda()).float().cpu())
+            ]
+        except (ValueError, torch.OutOfMemoryError) as refused:
+            print(f"{name}: estimate {estimate / 2**30:.2f} GiB: refused: {str(refused)[:300]}", flush=True)
+            continue
+        attr, scores = ours[0][0], bare[0][0]
+        took, floor = (statistics.median(run[1] for run in runs) for runs in (ours, bare))
+        paths = attr.details.get("attention", ["eager"])
+        print(
+            f"{name}: {took:.2f} s, {took / floor:.2f} x Hugging Face's {floor:.2f} s; "
+            f"{ours[0][2] / 2**30:.2f} GiB beside the weights, estimated as {estimate / 2**30:.2f}, Hugging Face's "
+            f"{bare[0][2] / 2**30:.2f}; {', '.join(f'{paths.count(p)} {p}' for p in dict.fromkeys(paths))}; "
+            f"rank correlation of the scores {spearman(attr.scores.tolist(), scores.tolist()):.4f}",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -135,7 +167,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}", flush=True)
     random = torch.randint(1000, 50_000, (args.length,), generator=torch.Generator().manual_seed(1))
     tokens = prose(args.model)[: args.length] if args.model else random
-    makes = [real(args.model)] if args.model else [gpt2_small, llama_wide]
+    makes = [real(args.model)] if args.model else [built(lambda: gpt2_small(peak=9)), built(llama_wide)]
     for make in makes:
         for dtype in (torch.float32, torch.bfloat16):
             costs(make, tokens, dtype, args.pairs)

@@ -60,16 +60,22 @@ def measured(work: Callable[[], Any], threads: int) -> tuple[Any, dict[str, floa
     return result, {"seconds": clock() - start, "peak": watch.most - before}
 
 
-def hugging_face(hf: Any, tokens: Any) -> Any:
-    """Scores by bare Hugging Face with fused attention, every block checkpointed."""
+def checkpoint_blocks(hf: Any) -> None:
+    """From now on every block of a Hugging Face model is computed again in the backward."""
     import torch
     from torch.utils.checkpoint import checkpoint
 
-    hf.set_attn_implementation("sdpa")
     stacks = [m for m in hf.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == hf.config.num_hidden_layers]
     for block in stacks[0]:
         whole = block.forward
         block.forward = lambda *args, _whole=whole, **named: checkpoint(_whole, *args, use_reentrant=False, **named)
+
+
+def hugging_face(hf: Any, tokens: Any) -> Any:
+    """Scores by bare Hugging Face with fused attention."""
+    import torch
+
+    hf.set_attn_implementation("sdpa")
     x = hf.get_input_embeddings()(tokens[None]).detach().requires_grad_(True)
     y = hf.base_model(inputs_embeds=x, use_cache=False).last_hidden_state[0, -1]
     (gradient,) = torch.autograd.grad(hf.lm_head(y)[SPACING], x)
@@ -112,6 +118,7 @@ def one(length: int, checkpoint: bool, args: argparse.Namespace) -> None:
         return
     if args.against and checkpoint:
         hf = make()
+        checkpoint_blocks(hf)
         scores, row["plain"] = measured(lambda: hugging_face(hf, tokens), args.threads)
         row["difference"] = float((scores - attr.scores).abs().max() / scores.abs().max())
     print(json.dumps(row))

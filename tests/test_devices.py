@@ -14,11 +14,14 @@ import families
 import oracles
 import pytest
 import torch
+import transformers
 from elsewhere import FIRST, SECOND, move, reachable
 from torch import Tensor
 
 import tl_scopes as tls
+from tl_scopes.model import attention_plan, forward, predictions
 from tl_scopes.numerics import precision
+from tl_scopes.numerics.statistics import spearman
 
 TOKENS = families.prompt_tokens()
 FOIL = families.VOCAB[" city"]
@@ -200,6 +203,98 @@ def test_scores_on_cuda_are_those_on_the_cpu(pair: families.Pair, solver: str, m
     attr = tls.semantic_scope(model, TOKENS, target=7, keep_gradient=True)
     assert attr.gradient.device.type == attr.tokens.device.type == "cpu"
     assert {parameter.device.type for parameter in model.parameters()} == {"cuda"}
+
+
+@pytest.mark.gpu
+@cuda
+@pytest.mark.on_families("gpt2", "llama", "gemma2", "gemma3")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_attention_on_cuda_however_computed_is_that_on_the_cpu(
+    pair: families.Pair, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(model: Any, **options: Any) -> tuple[Tensor, list[str]]:
+        attr = tls.semantic_scope(model, TOKENS, target=7, keep_gradient=True, **options)
+        return attr.gradient, attr.details.get("attention", [])
+
+    expected, _ = found(pair.model)
+    model = families.build(pair.family, pair.kind, dtype, fresh=True).model.to("cuda")
+    for name, value in (("SHORTEST", 2), ("CELLS", 0), ("FEWEST", 5)):
+        monkeypatch.setattr(attention_plan, name, value)
+    for checkpoint in (False, True):
+        gradient, paths = found(model, checkpoint=checkpoint)
+        assert oracles.relative_error(gradient, expected) < (1e-5 if dtype == torch.float32 else 1e-12)
+        assert "eager" not in paths
+        if pair.family in ("gpt2", "llama"):
+            assert set(paths) == {"fused" if dtype == torch.float32 else "blocks"}
+
+
+@pytest.mark.gpu
+@cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_long_text_on_cuda_takes_what_was_estimated_and_no_square(dtype: torch.dtype, checkpoint: bool) -> None:
+    from tl_scopes.model.hooks import differentiable
+    from tl_scopes.model.memory import Memory
+    from tl_scopes.model.probe_runs import Run
+
+    length, heads = 8192, 4
+    config = transformers.GPT2Config(
+        n_embd=128, n_head=heads, n_layer=2, n_positions=length, vocab_size=500, attn_implementation="eager"
+    )
+    hf = transformers.GPT2LMHeadModel(config).eval().to("cuda", dtype)
+    tokenizer = families.build("gpt2", "bridge").tokenizer
+    model = families.TransformerBridge.boot_transformers(
+        "tiny", hf_model=hf, tokenizer=tokenizer, device="cuda", dtype=dtype
+    )
+    tokens = torch.randint(500, (length,), generator=torch.Generator().manual_seed(1))
+    tls.semantic_scope(model, tokens[:300], target=7)  # what is made once
+    memory = Memory(model, checkpoint=checkpoint, budget=1)
+    with differentiable(model):
+        estimate = memory.peak(Run(1, length, 1, 1, checkpoint))
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    attr = tls.semantic_scope(model, tokens, target=7, checkpoint=checkpoint)
+    peak = torch.cuda.max_memory_allocated() - before
+    assert attr.details["attention"] == ["fused"] * 2
+    assert peak < heads * length**2 * dtype.itemsize / 2
+    assert peak / 1.2 < estimate < peak * 1.2
+
+
+@pytest.mark.gpu
+@cuda
+def test_predictions_in_blocks_on_cuda_are_those_of_a_table_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = families.build("gemma2", "bridge")  # it caps its logits
+    model = families.build("gemma2", "bridge", fresh=True).model.to("cuda")
+
+    def found(lens: Any) -> list[Tensor]:
+        attr = tls.semantic_scope(lens, TOKENS, pos=range(1, 8), target="top")
+        return [
+            attr.scores,
+            tls.fisher_scope(lens, TOKENS, pos=range(1, 8)).scores,
+            tls.leave_one_out(lens, TOKENS, target=7).scores,
+            torch.tensor(tls.verdict(lens, attr).effect)[None],
+        ]
+
+    expected = found(pair.model)
+    monkeypatch.setattr(forward, "TABLE", 0)
+    monkeypatch.setattr(predictions, "BLOCK", 40)
+    for blocks, table in zip(found(model), expected, strict=True):
+        assert oracles.relative_error(blocks, table) < 1e-5
+
+
+@pytest.mark.gpu
+@cuda
+@pytest.mark.parametrize("name", ["semantic", "temperature", "fisher", "total_information", "input_x_gradient"])
+def test_bfloat16_on_cuda_ranks_tokens_as_float32_does(name: str) -> None:
+    text = " ".join(tls.load_passages("demo", 10))
+    full, half = (tls.load_model("demo-llama", device="cuda", dtype=d) for d in (torch.float32, torch.bfloat16))
+    tokens = full.to_tokens(text)[0, :80]
+    target = tls.semantic_scope(full, tokens).target
+    keywords = {"target": target} if name in ("semantic", "input_x_gradient") else {}
+    scope = getattr(tls, name, None) or getattr(tls, f"{name}_scope")
+    a, b = (scope(model, tokens, **keywords).scores[1:].tolist() for model in (full, half))
+    assert spearman(a, b) > 0.95
 
 
 @pytest.mark.gpu

@@ -208,7 +208,14 @@ def _has_kernel(found: Pattern, pattern: Step, v: Tensor) -> bool:
         return False
     if v.device.type == "cpu":
         return v.dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-    return v.device.type == "cuda" and v.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return v.device.type == "cuda" and _has_cuda_kernel(q, k.transpose(-1, -2), v)
+
+
+def _has_cuda_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Would torch take a fused kernel on this card? Its other way keeps T²."""
+    q, k, v = (t if t.ndim == 4 else t[None] for t in (q, k, v))
+    asked = torch.backends.cuda.SDPAParams(q, k, v, None, 0.0, True, False)
+    return torch.backends.cuda.can_use_flash_attention(asked) or torch.backends.cuda.can_use_efficient_attention(asked)
 
 
 def _is_causal(plan: AttentionPlan, masks: list[Mask], n: int) -> bool:
