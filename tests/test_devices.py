@@ -220,9 +220,10 @@ def test_attention_on_cuda_however_computed_is_that_on_the_cpu(
     model = families.build(pair.family, pair.kind, dtype, fresh=True).model.to("cuda")
     for name, value in (("SHORTEST", 2), ("CELLS", 0), ("FEWEST", 5)):
         monkeypatch.setattr(attention_plan, name, value)
+    exact = 1e-12 if pair.family == "gpt2" else 1e-6  # the others' softmaxes are in float32
     for checkpoint in (False, True):
         gradient, paths = found(model, checkpoint=checkpoint)
-        assert oracles.relative_error(gradient, expected) < (1e-5 if dtype == torch.float32 else 1e-12)
+        assert oracles.relative_error(gradient, expected) < (1e-5 if dtype == torch.float32 else exact)
         assert "eager" not in paths
         if pair.family in ("gpt2", "llama"):
             assert set(paths) == {"fused" if dtype == torch.float32 else "blocks"}
@@ -241,11 +242,12 @@ def test_a_long_text_on_cuda_takes_what_was_estimated_and_no_square(dtype: torch
     config = transformers.GPT2Config(
         n_embd=128, n_head=heads, n_layer=2, n_positions=length, vocab_size=500, attn_implementation="eager"
     )
-    hf = transformers.GPT2LMHeadModel(config).eval().to("cuda", dtype)
     tokenizer = families.build("gpt2", "bridge").tokenizer
-    model = families.TransformerBridge.boot_transformers(
-        "tiny", hf_model=hf, tokenizer=tokenizer, device="cuda", dtype=dtype
-    )
+    with torch.random.fork_rng():
+        hf = transformers.GPT2LMHeadModel(config).eval().to("cuda", dtype)
+        model = families.TransformerBridge.boot_transformers(
+            "tiny", hf_model=hf, tokenizer=tokenizer, device="cuda", dtype=dtype
+        )
     tokens = torch.randint(500, (length,), generator=torch.Generator().manual_seed(1))
     tls.semantic_scope(model, tokens[:300], target=7)  # what is made once
     memory = Memory(model, checkpoint=checkpoint, budget=1)
@@ -268,9 +270,10 @@ def test_predictions_in_blocks_on_cuda_are_those_of_a_table_on_the_cpu(monkeypat
     model = families.build("gemma2", "bridge", fresh=True).model.to("cuda")
 
     def found(lens: Any) -> list[Tensor]:
-        attr = tls.semantic_scope(lens, TOKENS, pos=range(1, 8), target="top")
+        attr = tls.semantic_scope(lens, TOKENS, target=7)
         return [
             attr.scores,
+            tls.semantic_scope(lens, TOKENS, pos=range(1, 8)).scores,
             tls.fisher_scope(lens, TOKENS, pos=range(1, 8)).scores,
             tls.leave_one_out(lens, TOKENS, target=7).scores,
             torch.tensor(tls.verdict(lens, attr).effect)[None],

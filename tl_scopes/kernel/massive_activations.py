@@ -61,12 +61,14 @@ def outliers(
         return {}
     chosen = values[:, list(positions)].cpu().double()
     ratio = (chosen / chosen.median(dim=1, keepdim=True).values.clamp_min(1e-300)).amax(dim=0)
-    return {p: float(r) for p, r in zip(positions, ratio, strict=True) if r > multiple}
+    return {p: r for p, r in zip(positions, ratio.tolist(), strict=True) if r > multiple}
 
 
 def found_sinks(norms: dict[str, Float[Tensor, "batch pos"]], row: int, prompt: EncodedPrompt) -> frozenset[int] | None:
     """Secondary sinks of one prompt of the batch by residual norm; None where no norm was seen."""
     if not norms:
         return None
-    table = torch.stack([n[row].cpu() for n in norms.values()])
+    rows = [n[row] for n in norms.values()]
+    alike = len({of_hook.device for of_hook in rows}) == 1  # then the device is waited for once
+    table = torch.stack(rows).cpu() if alike else torch.stack([of_hook.cpu() for of_hook in rows])
     return frozenset(outliers(table, candidates(prompt)))

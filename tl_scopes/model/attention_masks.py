@@ -38,13 +38,13 @@ class Mask:
     of: Step | Tensor
     rules_out: Literal["true", "false", "low"]
 
-    def at(self, rows: Rows) -> tuple[Bool[Tensor, ...], bool]:
-        """What is ruled out in these rows, as it broadcasts; and does it leave all other scores as they are?"""
+    def at(self, rows: Rows) -> tuple[Bool[Tensor, ...], Bool[Tensor, ...] | None]:
+        """What is ruled out in these rows, as it broadcasts; and where other scores are not left as they are, if anywhere."""
         value = rows(self.of) if isinstance(self.of, Step) else rows.cut(self.of)
         if self.rules_out != "low":
-            return value if self.rules_out == "true" else ~value, True
+            return value if self.rules_out == "true" else ~value, None
         out = value <= torch.finfo(value.dtype).min / 2
-        return out, bool((value.masked_fill(out, 0) == 0).all())
+        return out, (value != 0) & ~out
 
 
 @dataclass
@@ -191,16 +191,21 @@ def left(masks: list[Mask], length: int, first: int, last: int) -> Left:
 
 
 def _left(masks: list[Mask], rows: Rows, queries: int, length: int) -> Left:
-    always = sometimes = torch.zeros(queries, length, dtype=torch.bool)
-    untouched = True
-    for mask in masks:
-        out, others = mask.at(rows)
-        out = out.expand(*out.shape[:-2], queries, length).reshape(-1, queries, length).cpu()
+    """Computed where the masks are, and looked at once: a GPU waits for each look."""
+    if not masks:
+        return Left(0, length, False)
+    looks = [mask.at(rows) for mask in masks]
+    device = looks[0][0].device
+    always = sometimes = torch.zeros(queries, length, dtype=torch.bool, device=device)
+    changed = torch.zeros((), dtype=torch.bool, device=device)
+    for out, others in looks:
+        out = out.to(device)
+        out = out.expand(*out.shape[:-2], queries, length).reshape(-1, queries, length)
         always, sometimes = always | out.all(0), sometimes | out.any(0)
-        untouched &= others
-    future = torch.ones(queries, length, dtype=torch.bool).triu(1 + rows.queries.start)
-    causal = untouched and torch.equal(always, future) and torch.equal(sometimes, future)
-    seen = (~always).any(0).nonzero()
-    if bool(sometimes.all(1).any()):
-        return Left(0, length, causal)
-    return Left(int(seen[0]), int(seen[-1]) + 1, causal)
+        changed = changed if others is None else changed | others.to(device).any()
+    future = torch.ones(queries, length, dtype=torch.bool, device=device).triu(1 + rows.queries.start)
+    differs = changed | (always != future).any() | (sometimes != future).any()
+    seen = (~always).any(0).to(torch.uint8)
+    ends = [seen.argmax(), seen.flip(0).argmax(), sometimes.all(1).any(), differs]
+    low, behind, none, other = torch.stack([end.long() for end in ends]).tolist()
+    return Left(0, length, not other) if none else Left(low, length - behind, not other)

@@ -192,7 +192,7 @@ def attend(plan: AttentionPlan, pattern: Step, v: Tensor, func: Callable[..., An
     """``pattern · v``, and how it was computed."""
     found = pattern_of(pattern)
     n = plan.queries(pattern.like.shape[:-2].numel())
-    if plan.fuse and found is not None and _has_kernel(found, pattern, v) and _is_causal(plan, found.masks, n):
+    if plan.fuse and found is not None and _has_kernel(found, pattern, v) and _is_causal(plan, found.masks):
         return _fused(found, v), "fused"
     masks = found.masks if found is not None and not found.lowered else []
     return by_blocks(plan, n, pattern, masks, v, func), "blocks"
@@ -218,8 +218,9 @@ def _has_cuda_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
     return torch.backends.cuda.can_use_flash_attention(asked) or torch.backends.cuda.can_use_efficient_attention(asked)
 
 
-def _is_causal(plan: AttentionPlan, masks: list[Mask], n: int) -> bool:
-    """Do the masks leave each query itself and what is before it? Looked at for n queries at a time."""
+def _is_causal(plan: AttentionPlan, masks: list[Mask]) -> bool:
+    """Do the masks leave each query itself and what is before it? Looked at for a block of one map at a time."""
+    n = plan.queries(1)
     return all(left(masks, plan.length, a, min(a + n, plan.length)).causal for a in range(0, plan.length, n))
 
 

@@ -143,16 +143,15 @@ def _same(func: Any, first: Deferred, result: Deferred, args: Any) -> bool:
 
 def _put_off(func: Any, args: Any, kwargs: Any, kind: Kind) -> Any:
     """The step, or the several results of one; None where its result is not one of rows."""
-    steps = mapped((args, kwargs), lambda v: v.step if isinstance(v, Deferred) else v)
-    known = [v for v in _leaves(steps) if isinstance(v, Step)]
-    device = known[0].device if known else next(v.device for v in _leaves(steps) if isinstance(v, Tensor))
+    args, kwargs = mapped((args, kwargs), lambda v: v.step if isinstance(v, Deferred) else v)
+    leaves = _leaves((args, kwargs))
+    known = [v for v in leaves if isinstance(v, Step)]
+    device = known[0].device if known else next(v.device for v in leaves if isinstance(v, Tensor))
     length = known[0].length if known else None
     scores = kind == "product" or any(step.scores for step in known)
-    if known and not scores and any(isinstance(v, Tensor) and v.shape[-2:] == (length, length) for v in _leaves(steps)):
+    if known and not scores and any(isinstance(v, Tensor) and v.shape[-2:] == (length, length) for v in leaves):
         return None  # scores that are there already, and whoever watches them is to see all that follows
-    with torch._C.DisableTorchFunction(), torch.no_grad():
-        like = func(*mapped(steps[0], _outline), **mapped(steps[1], _outline))
-    args, kwargs = steps
+    like = _result(func, args, kwargs)
     whole_step = Step(func, args, kwargs, like, device, kind, scores)
     if isinstance(like, Tensor):
         return Deferred(whole_step) if length in (None, like.shape[-2]) else None
@@ -163,6 +162,25 @@ def _put_off(func: Any, args: Any, kwargs: Any, kind: Kind) -> Any:
     return type(like)(parts)
 
 
+_RESULTS: dict[Any, Any] = {}
+"""Results of functions without numbers, by :func:`_form_of` of their arguments: the layers of a model ask for the same ones,
+and asking torch takes longer than a layer of a small model."""
+MOST_RESULTS = 4096
+
+
+def _result(func: Any, args: Any, kwargs: Any) -> Any:
+    """Shape and dtype of a function's result, or of its several."""
+    form = _form_of((func, args, kwargs))
+    found = _RESULTS.get(form)
+    if found is None:
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            found = func(*mapped(args, _outline), **mapped(kwargs, _outline))
+        if len(_RESULTS) >= MOST_RESULTS:
+            _RESULTS.clear()
+        _RESULTS[form] = found
+    return found
+
+
 def _outline(value: Any) -> Any:
     """A tensor's shape and dtype without its numbers."""
     if isinstance(value, Step):
@@ -170,6 +188,21 @@ def _outline(value: Any) -> Any:
     if isinstance(value, Tensor):
         return torch.empty(value.shape, dtype=value.dtype, device="meta")
     return value
+
+
+def _form_of(value: Any) -> Any:
+    """What a function's result depends on but for its numbers, as a key: 1, 1.0 and True are three."""
+    if isinstance(value, Step):
+        return Step, value.like.shape, value.like.stride(), value.like.dtype
+    if isinstance(value, Tensor):
+        return Tensor, value.shape, value.dtype
+    if isinstance(value, (list, tuple)):
+        return type(value), *map(_form_of, value)
+    if isinstance(value, dict):
+        return dict, *((name, _form_of(v)) for name, v in value.items())
+    if isinstance(value, slice):
+        return slice, value.start, value.stop, value.step
+    return type(value), value
 
 
 def _leaves(value: Any) -> list[Any]:
