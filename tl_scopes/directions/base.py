@@ -70,11 +70,6 @@ class ReadOut:
         slope = self.predictions.slope
         return None if slope is None else slope[0].to(self.y)
 
-    def row(self, token: int) -> Float[Tensor, " d_model"]:
-        """``a_token = slope_token · w_token``."""
-        w = self.W_U[:, token].to(self.y)
-        return w * self.predictions.own_slopes([token]).to(w)
-
     def fisher(self, row_squares: RowSquares) -> FisherInformation:
         """Fisher information at ``y``, with :attr:`ModelState.row_squares`, one for all positions."""
         device, slope = self.W_U.device, self.slope

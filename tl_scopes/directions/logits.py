@@ -22,6 +22,7 @@ from tl_scopes.directions.base import Combine, ReadOut, Rows, Scalar, chosen_tar
 from tl_scopes.directions.scope import Explained, Keywords, Scope
 from tl_scopes.model.answers import Side
 from tl_scopes.model.lens import LensModel
+from tl_scopes.model.predictions import Predictions
 from tl_scopes.model.state import ModelState
 from tl_scopes.model.targets import encode_targets
 from tl_scopes.numerics.precision import to_float64
@@ -51,28 +52,28 @@ class Semantic:
 
     def rows(self, reads: Sequence[ReadOut], state: ModelState) -> list[Rows]:
         """The target's row of the read-out, less the mean row where its log-probability is explained."""
+        predictions, b_U = together(reads), state.model.b_U.detach() if state.unembedding_bias else None
+        targets, notes = zip(*(chosen_target(self.targets[read.index], read) for read in reads), strict=True)
+        rows = predictions.logit_rows(targets).to(reads[0].y)
+        logits, log_probs = predictions.logit(targets).tolist(), predictions.log_prob(targets).tolist()
+        offsets = [0.0] * len(reads) if b_U is None else (b_U[list(targets)] * predictions.own_slopes(targets)).tolist()
         ofs = [self.of if isinstance(self.of, str) else self.of[read.index] for read in reads]
-        chosen = [chosen_target(self.targets[read.index], read) for read in reads]
         by_log_prob = [n for n, of in enumerate(ofs) if of == "log_prob"]
-        b_U = state.model.b_U.detach() if state.unembedding_bias else None
-        asked = [(reads[n], chosen[n][0]) for n in by_log_prob]
-        slopes = dict(zip(by_log_prob, log_prob_rows(asked, b_U), strict=True))
+        slopes = dict(zip(by_log_prob, log_prob_rows([(reads[n], targets[n]) for n in by_log_prob], b_U), strict=True))
         found = []
-        for n, (read, (target, notes)) in enumerate(zip(reads, chosen, strict=True)):
-            details: dict[str, Any] = {"of": ofs[n], "logit": float(read.predictions.logit(target))}
+        for n, target in enumerate(targets):
+            details: dict[str, Any] = {"of": ofs[n], "logit": logits[n]}
+            v, offset, said = rows[n], offsets[n], notes[n]
             if n in slopes:
-                details["log_prob"] = float(read.predictions.log_prob(target))
+                details["log_prob"] = log_probs[n]
                 v, offset = slopes[n]
-            else:
-                v = read.row(target)
-                offset = 0.0 if b_U is None else float(b_U[target] * read.predictions.own_slopes([target]))
-            if n not in slopes and state.centred_unembedding:
-                notes += (
+            elif state.centred_unembedding:
+                said += (
                     "The unembedding is centred (center_unembed), so this is the logit relative to the mean logit: "
                     "scores differ from the unprocessed model's by several per cent.",
                 )
             details["centred_unembedding"] = state.centred_unembedding
-            found.append(Rows(*one_row(v), target, details, notes, offset=offset))
+            found.append(Rows(*one_row(v), target, details, said, offset=offset))
         return found
 
     def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
@@ -82,6 +83,11 @@ class Semantic:
         return Scalar(f"log p of {text(target)!r}", "nats", lambda run: run.predictions.log_prob(target))
 
 
+def together(reads: Sequence[ReadOut]) -> Predictions:
+    """What is predicted at explained positions of one run, to be asked at once: a GPU waits for each answer."""
+    return replace(reads[0].predictions, rows=torch.cat([read.predictions.rows for read in reads]))
+
+
 def log_prob_rows(
     asked: Sequence[tuple[ReadOut, int]], b_U: Float[Tensor, " d_vocab"] | None = None
 ) -> list[tuple[Float[Tensor, " d_model"], float]]:
@@ -89,8 +95,7 @@ def log_prob_rows(
     if not asked:
         return []
     reads, targets = zip(*asked, strict=True)
-    together = replace(reads[0].predictions, rows=torch.cat([read.predictions.rows for read in reads]))
-    rows, offsets = together.log_prob_rows(targets, b_U)
+    rows, offsets = together(reads).log_prob_rows(targets, b_U)
     return list(zip(rows.to(reads[0].y), offsets.tolist(), strict=True))
 
 
@@ -110,27 +115,29 @@ class Contrast:
 
     def rows(self, reads: Sequence[ReadOut], state: ModelState) -> list[Rows]:
         """Difference of two rows of the read-out, or of two log-probabilities at the two sides' positions."""
-        chosen = [chosen_target(self.targets[read.index], read) for read in reads]
-        sides = [n for n, read in enumerate(reads) if isinstance(self.foils[read.index], Side)]
-        slopes = dict(zip(sides, log_prob_rows([(reads[n], chosen[n][0]) for n in sides]), strict=True))
+        predictions = together(reads)
+        targets, notes = zip(*(chosen_target(self.targets[read.index], read) for read in reads), strict=True)
+        foils = [self.foils[read.index] for read in reads]
+        plain = [target if isinstance(foil, Side) else foil for target, foil in zip(targets, foils, strict=True)]
+        rows = (predictions.logit_rows(targets) - predictions.logit_rows(plain)).to(reads[0].y)
+        differences = (predictions.logit(targets) - predictions.logit(plain)).tolist()
+        log_probs = predictions.log_prob(targets).tolist()
+        sides = [n for n, foil in enumerate(foils) if isinstance(foil, Side)]
+        slopes = dict(zip(sides, log_prob_rows([(reads[n], targets[n]) for n in sides]), strict=True))
         found: list[Rows] = []
-        for n, (read, (target, notes)) in enumerate(zip(reads, chosen, strict=True)):
-            foil = self.foils[read.index]
+        for n, (target, foil) in enumerate(zip(targets, foils, strict=True)):
             if isinstance(foil, Side):
-                details = {"of": "log_prob", "log_prob": float(read.predictions.log_prob(target))}
-                found.append(Rows(*one_row(foil.sign * slopes[n][0]), target, details, notes))
+                details = {"of": "log_prob", "log_prob": log_probs[n]}
+                found.append(Rows(*one_row(foil.sign * slopes[n][0]), target, details, notes[n]))
                 continue
             if target == foil:
-                top = " (no target given: the model's top prediction)" if notes else ""
+                top = " (no target given: the model's top prediction)" if notes[n] else ""
                 raise ValueError(
                     f"(target={target}, foil={foil}): target and foil are the same token{top}, so there is nothing "
                     "to contrast"
                 )
-            details = {
-                "foil": foil,
-                "logit_difference": float(read.predictions.logit(target) - read.predictions.logit(foil)),
-            }
-            found.append(Rows(*one_row(read.row(target) - read.row(foil)), target, details, notes))
+            details = {"foil": foil, "logit_difference": differences[n]}
+            found.append(Rows(*one_row(rows[n]), target, details, notes[n]))
         return found
 
     def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:

@@ -335,6 +335,11 @@ class Predictions:
             total -= (log_p.exp() * log_p).sum(-1)
         return total
 
+    def logit_rows(self, targets: Sequence[int]) -> Float[Tensor, "read d_model"]:
+        """``a_target = slope_target · w_target``, the gradient at y of a token's logit."""
+        w = self.of.source.W_U.T[torch.tensor(targets, device=self.rows.device)].to(self.dtype)
+        return w * self.own_slopes(targets)[:, None]
+
     def log_prob_rows(
         self, targets: Sequence[int], b_U: Float[Tensor, " d_vocab"] | None = None
     ) -> tuple[Float[Tensor, "read d_model"], Float[Tensor, " read"]]:
@@ -360,7 +365,7 @@ class Predictions:
         own = self.own_slopes(targets)
         if b_U is not None:
             offset = others * to_float64(own) * to_float64(b_U[at]) - offset
-        return others.to(mean)[:, None] * own[:, None] * source.W_U.T[at].to(mean) - mean, offset
+        return others.to(mean)[:, None] * self.logit_rows(targets) - mean, offset
 
     def own_slopes(self, targets: Sequence[int]) -> Float[Tensor, " read"]:
         """Derivative of the logit of each position's own token by its raw value."""
