@@ -165,8 +165,8 @@ def prompt_items(prompt: object, argument: str = "prompt") -> list[object]:
         return [prompt]
     if not isinstance(prompt, list | tuple | Tensor):
         raise TypeError(
-            f"({argument}=...): expected a string, a tensor of token ids, a list of messages, or a list of these; got "
-            f"{type(prompt).__name__}"
+            f"({argument}=...): expected a string, a tensor of token ids, what a tokenizer returned, a list of messages, or "
+            f"a list of these; got {type(prompt).__name__}"
         )
     if not len(prompt):
         raise ValueError(f"({argument}=[]): the list of prompts is empty")
@@ -222,7 +222,8 @@ def _read(
         return _Read(tokens, chat.text, offsets_of(model, tokens, chat.text), chat.units)
     if not isinstance(item, str):
         raise TypeError(
-            f"({name}={item!r}): expected a string, a tensor of token ids, or a list of messages, got {type(item).__name__}"
+            f"({name}={item!r}): expected a string, a tensor of token ids, what a tokenizer returned, or a list of messages, "
+            f"got {type(item).__name__}"
         )
     if not item:
         raise ValueError(f"({name}=''): the prompt is empty")
