@@ -22,6 +22,8 @@ import torch
 from shapes import as_bridge, llama_narrow, real
 
 import tl_scopes as tls
+from tl_scopes.directions.base import held_by
+from tl_scopes.directions.fisher import Fisher
 from tl_scopes.kernel.pull_back import VJP_CHUNK
 from tl_scopes.model import forward
 from tl_scopes.model.hooks import differentiable
@@ -81,7 +83,8 @@ def main() -> None:
         )
     prompt, asked = tokens[:FISHER], range(FISHER - TOGETHER, FISHER)
     with differentiable(lens):
-        estimate = Memory(lens).peak(Run(1, FISHER, TOGETHER, VJP_CHUNK)) / 2**20
+        held = held_by([Fisher(1, 1e-4)], lens.W_U)
+        estimate = Memory(lens, held=held).peak(Run(1, FISHER, TOGETHER, VJP_CHUNK)) / 2**20
     _, peak, seconds = measured(lambda: tls.fisher_scope(lens, prompt, pos=asked))
     name = f"fisher, span of {TOGETHER}"
     print(f"{name:26} table {peak:7.1f} MiB {seconds:6.2f} s   estimated {estimate:.1f} MiB")

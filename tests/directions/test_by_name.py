@@ -28,10 +28,12 @@ class Twice:
     """``v = 2y``: the gradient of ``‖y‖²``, times a strength of its own."""
 
     combines: ClassVar[tuple[str, ...]] = ("sum", "norm")
-    whole: ClassVar[bool] = False
 
     strength: float = 1.0
     method: str = "twice"
+
+    def held(self, reads: int, W_U: Any) -> None:
+        """No whole distribution is looked at."""
 
     def check(self, state: Any) -> None:
         """Valid on every model."""

@@ -29,7 +29,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tl_scopes as tls
 from tl_scopes.directions import fisher as directions_fisher
-from tl_scopes.model.probe_runs import READ_OUT_COPIES, BytesAlive
 from tl_scopes.numerics import fisher_information as fisher
 from tl_scopes.numerics import precision, unembedding
 from tl_scopes.numerics.fisher_information import FisherInformation
@@ -406,24 +405,9 @@ def test_searches_side_by_side_share_their_passes_and_find_what_each_finds_alone
         assert relative_error(same.values, leading(c.plain())[0][:rank]) < 1e-6
         assert same.trace == pytest.approx(one.trace, rel=FLOAT64_RTOL)
         assert angle(same.vectors[0], one.vectors[0]) < 1e-7
-    assert len(passes) == max(rounds)
+    assert max(rounds) <= len(passes) <= max(rounds) + 1, "close eigenvalues begin with another pass"
     assert sum(passes) == 1 + sum(p.products for p in alone), "and a look at W"
     assert passes[0] >= rank * len(cases)
-
-
-@pytest.mark.one_lens
-@pytest.mark.parametrize("capped", [False, True])
-def test_products_side_by_side_hold_what_is_estimated_of_a_logit(capped: bool) -> None:
-    n, d_vocab, generator = 8, 2**18, torch.Generator().manual_seed(0)
-    W, z = torch.randn(d_vocab, 4, generator=generator), torch.randn(n, d_vocab, generator=generator)
-    a, squares = torch.randn(n, 4, generator=generator), RowSquares(W)
-    squares.read()
-    with BytesAlive() as watch:
-        table, slopes = z.clone(), 1 - z / 9 if capped else [None] * n
-        informations = [FisherInformation(W, *of, squares) for of in zip(table, slopes, strict=True)]
-        fisher.products(informations, a)
-    per_logit = max(watch.timeline) / (n * d_vocab * z.itemsize)
-    assert 0.8 * READ_OUT_COPIES < per_logit < 1.2 * READ_OUT_COPIES
 
 
 def test_the_solver_at_full_rank_is_the_dense_path() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import families
@@ -14,7 +15,7 @@ import oracles
 import pytest
 import torch
 import transformers
-from bridged import WIDTHS, bridged
+from bridged import WIDTHS, bridge_around, bridged, hugging_face
 from families import Pair
 from living import live_tensors
 from torch import Tensor
@@ -171,6 +172,60 @@ def test_the_peak_of_short_runs_predicts_that_of_a_long_one(pair: Pair, checkpoi
             measured = max(alive(lens, 120, plan.recording, run).timeline)
             assert measured / WITHIN <= plan.peak(run) <= measured * WITHIN
         assert coarse_bound(lens, run) >= measured
+
+
+WIDE = 2**16
+SEVERAL = range(8, 20)
+READ_OUTS: dict[str, Any] = {
+    "fisher": lambda m, t: tls.fisher_scope(m, t),
+    "fisher of rank 4 at several": lambda m, t: tls.fisher_scope(m, t, pos=SEVERAL, rank=4),
+    "fisher at more than share a pass": lambda m, t: tls.fisher_scope(m, t, pos=range(8, 60), rank=8),
+    "total information": lambda m, t: tls.total_information(m, t, seed=3),
+    "total information at several": lambda m, t: tls.total_information(
+        m, t, pos=SEVERAL, rank=4, n_samples=40, rtol=None
+    ),
+    "total information by samples alone": lambda m, t: tls.total_information(m, t, pos=SEVERAL, rank=0),
+    "a low rank": lambda m, t: tls.total_information(m, t, method="low_rank", rank=4),
+    "a moment": lambda m, t: tls.moment_scope(m, t, pos=SEVERAL, values={5: 1.0, 6: 2.0}),
+    "several scopes": lambda m, t: tls.scopes(m, t, methods=("semantic", "fisher", "total_information")),
+    "a matrix": lambda m, t: tls.attribution_matrix(m, t[:24], method="fisher"),
+}
+
+
+@pytest.mark.one_lens
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("capped", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "capped"])
+@pytest.mark.parametrize("call", READ_OUTS)
+def test_what_is_made_of_a_large_vocabulary_is_estimated(
+    call: str, capped: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config: Any = transformers.LlamaConfig(**WIDTHS | dict(vocab_size=WIDE, intermediate_size=64))
+    if capped:
+        config = transformers.Gemma2Config(
+            **WIDTHS | dict(vocab_size=WIDE, intermediate_size=64, head_dim=8, num_key_value_heads=2)
+        )
+    hf: Any = hugging_face(config, dtype=dtype)
+    hf.model.norm.weight.data.add_(1.0 * capped).mul_(4.0).sub_(1.0 * capped)  # p as peaked as a trained model's
+    lens = bridge_around(hf)
+    monkeypatch.setattr("tl_scopes.numerics.fisher_information.DENSE_COST", 0)
+    planned: list[tuple[Memory, Run]] = []
+    choose = Memory.rows_at_once
+
+    def chosen(self: Memory, run: Run, most: int) -> int:
+        n = choose(self, run, most)
+        planned.append((self, replace(run, rows=n)))
+        return n
+
+    monkeypatch.setattr(Memory, "rows_at_once", chosen)
+    tokens = torch.randint(WIDE, (60,), generator=torch.Generator().manual_seed(0))
+    READ_OUTS[call](lens, tokens)  # what is made once
+    planned.clear()
+    with BytesAlive() as watch:
+        READ_OUTS[call](lens, tokens)
+    measured = max(watch.timeline)
+    with differentiable(lens):
+        estimate = max(memory.peak(run) for memory, run in planned)
+    assert measured / 1.2 < estimate < measured * 1.2
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.model.predictions import Predictions
+from tl_scopes.model.probe_runs import Held
 from tl_scopes.model.state import ModelState
 from tl_scopes.numerics.fisher_information import FisherInformation
 from tl_scopes.numerics.norms import root_of_squares
@@ -67,8 +68,8 @@ class ReadOut:
     @property
     def slope(self) -> Float[Tensor, " d_vocab"] | None:
         """Their derivative by the raw logits, or None where it is 1."""
-        slope = self.predictions.slope
-        return None if slope is None else slope[0].to(self.y)
+        slope = self.predictions.of.source.slope
+        return None if slope is None else slope[self.predictions.rows[0]].to(self.y)
 
     def fisher(self, row_squares: RowSquares) -> FisherInformation:
         """Fisher information at ``y``, with :attr:`ModelState.row_squares`, one for all positions."""
@@ -208,9 +209,11 @@ class Direction(Protocol):
         """The ways in which several predictions may be explained together; the first is the default."""
         ...
 
-    @property
-    def whole(self) -> bool:
-        """Does it look at all of p, so that a run makes every logit?"""
+    def held(self, reads: int, W_U: Tensor) -> int | None:
+        """Bytes at the worst moment while V is made for so many explained positions, beside the table of their logits.
+
+        None where it does not look at all of p, so that a run need not make every logit.
+        """
         ...
 
     def check(self, state: ModelState) -> None:
@@ -224,6 +227,13 @@ class Direction(Protocol):
     def scalar(self, target: int, text: Callable[[int], str]) -> Scalar:
         """The scalar whose gradient V is; ``target`` is the explained token, ``text`` gives a token's."""
         ...
+
+
+def held_by(directions: Sequence[Direction], W_U: Tensor) -> Held | None:
+    """:meth:`Direction.held` of several, whose V are made one after another."""
+    if all(direction.held(1, W_U) is None for direction in directions):
+        return None
+    return lambda reads: max(direction.held(reads, W_U) or 0 for direction in directions)
 
 
 _Rows = Callable[[Any, ReadOut, ModelState], Rows]

@@ -8,13 +8,21 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from tl_scopes.directions.base import Combine, ReadOut, Rows, Scalar, divergence
 from tl_scopes.directions.scope import Explained, Keywords, Scope
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.state import ModelState, require_fisher
 from tl_scopes.numerics.arguments import integer
-from tl_scopes.numerics.fisher_information import TOGETHER, VECTORS, Eigenpairs, FisherInformation, leading_eigenpairs
+from tl_scopes.numerics.fisher_information import (
+    TOGETHER,
+    VECTORS,
+    Eigenpairs,
+    FisherInformation,
+    leading_eigenpairs,
+    search_bytes,
+)
 from tl_scopes.numerics.parts import even_parts
 
 NEARLY_DEGENERATE = 0.95
@@ -26,10 +34,19 @@ def leading(
 ) -> Iterator[tuple[ReadOut, FisherInformation, Eigenpairs]]:
     """The leading eigenpairs of F at each explained position, found for up to :data:`TOGETHER` at a time."""
     row_squares = state.row_squares
-    for at in even_parts(len(reads), max(1, min(TOGETHER, VECTORS // rank))):
+    for at in even_parts(len(reads), _most(rank)):
         group = reads[at]
         fishers = [read.fisher(row_squares) for read in group]
         yield from zip(group, fishers, leading_eigenpairs(fishers, rank, tol), strict=True)
+
+
+def _most(rank: int) -> int:
+    return max(1, min(TOGETHER, VECTORS // rank))
+
+
+def at_once(reads: int, rank: int) -> int:
+    """Searches that :func:`leading` runs side by side."""
+    return max(len(range(reads)[at]) for at in even_parts(reads, _most(rank)))
 
 
 @dataclass(frozen=True)
@@ -40,10 +57,13 @@ class Fisher:
     """
 
     combines: ClassVar[tuple[Combine, ...]] = ("norm",)
-    whole: ClassVar[bool] = True
     rank: int
     tol: float
     method: str = "fisher"
+
+    def held(self, reads: int, W_U: Tensor) -> int:
+        """The largest group of searches."""
+        return search_bytes(W_U.T, at_once(reads, self.rank), self.rank)
 
     def check(self, state: ModelState) -> None:
         """Refused on processed weights, and for a rank or tolerance that makes no sense."""

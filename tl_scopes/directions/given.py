@@ -22,10 +22,12 @@ class GivenDirection:
     """The user's rows, at any hook point."""
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
-    whole: ClassVar[bool] = False
     V: Tensor
     hook: str = Y_HOOK
     method: str = "jacobian"
+
+    def held(self, reads: int, W_U: Tensor) -> None:
+        """No whole distribution is looked at."""
 
     def check(self, state: ModelState) -> None:
         """Refuse what is not one or several finite, non-zero rows."""

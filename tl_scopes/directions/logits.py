@@ -41,11 +41,13 @@ class Semantic:
     """
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
-    whole: ClassVar[bool] = False
 
     targets: tuple[int | None, ...]
     of: Of | tuple[Of, ...] = "logit"
     method: str = "semantic"
+
+    def held(self, reads: int, W_U: Tensor) -> None:
+        """No whole distribution is looked at."""
 
     def check(self, state: ModelState) -> None:
         """Valid on every model, processed or not."""
@@ -104,11 +106,13 @@ class Contrast:
     """``v = a_target − a_foil``; of two answers, ``±Aᵀ(e_token − p)`` at the tokens of one and of the other."""
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
-    whole: ClassVar[bool] = False
 
     targets: tuple[int | None, ...]
     foils: tuple[int | Side, ...]
     method: str = "contrast"
+
+    def held(self, reads: int, W_U: Tensor) -> None:
+        """No whole distribution is looked at."""
 
     def check(self, state: ModelState) -> None:
         """Valid on every model, processed or not."""

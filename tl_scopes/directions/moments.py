@@ -57,7 +57,6 @@ class Moment:
     """``v = Aᵀ ∂m/∂z`` or ``Aᵀ ∂s²/∂z``."""
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
-    whole: ClassVar[bool] = True
     moment: Literal["mean", "variance"]
     values: Mapping[int, float]
     own_values: bool = False
@@ -67,6 +66,10 @@ class Moment:
     def method(self) -> str:
         """``moment_mean`` or ``moment_variance``."""
         return f"moment_{self.moment}"
+
+    def held(self, reads: int, W_U: Tensor) -> int:
+        """Log-probabilities of one position in float64."""
+        return 20 * W_U.shape[1]
 
     def check(self, state: ModelState) -> None:
         """Valid on every model; refuse values that are no numbers of the vocabulary."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from tl_scopes.directions.base import Combine, ReadOut, Rows, Scalar, each_alone, one_row
 from tl_scopes.directions.scope import Scope
@@ -19,8 +20,10 @@ class Temperature:
     """``v = ŷ = y/‖y‖₂``."""
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
-    whole: ClassVar[bool] = False
     method: str = "temperature"
+
+    def held(self, reads: int, W_U: Tensor) -> None:
+        """No whole distribution is looked at."""
 
     def check(self, state: ModelState) -> None:
         """Refused where ‖y‖ is constant."""

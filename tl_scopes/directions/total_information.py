@@ -31,12 +31,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.directions.base import Combine, ReadOut, Rows, Scalar, Scored, divergence
-from tl_scopes.directions.fisher import leading
+from tl_scopes.directions.fisher import at_once, leading
 from tl_scopes.directions.scope import Explained, Keywords, Scope
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.state import ModelState
-from tl_scopes.numerics.fisher_information import Eigenpairs, FisherInformation
-from tl_scopes.numerics.precision import to_float64
+from tl_scopes.numerics.fisher_information import Eigenpairs, FisherInformation, dense_bytes, fisher_bytes, search_bytes
+from tl_scopes.numerics.precision import compute_dtype, to_float64
 
 MIN_PROBES = 16
 """Probes before a stopping rule may act: fewer make the standard error itself unreliable."""
@@ -54,13 +54,29 @@ class TotalInformation:
     """``tr F_t`` by one of the three methods."""
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum",)
-    whole: ClassVar[bool] = True
     how: Literal["sampled", "exact", "low_rank"]
     rank: int
     n_samples: int
     rtol: float | None
     seed: int
     method: str = "total_information"
+
+    def held(self, reads: int, W_U: Tensor) -> int:
+        """One F for each position where probes go on being drawn, with a search for some, or the probes of one."""
+        W, size = W_U.T, compute_dtype(W_U.dtype).itemsize
+        group = at_once(reads, max(self.rank, 1))
+        search = search_bytes(W, group, self.rank) if self.rank else fisher_bytes(W)
+        if self.how == "low_rank":
+            return search
+        others = reads * fisher_bytes(W)
+        if self.how == "exact":
+            return others + dense_bytes(W)
+        return max(others - group * fisher_bytes(W) * (self.rank > 0) + search, others + self._first * size * len(W))
+
+    @property
+    def _first(self) -> int:
+        """Probes that are drawn before any is looked at."""
+        return min(self.n_samples, MIN_PROBES) if self.rtol is not None else self.n_samples
 
     def check(self, state: ModelState) -> None:
         """Valid on every model, processed or not; refuse numbers that make no sense."""
@@ -103,9 +119,8 @@ class TotalInformation:
             return TraceRows(V, weights, None, details)
         generator = torch.Generator().manual_seed((self.seed + read.index) % 2**63)
         probes = Probes(fisher, part, generator)
-        most = self.n_samples
-        first = min(most, MIN_PROBES) if self.rtol is not None else most
-        return SampledRows(torch.cat([V, probes.draw(first)]), weights, None, details, (), probes, most, self.rtol)
+        V = torch.cat([V, probes.draw(self._first)])
+        return SampledRows(V, weights, None, details, (), probes, self.n_samples, self.rtol)
 
 
 @dataclass(frozen=True, eq=False)

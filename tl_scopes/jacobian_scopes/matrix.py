@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from typing_extensions import Unpack
 
-from tl_scopes.directions.base import Direction, ReadOut, Rows
+from tl_scopes.directions.base import Direction, ReadOut, Rows, held_by
 from tl_scopes.directions.by_name import SCOPES, check_methods, named_directions
 from tl_scopes.directions.scope import Scope
 from tl_scopes.kernel.attributed import provenance, refuse_influence_from_the_future
@@ -183,7 +183,7 @@ class _Matrix:
         found: dict[int, _Row] = {}
         order = sorted(range(len(self.explained)), key=lambda i: self.explained[i])
         with differentiable(self.model), tqdm(total=len(order), desc=call_name(), unit="target", disable=None) as bar:
-            memory = self.options.memory(self.model, whole=self.direction.whole)
+            memory = self.options.memory(self.model, held=held_by([self.direction], self.model.W_U))
             plan = _plan(memory, max(self.explained) + 1, len(order))
             for first in range(0, len(order), plan.reads):
                 for i, row in self._read(order[first : first + plan.reads], memory, plan):
@@ -193,7 +193,8 @@ class _Matrix:
 
     def _read(self, group: Sequence[int], memory: Memory, plan: Run) -> Iterator[tuple[int, _Row]]:
         """The rows of positions that one forward reads. Its graph is the last block's; those before have their own."""
-        run = self._forward(group, plan, table=self.direction.whole or None)
+        table = self.direction.held(1, self.model.W_U) is not None
+        run = self._forward(group, plan, table=table or None)
         reads = read_outs(self.model, run, group)
         if self.on_read is not None:
             for read in reads:

@@ -35,7 +35,7 @@ def rows_per_forward(
     require_hook(model, model.hook_dict, at, "at")
     longest, reads = max(p.pos for p in prompts) + 1, max(len(p.positions) for p in prompts)
     with differentiable(model):
-        memory = Memory(model, Recording(at), checkpoint=False, whole=False)
+        memory = Memory(model, Recording(at), checkpoint=False)
         while most > 1 and not memory.fits(Run(most, longest, most * reads)):
             most //= 2
     return most

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tl_scopes.directions.base import Direction, Rows, Scored
+from tl_scopes.directions.base import Direction, Rows, Scored, held_by
 from tl_scopes.directions.joint import Joint, joint
 from tl_scopes.kernel.ablation import prompt_generator
 from tl_scopes.kernel.attributed import (
@@ -45,7 +45,7 @@ from tl_scopes.model.leaves import KINDS, UNEMBEDDING, Leaves, live_leaves
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory
 from tl_scopes.model.predictions import Predictions
-from tl_scopes.model.probe_runs import Run
+from tl_scopes.model.probe_runs import Run, nothing
 from tl_scopes.model.prompts import EncodedPrompt, pad_right
 from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState, model_state
@@ -101,7 +101,9 @@ def explain_inside(
     with differentiable(model):
         live = leaves and has_leaves(model)
         options = replace(options, batch_size=1) if live else options
-        memory = options.memory(model, probes, written_out=split, whole=split or any(d.whole for d in directions))
+        held = held_by(directions, model.W_U)
+        held = nothing if split and held is None else held
+        memory = options.memory(model, probes, written_out=split, held=held)
         backwards = Backwards(options, probes, Valve() if split else None)
         explanation = _Explanation(model, state, directions, backwards, memory)
         results: dict[int, list[Measured]] = {}

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_scopes.directions.base import Direction, Reading, Readings, Rows
+from tl_scopes.directions.base import Direction, Reading, Readings, Rows, held_by
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.kernel.read_out import read_outs, require_finite
@@ -101,7 +101,7 @@ def run_changed(
         stack.enter_context(attached(points, [(name, _as_hook(c)) for name, c in changes]))
         again = False
         if direction is not None:
-            memory = Memory(model, recording, adjustable=False, whole=direction.whole)
+            memory = Memory(model, recording, adjustable=False, held=held_by([direction], model.W_U))
             again = memory.batch_plan(tokens.shape[1], len(tokens), fixed=True).checkpoint
         rows = torch.arange(len(tokens)).repeat_interleave(len(read) // len(tokens))
         run = forward_pass(model, tokens, read, recording, rows=rows, checkpoint=again)

@@ -21,6 +21,7 @@ from tl_scopes.model.held_functions import Part
 from tl_scopes.model.hooks import Y_HOOK, NamesFilter
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory
+from tl_scopes.model.probe_runs import Held
 from tl_scopes.model.prompts import Position
 from tl_scopes.numerics.arguments import integer
 
@@ -186,14 +187,19 @@ class RunOptions:
         return Recording(self.at, self.target_hook, names, self.cache, self.frozen)
 
     def memory(
-        self, model: LensModel, probes: Sequence[GradientProbe] = (), *, written_out: bool = False, whole: bool = True
+        self,
+        model: LensModel,
+        probes: Sequence[GradientProbe] = (),
+        *,
+        written_out: bool = False,
+        held: Held | None = None,
     ) -> Memory:
         """What decides how to run the model so that it fits.
 
-        ``written_out`` where attention is as the model writes it, ``whole`` where all logits are looked at.
+        ``written_out`` where attention is as the model writes it, ``held`` where all logits are looked at.
         """
         recording, budget = self.recording(probes), self.memory_budget
-        return Memory(model, recording, checkpoint=self.checkpoint, budget=budget, written_out=written_out, whole=whole)
+        return Memory(model, recording, checkpoint=self.checkpoint, budget=budget, written_out=written_out, held=held)
 
 
 @dataclass(frozen=True, eq=False)

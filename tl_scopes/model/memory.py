@@ -24,7 +24,7 @@ from tl_scopes.model.attention_plan import AttentionPlan
 from tl_scopes.model.forward import RECORDING, Recording, makes_table
 from tl_scopes.model.hooks import BY_HEAD_FIRST, cached_names, has_hooks_at
 from tl_scopes.model.lens import LensModel, attention_width, has_states, weights
-from tl_scopes.model.probe_runs import Run, profile, read_out_bytes
+from tl_scopes.model.probe_runs import Held, Run, nothing, profile, read_out_bytes
 
 PLENTY = 0.5
 """Share of the budget below which the coarse bound is believed without measuring."""
@@ -40,7 +40,8 @@ class Memory:
         budget: bytes that a run may take beside the weights; None is what the devices have free.
         adjustable: does that call take ``checkpoint``, ``cache`` and ``memory_budget``, so that a refusal may name them?
         written_out: is attention computed as the model writes it in any case?
-        whole: are all logits looked at, so that there is a table of them? Else a large one is not made.
+        held: where all logits are looked at, so that there is a table of them: what is made of them, by explained positions.
+            None where nobody looks at all, and a large table is not made.
     """
 
     def __init__(
@@ -52,10 +53,10 @@ class Memory:
         budget: int | None = None,
         adjustable: bool = True,
         written_out: bool = False,
-        whole: bool = True,
+        held: Held | None = None,
     ) -> None:
         self.model, self.checkpoint, self.stated = model, checkpoint, budget
-        self.adjustable, self.whole = adjustable, whole or makes_table(model, recording)
+        self.adjustable, self.held = adjustable, nothing if held is None and makes_table(model, recording) else held
         self.written_out = written_out or bool(recording.frozen) or has_hooks_at(model, BY_HEAD_FIRST)
         names = cached_names(model.hook_dict, recording.cache) if recording.cache else None
         self.recording = replace(recording, cache=None if names is None else tuple(names))
@@ -63,14 +64,14 @@ class Memory:
 
     def fits(self, run: Run) -> bool:
         """Is the run's peak within the budget?"""
-        if self.budget is None or coarse_bound(self.model, run, self.whole) <= PLENTY * self.budget:
+        if self.budget is None or coarse_bound(self.model, run, self.held) <= PLENTY * self.budget:
             return True
         return self.peak(run) <= self.budget
 
     def peak(self, run: Run) -> int:
         """Bytes alive at the worst moment of the run, weights left out."""
         found = profile(self.model, self.recording, run, written_out=self.written_out)
-        return found.peak(self.model, run, self.whole)
+        return found.peak(self.model, run, self.held)
 
     def batch_plan(self, length: int, batch: int, *, fixed: bool, texts: int = 1, reads: int = 1) -> Run:
         """The run for at most ``batch`` prompts of at most ``length`` tokens, one row of V at a time.
@@ -143,7 +144,7 @@ class Memory:
         recording = replace(given, cache=cache or None, grads=grads, frozen=())
         if recording == given and not has_hooks_at(self.model, BY_HEAD_FIRST):
             return None
-        found = Memory(self.model, recording, budget=self.budget, whole=self.whole)
+        found = Memory(self.model, recording, budget=self.budget, held=self.held)
         found.written_out = False
         return found
 
@@ -153,7 +154,7 @@ def gibibytes(n: int) -> str:
     return f"{n / 2**30:.3g} GiB"
 
 
-def coarse_bound(model: LensModel, run: Run, whole: bool = True) -> float:
+def coarse_bound(model: LensModel, run: Run, held: Held | None = None) -> float:
     """More bytes than the run takes, from the sizes in the model's configuration; infinite where they do not tell.
 
     What a state-space or linear attention layer takes follows from how it is written, down to its chunks.
@@ -168,7 +169,8 @@ def coarse_bound(model: LensModel, run: Run, whole: bool = True) -> float:
     per_block = run.batch * run.length * (per_token + 6 * cfg.n_heads * run.length)
     itemsize = max(4, model.W_U.element_size())
     per_block *= cfg.n_layers + 2 * run.rows
-    return float(itemsize * (per_block + 2 * model.W_U.numel()) + read_out_bytes(model, run.reads, whole))
+    table, made = read_out_bytes(model, run.reads, held)
+    return float(itemsize * (per_block + 2 * model.W_U.numel()) + 7 * table + 1.5 * made)  # a cap is several operations
 
 
 def available_memory(model: LensModel) -> int | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import gc
 import math
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,12 +36,19 @@ from tl_scopes.model.predictions import BLOCK, TABLE
 
 PROBE_LENGTHS = (17, 31, 47)
 """Lengths of the measuring runs: three points of a quadratic, and no width that a model has."""
-READ_OUT_COPIES = 7
-"""Tensors ``[reads, d_vocab]`` at the read-out, most with Fisher's: logits, slope, probabilities in float64 and float32, a
-product and the tail beside it."""
-
+BLOCK_COPIES = 3
+"""Blocks of logits that a walk over the vocabulary holds at once; one more where rows are summed up."""
 COTANGENT_COPIES = 4
 """Tensors ``[rows, reads, d_model]`` in a backward: rows as directions give them, those of all prompts, scaled, cast."""
+
+
+Held = Callable[[int], int]
+"""Bytes that are made of whole distributions at so many explained positions, beside the table of their logits."""
+
+
+def nothing(reads: int) -> int:
+    """Of distributions that are only looked at."""
+    return 0
 
 
 @dataclass(frozen=True)
@@ -69,13 +76,17 @@ class Profile:
 
     Attributes:
         coefficients: of each operation.
+        forward: after the forward, when V is made.
+        of_read: what one more explained position takes after each operation, and after the forward.
         in_blocks: are there blocks of queries? Else each is of all of them.
     """
 
     coefficients: Float[Tensor, "operations 4"]
+    forward: Float[Tensor, " 4"]
+    of_read: tuple[Float[Tensor, " operations"], int]
     in_blocks: bool = False
 
-    def peak(self, model: LensModel, run: Run, whole: bool = True) -> int:
+    def peak(self, model: LensModel, run: Run, held: Held | None = None) -> int:
         """The largest, for a batch; what does not depend on the length is there once, or once per chunk of a prompt."""
         chunk = chunk_length(model)
         chunks = 1 if chunk is None else math.ceil(run.length / chunk)
@@ -88,13 +99,20 @@ class Profile:
         powers = torch.tensor([constants, tokens, tokens * queries, tokens * run.length], dtype=torch.float64)
         itemsize, d_model = max(4, model.W_U.element_size()), int(model.cfg.d_model)
         cotangents = COTANGENT_COPIES * run.rows * (run.reads - 1) * d_model * itemsize
-        return int(float((self.coefficients @ powers).max())) + cotangents + read_out_bytes(model, run.reads - 1, whole)
+        table, made = read_out_bytes(model, run.reads, held)
+        each, after = self.of_read
+        others = run.reads - 1 if table else 0
+        throughout = int(float((self.coefficients @ powers + each * others).max())) + cotangents
+        return max(throughout, int(float(self.forward @ powers)) + after * others + made)
 
 
-def read_out_bytes(model: LensModel, reads: int, whole: bool) -> int:
-    """Of the logits of so many predictions, and what is made of them: a table, or what is there where a large one is not."""
-    logits = reads * int(model.cfg.d_vocab)
-    return (logits if whole or logits <= TABLE else BLOCK) * max(4, model.W_U.element_size()) * READ_OUT_COPIES
+def read_out_bytes(model: LensModel, reads: int, held: Held | None) -> tuple[int, int]:
+    """Of the table of the logits of so many predictions, 0 where there is none; and of what is made of logits."""
+    logits, size = reads * int(model.cfg.d_vocab), model.W_U.element_size()
+    if held is None and logits > TABLE:
+        return 0, BLOCK_COPIES * BLOCK * max(4, size)
+    walked = min(logits, BLOCK) * max(4, size) * (1 if size >= 4 else 2)
+    return logits * size, walked if held is None else max(walked, held(reads))
 
 
 _PROFILES: weakref.WeakKeyDictionary[Any, dict[Any, Profile]] = weakref.WeakKeyDictionary()
@@ -119,7 +137,13 @@ def profile(model: LensModel, recording: Recording, run: Run, *, written_out: bo
         with without_hooks(model):
             alive(model, lengths[0], recording, run, planned, fuse)  # what a model makes once and keeps
             found = [alive(model, n, recording, run, planned, fuse) for n in lengths]
-        held[key] = Profile(_fitted(lengths, found, planned), planned)
+            two = alive(model, lengths[0], recording, run, planned, fuse, reads=2)
+        coefficients, forward = _fitted(lengths, found, planned)
+        after = sum(two.forward) - sum(found[0].forward)
+        each = torch.full((len(coefficients),), float(after), dtype=torch.float64)
+        if len(two.timeline) == len(found[0].timeline) == len(each):
+            each = torch.tensor(two.timeline, dtype=torch.float64) - torch.tensor(found[0].timeline)
+        held[key] = Profile(coefficients, forward, (each, after), planned)
     return held[key]
 
 
@@ -128,23 +152,37 @@ def _queries(length: int) -> int:
     return -(-length // 2)
 
 
-def _fitted(lengths: Sequence[int], found: Sequence[BytesAlive], in_blocks: bool) -> Float[Tensor, "operations 4"]:
-    """Polynomials through the three measurements, one per operation; through the peaks where the operations differ."""
+def _fitted(
+    lengths: Sequence[int], found: Sequence[BytesAlive], in_blocks: bool
+) -> tuple[Float[Tensor, "operations 4"], Float[Tensor, " 4"]]:
+    """Polynomials through the three measurements, one per operation and that after the forward; through the peaks where the
+    operations differ.
+    """
     whole, rest = ([watch.squares for watch in found], [watch.others for watch in found])
     if len({len(watch.timeline) for watch in found}) > 1:
         peaks = [watch.timeline.index(max(watch.timeline)) for watch in found]
         whole, rest = ([[of[i]] for of, i in zip(series, peaks, strict=True)] for series in (whole, rest))
+    whole, rest = (
+        [[*of, watch.forward[i]] for of, watch in zip(s, found, strict=True)] for i, s in ((1, whole), (0, rest))
+    )
     of_block = [[1, n, n * (_queries(n) if in_blocks else n)] for n in lengths]
     of_whole = [[1, n, n * n] for n in lengths]
     block, square = (
         torch.linalg.solve(torch.tensor(powers, dtype=torch.float64), torch.tensor(series, dtype=torch.float64)).T
         for powers, series in ((of_block, rest), (of_whole, whole))
     )
-    return torch.cat([block[:, :2] + square[:, :2], block[:, 2:], square[:, 2:]], dim=1)
+    coefficients = torch.cat([block[:, :2] + square[:, :2], block[:, 2:], square[:, 2:]], dim=1)
+    return coefficients[:-1], coefficients[-1]
 
 
 def alive(
-    model: LensModel, length: int, recording: Recording, like: Run, planned: bool = False, fuse: bool = False
+    model: LensModel,
+    length: int,
+    recording: Recording,
+    like: Run,
+    planned: bool = False,
+    fuse: bool = False,
+    reads: int = 1,
 ) -> BytesAlive:
     """What is alive after every operation of a run on one prompt of this length, with the rows and checkpoints of another.
 
@@ -154,7 +192,9 @@ def alive(
     plan = AttentionPlan(length, shortest=0 if planned else length + 1, cells=0, fewest=_queries(length), fuse=fuse)
     watch = BytesAlive(length)
     with torch.autograd.set_detect_anomaly(False), _no_garbage_collection(), watch:
-        run = forward_pass(model, tokens, torch.tensor([length - 1]), recording, checkpoint=like.checkpoint, plan=plan)
+        read, rows = torch.arange(length - reads, length), torch.zeros(reads, dtype=torch.int64)
+        run = forward_pass(model, tokens, read, recording, rows=rows, checkpoint=like.checkpoint, plan=plan)
+        watch.forward = watch.alive - watch.square, watch.square
         sources = [run.source, *(run.activations[name] for name in recording.grads)]
         seed = torch.ones_like(run.hidden)
         if like.rows > 1:
@@ -173,12 +213,15 @@ class BytesAlive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         timeline: the bytes after each operation.
         squares: those of tensors ``[..., T, T]`` among them.
         alive: the bytes now.
+        square: those of such tensors among them.
+        forward: of other tensors and such ones, after the forward of :func:`alive`.
         length: T; None where nobody asks for squares.
     """
 
     def __init__(self, length: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.alive, self.length, self._square = 0, length, 0
+        self.alive, self.length, self.square = 0, length, 0
+        self.forward = (0, 0)
         self.timeline: list[int] = []
         self.squares: list[int] = []
         self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
@@ -199,14 +242,14 @@ class BytesAlive(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self._known.add(storage)
                     n = storage.nbytes()
                     square = n if tensor.shape[-2:] == (self.length, self.length) else 0
-                    self.alive, self._square = self.alive + n, self._square + square
+                    self.alive, self.square = self.alive + n, self.square + square
                     weakref.finalize(storage, self._freed, n, square)
         self.timeline.append(self.alive)
-        self.squares.append(self._square)
+        self.squares.append(self.square)
         return result
 
     def _freed(self, n: int, square: int) -> None:
-        self.alive, self._square = self.alive - n, self._square - square
+        self.alive, self.square = self.alive - n, self.square - square
 
 
 @contextmanager

@@ -30,8 +30,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.numerics.eigensolver import RitzPairs, Search, davidson, in_step, is_near, lanczos
-from tl_scopes.numerics.precision import to_float64
-from tl_scopes.numerics.unembedding import CHUNK, RowSquares, times, transpose_times
+from tl_scopes.numerics.precision import compute_dtype, to_float64
+from tl_scopes.numerics.unembedding import CHUNK, RowSquares, pass_bytes, times, transpose_times
 
 DENSE_COST = 2e9
 """Multiply-adds (``d_vocab·d_model²``) up to which the dense matrix is built: about a tenth of a second."""
@@ -90,11 +90,10 @@ class FisherInformation:
         self.W, self.slope, self.row_squares, self.dtype = W, slope, row_squares, logits.dtype
         self.top = int(logits.argmax())
         # In float64: a float32 difference of logits of size 30 is off by 2e-6, and so would be the tail.
-        log_odds = to_float64(logits)
-        log_odds = log_odds - log_odds[self.top]
+        log_odds = to_float64(logits) - to_float64(logits[self.top])
         log_odds[self.top] = -torch.inf
         log_tail = torch.logsumexp(log_odds, 0)
-        self.exact_tail = torch.exp(log_odds - torch.log1p(log_tail.exp()))
+        self.exact_tail = log_odds.sub_(torch.log1p(log_tail.exp())).exp_()
         self.tail = self.exact_tail.to(logits)
         self.tail_mass = float(self.exact_tail.sum())
         self.top_row = self._rows(slice(self.top, self.top + 1))[0]
@@ -146,7 +145,7 @@ class FisherInformation:
         Wa -= torch.dot(self.exact_tail, to_float64(Wa)).to(Wa)
         Wa *= self.tail
 
-    def _slope(self, x: Float[Tensor, " d_vocab"]) -> None:
+    def _slope(self, x: Float[Tensor, "*n d_vocab"]) -> None:
         """In its place ``x`` times the slope."""
         if self.slope is not None:
             x *= self.slope
@@ -184,13 +183,15 @@ class FisherInformation:
 
         Centred at the top row: ``v = Σ_tail √p_i ξ_i (a_i − a_top) − μ' Σ_i √p_i ξ_i``, ``μ' = Σ_tail p_i (a_i − a_top)``.
         """
-        draws = torch.randn(n, len(self.tail), generator=generator, dtype=self.dtype).to(self.tail)
-        weighted = draws * self.tail.sqrt()
-        off_top = to_float64(weighted).sum(dim=1)
-        total = off_top + to_float64(draws[:, self.top]) * math.sqrt(1 - self.tail_mass)
+        weighted = torch.randn(n, len(self.tail), generator=generator, dtype=self.dtype).to(self.tail)
+        of_top = to_float64(weighted[:, self.top].clone())
+        weighted *= self.tail.sqrt()
+        off_top = torch.stack([to_float64(row).sum() for row in weighted])
+        total = off_top + of_top * math.sqrt(1 - self.tail_mass)
         top = to_float64(self.top_row)
         mean = self._tail_sum - self.exact_tail.sum() * top
-        sums = transpose_times(self.W, self._sloped(weighted))
+        self._slope(weighted)
+        sums = transpose_times(self.W, weighted)
         return (sums - torch.outer(off_top, top) - torch.outer(total, mean)).to(self.tail)
 
     def moves(self, u: Float[Tensor, " d_model"]) -> Float[Tensor, " d_vocab"]:
@@ -282,7 +283,7 @@ class FisherInformation:
         """
         drawn = size // 2 if size < len(self.tail) else 0
         most = self.exact_tail.topk(size - drawn)
-        so_far = self.exact_tail.index_fill(0, most.indices, 0).cumsum(0)
+        so_far = self.exact_tail.index_fill(0, most.indices, 0).cumsum_(0)
         share = so_far[-1] / max(drawn, 1)
         steps = (torch.arange(drawn).to(so_far) + 0.5) * share
         others = torch.searchsorted(so_far, steps).clamp_max(len(so_far) - 1)
@@ -305,6 +306,44 @@ class FisherInformation:
         return Eigenpairs(values, vectors, float(F.trace()), residual, following, 0, images.to(self.tail))
 
 
+def fisher_bytes(W: Float[Tensor, "d_vocab d_model"]) -> int:
+    """What one F holds: the tail's probabilities in float64 and in the computing dtype."""
+    size = compute_dtype(W.dtype).itemsize
+    return len(W) * (8 + (size if size < 8 else 0))
+
+
+def dense_bytes(W: Float[Tensor, "d_vocab d_model"]) -> int:
+    """What building one F takes: a chunk of rows in float64 a few times, and the matrix."""
+    d_vocab, d_model = W.shape
+    return 8 * d_model * (3 * min(CHUNK, d_vocab) + 4 * d_model)
+
+
+def search_bytes(W: Float[Tensor, "d_vocab d_model"], fishers: int, rank: int) -> int:
+    """What :func:`leading_eigenpairs` of so many F takes at the worst moment, with what they hold."""
+    (d_vocab, d_model), size = W.shape, compute_dtype(W.dtype).itemsize
+    held = fishers * fisher_bytes(W)
+    if builds_dense(W):
+        return held + dense_bytes(W)
+    vectors = _vectors(fishers, rank)
+    starting = 16 * d_vocab + 2 * max(FEW_TOKENS, 4 * rank) * d_model * size
+    rows = (vectors + fishers) * d_vocab * size
+    look = 24 * d_vocab
+    return held + max(starting, rows + max(look, pass_bytes(W, vectors + 1)))
+
+
+def _vectors(searches: int, rank: int) -> int:
+    """In a pass over W at most: what searches begin with, one more than the wanted ones if these are several.
+
+    Where eigenvalues are close, as of a flat distribution, they begin with more, in another pass.
+    """
+    return searches * (rank + (rank > 1))
+
+
+def builds_dense(W: Float[Tensor, "d_vocab d_model"]) -> bool:
+    """Does building F cost less than a search?"""
+    return W.shape[0] * W.shape[1] ** 2 <= DENSE_COST
+
+
 def leading_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: float) -> list[Eigenpairs]:
     """The ``rank`` leading eigenpairs of each F, with relative residuals at most ``tol``; all over one W.
 
@@ -315,10 +354,17 @@ def leading_eigenpairs(fishers: Sequence[FisherInformation], rank: int, tol: flo
     (``benchmarks/warm_starts.py``).
     """
     W = fishers[0].W
-    if W.shape[0] * W.shape[1] ** 2 <= DENSE_COST:
+    if builds_dense(W):
         return [fisher.dense_eigenpairs(rank) for fisher in fishers]
     searches, restricted = zip(*[fisher._search(rank, tol) for fisher in fishers], strict=True)
-    found = in_step(searches, lambda numbers, a: products([fishers[i] for i in numbers], a))
+    most = _vectors(len(fishers), rank)
+
+    def images(numbers: list[int], a: Tensor) -> Tensor:
+        return torch.cat(
+            [products([fishers[i] for i in numbers[n : n + most]], a[n : n + most]) for n in range(0, len(a), most)]
+        )
+
+    found = in_step(searches, images)
     return [fisher._found(f, r, rank) for fisher, f, r in zip(fishers, found, restricted, strict=True)]
 
 

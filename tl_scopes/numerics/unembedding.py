@@ -55,8 +55,9 @@ class RowSquares:
         self._seen = True
         last = self._kept.get("image")
         if last is not None and (last.dtype, last.shape, last.device) == (image.dtype, image.shape, image.device):
-            within = _ROUNDINGS * torch.finfo(image.dtype).eps * self._kept["squares"].sqrt()
-            if bool(((to_float64(image) - to_float64(last)).abs() <= within).all()):
+            within = self._kept["squares"].sqrt().mul_(_ROUNDINGS * torch.finfo(image.dtype).eps)
+            change = (image - last).abs_()  # of numbers so near to each other that the difference is exact
+            if bool((change <= within).all()):
                 return
         rows = max(1, _IN_CACHE // self.W.shape[1])
         squares = [to_float64(w).square().sum(dim=1) for w in torch.split(self.W, rows)]
@@ -74,14 +75,26 @@ def times(
         for image, rows in zip(torch.split(out[:n], CHUNK, dim=1), torch.split(W, CHUNK), strict=True):
             image.copy_((rows.to(a) @ a.T).T)
         return out
-    if _FEW < n < _WHOLE:
-        a = torch.cat([a, a.new_zeros(_WHOLE - n, a.shape[1])])
+    if _padded(n) > n:
+        a = torch.cat([a, a.new_zeros(_padded(n) - n, a.shape[1])])
     parts, rest = _chunks(W)
     for image, some in zip(torch.split(out[:n], _AT_ONCE * CHUNK, dim=1), torch.split(parts, _AT_ONCE), strict=False):
         by_chunk = image[:, : len(some) * CHUNK].view(n, len(some), CHUNK)
         by_chunk.copy_(torch.bmm(a.expand(len(some), *a.shape), some.mT)[:, :n].transpose(0, 1))
     out[:n, len(W) - len(rest) :] = a[:n] @ rest.T
     return out
+
+
+def pass_bytes(W: Float[Tensor, "d_vocab d_model"], n: int) -> int:
+    """What :func:`times` of n vectors takes beside its result."""
+    size = compute_dtype(W.dtype).itemsize
+    if W.dtype.itemsize < size:
+        return min(CHUNK, len(W)) * (n + W.shape[1]) * size
+    return _padded(n) * min(len(W), _AT_ONCE * CHUNK) * size
+
+
+def _padded(n: int) -> int:
+    return _WHOLE if _FEW < n < _WHOLE else n
 
 
 @full_float32()

@@ -37,6 +37,7 @@ from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.precision import to_float64
+from tl_scopes.numerics.unembedding import transpose_times
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.timeseries.encoding import NUMBERS, number_pieces
 
@@ -48,11 +49,13 @@ class _Steps:
     """``v_u`` of each beginning: a direction whose rows are known by their number in the batch."""
 
     combines: ClassVar[tuple[Combine, ...]] = ()
-    whole: ClassVar[bool] = True
-
     method: str
     weights: Sequence[dict[int, float]]
     """Of each beginning: ``Σ c_n`` by the token that goes on from it."""
+
+    def held(self, reads: int, W_U: Tensor) -> int:
+        """Probabilities in float64, and what they are changed to."""
+        return 40 * W_U.shape[1]
 
     def check(self, state: ModelState) -> None:
         """Valid on every model."""
@@ -67,7 +70,7 @@ class _Steps:
         if read.slope is not None:
             slope = slope * to_float64(read.slope)
         slope = slope.to(read.W_U.device, read.y.dtype)
-        return Rows(*one_row((read.W_U.to(slope) @ slope).to(read.y)))
+        return Rows(*one_row(transpose_times(read.W_U.T, slope[None])[0].to(read.y)))
 
     def scalar(self, target: int, text: object) -> Scalar:
         """A moment over several runs is read off none of them."""
