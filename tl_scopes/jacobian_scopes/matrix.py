@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -233,7 +234,11 @@ class _Matrix:
 
     def _mid(self, plan: Run) -> str | None:
         """Where positions begin to be alone. Not with checkpointing: what is computed again is kept as long as its graph."""
-        return None if plan.checkpoint else last_attention(self.model)
+        return None if plan.checkpoint else self._last_attention
+
+    @cached_property
+    def _last_attention(self) -> str | None:
+        return last_attention(self.model)
 
     def _scores(
         self, run: ForwardPass, positions: Sequence[int], rows: Sequence[Rows], memory: Memory, plan: Run

@@ -190,18 +190,17 @@ _OWN_HOOKS = ("transformer_lens.", "transformers.utils.output_capturing")
 
 def has_hooks(model: LensModel, among: Iterable[nn.Module] | None = None) -> bool:
     """Is any hook, TransformerLens' or torch's, on any part of the model, or on these? A bridge's own do not count."""
-    points = set(model.hook_dict.values())
-    return any(
-        module in points or not str(getattr(hook, "__module__", None)).startswith(_OWN_HOOKS)
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    found = [
+        (module, hook)
         for module in (all_modules(model) if among is None else among)
-        for hooks in (
-            module._forward_hooks,
-            module._forward_pre_hooks,
-            module._backward_hooks,
-            module._backward_pre_hooks,
-        )
-        for hook in hooks.values()
-    )
+        for own in (module.__dict__,)  # asking a bridge's module for an attribute is slow
+        for kind in kinds
+        if own[kind]
+        for hook in own[kind].values()
+    ]
+    points = set(model.hook_dict.values()) if found else ()
+    return any(m in points or not str(getattr(hook, "__module__", None)).startswith(_OWN_HOOKS) for m, hook in found)
 
 
 def source_device(model: LensModel) -> torch.device:
