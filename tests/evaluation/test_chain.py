@@ -132,7 +132,7 @@ def test_a_block_of_units_stays_within_its_budget(kind: str) -> None:
     for how in ({}, {"combine": "norm"}, {"method": "fisher"}):
         with BytesAlive() as watch:
             tls.chain(lens, said, units=units, prompt_units="sentence", memory_budget=budget, **how)
-        assert 0.9 * budget < max(watch.timeline) < 1.02 * budget, (how, "all rows at once, and no more than was said")
+        assert 0.9 * budget < max(watch.timeline) <= budget, (how, "all rows at once, and no more than was said")
 
 
 def test_units_of_the_prompt_are_sums_of_their_words(model: Any) -> None:

@@ -99,10 +99,11 @@ class Profile:
         powers = torch.tensor([constants, tokens, tokens * queries, tokens * run.length], dtype=torch.float64)
         itemsize, d_model = max(4, model.W_U.element_size()), int(model.cfg.d_model)
         cotangents = COTANGENT_COPIES * run.rows * (run.reads - 1) * d_model * itemsize
+        scaled = run.rows * tokens * d_model * itemsize  # gradients as they are pulled back, and as they are
         table, made = read_out_bytes(model, run.reads, held)
         each, after = self.of_read
         others = run.reads - 1 if table else 0
-        throughout = int(float((self.coefficients @ powers + each * others).max())) + cotangents
+        throughout = int(float((self.coefficients @ powers + each * others).max())) + cotangents + scaled
         return max(throughout, int(float(self.forward @ powers)) + after * others + made)
 
 
