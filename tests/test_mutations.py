@@ -27,7 +27,7 @@ import torch
 
 import tl_scopes
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked")]
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ MUTATIONS: dict[str, Mutation] = {
     "01 centring not said": Mutation(
         traps.test_trap_01_centred_unembedding_is_said_in_the_result,
         "directions.logits:Semantic.rows",
-        (("if n not in slopes and state.centred_unembedding:", "if False:"),),
+        (("elif state.centred_unembedding:", "elif False:"),),
     ),
     "01 state of the model kept for ever": Mutation(
         traps.test_trap_01_folding_after_the_first_call_is_noticed,
@@ -276,8 +276,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "09 cap ignored in the target's row": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
-        "directions.base:ReadOut.row",
-        (("w * self.predictions.own_slopes([token]).to(w)", "w"),),
+        "model.predictions:Predictions.logit_rows",
+        (("w * self.own_slopes(targets)[:, None]", "w"),),
     ),
     "09 cap ignored in Fisher": Mutation(
         traps.test_trap_09_soft_cap_and_scale_are_in_the_directions,
@@ -343,18 +343,29 @@ def apply(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("tl_scopes.model.state"), "_STATES", weakref.WeakKeyDictionary())
 
 
-def replace_function(where: str, edits: tuple[tuple[str, str], ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the mutated function wherever the package holds the original."""
-    module_name, _, inside = where.partition(":")
-    *path, name = inside.split(".")
-    module = importlib.import_module(f"tl_scopes.{module_name}")
-    holder: Any = functools.reduce(getattr, path, module)
-    original = inspect.getattr_static(holder, name)
+def mutated_source(original: Any, where: str, edits: tuple[tuple[str, str], ...]) -> str:
+    """The source of a function, every edit made: each text occurs once."""
     function = getattr(original, "func", None) or getattr(original, "fget", None) or original
     source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
     for old, new in edits:
         assert source.count(old) == 1, f"{where} has {old!r} {source.count(old)} times, not once"
         source = source.replace(old, new)
+    return source
+
+
+def found(where: str) -> tuple[Any, Any, list[str]]:
+    """The module of "module:function", what holds the function there, and the path to it."""
+    module_name, _, inside = where.partition(":")
+    path = inside.split(".")
+    module = importlib.import_module(f"tl_scopes.{module_name}")
+    return module, functools.reduce(getattr, path[:-1], module), path
+
+
+def replace_function(where: str, edits: tuple[tuple[str, str], ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the mutated function wherever the package holds the original."""
+    module, holder, (*path, name) = found(where)
+    original = inspect.getattr_static(holder, name)
+    source = mutated_source(original, where, edits)
     made: dict[str, Any] = {}
     code = f"from __future__ import annotations\n{source}"
     exec(compile(code, f"<mutated {where}>", "exec"), vars(module), made)
@@ -375,6 +386,15 @@ def passes_untouched(trap: Callable[[str], None], kind: str) -> bool:
     return True
 
 
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_what_a_mutation_removes_is_in_the_source(name: str) -> None:
+    mutation = MUTATIONS[name]
+    for where, edits in ((mutation.where, mutation.edits), *mutation.further):
+        _, holder, path = found(where)
+        mutated_source(inspect.getattr_static(holder, path[-1]), where, edits)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_the_trap_notices_that_its_care_is_gone(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mutation = MUTATIONS[name]
