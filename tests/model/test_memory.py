@@ -176,6 +176,8 @@ def test_the_peak_of_short_runs_predicts_that_of_a_long_one(pair: Pair, checkpoi
 
 WIDE = 2**16
 SEVERAL = range(8, 20)
+MANY = range(8, 80)
+"""Of so many logits no table is made."""
 READ_OUTS: dict[str, Any] = {
     "fisher": lambda m, t: tls.fisher_scope(m, t),
     "fisher of rank 4 at several": lambda m, t: tls.fisher_scope(m, t, pos=SEVERAL, rank=4),
@@ -189,17 +191,30 @@ READ_OUTS: dict[str, Any] = {
     "a moment": lambda m, t: tls.moment_scope(m, t, pos=SEVERAL, values={5: 1.0, 6: 2.0}),
     "several scopes": lambda m, t: tls.scopes(m, t, methods=("semantic", "fisher", "total_information")),
     "a matrix": lambda m, t: tls.attribution_matrix(m, t[:24], method="fisher"),
+    "log-probabilities": lambda m, t: tls.semantic_scope(m, t, pos=SEVERAL, of="log_prob"),
+    "logits at many": lambda m, t: tls.semantic_scope(m, t, pos=MANY),
+    "log-probabilities at many": lambda m, t: tls.semantic_scope(m, t, pos=MANY, of="log_prob"),
+    "temperatures at many": lambda m, t: tls.temperature_scope(m, t, pos=MANY),
+    "a matrix of logits": lambda m, t: tls.attribution_matrix(m, t),
+    "several prompts": lambda m, t: tls.semantic_scope(m, [t.roll(i) for i in range(6)]),
 }
 
 
 @pytest.mark.one_lens
-@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.usefixtures("unchecked")  # checks hold arguments
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, *(pytest.param(other, marks=pytest.mark.slow) for other in (torch.float64, torch.bfloat16))],
+    ids=str,
+)
 @pytest.mark.parametrize("capped", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "capped"])
 @pytest.mark.parametrize("call", READ_OUTS)
 def test_what_is_made_of_a_large_vocabulary_is_estimated(
     call: str, capped: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config: Any = transformers.LlamaConfig(**WIDTHS | dict(vocab_size=WIDE, intermediate_size=64))
+    config: Any = transformers.LlamaConfig(
+        **WIDTHS | dict(vocab_size=WIDE, intermediate_size=64, num_key_value_heads=2)
+    )
     if capped:
         config = transformers.Gemma2Config(
             **WIDTHS | dict(vocab_size=WIDE, intermediate_size=64, head_dim=8, num_key_value_heads=2)
@@ -217,7 +232,7 @@ def test_what_is_made_of_a_large_vocabulary_is_estimated(
         return n
 
     monkeypatch.setattr(Memory, "rows_at_once", chosen)
-    tokens = torch.randint(WIDE, (60,), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(WIDE, (80,), generator=torch.Generator().manual_seed(0))
     READ_OUTS[call](lens, tokens)  # what is made once
     planned.clear()
     with BytesAlive() as watch:

@@ -67,9 +67,9 @@ class ReadOut:
 
     @property
     def slope(self) -> Float[Tensor, " d_vocab"] | None:
-        """Their derivative by the raw logits, or None where it is 1."""
+        """Their derivative by the raw logits in the model's dtype, or None where it is 1."""
         slope = self.predictions.of.source.slope
-        return None if slope is None else slope[self.predictions.rows[0]].to(self.y)
+        return None if slope is None else slope[self.predictions.rows[0]]
 
     def fisher(self, row_squares: RowSquares) -> FisherInformation:
         """Fisher information at ``y``, with :attr:`ModelState.row_squares`, one for all positions."""

@@ -37,6 +37,7 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.state import ModelState
 from tl_scopes.numerics.fisher_information import Eigenpairs, FisherInformation, dense_bytes, fisher_bytes, search_bytes
 from tl_scopes.numerics.precision import compute_dtype, to_float64
+from tl_scopes.numerics.unembedding import cast_bytes
 
 MIN_PROBES = 16
 """Probes before a stopping rule may act: fewer make the standard error itself unreliable."""
@@ -71,7 +72,8 @@ class TotalInformation:
         others = reads * fisher_bytes(W)
         if self.how == "exact":
             return others + dense_bytes(W)
-        return max(others - group * fisher_bytes(W) * (self.rank > 0) + search, others + self._first * size * len(W))
+        probes = self._first * size * len(W) + cast_bytes(W)
+        return max(others - group * fisher_bytes(W) * (self.rank > 0) + search, others + probes)
 
     @property
     def _first(self) -> int:

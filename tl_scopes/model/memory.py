@@ -70,7 +70,9 @@ class Memory:
 
     def peak(self, run: Run) -> int:
         """Bytes alive at the worst moment of the run, weights left out."""
-        found = profile(self.model, self.recording, run, written_out=self.written_out)
+        table, _ = read_out_bytes(self.model, run.reads, self.held)
+        recording = self.recording if table else replace(self.recording, table=False)
+        found = profile(self.model, recording, run, written_out=self.written_out)
         return found.peak(self.model, run, self.held)
 
     def batch_plan(self, length: int, batch: int, *, fixed: bool, texts: int = 1, reads: int = 1) -> Run:

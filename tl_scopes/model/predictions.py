@@ -28,11 +28,14 @@ from torch.nn import functional as F
 
 from tl_scopes.model.followed import Step
 from tl_scopes.numerics.precision import compute_dtype, to_float64
+from tl_scopes.numerics.unembedding import transpose_times
 
 TABLE = 2**22
 """Logits that the model itself makes, as one table: 16 MiB in float32, less work than a second look at the unembedding."""
 BLOCK = 2**20
 """Logits that exist at once where no table is made, and working space in one that is; or one token of every position."""
+SLOPED = 4
+"""Blocks that the graph of a cap takes: so much smaller are they where slopes are asked for."""
 LEADING = 7
 """Top tokens that are known of every position."""
 
@@ -61,6 +64,11 @@ class Table:
     def own(self, rows: Any, tokens: Int[Tensor, " read"]) -> Float[Tensor, " read"]:
         """The logit of one token at each position."""
         return self.logits[rows, tokens]
+
+    @property
+    def sloped(self) -> bool:
+        """Is there such a derivative?"""
+        return self.slope is not None
 
     def slopes(self, rows: Any, tokens: Any) -> Tensor | None:
         """The derivative of a block by the raw logits; None where it is 1."""
@@ -93,11 +101,11 @@ class Unembedded:
 
     def block(self, rows: Any, tokens: Any) -> Tensor:
         """The logits of some tokens at some positions."""
-        return self._passed_on(self._raw(rows, tokens))
+        return self._passed_on(lambda: self._raw(rows, tokens))
 
     def own(self, rows: Any, tokens: Int[Tensor, " read"]) -> Float[Tensor, " read"]:
         """The logit of one token at each position."""
-        return self._passed_on(self._own_raw(rows, tokens))
+        return self._passed_on(lambda: self._own_raw(rows, tokens))
 
     @cached_property
     def slope(self) -> Float[Tensor, "read d_vocab"] | None:
@@ -112,12 +120,17 @@ class Unembedded:
         """That of one token at each position."""
         return self._slope(self._own_raw, rows, tokens)
 
+    @property
+    def sloped(self) -> bool:
+        """Is there a derivative that is not 1?"""
+        return any(step.changes for step in self.steps)
+
     def _slope(self, raw_of: Callable[[Any, Any], Tensor], rows: Any, tokens: Any) -> Tensor | None:
-        if not any(step.changes for step in self.steps):
+        if not self.sloped:
             return None
         with torch.enable_grad():
             raw = raw_of(rows, tokens).requires_grad_(True)
-            (slope,) = torch.autograd.grad(self._passed_on(raw).sum(), raw)
+            (slope,) = torch.autograd.grad(self._passed_on(lambda: raw).sum(), raw)
         return slope
 
     def _raw(self, rows: Any, tokens: Any) -> Tensor:
@@ -129,10 +142,11 @@ class Unembedded:
         products = torch.bmm(self.y[rows][:, None].to(dtype), self.W_U.T[tokens][..., None].to(dtype))[:, 0, 0]
         return (products + self.b_U[tokens]).to(self.y.dtype)
 
-    def _passed_on(self, raw: Tensor) -> Tensor:
+    def _passed_on(self, raw: Callable[[], Tensor]) -> Tensor:
+        z = raw()  # held here alone, so that each step frees what it was given
         for step in self.steps:
-            raw = step.func(raw, *step.args, **step.kwargs)
-        return raw
+            z = step.func(z, *step.args, **step.kwargs)
+        return z
 
 
 # -- what is asked of them -------------------------------------------------------------------------
@@ -189,12 +203,13 @@ class Logits:
             new = torch.maximum(largest, best.values)
             total = total * to_float64(largest - new).exp() + to_float64((z - new[:, None]).exp_().sum(-1))
             largest = new
+            del z  # before the next is made
         return _Walked(largest, to_float64(largest) + total.log(), top, ids, leading, bool(finite))
 
     @cached_property
     def linear(self) -> bool:
         """Are they the raw ones up to a constant: is the slope 1 everywhere?"""
-        slopes = (self.source.slopes(slice(None), tokens) for tokens in self.blocks(self.n))
+        slopes = (self.source.slopes(slice(None), tokens) for tokens in self.blocks(SLOPED * self.n))
         return all(slope is None or bool((slope == 1).all()) for slope in slopes)
 
 
@@ -288,7 +303,7 @@ class Predictions:
             above = (leading > z).sum(1)
             if (far := (~own.any(1)).nonzero()[:, 0]).numel():
                 above[far] = 0
-                for t in self.of.blocks(len(far)):
+                for t in self.of.blocks(2 * len(far)):
                     found = self.of.source.block(rows[far], t).to(self.dtype) > z[far]
                     other = torch.arange(t.start, t.stop, device=at.device) != at[far, None]
                     above[far] += (found & other).sum(1)
@@ -330,7 +345,7 @@ class Predictions:
     def entropy(self) -> Float[Tensor, " read"]:
         """``−Σ_v p_v log p_v``, nats, float64."""
         total = torch.zeros_like(self.normaliser)
-        for t in self.of.blocks(2 * len(self)):
+        for t in self.of.blocks(8 * len(self)):  # several float64 at once
             log_p = to_float64(self.of.source.block(self.rows, t)) - self.normaliser[:, None]
             total -= (log_p.exp() * log_p).sum(-1)
         return total
@@ -350,22 +365,24 @@ class Predictions:
         source, at = self.of.source, torch.tensor(targets, device=self.rows.device)
         largest = self.of.walked.largest[self.rows]
         scale = (to_float64(largest) - self.normaliser).exp().to(largest)
-        others, mean = torch.zeros_like(self.normaliser), largest.new_zeros(len(self), source.W_U.shape[0])
-        offset = torch.zeros_like(others)
-        for tokens in self.of.blocks(len(self)):
-            p = (source.block(self.rows, tokens).to(self.dtype) - largest[:, None]).exp_().mul_(scale[:, None])
+        others, offset = torch.zeros_like(self.normaliser), torch.zeros_like(self.normaliser)
+        mean = others.new_zeros(len(self), source.W_U.shape[0])
+        for tokens in self.of.blocks(SLOPED * len(self) if source.sloped else len(self)):
+            p = source.block(self.rows, tokens).to(self.dtype)  # rows that are named one by one are copies
+            p.sub_(largest[:, None]).exp_().mul_(scale[:, None])
             mine = ((at >= tokens.start) & (at < tokens.stop)).nonzero()[:, 0]
             p[mine, at[mine] - tokens.start] = 0
             others += to_float64(p.sum(-1))
             slope = source.slopes(self.rows, tokens)
             p = p if slope is None else p.mul_(slope)
-            mean += p @ source.W_U[:, tokens].T.to(p)
+            mean += transpose_times(source.W_U.T[tokens], p)
             if b_U is not None:
-                offset += to_float64(p) @ to_float64(b_U[tokens])
+                offset += to_float64(p @ b_U[tokens].to(p))
+            del p
         own = self.own_slopes(targets)
         if b_U is not None:
             offset = others * to_float64(own) * to_float64(b_U[at]) - offset
-        return others.to(mean)[:, None] * self.logit_rows(targets) - mean, offset
+        return (others[:, None] * to_float64(self.logit_rows(targets)) - mean).to(self.dtype), offset
 
     def own_slopes(self, targets: Sequence[int]) -> Float[Tensor, " read"]:
         """Derivative of the logit of each position's own token by its raw value."""

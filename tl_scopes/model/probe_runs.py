@@ -36,8 +36,8 @@ from tl_scopes.model.predictions import BLOCK, TABLE
 
 PROBE_LENGTHS = (17, 31, 47)
 """Lengths of the measuring runs: three points of a quadratic, and no width that a model has."""
-BLOCK_COPIES = 3
-"""Blocks of logits that a walk over the vocabulary holds at once; one more where rows are summed up."""
+BLOCK_COPIES = 2
+"""Blocks of logits that a walk over the vocabulary holds at once where no table is made."""
 COTANGENT_COPIES = 4
 """Tensors ``[rows, reads, d_model]`` in a backward: rows as directions give them, those of all prompts, scaled, cast."""
 
@@ -78,12 +78,15 @@ class Profile:
         coefficients: of each operation.
         forward: after the forward, when V is made.
         of_read: what one more explained position takes after each operation, and after the forward.
+        batch: prompts of the measured runs, each with one explained position: torch copies in a batch what it need not copy
+            of one prompt, as keys that heads share.
         in_blocks: are there blocks of queries? Else each is of all of them.
     """
 
     coefficients: Float[Tensor, "operations 4"]
     forward: Float[Tensor, " 4"]
     of_read: tuple[Float[Tensor, " operations"], int]
+    batch: int = 1
     in_blocks: bool = False
 
     def peak(self, model: LensModel, run: Run, held: Held | None = None) -> int:
@@ -91,7 +94,7 @@ class Profile:
         chunk = chunk_length(model)
         chunks = 1 if chunk is None else math.ceil(run.length / chunk)
         chunks += 2 * (chunks > 1)  # for what goes from chunk to chunk
-        constants = 1 if chunk is None else run.batch * chunks
+        constants = 1 if chunk is None else run.batch / self.batch * chunks
         queries = run.length
         if self.in_blocks:
             queries = AttentionPlan(run.length).queries(run.batch * model.cfg.n_heads)
@@ -102,7 +105,7 @@ class Profile:
         scaled = run.rows * tokens * d_model * itemsize  # gradients as they are pulled back, and as they are
         table, made = read_out_bytes(model, run.reads, held)
         each, after = self.of_read
-        others = run.reads - 1 if table else 0
+        others = run.reads - self.batch if table else 0
         throughout = int(float((self.coefficients @ powers + each * others).max())) + cotangents + scaled
         return max(throughout, int(float(self.forward @ powers)) + after * others + made)
 
@@ -132,19 +135,20 @@ def profile(model: LensModel, recording: Recording, run: Run, *, written_out: bo
     window = attention_window(model)
     planned = AttentionPlan(run.length).acts and not written_out
     fuse = planned and (window is None or run.length <= window)
-    key = (recording, run.rows, run.checkpoint, planned, fuse, memory_flags(model))
+    batch = min(run.batch, 2)
+    key = (recording, batch, run.rows, run.checkpoint, planned, fuse, memory_flags(model))
     if key not in held:
         lengths = [min(n, model.cfg.n_ctx // 3 * (i + 1)) for i, n in enumerate(PROBE_LENGTHS)]
         with without_hooks(model):
             alive(model, lengths[0], recording, run, planned, fuse)  # what a model makes once and keeps
             found = [alive(model, n, recording, run, planned, fuse) for n in lengths]
-            two = alive(model, lengths[0], recording, run, planned, fuse, reads=2)
-        coefficients, forward = _fitted(lengths, found, planned)
-        after = sum(two.forward) - sum(found[0].forward)
+            more = alive(model, lengths[0], recording, run, planned, fuse, further=1)
+        coefficients, forward = _fitted(lengths, found, batch, planned)
+        after = sum(more.forward) - sum(found[0].forward)
         each = torch.full((len(coefficients),), float(after), dtype=torch.float64)
-        if len(two.timeline) == len(found[0].timeline) == len(each):
-            each = torch.tensor(two.timeline, dtype=torch.float64) - torch.tensor(found[0].timeline)
-        held[key] = Profile(coefficients, forward, (each, after), planned)
+        if len(more.timeline) == len(found[0].timeline) == len(each):
+            each = torch.tensor(more.timeline, dtype=torch.float64) - torch.tensor(found[0].timeline)
+        held[key] = Profile(coefficients, forward, (each, after), batch, planned)
     return held[key]
 
 
@@ -154,7 +158,7 @@ def _queries(length: int) -> int:
 
 
 def _fitted(
-    lengths: Sequence[int], found: Sequence[BytesAlive], in_blocks: bool
+    lengths: Sequence[int], found: Sequence[BytesAlive], batch: int, in_blocks: bool
 ) -> tuple[Float[Tensor, "operations 4"], Float[Tensor, " 4"]]:
     """Polynomials through the three measurements, one per operation and that after the forward; through the peaks where the
     operations differ.
@@ -166,8 +170,8 @@ def _fitted(
     whole, rest = (
         [[*of, watch.forward[i]] for of, watch in zip(s, found, strict=True)] for i, s in ((1, whole), (0, rest))
     )
-    of_block = [[1, n, n * (_queries(n) if in_blocks else n)] for n in lengths]
-    of_whole = [[1, n, n * n] for n in lengths]
+    of_block = [[1, batch * n, batch * n * (_queries(n) if in_blocks else n)] for n in lengths]
+    of_whole = [[1, batch * n, batch * n * n] for n in lengths]
     block, square = (
         torch.linalg.solve(torch.tensor(powers, dtype=torch.float64), torch.tensor(series, dtype=torch.float64)).T
         for powers, series in ((of_block, rest), (of_whole, whole))
@@ -183,17 +187,21 @@ def alive(
     like: Run,
     planned: bool = False,
     fuse: bool = False,
-    reads: int = 1,
+    further: int = 0,
 ) -> BytesAlive:
-    """What is alive after every operation of a run on one prompt of this length, with the rows and checkpoints of another.
+    """What is alive after every operation of a run on prompts of this length, one or two, with the rows and checkpoints of
+    another run.
 
-    Where attention is planned, half of the queries are one block.
+    One position of each is explained, and so many ``further`` ones. Where attention is planned, half of the queries are one
+    block.
     """
-    tokens = torch.arange(length)[None] % model.cfg.d_vocab
+    batch = min(like.batch, 2)
+    tokens = (torch.arange(length) % model.cfg.d_vocab).expand(batch, length)
     plan = AttentionPlan(length, shortest=0 if planned else length + 1, cells=0, fewest=_queries(length), fuse=fuse)
     watch = BytesAlive(length)
     with torch.autograd.set_detect_anomaly(False), _no_garbage_collection(), watch:
-        read, rows = torch.arange(length - reads, length), torch.zeros(reads, dtype=torch.int64)
+        rows = torch.arange(batch + further).clamp_max(batch - 1)
+        read = torch.full_like(rows, length - 1)
         run = forward_pass(model, tokens, read, recording, rows=rows, checkpoint=like.checkpoint, plan=plan)
         watch.forward = watch.alive - watch.square, watch.square
         sources = [run.source, *(run.activations[name] for name in recording.grads)]

@@ -73,7 +73,7 @@ class FisherInformation:
         W: ``[d_vocab, d_model]`` unembedding rows, in any dtype; half precision is raised chunk by chunk.
         logits: ``[d_vocab]`` float32 or float64, as the model returns them (capped, scaled); all is computed in their
             dtype.
-        slope: ``[d_vocab]`` derivative of the returned logits by ``W y + b``, or None where it is 1.
+        slope: ``[d_vocab]`` derivative of the returned logits by ``W y + b``, in any dtype, or None where it is 1.
         row_squares: ``‖w_i‖²``.
 
     Raises:
@@ -176,6 +176,7 @@ class FisherInformation:
         for p, rows in self._centred_chunks_float64():
             F += einsum(p, rows, rows, "rows, rows i, rows j -> i j")
             mean += p @ rows
+            del rows  # before the next are made
         return F - torch.outer(mean, mean)
 
     def gaussian_probes(self, n: int, generator: torch.Generator) -> Float[Tensor, "n d_model"]:
@@ -313,9 +314,9 @@ def fisher_bytes(W: Float[Tensor, "d_vocab d_model"]) -> int:
 
 
 def dense_bytes(W: Float[Tensor, "d_vocab d_model"]) -> int:
-    """What building one F takes: a chunk of rows in float64 a few times, and the matrix."""
+    """What building one F takes: a chunk of rows in float64 twice, and the matrix."""
     d_vocab, d_model = W.shape
-    return 8 * d_model * (3 * min(CHUNK, d_vocab) + 4 * d_model)
+    return 8 * d_model * (2 * min(CHUNK, d_vocab) + 4 * d_model)
 
 
 def search_bytes(W: Float[Tensor, "d_vocab d_model"], fishers: int, rank: int) -> int:
