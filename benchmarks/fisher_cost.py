@@ -5,7 +5,8 @@ Shape M3 (d=2048, V=128,256, T=128), random weights with an unembedding scaled s
 vocabulary, then its singular value decomposition, then one vector-Jacobian product (minutes). Its scores are compared with
 ours first; then it is timed against *lean* (``scope_cost.py``) and against ``fisher_scope``. ``--total`` adds total
 information, and what comparing the weights with those of the last call costs. ``--model FOLDER`` takes a trained model and
-the first ``--length`` tokens of a text instead; ``--threads 1 2`` measures with one thread and with two.
+the first ``--length`` tokens of a text instead; ``--dtype bfloat16`` has the weights in half precision; ``--threads 1 2``
+measures with one thread and with two.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 from scope_cost import lean
-from shapes import as_bridge, describe, gpt2_small, llama_wide, prose, real
+from shapes import describe, gpt2_small, llama_wide, on_device, prose, real
 from timing import report
 
 import tl_scopes as tls
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=["M1", "M3"], default="M3")
     parser.add_argument("--model", metavar="FOLDER", help="a trained model instead of the shape")
     parser.add_argument("--length", type=int, help="tokens; else 64 on M1, 128 on M3 and on a trained model")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--peak", type=float, default=3.0)
     parser.add_argument("--total", action="store_true", help="also total information")
     parser.add_argument("--authors", action="store_true")
@@ -85,16 +87,17 @@ def main() -> None:
     shape = gpt2_small if args.shape == "M1" else lambda: llama_wide(peak=args.peak)
     make = real(args.model) if args.model else shape
     length = args.length or (64 if args.shape == "M1" else 128)
-    hf, bridge = make(), as_bridge(make())
+    dtype = getattr(torch, args.dtype)
+    hf, bridge = make().to(dtype), on_device(make(), "cpu", dtype)
     if args.model:
         tokens = prose(args.model)[:length]
     else:
         tokens = torch.randint(bridge.W_U.shape[1], (length,), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        log_p = bridge(tokens[None])[0, -1].log_softmax(-1)
+        log_p = bridge(tokens[None])[0, -1].float().log_softmax(-1)
     entropy = -float((log_p.exp() * log_p).sum())
     fisher = tls.fisher_scope(bridge, tokens)
-    print(f"torch {torch.__version__}, {describe(hf) if args.model else 'shape ' + args.shape}, T={length}, float32")
+    print(f"torch {torch.__version__}, {describe(hf) if args.model else 'shape ' + args.shape}, T={length}, {args.dtype}")
     print(
         f"entropy {entropy:.2f} nats, p_top {float(log_p.max().exp()):.3f}, products with F "
         f"{fisher.details['products']}, relative residual {fisher.details['relative_residual'][0]:.1e}, "
