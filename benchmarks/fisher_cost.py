@@ -97,7 +97,9 @@ def main() -> None:
         log_p = bridge(tokens[None])[0, -1].float().log_softmax(-1)
     entropy = -float((log_p.exp() * log_p).sum())
     fisher = tls.fisher_scope(bridge, tokens)
-    print(f"torch {torch.__version__}, {describe(hf) if args.model else 'shape ' + args.shape}, T={length}, {args.dtype}")
+    print(
+        f"torch {torch.__version__}, {describe(hf) if args.model else 'shape ' + args.shape}, T={length}, {args.dtype}"
+    )
     print(
         f"entropy {entropy:.2f} nats, p_top {float(log_p.max().exp()):.3f}, products with F "
         f"{fisher.details['products']}, relative residual {fisher.details['relative_residual'][0]:.1e}, "

@@ -273,6 +273,20 @@ def test_logits_are_raw_where_their_slope_is_1() -> None:
 
 
 @pytest.mark.one_lens
+@pytest.mark.parametrize("size", [3, 448, 449, 512, 2000])
+@pytest.mark.parametrize("different", [2, 40, 10**6], ids="{} values".format)
+def test_the_largest_logits_of_many_are_those_of_a_whole_sort(size: int, different: int) -> None:
+    z = torch.randint(different, (9, size), generator=torch.Generator().manual_seed(size)).float()
+    order = z.sort(dim=1, descending=True, stable=True)
+    found = Predictions.all_of(Table(z, None, torch.eye(size)))
+    ids, p = found.leading()
+    assert torch.equal(found.top, order.indices[:, 0]), "of equal ones the first"
+    assert torch.equal(z.gather(1, ids), order.values[:, :7])
+    assert all(len(set(row)) == len(row) for row in ids.tolist())
+    torch.testing.assert_close(p, z.double().softmax(1).gather(1, ids), rtol=1e-6, atol=0)
+
+
+@pytest.mark.one_lens
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_top_token_has_one_probability_and_rank_1(dtype: torch.dtype) -> None:
     found = unembedded((), dtype)

@@ -32,10 +32,13 @@ from tl_scopes.numerics.unembedding import transpose_times
 
 TABLE = 2**22
 """Logits that the model itself makes, as one table: 16 MiB in float32, less work than a second look at the unembedding."""
-BLOCK = 2**20
-"""Logits that exist at once where no table is made, and working space in one that is; or one token of every position."""
+BLOCK = 2**19
+"""Logits that exist at once where no table is made, and working space in one that is; or one token of every position. Two
+megabytes in float32 stay in the cache while they are looked at."""
 SLOPED = 4
 """Blocks that the graph of a cap takes: so much smaller are they where slopes are asked for."""
+GROUP = 64
+"""Logits of which the largest is looked for first."""
 LEADING = 7
 """Top tokens that are known of every position."""
 
@@ -161,6 +164,29 @@ class _Walked(NamedTuple):
     finite: bool
 
 
+def _largest(
+    z: Float[Tensor, "read tokens"], k: int
+) -> tuple[Float[Tensor, "read leading"], Int[Tensor, "read leading"], Int[Tensor, " read"]]:
+    """The k largest of each row, or all where there are fewer, and where they are; where the first of the largest is.
+
+    Only the groups of the k largest maxima can hold them: those of 64 numbers take a tenth of the time of a search in all.
+    """
+    n, size = z.shape
+    whole = size // GROUP * GROUP
+    if size <= k * GROUP:
+        found = z.topk(min(k, size))
+        return found.values, found.indices, z.max(dim=1).indices
+    rest = torch.arange(whole, size, device=z.device).expand(n, -1)
+    maxima = z[:, :whole].view(n, whole // GROUP, GROUP).amax(-1)
+    groups = torch.cat([maxima.max(dim=1, keepdim=True).indices, maxima.topk(k).indices], 1)
+    among = groups[:, :, None] * GROUP + torch.arange(GROUP, device=z.device)
+    firsts = torch.cat([among[:, 0], rest], 1)
+    first = firsts.gather(1, z.gather(1, firsts).max(dim=1, keepdim=True).indices)
+    others = torch.cat([among[:, 1:].flatten(1), rest], 1)
+    found = z.gather(1, others).topk(k)
+    return found.values, others.gather(1, found.indices), first[:, 0]
+
+
 class Logits:
     """The logits of one run at all its explained positions, walked over once.
 
@@ -194,13 +220,14 @@ class Logits:
         finite = torch.ones((), dtype=torch.bool, device=device)
         for tokens in self.blocks(n):
             z = self.source.block(slice(None), tokens).to(self.dtype)
-            best, further = z.max(dim=1), z.topk(min(LEADING, z.shape[1]))
-            top = torch.where(best.values > largest, best.indices + tokens.start, top)
-            finite &= torch.isfinite(best.values + 0 * z.amin(dim=1)).all()
-            leading, ids = torch.cat([leading, further.values], 1), torch.cat([ids, further.indices + tokens.start], 1)
+            further, at, first = _largest(z, LEADING)
+            best = further[:, 0]
+            top = torch.where(best > largest, first + tokens.start, top)
+            finite &= torch.isfinite(best + 0 * z.amin(dim=1)).all()
+            leading, ids = torch.cat([leading, further], 1), torch.cat([ids, at + tokens.start], 1)
             kept = leading.topk(min(LEADING, leading.shape[1])).indices
             leading, ids = leading.gather(1, kept), ids.gather(1, kept)
-            new = torch.maximum(largest, best.values)
+            new = torch.maximum(largest, best)
             total = total * to_float64(largest - new).exp() + to_float64((z - new[:, None]).exp_().sum(-1))
             largest = new
             del z  # before the next is made
