@@ -21,13 +21,13 @@ from torch.nn import functional as F
 import tl_scopes as tls
 from tl_scopes.baselines.by_name import BASELINES
 from tl_scopes.directions.by_name import SCOPES
-from tl_scopes.model import attention_plan
+from tl_scopes.model import attention_plan, deferred, probe_runs
 from tl_scopes.model.attention_plan import AttentionPlan, planned
 from tl_scopes.model.deferred import Deferred
 from tl_scopes.model.forward import RECORDING, Recording, forward_pass
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.memory import Memory
-from tl_scopes.model.probe_runs import BytesAlive, Run
+from tl_scopes.model.probe_runs import BytesAlive, Run, profile
 
 T = 13
 TOKENS = families.prompt_tokens(T)
@@ -291,6 +291,20 @@ def test_memory_grows_with_the_length_and_not_with_its_square(pair: Pair, checkp
         assert not any(twice.squares)
     long.setattr(attention_plan, "SHORTEST", 1000)
     assert max(alive(lens, 126, checkpoint).timeline) > 1.3 * max(twice.timeline)
+
+
+@pytest.mark.on_families("gpt2", "gemma3", slow=("llama", "gemma2", "neox", "cohere"))
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_first_estimate_follows_every_operation(pair: Pair, batch: int) -> None:
+    lens = families.build(pair.family, pair.kind, torch.float32, fresh=True).model
+    deferred._RESULTS.clear()  # what a process learns once
+    run = Run(batch, 300, batch, 1, checkpoint=True)
+    with differentiable(lens):
+        first = profile(lens, RECORDING, run)
+        probe_runs._PROFILES.clear()
+        again = profile(lens, RECORDING, run)
+    assert torch.equal(first.coefficients, again.coefficients)
+    assert len(first.coefficients) > 100, "peaks alone do not tell how each operation grows"
 
 
 @pytest.mark.on_families("gpt2", slow=("gemma2", "gemma3"))

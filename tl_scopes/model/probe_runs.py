@@ -244,15 +244,17 @@ class BytesAlive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run the operation, then count its results."""
         before = {id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.device.type != "meta":
-                storage = tensor.untyped_storage()
-                if id(storage) not in before and storage not in self._known:
-                    self._known.add(storage)
-                    n = storage.nbytes()
-                    square = n if tensor.shape[-2:] == (self.length, self.length) else 0
-                    self.alive, self.square = self.alive + n, self.square + square
-                    weakref.finalize(storage, self._freed, n, square)
+        made = [tensor for tensor in tree_leaves(result) if isinstance(tensor, Tensor)]
+        if made and all(tensor.device.type == "meta" for tensor in made):
+            return result  # a shape, which is asked for once
+        for tensor in made:
+            storage = tensor.untyped_storage()
+            if id(storage) not in before and storage not in self._known:
+                self._known.add(storage)
+                n = storage.nbytes()
+                square = n if tensor.shape[-2:] == (self.length, self.length) else 0
+                self.alive, self.square = self.alive + n, self.square + square
+                weakref.finalize(storage, self._freed, n, square)
         self.timeline.append(self.alive)
         self.squares.append(self.square)
         return result
