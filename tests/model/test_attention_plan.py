@@ -14,6 +14,8 @@ import families
 import oracles
 import pytest
 import torch
+import transformers
+from bridged import WIDTHS, bridged
 from families import Pair
 from torch import Tensor
 from torch.nn import functional as F
@@ -291,6 +293,20 @@ def test_memory_grows_with_the_length_and_not_with_its_square(pair: Pair, checkp
         assert not any(twice.squares)
     long.setattr(attention_plan, "SHORTEST", 1000)
     assert max(alive(lens, 126, checkpoint).timeline) > 1.3 * max(twice.timeline)
+
+
+@pytest.mark.one_lens
+@pytest.mark.parametrize("of", ["Gemma3Text", pytest.param("Mistral", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("length", [200, 500])
+def test_estimates_know_windows_that_probes_do_not_reach(of: str, length: int, long: Any) -> None:
+    sizes = WIDTHS | dict(sliding_window=48, num_key_value_heads=2, max_position_embeddings=1024)
+    lens, _ = bridged(getattr(transformers, f"{of}Config")(**sizes))
+    long.setattr(attention_plan, "CELLS", 4 * 100 * 200)
+    run = Run(1, length, 1, 1, checkpoint=True)
+    with differentiable(lens):
+        estimate = Memory(lens, budget=1).peak(run)
+    measured = max(alive(lens, length, checkpoint=True).timeline)
+    assert measured / 1.02 < estimate < measured * 1.02
 
 
 @pytest.mark.on_families("gpt2", "gemma3", slow=("llama", "gemma2", "neox", "cohere"))

@@ -93,6 +93,14 @@ class AttentionPlan:
         """Queries in a block, of so many maps ``[query, key]`` at once."""
         return min(self.length, max(self.fewest, self.cells // (maps * self.length)))
 
+    def widest(self, maps: int, window: int | None = None) -> int:
+        """Cells of one map in the largest block that :func:`_blocks` makes; a query sees so many keys, or all before it."""
+        n = self.queries(maps)
+        if window is None:
+            return n * self.length
+        blocks = (min(rows, self.length) * min(rows + window, self.length) for rows in range(n, self.length + n, n))
+        return max(cells for cells in blocks if cells <= n * self.length)
+
 
 _ACTIVE = threading.local()
 

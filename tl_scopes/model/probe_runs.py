@@ -8,8 +8,8 @@ each of them are a quadratic polynomial of the length: three lengths determine i
 of these polynomials there.
 
 The square is that of attention, ``[query, key]``. Where it is computed in blocks, a short prompt is two blocks; at length T
-there are R queries in a block, and the square is R·T. What is made as a whole in the same run, as a pattern that somebody
-asked for, is told by its shape ``[T, T]`` and counted as T².
+there are R queries in a block, and the square is R·T, or less where each of them sees a window of keys. What is made as a
+whole in the same run, as a pattern that somebody asked for, is told by its shape ``[T, T]`` and counted as T².
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class Profile:
         batch: prompts of the measured runs, each with one explained position: torch copies in a batch what it need not copy
             of one prompt, as keys that heads share.
         in_blocks: are there blocks of queries? Else each is of all of them.
+        window: keys that a query of a block sees, where all other attention is fused; None for all before it.
     """
 
     coefficients: Float[Tensor, "operations 4"]
@@ -88,6 +89,7 @@ class Profile:
     of_read: tuple[Float[Tensor, " operations"], int]
     batch: int = 1
     in_blocks: bool = False
+    window: int | None = None
 
     def peak(self, model: LensModel, run: Run, held: Held | None = None) -> int:
         """The largest, for a batch; what does not depend on the length is there once, or once per chunk of a prompt."""
@@ -95,11 +97,11 @@ class Profile:
         chunks = 1 if chunk is None else math.ceil(run.length / chunk)
         chunks += 2 * (chunks > 1)  # for what goes from chunk to chunk
         constants = 1 if chunk is None else run.batch / self.batch * chunks
-        queries = run.length
+        square = block = run.length**2
         if self.in_blocks:
-            queries = AttentionPlan(run.length).queries(run.batch * model.cfg.n_heads)
+            block = AttentionPlan(run.length).widest(run.batch * model.cfg.n_heads, self.window)
         tokens = run.batch * run.length
-        powers = torch.tensor([constants, tokens, tokens * queries, tokens * run.length], dtype=torch.float64)
+        powers = torch.tensor([constants, tokens, run.batch * block, run.batch * square], dtype=torch.float64)
         itemsize, d_model = max(4, model.W_U.element_size()), int(model.cfg.d_model)
         cotangents = COTANGENT_COPIES * run.rows * (run.reads - 1) * d_model * itemsize
         scaled = run.rows * tokens * d_model * itemsize  # gradients as they are pulled back, and as they are
@@ -143,12 +145,17 @@ def profile(model: LensModel, recording: Recording, run: Run, *, written_out: bo
             alive(model, lengths[0], recording, run, planned, fuse)  # what a model makes once and keeps
             found = [alive(model, n, recording, run, planned, fuse) for n in lengths]
             more = alive(model, lengths[0], recording, run, planned, fuse, further=1)
+            # what a short run fuses altogether is written out in a long one for its windows alone
+            beside = (
+                alive(model, lengths[0], recording, run, True, True).attention if planned and not fuse else ["blocks"]
+            )
         coefficients, forward = _fitted(lengths, found, batch, planned)
         after = sum(more.forward) - sum(found[0].forward)
         each = torch.full((len(coefficients),), float(after), dtype=torch.float64)
         if len(more.timeline) == len(found[0].timeline) == len(each):
             each = torch.tensor(more.timeline, dtype=torch.float64) - torch.tensor(found[0].timeline)
-        held[key] = Profile(coefficients, forward, (each, after), batch, planned)
+        keys = window if all(path == "fused" for path in beside) else None
+        held[key] = Profile(coefficients, forward, (each, after), batch, planned, keys)
     return held[key]
 
 
@@ -203,7 +210,7 @@ def alive(
         rows = torch.arange(batch + further).clamp_max(batch - 1)
         read = torch.full_like(rows, length - 1)
         run = forward_pass(model, tokens, read, recording, rows=rows, checkpoint=like.checkpoint, plan=plan)
-        watch.forward = watch.alive - watch.square, watch.square
+        watch.forward, watch.attention = (watch.alive - watch.square, watch.square), plan.chosen
         sources = [run.source, *(run.activations[name] for name in recording.grads)]
         seed = torch.ones_like(run.hidden)
         if like.rows > 1:
@@ -224,6 +231,7 @@ class BytesAlive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         alive: the bytes now.
         square: those of such tensors among them.
         forward: of other tensors and such ones, after the forward of :func:`alive`.
+        attention: how that run computed each of its attentions.
         length: T; None where nobody asks for squares.
     """
 
@@ -231,6 +239,7 @@ class BytesAlive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.alive, self.length, self.square = 0, length, 0
         self.forward = (0, 0)
+        self.attention: Sequence[str] = ()
         self.timeline: list[int] = []
         self.squares: list[int] = []
         self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
