@@ -15,7 +15,7 @@ import oracles
 import pytest
 import torch
 import transformers
-from bridged import WIDTHS, bridged
+from bridged import WIDTHS, bridge_around, hugging_face
 from families import Pair
 from torch import Tensor
 from torch.nn import functional as F
@@ -297,11 +297,12 @@ def test_memory_grows_with_the_length_and_not_with_its_square(pair: Pair, checkp
 
 @pytest.mark.one_lens
 @pytest.mark.parametrize("of", ["Gemma3Text", pytest.param("Mistral", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("length", [200, 500])
-def test_estimates_know_windows_that_probes_do_not_reach(of: str, length: int, long: Any) -> None:
-    sizes = WIDTHS | dict(sliding_window=48, num_key_value_heads=2, max_position_embeddings=1024)
-    lens, _ = bridged(getattr(transformers, f"{of}Config")(**sizes))
-    long.setattr(attention_plan, "CELLS", 4 * 100 * 200)
+def test_estimates_know_windows_that_probes_do_not_reach(of: str, long: Any) -> None:
+    length = 800
+    sizes = WIDTHS | dict(intermediate_size=64, head_dim=8, num_key_value_heads=2, max_position_embeddings=1024)
+    config = getattr(transformers, f"{of}Config")(**sizes, sliding_window=48)
+    lens = bridge_around(hugging_face(config, dtype=torch.float32))
+    long.setattr(attention_plan, "CELLS", 4 * 400 * length)
     run = Run(1, length, 1, 1, checkpoint=True)
     with differentiable(lens):
         estimate = Memory(lens, budget=1).peak(run)
