@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tl_scopes.model.followed import Step
+from tl_scopes.numerics.largest import largest_of
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.numerics.unembedding import transpose_times
 
@@ -37,8 +38,6 @@ BLOCK = 2**19
 megabytes in float32 stay in the cache while they are looked at."""
 SLOPED = 4
 """Blocks that the graph of a cap takes: so much smaller are they where slopes are asked for."""
-GROUP = 64
-"""Logits of which the largest is looked for first."""
 LEADING = 7
 """Top tokens that are known of every position."""
 
@@ -164,29 +163,6 @@ class _Walked(NamedTuple):
     finite: bool
 
 
-def _largest(
-    z: Float[Tensor, "read tokens"], k: int
-) -> tuple[Float[Tensor, "read leading"], Int[Tensor, "read leading"], Int[Tensor, " read"]]:
-    """The k largest of each row, or all where there are fewer, and where they are; where the first of the largest is.
-
-    Only the groups of the k largest maxima can hold them: those of 64 numbers take a tenth of the time of a search in all.
-    """
-    n, size = z.shape
-    whole = size // GROUP * GROUP
-    if size <= k * GROUP:
-        found = z.topk(min(k, size))
-        return found.values, found.indices, z.max(dim=1).indices
-    rest = torch.arange(whole, size, device=z.device).expand(n, -1)
-    maxima = z[:, :whole].view(n, whole // GROUP, GROUP).amax(-1)
-    groups = torch.cat([maxima.max(dim=1, keepdim=True).indices, maxima.topk(k).indices], 1)
-    among = groups[:, :, None] * GROUP + torch.arange(GROUP, device=z.device)
-    firsts = torch.cat([among[:, 0], rest], 1)
-    first = firsts.gather(1, z.gather(1, firsts).max(dim=1, keepdim=True).indices)
-    others = torch.cat([among[:, 1:].flatten(1), rest], 1)
-    found = z.gather(1, others).topk(k)
-    return found.values, others.gather(1, found.indices), first[:, 0]
-
-
 class Logits:
     """The logits of one run at all its explained positions, walked over once.
 
@@ -220,7 +196,7 @@ class Logits:
         finite = torch.ones((), dtype=torch.bool, device=device)
         for tokens in self.blocks(n):
             z = self.source.block(slice(None), tokens).to(self.dtype)
-            further, at, first = _largest(z, LEADING)
+            further, at, first = largest_of(z, LEADING)
             best = further[:, 0]
             top = torch.where(best > largest, first + tokens.start, top)
             finite &= torch.isfinite(best + 0 * z.amin(dim=1)).all()
