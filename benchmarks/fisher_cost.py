@@ -83,6 +83,8 @@ def main() -> None:
     parser.add_argument("--total", action="store_true", help="also total information")
     parser.add_argument("--authors", action="store_true")
     args = parser.parse_args()
+    if args.authors and args.dtype != "float32":
+        parser.error("--authors is in float32: torch has no SVD in half precision")
     torch.set_num_threads(args.threads[0])
     shape = gpt2_small if args.shape == "M1" else lambda: llama_wide(peak=args.peak)
     make = real(args.model) if args.model else shape

@@ -353,7 +353,7 @@ def mutated_source(original: Any, where: str, edits: tuple[tuple[str, str], ...]
     return source
 
 
-def found(where: str) -> tuple[Any, Any, list[str]]:
+def place(where: str) -> tuple[Any, Any, list[str]]:
     """The module of "module:function", what holds the function there, and the path to it."""
     module_name, _, inside = where.partition(":")
     path = inside.split(".")
@@ -363,7 +363,7 @@ def found(where: str) -> tuple[Any, Any, list[str]]:
 
 def replace_function(where: str, edits: tuple[tuple[str, str], ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the mutated function wherever the package holds the original."""
-    module, holder, (*path, name) = found(where)
+    module, holder, (*path, name) = place(where)
     original = inspect.getattr_static(holder, name)
     source = mutated_source(original, where, edits)
     made: dict[str, Any] = {}
@@ -390,7 +390,7 @@ def passes_untouched(trap: Callable[[str], None], kind: str) -> bool:
 def test_what_a_mutation_removes_is_in_the_source(name: str) -> None:
     mutation = MUTATIONS[name]
     for where, edits in ((mutation.where, mutation.edits), *mutation.further):
-        _, holder, path = found(where)
+        _, holder, path = place(where)
         mutated_source(inspect.getattr_static(holder, path[-1]), where, edits)
 
 

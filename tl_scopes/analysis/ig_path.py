@@ -169,6 +169,7 @@ def _path(
         slopes.append(einsum(to_float64(difference), gradient, "pos d_model, a pos d_model -> a").cpu())
         logits.append(to_float64(run.predictions.logit(chosen)).cpu())
         entropy.append(run.predictions.entropy().cpu())
+        del run  # before the next is made
     map_ = torch.cat(norms)
     total = reduce(map_, "a pos -> a", "sum")
     sink = reduce(map_[:, :sink_tokens], "a pos -> a", "sum")

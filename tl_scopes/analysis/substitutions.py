@@ -95,6 +95,7 @@ def substitutions(
         read = torch.tensor([p for _, p in prompt.positions]).repeat(len(part))
         run = run_changed(model, part, read, at=Recording(target=base.question.target_hook))
         changes.append((base.measured(run.readings), *base.target_changes(run.readings)))
+        del run  # before the next is made
     measured, delta_logit, delta_log_prob = map(torch.cat, zip(*changes, strict=True))
     return Substitutions(
         attribution=attribution,

@@ -264,6 +264,7 @@ def _smoothed(
         for total, prompt, own in zip(totals, prompts, slices(rows), strict=True):
             total += reduce(to_float64(run.gradient[own, : prompt.pos + 1]), "n pos d_model -> pos d_model", "sum")
         advance(sum(rows))
+        del run  # before the next is made
     found = []
     for aim, reading, total, w in zip(together, readings, totals, width, strict=True):
         details = {"at": at, "n_samples": n_samples, "sigma": w, "seed": seed} | options.linearisation

@@ -226,6 +226,7 @@ def integrate_paths(
                 parts[k][part] += einsum(w * chosen, g, "a, a pos d_model -> pos d_model")
             notes[k] = tuple(dict.fromkeys((*notes[k], *run.rows[own.start * len(targets[k])].notes)))
         advance(sum(rows))
+        del run  # before the next is made
     return [
         _path(aim, end, target, difference, part, note)
         for aim, end, target, difference, part, note in zip(aims, ends, targets, differences, parts, notes, strict=True)

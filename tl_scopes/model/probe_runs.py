@@ -146,15 +146,13 @@ def profile(model: LensModel, recording: Recording, run: Run, *, written_out: bo
             found = [alive(model, n, recording, run, planned, fuse) for n in lengths]
             more = alive(model, lengths[0], recording, run, planned, fuse, further=1)
             # what a short run fuses altogether is written out in a long one for its windows alone
-            beside = (
-                alive(model, lengths[0], recording, run, True, True).attention if planned and not fuse else ["blocks"]
-            )
+            short = alive(model, lengths[0], recording, run, True, True).attention if planned and not fuse else ()
         coefficients, forward = _fitted(lengths, found, batch, planned)
         after = sum(more.forward) - sum(found[0].forward)
         each = torch.full((len(coefficients),), float(after), dtype=torch.float64)
         if len(more.timeline) == len(found[0].timeline) == len(each):
             each = torch.tensor(more.timeline, dtype=torch.float64) - torch.tensor(found[0].timeline)
-        keys = window if all(path == "fused" for path in beside) else None
+        keys = window if set(short) == {"fused"} else None
         held[key] = Profile(coefficients, forward, (each, after), batch, planned, keys)
     return held[key]
 

@@ -19,7 +19,7 @@ _AT_ONCE = 8
 _IN_CACHE = 2**17
 """Numbers of W that are squared in float64 at once: a megabyte, which is ten times as fast as many."""
 _CONVERTED = 2**19
-"""Numbers of a half-precision W that are float32 at once: two megabytes stay in the cache, and take a third of the time."""
+"""Numbers of a half-precision W that are float32 at once: two megabytes, which stay in the cache."""
 _ROUNDINGS = 32
 """Of a row's length, within which two products of the row with the probe are the same."""
 

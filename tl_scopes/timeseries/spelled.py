@@ -122,6 +122,7 @@ class Spelled:
             assert run.gradient is not None
             part = reduce(to_float64(run.gradient[:, :end]), "u pos d_model -> pos d_model", "sum").cpu()
             total = part if total is None else total + part
+            del run  # before the next is made
         assert total is not None
         logs = self.number_log_probs.tolist()
         details = {
@@ -154,6 +155,7 @@ def spelled(
         run = run_changed(model, tokens, read, at=at)
         first = run.predictions[:1].alone() if first is None else first
         logs |= dict(zip(rows, run.predictions.log_probs().cpu(), strict=True))
+        del run  # before the next is made
     assert first is not None
     found = np.array([sum(float(logs[row][token]) for row, token in path) for path in paths])
     return Spelled(model, prompt, at, batch_size, beginnings, paths, first, found)
