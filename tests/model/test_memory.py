@@ -240,7 +240,24 @@ def test_what_is_made_of_a_large_vocabulary_is_estimated(
     measured = max(watch.timeline)
     with differentiable(lens):
         estimate = max(memory.peak(run) for memory, run in planned)
-    assert measured / 1.2 < estimate < measured * 1.2
+    within = 1.02 if "at many" in call else 1.2
+    assert measured / within < estimate < measured * within
+
+
+@pytest.mark.one_lens
+def test_what_torch_copies_in_a_batch_alone_is_estimated() -> None:
+    config: Any = transformers.LlamaConfig(
+        **WIDTHS | dict(intermediate_size=32, head_dim=64, num_key_value_heads=1, num_hidden_layers=4)
+    )
+    lens = bridge_around(hugging_face(config, dtype=torch.float32))
+    several, run = [families.prompt_tokens(60, seed=i) for i in range(6)], Run(6, 60, 6)
+    with differentiable(lens), BytesAlive() as watch:
+        found = forward_pass(lens, torch.stack(several), torch.full((6,), 59))
+        torch.autograd.grad(found.hidden.sum(), found.source, retain_graph=True)
+    with differentiable(lens):
+        estimate = planner(lens).peak(run)
+    measured = max(watch.timeline)
+    assert measured / 1.03 < estimate < measured * 1.03, "keys and values that heads share"
 
 
 @pytest.mark.slow

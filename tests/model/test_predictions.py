@@ -273,6 +273,18 @@ def test_logits_are_raw_where_their_slope_is_1() -> None:
 
 
 @pytest.mark.one_lens
+def test_rows_of_a_certain_token_keep_their_digits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, W = torch.randn(2, 50, generator=generator), torch.randn(6, 50, generator=generator)
+    z[:, 7] += 25
+    rows, _ = Predictions.all_of(Table(z, None, W)).log_prob_rows([7, 7])
+    p = z.double().softmax(1)
+    others = p.index_fill(1, torch.tensor([7]), 0)
+    exact = others.sum(1, keepdim=True) * W.double()[:, 7] - others @ W.double().T
+    torch.testing.assert_close(rows.double(), exact, rtol=1e-5, atol=0)
+
+
+@pytest.mark.one_lens
 @pytest.mark.parametrize("size", [3, 448, 449, 512, 2000])
 @pytest.mark.parametrize("different", [2, 40, 10**6], ids="{} values".format)
 def test_the_largest_logits_of_many_are_those_of_a_whole_sort(size: int, different: int) -> None:
