@@ -178,8 +178,8 @@ def test_verify_leads_with_the_verdict_of_the_same_base_run(demo_model: Any) -> 
 @pytest.mark.slow
 @pytest.mark.one_lens
 def test_a_ranking_that_knows_nothing_is_called_no_better_than_random(demo_model: Any) -> None:
-    texts = [t for t in passages(100) if len(demo_model.to_tokens(t)[0]) > 12][:500]
-    assert len(texts) == 500
+    texts = [t for t in passages(100) if len(demo_model.to_tokens(t)[0]) > 12][:200]
+    assert len(texts) == 200
     said = [
         tls.verdict(demo_model, tls.random_attribution(demo_model, text, seed=i)).sentence
         for i, text in enumerate(texts)

@@ -92,8 +92,7 @@ def mistakes(name: str, folder: Path, depth: int, *, shown: int) -> list[str]:
             except Exception as error:
                 found.append(f"{at} = {kind}: loading: {type(error).__name__}: {error}")
                 continue
-            now = json.dumps(result.to_dict())
-            if now in seen or len(seen) > shown:
+            if len(seen) > shown or (now := json.dumps(result.to_dict())) in seen:
                 continue
             seen.add(now)
             try:
