@@ -251,6 +251,10 @@ def test_pictures_and_words(kind: str) -> None:
     curve = result.plot().axes[0].lines
     assert any(torch.allclose(torch.tensor(c.get_ydata()).double(), result.recovered(result.joint)) for c in curve)
     assert result.html().startswith("<!doctype html>") and escape(result.summary) in result.html()
+    few = tls.semantic_scope(model, CLEAN).without("special")
+    short = tls.patch_top(model, CLEAN, CORRUPT, few, k=len(few.shown), n_random=4)
+    (note,) = short.notes
+    assert "4 of 4 random draws are the attributed tokens themselves" in note and note in str(short)
     close = replace(
         result, cells=torch.full_like(result.cells, result.corrupt + 34.4 * (result.clean - result.corrupt))
     )

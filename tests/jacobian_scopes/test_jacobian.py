@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import families
+import numpy as np
 import oracles
 import pytest
 import torch
@@ -405,7 +406,7 @@ TOKENS = families.prompt_tokens()
 ONES = torch.ones(families.D_MODEL)
 REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "model": (lambda m: tls.semantic_scope(nn.Identity(), TOKENS), TypeError, "expected a TransformerLens model"),
-    "prompt type": (lambda m: tls.semantic_scope(m, 3), TypeError, "expected a string, a tensor"),
+    "prompt type": (lambda m: tls.semantic_scope(m, 3), TypeError, "expected a string, a tensor, an array"),
     "prompt empty": (lambda m: tls.semantic_scope(m, ""), ValueError, r"prompt=''\): the prompt is empty"),
     "prompts none": (lambda m: tls.semantic_scope(m, []), ValueError, "list of prompts is empty"),
     "prompt float": (lambda m: tls.semantic_scope(m, TOKENS.float()), ValueError, "must be integers, got torch.float"),
@@ -604,3 +605,20 @@ def test_a_pattern_that_the_model_does_not_read_has_no_gradient_and_the_error_sa
     with pytest.raises(ValueError, match=r"hook_pattern'\): nothing flows from there .* some bridges throw away"):
         tls.semantic_scope(model, TOKENS, target=TARGET, grads_at="blocks.0.attn.hook_pattern")
     assert hooks() == before
+
+
+def test_token_ids_may_be_in_a_list_or_an_array(kind: str) -> None:
+    model = families.build("gpt2", kind).model
+    tokens = families.prompt_tokens(6)
+    ids, scores = tokens.tolist(), tls.semantic_scope(model, tokens).scores
+    for prompt in (ids, tuple(ids), tokens.numpy(), tokens.numpy()[None], [np.int64(i) for i in ids]):
+        assert torch.equal(tls.semantic_scope(model, prompt).scores, scores)
+    several = [tls.semantic_scope(model, tokens[:n]) for n in (6, 4)]
+    for prompts in ([ids, ids[:4]], [tokens.numpy(), ids[:4]]):
+        found = tls.semantic_scope(model, prompts)
+        for one, alone in zip(found, several, strict=True):
+            torch.testing.assert_close(one.scores, alone.scores, rtol=1e-5, atol=1e-6)
+    assert len(tls.semantic_scope(model, np.stack([tokens.numpy()] * 3))) == 3
+    assert tls.attribution_matrix(model, ids).tokens.tolist() == ids
+    with pytest.raises(TypeError, match=r"prompt=\[\.\.\.\]\): expected one prompt, got a list of 2"):
+        tls.attribution_matrix(model, np.stack([tokens.numpy()] * 2))

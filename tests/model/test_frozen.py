@@ -320,3 +320,17 @@ def test_a_state_space_mixer_is_refused_by_name(name: str) -> None:
         with pytest.raises(ValueError, match=r"^semantic_scope.*carries a state from token to token in \w*Mixer"):
             tls.semantic_scope(model, TOKENS, target=TARGET, frozen=frozen)
     assert relative_error(gradient(model, "norms"), gradient(model, ())) > 1e-3
+
+
+@pytest.mark.one_lens
+def test_names_may_come_in_any_order_and_collection(demo_model: Any) -> None:
+    asked = (
+        {"norms", "attention"},
+        frozenset({"attention", "norms"}),
+        ["attention", "norms"],
+        (n for n in ("norms", "attention")),
+    )
+    for frozen in asked:
+        assert tls.semantic_scope(demo_model, "the dog", frozen=frozen).details["frozen"] == ["norms", "attention"]
+    with pytest.raises(TypeError, match="frozen="):
+        tls.semantic_scope(demo_model, "the dog", frozen={"norms": True})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import families
+import numpy as np
 import pytest
 import torch
 
@@ -41,17 +42,15 @@ def never_runs(model, monkeypatch, request) -> None:
         (torch.tensor([0, families.D_VOCAB]), ValueError, f"token id {families.D_VOCAB} is outside the vocabulary"),
         (torch.tensor([-1]), ValueError, "token id -1 is outside"),
         (torch.zeros(families.N_CTX + 1, dtype=torch.int64), ValueError, f"context of {families.N_CTX}"),
-        (7, TypeError, "expected a string, a tensor"),
-        (
-            [1, 2],
-            TypeError,
-            r"prompt\[0\]=1\): expected a string, a tensor, what generate\(\) gave, a mapping or a list of",
-        ),
+        (7, TypeError, "expected a string, a tensor, an array, a list of integers, a mapping"),
+        ([1, 2.5], TypeError, r"prompt\[1\]=2\.5\): expected an integer"),
+        ([families.D_VOCAB], ValueError, f"token id {families.D_VOCAB} is outside the vocabulary"),
+        (np.zeros(3), ValueError, "must be integers"),
         ([{"role": "user"}, "the dog"], TypeError, r"prompt\[0\]=\{'role': 'user'\}\): expected a string, .* got dict"),
         (
             None,
             TypeError,
-            r"prompt=None\): expected a string, a tensor, a mapping, what generate\(\) gave or a list of strings or",
+            r"prompt=None\): expected a string, a tensor, an array, a list of integers, a mapping, what generate\(\) gave",
         ),
     ],
     ids=lambda v: None if isinstance(v, type) else str(v)[:20],

@@ -442,3 +442,26 @@ def test_a_models_matrix_keeps_its_squares_on_each_axis(demo_model: Any, axis: A
     assert kept == pytest.approx(float(before.scores.square().sum()), rel=1e-5)
     shrunk = [a < b for a, b in zip(after.scores.shape, before.scores.shape, strict=True)]
     assert shrunk == [axis in ("rows", "both"), axis in ("columns", "both")]
+
+
+@pytest.mark.one_lens
+@pytest.mark.parametrize("asked", [{"pos": 5}, {"pos": [3, 5]}, {"target": " dog sees"}], ids=str)
+@pytest.mark.parametrize("method", [tls.input_x_gradient, tls.integrated_gradients])
+def test_signed_scores_before_the_end_of_a_text_are_added_to_units(demo_model: Any, method: Any, asked: Any) -> None:
+    attr = method(demo_model, "German: der Hund sieht die Katze. English: the", **asked)
+    words = attr.by_word()
+    for position, own in enumerate(words.details["words"]):
+        assert float(words.signed[position]) == pytest.approx(float(attr.signed[own].sum()), abs=1e-6)
+    assert words.details["signed"] == pytest.approx(words.signed.tolist(), abs=1e-6)
+    assert len(attr.by_unit("sentence").details["signed"]) == len(attr.by_unit("sentences"))
+
+
+@pytest.mark.one_lens
+@pytest.mark.parametrize("name", ["word", "sentence", "line", "paragraph"])
+def test_the_plural_of_a_unit_is_the_same_units(demo_model: Any, name: Any) -> None:
+    text = "The dog sees the cat. It runs.\n\nThe cat sleeps"
+    attr = tls.semantic_scope(demo_model, text)
+    assert attr.by_unit(f"{name}s").str_tokens == attr.by_unit(name).str_tokens
+    said = tls.generate(demo_model, "German: der Hund sieht die Katze. English: the", 4)
+    one, several = (tls.chain(demo_model, said, units=u) for u in (name, f"{name}s"))
+    assert (one.unit, one.steps) == (several.unit, several.steps)

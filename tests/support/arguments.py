@@ -213,6 +213,8 @@ def tokens(good: torch.Tensor) -> Cases:
     wrong = (5, {}, {"a"}, True, good.float(), good.bool(), META, good.to("meta"), good.to_sparse(), 1.5)
     return [
         *((make, Twin(good)) for make in given(good[None], good.int(), good.clone().repeat(2)[: len(good)])),
+        *((make, Twin(good)) for make in given(good.tolist(), tuple(good.tolist()), good.numpy(), good[None].numpy())),
+        *refused(good.double().numpy(), [*good.tolist(), 1.5], [True, False], [10**6], [-1], good.numpy().astype(str)),
         *refused(
             *wrong, "", good[:0], good.reshape(2, -1, 1), torch.tensor(3), -good, good + 10**6, good.to(torch.complex64)
         ),
@@ -220,7 +222,7 @@ def tokens(good: torch.Tensor) -> Cases:
 
 
 def prompts(good: torch.Tensor) -> Cases:
-    lists = refused([], [5], [None], [good.float()], [good.to("meta")], [good, 1.5], [[good]], [""], {TEXT})
+    lists = refused([], [5, None], [None], [good.float()], [good.to("meta")], [good, 1.5], [[good]], [""], {TEXT})
     return [*tokens(good), *lists, *either([TEXT, good])]
 
 

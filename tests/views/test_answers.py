@@ -81,3 +81,27 @@ def test_sentences_fold_on_a_telephone(demo: Any, look: Any) -> None:
     generated = look(tls.generate(demo, prompt, 8).html())
     generated.set_viewport_size({"width": 400, "height": 800})
     assert generated.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_scores_say_how_several_predictions_are_joined(demo_model: Any) -> None:
+    text = "German: der Hund sieht die Katze. English: the"
+    summed, alone, sampled = (
+        " ".join(str(tls.semantic_scope(demo_model, text, pos=range(1, 9), **keywords)).split())
+        for keywords in ({}, {"combine": "norm"}, {"combine": "norm", "n_probes": 2})
+    )
+    assert "summed logits of" in summed and "offsets" in summed
+    assert "summed logits" not in alone and "each by itself" in alone and "Estimated" not in alone
+    assert "root of the summed squares, over 8 predictions" in alone
+    assert "Estimated, with a standard error of at most" in sampled
+    total = " ".join(str(tls.total_information(demo_model, text)).split())
+    assert "first-order" not in total and "trace of the token's Fisher information" in total
+    assert "offsets" not in str(tls.semantic_scope(demo_model, text, target=" dog sees"))
+
+
+def test_a_matrix_of_sentences_prints_each_row_on_one_line_with_its_target(demo_model: Any) -> None:
+    text = "The dog sees the cat in the garden. The cat sees the dog in the garden. The dog sees the"
+    matrix = tls.attribution_matrix(demo_model, text).by_unit("sentence")
+    lines = str(matrix).splitlines()
+    assert len(lines) == 2 + len(matrix)
+    for line, target in zip(lines[2:], matrix.target_strs, strict=True):
+        assert target.strip()[:8] in line

@@ -10,7 +10,6 @@ weights in float32.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from tl_scopes.analysis.probing import FIRST_BLOCK, Probe, embedding_width
 from tl_scopes.directions.base import Direction
@@ -19,7 +18,7 @@ from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.lens import LensModel, in_float32, require_lens_model, transformer_lens_version
 from tl_scopes.model.lock import model_call, others_wait
-from tl_scopes.model.prompts import EncodedPrompt, encode_prompts
+from tl_scopes.model.prompts import EncodedPrompt, Ids, encode_prompts
 from tl_scopes.model.soundness import disagreement, foresight, refusal, refuse_unreadable, within_rounding
 from tl_scopes.model.state import ModelState, model_state
 from tl_scopes.numerics.arguments import Seed
@@ -38,7 +37,7 @@ LEAST_RANK_CORRELATION = 0.9
 
 
 @model_call
-def check_model(model: LensModel, *, seed: Seed = 0, precision_prompt: str | Tensor | None = None) -> ModelReport:
+def check_model(model: LensModel, *, seed: Seed = 0, precision_prompt: str | Ids | None = None) -> ModelReport:
     """A fitness report: class, processing state, valid scopes, Hugging Face's logits, causality, gradients, dtype noise.
 
     The check of gradients (``"vjp"``) compares ``⟨vᵀJ_t, δ⟩`` with ``(vᵀy(x+hδ) − vᵀy(x−hδ))/2h`` along seeded random δ at
@@ -161,7 +160,7 @@ def _measured(model: LensModel, seed: int) -> list[Finding]:
     return findings
 
 
-def _ranked_prompt(model: LensModel, text: str | Tensor) -> EncodedPrompt:
+def _ranked_prompt(model: LensModel, text: str | Ids) -> EncodedPrompt:
     """The ``precision_prompt``, long enough to rank its tokens."""
     (prompt,) = encode_prompts(model, text, pos=-1, prepend_bos=None, argument="precision_prompt")
     if len(prompt.tokens) < 3:

@@ -61,7 +61,7 @@ class ScopeKeywords(RowKeywords, total=False):
             prompt. A text that two tokens may be is refused with their ids. A text of several tokens is put behind the prompt
             and explained as a whole.
         of: of ``"semantic"`` and ``"contrast"``: the ``"logit"`` of a target or its ``"log_prob"``; None is the logit of one
-            token, the log-probability of an answer of several.
+            token, and of each position that ``pos`` names; the log-probability of an answer of several.
         foil: of ``"contrast"``: the token that it is compared with.
         rank: eigenpairs, of ``"fisher"`` (None is 1) and ``"total_information"`` (None is 8).
         tol: relative residual of the eigenpairs, of ``"fisher"`` (None is 1e-4).

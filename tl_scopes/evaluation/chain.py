@@ -143,7 +143,7 @@ def chain(
         tokens=encoded.tokens,
         answer_start=encoded.answer[0],
         method=rows[0]["method"],
-        unit=units if isinstance(units, str) else "span",
+        unit=units.removesuffix("s") if isinstance(units, str) else "span",
         hops=hops,
         details=details,
         notes=tuple(dict.fromkeys((*encoded.notes, *(note for row in rows for note in row["notes"])))),

@@ -2,12 +2,13 @@
 
 share_t   = score_t / Σ_s score_s over the units of one prompt that are not special
 top_share = mean over prompts of max_t share_t
-by_position[b] = mean over prompts of Σ share_t over the units t with ⌊10·t/n⌋ = b
+by_position[b] = mean over prompts of Σ_t share_t · |[t, t+1) ∩ [b, b+1)·n/10|, unit t of n spread evenly over its place
 """
 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,8 +51,11 @@ class _Sums:
         said = np.isfinite(total) & (total > 0)
         self.unsaid += of_prompt.ngroups - frame.row[said].nunique()
         share = (frame.score[said] / total[said]).astype(float)
-        place = (of_prompt.cumcount() * BINS // of_prompt.score.transform("size"))[said]
-        self.by_position += np.bincount(place, share, minlength=BINS)
+        per_bin = (of_prompt.score.transform("size")[said] / BINS).to_numpy()  # units in a tenth of their prompt
+        start = of_prompt.cumcount()[said].to_numpy()
+        for b in range(BINS):
+            inside = np.minimum(start + 1, (b + 1) * per_bin) - np.maximum(start, b * per_bin)
+            self.by_position[b] += share.to_numpy() @ inside.clip(min=0)
         first = share.groupby(frame.row[said], sort=False).idxmax()
         self.top += float(share[first].sum())
         for text, of in zip(frame.text[first], share[first], strict=True):
@@ -107,4 +111,4 @@ def report(folder: Path, settings: Mapping[str, Any], records: Sequence[Mapping[
 
 def _in_short(reason: str) -> str:
     """The same for rows that fail for the same reason: without what is a row's own."""
-    return " ".join(_NUMBER.sub("…", _ARGUMENT.sub("", reason)).split())[:MOST_LETTERS]
+    return textwrap.shorten(_NUMBER.sub("…", _ARGUMENT.sub("", reason)), MOST_LETTERS, placeholder=" …")

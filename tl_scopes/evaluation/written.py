@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -43,7 +43,7 @@ def written_text(model: LensModel, given: OnePrompt, options: RunOptions) -> tup
         or not (isinstance(given[0], str | Tensor) or is_chat(given[0]))
     ):
         raise TypeError(f"(text=...): {_EXPECTED}; got {type(given).__name__} of {len(given)}")
-    prompt, text = given[0], given[1]
+    prompt, text = cast("OnePrompt", given[0]), str(given[1])
     model, (found,) = encode(model, prompt, options, "text")
     refuse_surrogates("text", text)
     if model.tokenizer is None:

@@ -55,7 +55,7 @@ class PromptCall(Protocol[P, R]):
     def __call__(
         self,
         model: LensModel,
-        prompt: str | Tensor | Encoding | GivenTokens | list[Message],
+        prompt: str | Tensor | list[int] | Encoding | GivenTokens | list[Message],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> R: ...
@@ -63,7 +63,7 @@ class PromptCall(Protocol[P, R]):
     def __call__(
         self,
         model: LensModel,
-        prompt: list[str] | list[Tensor] | list[GivenTokens] | list[list[Message]],
+        prompt: list[str] | list[Tensor] | list[list[int]] | list[GivenTokens] | list[list[Message]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> list[R]: ...
@@ -219,7 +219,7 @@ def encode_one(
     """As :func:`encode`, of a call that takes one prompt."""
     if isinstance(prompt, Tensor) and not is_single(prompt):
         raise ValueError(f"({argument}=tensor of shape {list(prompt.shape)}): expected one prompt, [pos] or [1, pos]")
-    if isinstance(prompt, Sequence | Mapping) and not is_single(prompt):
+    if not is_single(prompt):
         n = len(prompt_items(prompt, argument))
         raise TypeError(f"({argument}=[...]): expected one prompt, got a list of {n}")
     model, (encoded,) = encode(model, prompt, options, argument)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +14,12 @@ from torch import Tensor
 def is_encoding(prompt: object) -> TypeGuard[Mapping[str, Any]]:
     """Is it what a tokenizer returned?"""
     return isinstance(prompt, Mapping) and "input_ids" in prompt
+
+
+def as_encoding(prompt: object) -> object:
+    """Token ids in a list or an array as if a tokenizer had returned them; anything else as it is."""
+    ids = isinstance(prompt, list | tuple) and prompt and all(isinstance(i, Integral) for i in prompt)
+    return {"input_ids": prompt} if ids or isinstance(prompt, np.ndarray) else prompt
 
 
 def rows_of(encoding: Mapping[str, Any], name: str) -> list[Tensor]:

@@ -30,7 +30,7 @@ from tl_scopes.model.held_functions import PARTS, HoldingMode, Kind, Part, Valve
 from tl_scopes.model.patches import patched
 
 Name = Literal["norms", "attention", "activations", "all"]
-Frozen = Name | Sequence[Name]
+Frozen = Name | Iterable[Name]
 """What a caller may write: a name, several, or ``"all"``."""
 
 

@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from jaxtyping import Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tl_scopes.model.chats import is_chat, rendered_chat
-from tl_scopes.model.encodings import is_encoding, rows_of
+from tl_scopes.model.encodings import as_encoding, is_encoding, rows_of
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.units import Unit
 from tl_scopes.model.vocabulary import pieces, vocabulary
@@ -48,17 +50,18 @@ class GivenTokens:
 
 
 Encoding = Mapping[str, Any]
-OnePrompt = str | Tensor | Encoding | GivenTokens | Sequence[Any]
-"""A string, a 1-D or ``[1, pos]`` tensor of token ids, what a tokenizer returned, a chat as a list of messages, or what was
-generated."""
+Ids = Tensor | NDArray[np.generic] | Sequence[int]
+OnePrompt = str | Ids | Encoding | GivenTokens | Sequence[Any]
+"""A string, token ids in a 1-D or ``[1, pos]`` tensor, an array or a list, what a tokenizer returned, a chat as a list of
+messages, or what was generated."""
 Prompt = (
     str
-    | Tensor
+    | Ids
     | Encoding
     | GivenTokens
-    | Sequence[str | Tensor | GivenTokens | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
+    | Sequence[str | Ids | GivenTokens | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 )
-"""One prompt, a list of them, a ``[batch, pos]`` tensor, or what a tokenizer returned for several texts."""
+"""One prompt, a list of them, a ``[batch, pos]`` tensor or array, or what a tokenizer returned for several texts."""
 Token = str | int
 Answer = Token | Sequence[Token | None] | None
 """What is explained of one prompt: a token, a text of several, or one token for each position of a span."""
@@ -127,9 +130,8 @@ def encode_prompts(
 
     With ``spans`` an answer that was generated is explained as a whole, where no position is named.
     """
-    items = prompt_items(prompt, argument)
-    single = is_single(prompt)
-    if not single and (isinstance(prompt, Tensor) or (is_encoding(prompt) and prompt.get("attention_mask") is None)):
+    items, single, given = prompt_items(prompt, argument), is_single(prompt), as_encoding(prompt)
+    if not single and (isinstance(given, Tensor) or (is_encoding(given) and given.get("attention_mask") is None)):
         _refuse_padding(model, cast("list[Tensor]", items), argument)
     positions: list[Any] = [pos] * len(items) if single or isinstance(pos, int) else list(pos)
     if len(positions) != len(items):
@@ -150,6 +152,7 @@ def encode_prompts(
 
 def is_single(prompt: object) -> bool:
     """One prompt, so that one result is given, or a list of them?"""
+    prompt = as_encoding(prompt)
     if isinstance(prompt, Tensor):
         return prompt.ndim != 2 or len(prompt) < 2
     if is_encoding(prompt):
@@ -159,13 +162,14 @@ def is_single(prompt: object) -> bool:
 
 def prompt_items(prompt: object, argument: str = "prompt") -> list[object]:
     """The prompts that a caller gave, one by one."""
+    prompt = as_encoding(prompt)
     if is_encoding(prompt):
         prompt = rows_of(prompt, argument)
     elif is_single(prompt):
         return [prompt]
     if not isinstance(prompt, list | tuple | Tensor):
         raise TypeError(
-            f"({argument}=...): expected a string, a tensor of token ids, what a tokenizer returned, a list of messages, or "
+            f"({argument}=...): expected a string, token ids, what a tokenizer returned, a list of messages, or "
             f"a list of these; got {type(prompt).__name__}"
         )
     if not len(prompt):
@@ -201,6 +205,7 @@ def _read(
     model: LensModel, item: object, prepend_bos: bool | None, chat_options: Mapping[str, Any] | None, name: str
 ) -> _Read:
     """One prompt as ids, checked for type, emptiness and length; with its text where there is one."""
+    item = as_encoding(item)
     if is_encoding(item):
         rows = rows_of(item, name)
         if len(rows) != 1:
@@ -222,7 +227,7 @@ def _read(
         return _Read(tokens, chat.text, offsets_of(model, tokens, chat.text), chat.units)
     if not isinstance(item, str):
         raise TypeError(
-            f"({name}={item!r}): expected a string, a tensor of token ids, what a tokenizer returned, or a list of messages, "
+            f"({name}={item!r}): expected a string, token ids, what a tokenizer returned, or a list of messages, "
             f"got {type(item).__name__}"
         )
     if not item:

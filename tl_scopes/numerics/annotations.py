@@ -12,7 +12,7 @@ annotation                  what is taken, and what the call gets
 ``Tensor``                  a dense tensor that holds its numbers
 ``Literal[...]``            one of the names
 ``Sequence[...]``           a list, tuple, iterator, or array of one dimension, each item checked: a list or a tuple;
-                            no text, no set, no mapping
+                            no text, no set, no mapping; of ``Iterable[...]`` a set, too
 ``tuple[float, float]``      as many items as it says: a tuple
 ``Mapping[...]``            a mapping, its keys and values checked: a ``dict``
 ``Callable``                anything that can be called
@@ -130,6 +130,8 @@ def _as(argument: str, value: Any, hint: Any) -> Any:
         return {int: integer, float: number, bool: flag}[hint](argument, value)
     if origin is collections.abc.Callable or hint is Callable:
         fits = callable(value)
+    elif origin is np.ndarray:
+        fits = isinstance(value, np.ndarray)
     elif hint is Path:
         fits = isinstance(value, str | os.PathLike)
         if fits and "\0" in os.fspath(value):
@@ -166,6 +168,8 @@ def _one_of(argument: str, value: Any, members: tuple[Any, ...]) -> Any:
 def _items(argument: str, value: Any, hint: Any) -> Iterable[Any]:
     """The items of what may stand for a list."""
     loose = isinstance(value, collections.abc.Set | Mapping) and not isinstance(value, collections.abc.MappingView)
+    if isinstance(value, collections.abc.Set) and typing.get_origin(hint) is collections.abc.Iterable:
+        return value
     if isinstance(value, str | bytes | Tensor | np.ndarray) or loose or not isinstance(value, Iterable):
         if not isinstance(value, Tensor | np.ndarray) or value.ndim == 0:
             raise _wrong(argument, value, hint)
@@ -200,6 +204,8 @@ def _options(hint: Any, plural: bool = False) -> list[str]:
         return ["mappings" if plural else "a mapping"]
     if origin is collections.abc.Callable:
         return ["a function"]
+    if origin is np.ndarray:
+        return ["arrays" if plural else "an array"]
     if hint is bool:
         return ["True", "False"]
     if hint in _WORDS or hasattr(hint, "in_words"):

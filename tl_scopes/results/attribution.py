@@ -256,8 +256,8 @@ class Attribution(_Shown, Serializable):
 
         Args:
             units: ``"word"``; ``"sentence"``; ``"line"``; ``"paragraph"``, between empty lines; ``"turn"`` of a chat, where
-                tokens of the template are units apart; ``{name: (start, end)}`` in characters of :attr:`text`; or
-                ``[(name, substring)]``. Text that nobody named is units of its own, one for each stretch.
+                tokens of the template are units apart; the plurals of these; ``{name: (start, end)}`` in characters of
+                :attr:`text`; or ``[(name, substring)]``. Text that nobody named is units of its own, one for each stretch.
             language: whose abbreviations end no sentence, as a code (``"de"``).
 
         Returns:

@@ -25,7 +25,7 @@ class Finding:
 
     def __str__(self) -> str:
         mark = "ok  " if self.ok else "NO  "
-        return f"{mark}{self.subject:<22}{self.text}" + (f". {self.remedy}" if self.remedy else "")
+        return f"{mark}{self.subject:<23} {self.text}" + (f". {self.remedy}" if self.remedy else "")
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,18 @@ class PatchTop(Displayable, Serializable):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know first: that the prompts differ too little for shares of it to say anything."""
+        """What a reader must know first: that the prompts differ too little for shares of it to say anything, or that
+        random tokens are hardly others.
+        """
+        own = set(self.positions)
+        same = sum(set(draw) == own for draw in self.random_positions)
+        few = (
+            f"{same} of {len(self.random_positions)} random draws are the attributed tokens themselves, because the prompt "
+            "has hardly any others: the comparison says little. Take a smaller k, or a longer prompt.",
+        )
+        return self._differ_little() + few * (2 * same >= len(self.random_positions))
+
+    def _differ_little(self) -> tuple[str, ...]:
         moved = max(float(self.recovered(t).abs().max()) for t in (self.cells, self.joint, self.random))
         if not moved > MOST_SHARE:
             return ()

@@ -42,7 +42,8 @@ class MethodSummary(Checked):
         prompts: that it explained.
         units: of them all.
         top_share: of a prompt's influence on the unit that ranks first, the mean over prompts.
-        by_position: of a prompt's influence on its first tenth of units, its second, ..., the mean over prompts.
+        by_position: of a prompt's influence on its first tenth, its second, ..., the mean over prompts; a unit that is
+            longer than a tenth, or lies across a border, is spread evenly over its place.
         strongest: what ranks first most often.
         unsaid: prompts in which all scores are 0, or not finite.
     """

@@ -30,7 +30,8 @@ from tl_scopes.model.units import TEMPLATE, Unit
 from tl_scopes.results.words import group_words, shown_spans
 
 UnitKind = Literal["word", "sentence", "line", "paragraph", "turn"]
-Units = UnitKind | Mapping[str, tuple[int, int]] | Sequence[tuple[str, str]]
+UnitKinds = Literal["words", "sentences", "lines", "paragraphs", "turns"]
+Units = UnitKind | UnitKinds | Mapping[str, tuple[int, int]] | Sequence[tuple[str, str]]
 """A kind, ``{name: (start, end)}`` in characters of the text, or ``[(name, substring)]``."""
 _SPAN = "span"
 """The kind of what the caller names."""
@@ -106,6 +107,8 @@ class Grouping:
         for key in ("signed", "row_scores"):
             if key in kept:
                 values = torch.tensor(kept[key], dtype=torch.float64)
+                behind = 1 + max(max(g.positions) for g in self.groups) - values.shape[-1]
+                values = torch.nn.functional.pad(values, (0, max(0, behind)))  # what comes later has no influence
                 kept[key] = joined(values, self.positions, additive=key == "signed").tolist()
         names = [g.name or "" for g in self.groups]
         how = "sum" if additive else "root of the sum of squares"
@@ -170,7 +173,7 @@ def grouping(
         runs: make each unit of neighbours only, where left-out tokens stand in the middle of it.
         pos: the explained position: units are in the order of their last tokens up to there.
     """
-    kind = units if isinstance(units, str) else _SPAN
+    kind = units.removesuffix("s") if isinstance(units, str) else _SPAN
     if kind != _SPAN and kind_of(of.details) == kind:
         return None
     text, offsets = characters_of(of)

@@ -35,6 +35,8 @@ MOST_LISTED = 40
 """Targets whose sources are listed below the map; of more the list is folded."""
 _RAMP = 200
 """Steps between white and the colour of the highest score."""
+_LINE_LETTERS = 13
+"""Of a text in a terminal's table."""
 _SOURCES = 5
 _PREDICTED = 7
 
@@ -174,11 +176,18 @@ def _sources(row: Attribution) -> str:
     return f"<b>{arrow}<bdi>{escape(_target(row))}</bdi></b>{sources}"
 
 
+def _cut(text: str) -> str:
+    """A unit's text, as much of it as a line of several has room for."""
+    shown = visible(text)
+    return shown if len(shown) <= _LINE_LETTERS else f"{shown[: _LINE_LETTERS - 1]}…"
+
+
 def matrix_lines(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
     """One line per explained position: the predicted token and its strongest sources."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("pos", "target", f"strongest {k} sources, share of the row's highest"):
-        table.add_column(name, no_wrap=name != "target")
+        table.add_column(name, no_wrap=True)
+    said = visible if kind_of(matrix.details) in (None, "word") else _cut
     for i in range(len(matrix)):
         row = matrix.row(i)
         top = row.top(k)
@@ -188,11 +197,11 @@ def matrix_lines(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
             share = token.score / highest
             r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(LIGHT, DARK, strict=True))
             ink = "#ffffff" if share > 0.45 else "#000000"
-            sources.append(f"{visible(token.str_token)} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
+            sources.append(f"{said(token.str_token)} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
             sources.append(f" {share:.2f}   ", "dim")
         if not top:
             sources.append("–", "dim")
-        target = "" if row.target_str is None else visible(row.target_str)
+        target = "" if row.target_str is None else said(row.target_str)
         flag = " (top prediction)" if matrix.top_target_flagged and row.pos == len(row) - 1 else ""
         table.add_row(f"{row.pos}", Text(target, "bold red") + Text(flag, "dim"), sources)
     return Group(Text(f"{_title(matrix)}, each row on its own scale", "bold"), table)

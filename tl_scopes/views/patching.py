@@ -95,5 +95,7 @@ def _by_layer(axes: Any, result: PatchTop) -> None:
     axes.set_ylabel("recovered share")
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=7, loc="upper right")
-    axes.set_title(f"{len(result.positions)} tokens together", fontsize=9)
+    axes.legend(
+        frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, columnspacing=1
+    )
+    axes.set_title(f"{len(result.positions)} tokens together", fontsize=9, pad=16)

@@ -15,12 +15,12 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from tl_scopes.directions.by_name import scope_of
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.views.blocks import in_blocks, measured, name, said, strongest_of
 from tl_scopes.views.canvas.colours import Scale
 from tl_scopes.views.coloured import cells, ranked, scale_of, values_of
 from tl_scopes.views.wording import (
+    about_score,
     explained_scalar,
     explained_tokens,
     number,
@@ -184,7 +184,7 @@ def _meaning(attribution: Attribution, scale: Scale) -> str:
             f"Signed score: {unit(attribution)}; blue, + raises {explained_scalar(attribution)}, orange, − lowers it."
         )
     else:
-        kind = f"Score: {'largest first-order effect, ' if scope_of(attribution.method) else ''}{unit(attribution)}."
+        kind = about_score(attribution)
     hidden = ", ".join(visible(attribution.str_tokens[p]) for p in sorted(attribution.hidden))
     words = [
         f"Bars: share of the {shares(attribution)[1]}." if in_blocks(attribution) and not scale.signed else "",

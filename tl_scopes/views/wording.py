@@ -7,12 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tl_scopes.directions.by_name import scope_of
 from tl_scopes.model.held_functions import PARTS
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.completeness import adds_up
 from tl_scopes.results.methods import legend
 from tl_scopes.results.written import minus
 
+_EFFECT = "largest first-order effect"
 _MARKS = {"\n": "⏎", "\t": "⇥", "\x7f": "␡"} | {chr(c): chr(0x2400 + c) for c in (*range(9), *range(11, 32))}
 _MARKS |= {
     chr(code): f"‹{name}›"
@@ -67,6 +69,8 @@ def title(attribution: Attribution) -> str:
     foil = repr(attribution.details["foil_str"]) if "foil_str" in attribution.details else "the foil"
     of, several = _what(attribution), _several(attribution)
     said = legend(attribution.method).title.format(target=repr(attribution.target_str), foil=foil, method=method, of=of)
+    if each_alone(attribution) and attribution.target_str is not None:
+        said += ", each by itself"
     if several > 1 and attribution.target_str is None:
         said += f", in {several} predictions together"
     return said + linearised(attribution.details)
@@ -79,9 +83,31 @@ def _several(attribution: Attribution) -> int:
 
 def _what(attribution: Attribution) -> str:
     """What of a target is explained."""
+    apart = each_alone(attribution)
     if _of(attribution) == "logit":
-        return "summed logits" if _several(attribution) > 1 else "logit"
-    return "log-probability"
+        return "logits" if apart else "summed logits" if _several(attribution) > 1 else "logit"
+    return "log-probabilities" if apart else "log-probability"
+
+
+def each_alone(attribution: Attribution) -> bool:
+    """Are several predictions moved each by itself, and their scores joined by a root of squares?"""
+    return attribution.details.get("combine") == "norm" and _several(attribution) > 1
+
+
+def about_score(attribution: Attribution) -> str:
+    """What a score without a sign is, in one or two sentences; empty of baselines, whose unit says it all."""
+    if scope_of(attribution.method) is None:
+        return f"Score: {unit(attribution)}."
+    what = "trace of the token's Fisher information" if legend(attribution.method).additive else _EFFECT
+    if each_alone(attribution):
+        what = f"root of the summed squares, over {_several(attribution)} predictions, of the {_EFFECT}"
+    said = [f"Score: {what}, {unit(attribution)}."]
+    if (errors := attribution.stderr) is not None and attribution.shown:
+        most = max(float(errors[p]) for p in attribution.shown)
+        said += [f"Estimated, with a standard error of at most {number(most)}."] if most > 0 else []
+    if _what(attribution) == "summed logits":
+        said.append("Summed logits have offsets that differ between positions without meaning; of='log_prob' has none.")
+    return " ".join(said)
 
 
 def explained_scalar(attribution: Attribution) -> str:
@@ -155,7 +181,8 @@ def said_together(attribution: Attribution) -> tuple[str, list[tuple[str, float]
         return "", each
     other = attribution.details.get("foil_log_prob")
     beside = "" if other is None else f", of {attribution.details.get('foil_str')!r} {other:.3g}"
-    return minus(f"{len(log_probs)} tokens together: log p {sum(log_probs):.3g}{beside}"), each
+    together = f"{len(log_probs)} tokens together" if len(log_probs) > 1 else "1 token"
+    return minus(f"{together}: log p {sum(log_probs):.3g}{beside}"), each
 
 
 def shares(attribution: Attribution) -> tuple[dict[int, float], str]:

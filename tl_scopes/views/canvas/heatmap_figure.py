@@ -26,6 +26,8 @@ _LARGE, _SMALL = 7.0, 4.0
 """Points of names, where there is room and where there is least."""
 _LINE = 1.2
 """Height of a line of text in its own points."""
+_TITLE_LETTERS = 12
+"""Of a title on an inch of a map."""
 _UNIT_LETTERS = 8
 """Letters of the unit that fit beside a map without rows; each row brings room for four more."""
 
@@ -82,7 +84,7 @@ def draw_heatmap(one: HeatMap, axes: Any) -> None:
     grey = f"; grey: left out ({len(out)})" if out else ""
     fold = "" if len(one.drawn) == len(one.columns) else f", the {len(one.drawn)} strongest of {len(one.columns)}"
     axes.set_xlabel(f"{one.column_name}{fold}{grey}", fontsize=8)
-    axes.set_title(literal(visible(one.title)), fontsize=9)
+    axes.set_title(literal(fill(visible(one.title), int(_TITLE_LETTERS * max(_NARROW, map_width(one))))), fontsize=9)
     bar = axes.figure.colorbar(picture, ax=axes, pad=0.01)
     bar.set_label(
         literal(fill(scaled_unit(one), _UNIT_LETTERS + 4 * len(one.rows), break_long_words=False)), fontsize=7
@@ -146,4 +148,7 @@ def _short(text: str, longest: int = LONGEST_LABEL) -> str:
     """A name on matplotlib axes, cut where it would take the picture's room."""
     shown = visible(text) if text.strip(" ") else "␣" * len(text)
     read = characters(shown)
-    return literal(shown if len(read) <= longest else "".join(read[: longest - 1]) + "…")
+    if len(read) <= longest:
+        return literal(shown)
+    end = "…" + read[0] * (read[0] in "'\"" and read[0] == read[-1])  # a quotation is closed
+    return literal("".join(read[: longest - len(end)]) + end)

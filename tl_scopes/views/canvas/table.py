@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 20
 """A longer table is folded."""
+LONG = 60
+"""Letters of a text, of more than which it goes on in the next line."""
 
 
 def table(frame: pd.DataFrame, digits: int = 3) -> str:
@@ -48,7 +50,8 @@ def _cell(value: Any, digits: int) -> str:
     import pandas as pd
 
     if isinstance(value, str):
-        return f"<bdi>{escape(visible(value))}</bdi>"
+        long = ' class="tls-long"' if len(value) > LONG else ""
+        return f"<bdi{long}>{escape(visible(value) if value.strip() else repr(value))}</bdi>"
     if pd.isna(value):
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
