@@ -477,3 +477,26 @@ def test_two_real_processes_killed_once_make_the_files_of_one(tmp_path: Path) ->
     assert len(list(two.glob("shard-*.jsonl"))) == 2
     assert files(two) == files(one)
     assert "38 rows: 13 explained, 1 failed, 24 asked before" in done.stdout, "the last process prints the report"
+
+
+@pytest.mark.one_lens
+def test_answers_of_several_tokens_are_explained_by_words(demo_model: Any, tmp_path: Path) -> None:
+    text = "German: der Hund sieht die Katze. English: the"
+    source = tmp_path / "answers.jsonl"
+    source.write_text("\n".join(json.dumps({"prompt": text, "target": t}) for t in (" dog", " dog sees")))
+    methods = ["semantic", "input_x_gradient", "integrated_gradients"]
+    found = explain_file(demo_model, source, tmp_path / "run", methods, unit="word")
+    assert (found.explained, found.failed) == (2, 0)
+
+
+@pytest.mark.one_lens
+def test_reasons_are_cut_at_words_and_blank_tokens_can_be_seen(demo_model: Any, tmp_path: Path) -> None:
+    source = tmp_path / "bad.jsonl"
+    chat = [{"role": "user", "content": "the dog"}]
+    source.write_text("\n".join(map(json.dumps, ({"messages": chat}, {"prompt": "the dog"}))))
+    found = explain_file(demo_model, source, tmp_path / "run", ["random"])
+    (reason,) = found.reasons
+    assert len(reason) <= 100 and reason.endswith(" …")
+    assert "tls-long" in found.html()
+    blank = replace(found.methods[0], strongest=(replace(found.methods[0].strongest[0], text="  "),))
+    assert "&#x27;  &#x27;" in replace(found, methods=(blank,)).html()
