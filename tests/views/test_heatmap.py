@@ -5,6 +5,7 @@ Without a browser the cells are read from the HTML and from matplotlib's image; 
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 from html import unescape
@@ -86,7 +87,7 @@ def test_the_figure_names_rows_and_tokens_and_marks_the_explained_one() -> None:
     assert [t.get_text() for t in axes.get_yticklabels()] == ["1", "0"]
     assert [t.get_text() for t in axes.get_xticklabels()] == [r"\$x\$", "a⏎", "b" * 17 + "…"]
     assert axes.get_xticklabels()[2].get_color() == "#b2182b"
-    figure.canvas.draw()
+    figure.savefig(io.BytesIO())
 
 
 def test_nothing_of_a_small_map_with_a_long_unit_is_cut() -> None:
@@ -284,3 +285,15 @@ def test_labels_of_matplotlib_show_spaces_and_are_never_cut_inside_a_character()
     family = "👩\u200d👩\u200d👧"
     (cut,) = name_columns([family * 20])
     assert cut == family * (LONGEST_LABEL - 1) + "…"
+
+
+def test_a_long_title_stays_on_the_picture_and_a_cut_quotation_is_closed() -> None:
+    title = "Semantic Scope: what 'The capital of the United Kingdom is London' (step 3 of 3) rests on, and more words"
+    said = repr("The capital of France is Paris, which is a city")
+    figure = heatmap_figure(HeatMap(torch.arange(4.0).reshape(2, 2), ("a", "b"), (said, "x"), title, "share"))
+    figure.savefig(io.BytesIO())
+    axes = figure.axes[0]
+    box = axes.title.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+    assert axes.get_title().replace("\n", " ") == title
+    assert axes.get_xticklabels()[0].get_text().endswith("…'")

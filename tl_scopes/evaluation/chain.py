@@ -41,7 +41,7 @@ from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.chain import Chain
 from tl_scopes.results.chain_units import TextUnit, answer_positions, step_weights, written_units
 from tl_scopes.results.chain_units import prompt_units as units_of_prompt
-from tl_scopes.results.units import Entries, Units
+from tl_scopes.results.units import Entries, Units, unit_kind
 
 BLOCK = 8
 """Units that share a forward: as many as are pulled back at once where each has one row."""
@@ -143,7 +143,7 @@ def chain(
         tokens=encoded.tokens,
         answer_start=encoded.answer[0],
         method=rows[0]["method"],
-        unit=units.removesuffix("s") if isinstance(units, str) else "span",
+        unit=unit_kind(units),
         hops=hops,
         details=details,
         notes=tuple(dict.fromkeys((*encoded.notes, *(note for row in rows for note in row["notes"])))),

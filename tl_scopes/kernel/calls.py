@@ -29,6 +29,7 @@ from tl_scopes.model.prompts import (
     EncodedPrompt,
     Encoding,
     GivenTokens,
+    Ids,
     OnePrompt,
     Prompt,
     encode_prompts,
@@ -55,7 +56,7 @@ class PromptCall(Protocol[P, R]):
     def __call__(
         self,
         model: LensModel,
-        prompt: str | Tensor | list[int] | Encoding | GivenTokens | list[Message],
+        prompt: str | Ids | Encoding | GivenTokens | list[Message],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> R: ...

@@ -128,22 +128,20 @@ class PatchTop(Displayable, Serializable):
         """What a reader must know first: that the prompts differ too little for shares of it to say anything, or that
         random tokens are hardly others.
         """
-        own = set(self.positions)
-        same = sum(set(draw) == own for draw in self.random_positions)
-        few = (
-            f"{same} of {len(self.random_positions)} random draws are the attributed tokens themselves, because the prompt "
-            "has hardly any others: the comparison says little. Take a smaller k, or a longer prompt.",
-        )
-        return self._differ_little() + few * (2 * same >= len(self.random_positions))
-
-    def _differ_little(self) -> tuple[str, ...]:
+        found = []
         moved = max(float(self.recovered(t).abs().max()) for t in (self.cells, self.joint, self.random))
-        if not moved > MOST_SHARE:
-            return ()
-        return (
-            f"Patches move {self.scalar} by up to {moved:.0f} times the difference of the two prompts, so that shares of it "
-            "say little: take a counterpart that changes the prediction more.",
-        )
+        if moved > MOST_SHARE:
+            found.append(
+                f"Patches move {self.scalar} by up to {moved:.0f} times the difference of the two prompts, so that shares of "
+                "it say little: take a counterpart that changes the prediction more."
+            )
+        same = sum(set(draw) == set(self.positions) for draw in self.random_positions)
+        if 2 * same >= len(self.random_positions):
+            found.append(
+                f"{same} of {len(self.random_positions)} random draws are the attributed tokens themselves, because the "
+                "prompt has hardly any others: the comparison says little. Take a smaller k, or a longer prompt."
+            )
+        return tuple(found)
 
     def __repr__(self) -> str:
         return f"PatchTop({self.summary})"

@@ -173,7 +173,7 @@ def grouping(
         runs: make each unit of neighbours only, where left-out tokens stand in the middle of it.
         pos: the explained position: units are in the order of their last tokens up to there.
     """
-    kind = units.removesuffix("s") if isinstance(units, str) else _SPAN
+    kind = unit_kind(units)
     if kind != _SPAN and kind_of(of.details) == kind:
         return None
     text, offsets = characters_of(of)
@@ -202,6 +202,11 @@ def grouping(
     return Grouping(
         kind, text, tuple(_groups(of, (text, offsets), parts, found, runs=runs, pos=pos, named=kind == _SPAN))
     )
+
+
+def unit_kind(units: Units) -> str:
+    """The kind of the units that a caller asks for, by one of its two names."""
+    return units.removesuffix("s") if isinstance(units, str) else _SPAN
 
 
 def characters_of(of: Entries) -> tuple[str, Sequence[tuple[int, int]]]:

@@ -18,14 +18,12 @@ from tl_scopes.views.canvas.heatmap import HeatMap
 from tl_scopes.views.canvas.heatmap_figure import heatmap_figure
 from tl_scopes.views.rendering import plot, text
 from tl_scopes.views.terminal import as_text
-from tl_scopes.views.wording import linearised, percent, visible
+from tl_scopes.views.wording import linearised, percent, shortened, visible
 
 MEANING = "Shares of squares, which add up to 1 whatever the model does, unless a row is all 0."
 """What is said of the numbers."""
 MOST_LINES = 8
 """Prompt units, and steps, that the text names."""
-LONGEST = 44
-"""Letters of a unit that a line shows."""
 FADED = 0.001
 """Share of the answer below which further hops are drawn no more."""
 MOST_HOPS = 12
@@ -55,12 +53,6 @@ def scope_name(chain: Chain) -> str:
     """The method as headings have it."""
     method = chain.method.replace("_", " ").capitalize()
     return legend(chain.method).title.format(target="", foil="", method=method, of="").split(":")[0]
-
-
-def shortened(said: str, most: int = LONGEST) -> str:
-    """A unit's text on one line."""
-    flat = visible(" ".join(said.split("\n"))).strip() or visible(said)
-    return flat if len(flat) <= most else f"{flat[: most - 1]}…"
 
 
 def called(unit: TextUnit) -> str:

@@ -10,9 +10,8 @@ from tl_scopes.results.chain_verification import ChainVerification
 from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.canvas.table import table
-from tl_scopes.views.chain import shortened
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.wording import literal, visible
+from tl_scopes.views.wording import literal, shortened, visible
 
 _TITLE = "Written again without what the answer rests on"
 _LETTERS = 110

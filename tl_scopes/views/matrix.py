@@ -8,6 +8,7 @@ the map, a row per target and a column per source, which is also the figure, and
 
 from __future__ import annotations
 
+import functools
 from html import escape
 from typing import Any
 
@@ -27,7 +28,7 @@ from tl_scopes.views.canvas.page import View, heading, host
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.targets import can_be_clicked, clickable_text
 from tl_scopes.views.terminal import DARK, LIGHT, as_text
-from tl_scopes.views.wording import linearised, number, percent, predicted, read_text, unit, visible
+from tl_scopes.views.wording import linearised, number, percent, predicted, read_text, shortened, unit, visible
 
 MAX_TOKENS = 256
 """Above this many tokens hovering becomes slow in CircuitsVis, and the map has no room: targets are clicked in the text."""
@@ -176,18 +177,12 @@ def _sources(row: Attribution) -> str:
     return f"<b>{arrow}<bdi>{escape(_target(row))}</bdi></b>{sources}"
 
 
-def _cut(text: str) -> str:
-    """A unit's text, as much of it as a line of several has room for."""
-    shown = visible(text)
-    return shown if len(shown) <= _LINE_LETTERS else f"{shown[: _LINE_LETTERS - 1]}…"
-
-
 def matrix_lines(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
     """One line per explained position: the predicted token and its strongest sources."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("pos", "target", f"strongest {k} sources, share of the row's highest"):
         table.add_column(name, no_wrap=True)
-    said = visible if kind_of(matrix.details) in (None, "word") else _cut
+    said = visible if kind_of(matrix.details) in (None, "word") else functools.partial(shortened, most=_LINE_LETTERS)
     for i in range(len(matrix)):
         row = matrix.row(i)
         top = row.top(k)

@@ -14,6 +14,8 @@ from tl_scopes.results.completeness import adds_up
 from tl_scopes.results.methods import legend
 from tl_scopes.results.written import minus
 
+LONGEST = 44
+"""Letters of a unit's text, of more than which it is cut."""
 _EFFECT = "largest first-order effect"
 _MARKS = {"\n": "⏎", "\t": "⇥", "\x7f": "␡"} | {chr(c): chr(0x2400 + c) for c in (*range(9), *range(11, 32))}
 _MARKS |= {
@@ -51,6 +53,12 @@ def _mark(c: str) -> str:
     if c in _MARKS:
         return _MARKS[c]
     return c if c.isprintable() else f"‹U+{ord(c):04X}›"
+
+
+def shortened(said: str, most: int = LONGEST) -> str:
+    """A unit's text on one line."""
+    flat = visible(" ".join(said.split("\n"))).strip() or visible(said)
+    return flat if len(flat) <= most else f"{flat[: most - 1]}…"
 
 
 def in_lines(text: str) -> str:
@@ -95,7 +103,7 @@ def each_alone(attribution: Attribution) -> bool:
 
 
 def about_score(attribution: Attribution) -> str:
-    """What a score without a sign is, in one or two sentences; empty of baselines, whose unit says it all."""
+    """What a score without a sign is, in a few sentences; of a baseline its unit."""
     if scope_of(attribution.method) is None:
         return f"Score: {unit(attribution)}."
     what = "trace of the token's Fisher information" if legend(attribution.method).additive else _EFFECT
