@@ -10,6 +10,7 @@ import scipy.stats
 import torch
 
 import tl_scopes as tls
+from tl_scopes.directions.by_name import SCOPES
 
 EVERY_SCOPE = ("semantic", "contrast", "fisher", "temperature", "total_information", "moment", "jacobian")
 
@@ -18,6 +19,7 @@ def test_an_unprocessed_model_is_fit_for_every_scope(pair: families.Pair) -> Non
     report = tls.check_model(families.build(pair.family, pair.kind, torch.float32).model)
     assert report.ok, str(report)
     assert report.valid_scopes == EVERY_SCOPE
+    assert all(callable(getattr(tls, scope.function)) and report[scope.function].ok for scope in SCOPES.values())
 
 
 def test_float64_is_no_cause_for_distrust_where_norms_are_float32(pair: families.Pair) -> None:

@@ -25,6 +25,7 @@ PUBLIC: dict[str, Any] = {
     "fisher@3": tls.fisher_scope,
     "input_x_gradient": tls.input_x_gradient,
     "gradient_norm": tls.gradient_norm,
+    "integrated_gradients": tls.integrated_gradients,
     "smoothgrad": tls.smoothgrad,
 }
 
@@ -44,7 +45,9 @@ def test_a_frozen_method_removes_what_its_own_scores_say(demo_model: Any, method
         assert removed == most_influential(scores.tolist(), candidates, number_removed(k, len(candidates)))
 
 
-@pytest.mark.parametrize("method", ["input_x_gradient", "input_x_gradient/all", "integrated_gradients"])
+@pytest.mark.parametrize(
+    "method", ["input_x_gradient", "input_x_gradient/all", "integrated_gradients", "integrated_gradients/all"]
+)
 def test_signed_sums_rank_where_the_name_says_so(demo_model: Any, method: str) -> None:
     passage, frozen = passages(1)[0], {"frozen": "all"} if "/" in method else {}
     label, call = f"{method}:signed", getattr(tls, method.partition("/")[0])
@@ -111,8 +114,8 @@ def test_a_name_is_read_and_written(written: str, meant: Variant) -> None:
     ("methods", "frozen", "reason"),
     [
         (["semantic/sinks"], (), "'sinks' is no part"),
-        (["random/all"], (), "no gradient at the prompt"),
-        (["integrated_gradients/all"], (), "no gradient at the prompt"),
+        (["random/all"], (), "made of no gradient"),
+        (["leave_one_out/norms"], (), "made of no gradient"),
         (["semantic:signed"], (), "only input_x_gradient and integrated_gradients can end in ':signed'"),
         (["input_x_gradient:absolute"], (), "leave out :absolute"),
         (["input_x_gradient:signed/all"], (), "the reading comes last; write input_x_gradient/all:signed"),
@@ -139,5 +142,5 @@ def test_gold_reads_the_same_names(demo_model: Any) -> None:
         **asked,
     )
     assert [r.rank for r in own.records] == [r.rank for r in written.records if r.method == "fisher@3/attention"]
-    with pytest.raises(ValueError, match="no gradient at the prompt"):
+    with pytest.raises(ValueError, match="made of no gradient"):
         tls.gold_alignment(demo_model, ["leave_one_out/all"], **asked)

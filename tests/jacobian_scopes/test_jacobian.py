@@ -388,6 +388,23 @@ def test_gradients_in_the_cache_are_autograd_through_hooks_made_by_hand(pair: Pa
     assert relative_error(attr.cache["hook_embed_grad"][0].norm(dim=-1), attr.scores) < ROUNDING
 
 
+@pytest.mark.parametrize("call", [tls.input_x_gradient, tls.gradient_norm, tls.total_information])
+def test_every_call_on_one_forward_and_one_graph_gives_its_cache(demo_model: Any, call: Any) -> None:
+    names = ["blocks.0.hook_resid_post", "blocks.1.attn.hook_pattern"]
+    own = {} if call is tls.total_information else {"grads_at": names[0]}
+    cache = call(demo_model, "German: der Hund", cache=names, **own).cache
+    _, plain = demo_model.run_with_cache("German: der Hund", names_filter=names)
+    for name in names:
+        torch.testing.assert_close(cache[name], plain[name])
+    if own:
+        of = call(demo_model, "German: der Hund").details["of"]
+        scope = tls.semantic_scope(demo_model, "German: der Hund", of=of, **own)
+        assert torch.equal(cache[f"{names[0]}_grad"], scope.cache[f"{names[0]}_grad"])
+    else:
+        with pytest.raises(ValueError, match="no single gradient to keep"):
+            call(demo_model, "German: der Hund", grads_at=names)
+
+
 def test_gradient_at_the_final_hidden_state_is_v_at_the_explained_position(pair: Pair) -> None:
     tokens = families.prompt_tokens()
     attr = tls.contrast_scope(pair.model, tokens, target=TARGET, foil=FOIL, pos=MIDDLE, grads_at="unembed.hook_in")

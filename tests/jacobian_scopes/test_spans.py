@@ -262,7 +262,11 @@ def test_a_token_left_out_changes_an_answers_log_probability_and_rollout_is_the_
     flow = tls.attention_rollout(pair.model, QUESTION, prepend_bos=True, target=ANSWER)
     each = [tls.attention_rollout(pair.model, tokens, pos=p).scores for p in span]
     assert relative_error(flow.scores, torch.stack(each).mean(0)) < 1e-6
-    assert flow.details["log_prob"] == pytest.approx(whole, rel=1e-5)
+    noise = tls.random_attribution(pair.model, QUESTION, prepend_bos=True, target=ANSWER)
+    assert torch.equal(noise.scores, tls.random_attribution(pair.model, tokens, pos=found.pos).scores)
+    for blind in (flow, noise):
+        assert (blind.answer, blind.targets, blind.span) == (found.answer, found.targets, found.span)
+        assert blind.details["log_prob"] == pytest.approx(whole, rel=1e-5)
 
 
 @every_family
@@ -350,7 +354,7 @@ def test_what_makes_no_sense_is_refused_before_the_model_runs(pair: Pair) -> Non
         ),
         ("pass target=", lambda: tls.contrast_scope(model, QUESTION, foil=OTHER)),
         ("follows the prompt's last token", lambda: tls.semantic_scope(model, QUESTION, target=ANSWER, pos=3)),
-        ("one position is explained here", lambda: tls.random_attribution(model, TOKENS, pos=SPAN)),
+        ("one position is explained here", lambda: tls.ig_path(model, TOKENS, pos=SPAN)),
         ("expected 'logit', 'log_prob' or None", lambda: tls.semantic_scope(model, TOKENS, of="odds")),  # type: ignore[arg-type]
         ("context", lambda: tls.semantic_scope(model, families.prompt_tokens(families.N_CTX), target=ANSWER)),
     ]

@@ -29,6 +29,7 @@ from tl_scopes.model.frozen import frozen_parts, held
 from tl_scopes.model.held_functions import PARTS, Valve
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import whole
+from tl_scopes.numerics import quadrature
 
 TOKENS = torch.tensor(families.tokenizer()(families.PROMPT).input_ids)
 TARGET, LAST = 7, len(TOKENS) - 1
@@ -235,6 +236,17 @@ def test_ways_of_running_do_not_matter(pair: families.Pair) -> None:
     assert relative_error(torch.tensor(together, dtype=torch.float64), torch.stack(alone)) < 1e-10
 
 
+def path_gradients(model: Any, parts: Any, n_steps: int) -> torch.Tensor:
+    """Integrated gradients from zero, one call at a time: the embeddings are moved by a hook of the caller's."""
+    nodes, weights, _ = quadrature.split_rule(n_steps)
+    total = 0.0
+    for alpha, weight in zip(nodes, weights, strict=True):
+        with model.hooks(fwd_hooks=[("hook_embed", lambda x, hook, a=alpha: a * x)]):
+            moved = tls.input_x_gradient(model, TOKENS, target=TARGET, frozen=parts)
+        total = total + weight / alpha * moved.signed  # of α x
+    return total
+
+
 @pytest.mark.on_families("gpt2", slow=("gemma2",))
 def test_every_call_has_the_same_linearisation(pair: families.Pair) -> None:
     model, parts = pair.model, ("norms", "attention")
@@ -251,6 +263,9 @@ def test_every_call_has_the_same_linearisation(pair: families.Pair) -> None:
     torch.testing.assert_close(product.gradient.norm(dim=-1), scope.scores)
     still = tls.smoothgrad(model, TOKENS, target=TARGET, frozen=parts, n_samples=2, sigma=0.0)
     torch.testing.assert_close(still.scores, scope.scores, rtol=1e-6, atol=0)
+    path = tls.integrated_gradients(model, TOKENS, target=TARGET, frozen=parts, n_steps=6)
+    assert relative_error(path.signed, path_gradients(model, parts, 6)) < 1e-6
+    assert path.details["frozen"] == list(parts)
     heads = tls.head_influence(model, TOKENS, target=TARGET, frozen="all")
     assert heads.scores.isfinite().all()
     for found in (scope, layers.attribution, row, product, still):

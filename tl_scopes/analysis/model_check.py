@@ -25,7 +25,7 @@ from tl_scopes.numerics.arguments import Seed
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
-from tl_scopes.results.model_report import Finding, ModelReport, scope_subject
+from tl_scopes.results.model_report import Finding, ModelReport
 
 PROBE_LENGTH = 8
 """Tokens of the probe prompt: long enough for attention to matter, short enough for seconds."""
@@ -70,7 +70,7 @@ def check_model(model: LensModel, *, seed: Seed = 0, precision_prompt: str | Ids
         refuse_unreadable(model)
     except ValueError as error:
         findings.append(Finding("usable", False, str(error)))
-        findings += [Finding(scope_subject(name), False, f"not valid: {error}") for name in SCOPES]
+        findings += [Finding(scope.function, False, f"not valid: {error}") for scope in SCOPES.values()]
         return ModelReport(tuple(findings))
     state = model_state(model)
     findings += [
@@ -91,12 +91,12 @@ def check_model(model: LensModel, *, seed: Seed = 0, precision_prompt: str | Ids
         ),
     ]
     findings.append(Finding("usable", True, "evaluation mode or no dropout"))
-    for name, scope in SCOPES.items():
+    for scope in SCOPES.values():
         try:
             scope.require(state)
-            findings.append(Finding(scope_subject(name), True, "valid"))
+            findings.append(Finding(scope.function, True, "valid"))
         except ValueError as error:
-            findings.append(Finding(scope_subject(name), False, str(error)))
+            findings.append(Finding(scope.function, False, str(error)))
     findings += _taken_for_granted(model)
     findings += _measured(model, seed)
     if compared is not None:

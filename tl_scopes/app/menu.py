@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import tl_scopes as tls
-from tl_scopes.baselines.by_name import BASELINES, WITHOUT_SPANS, WITHOUT_TARGET
+from tl_scopes.baselines.by_name import BASELINES, WITHOUT_ROWS, WITHOUT_TARGET
 from tl_scopes.directions.by_name import SCOPES
 from tl_scopes.directions.scope import Scope
 from tl_scopes.model.lens import LensModel
@@ -28,7 +28,7 @@ class Entry:
         explains: one line below the choice.
         options: arguments that the page asks for.
         scope: its name in ``method=``; None for a baseline.
-        chain: its name where it makes the rows of a chain; None where it explains single predictions only.
+        chain: its name where it makes the rows of a chain; None where it makes none.
     """
 
     name: str
@@ -66,10 +66,10 @@ def menu() -> dict[str, Entry]:
     """All entries, by name: every scope for which the page asks all that it needs, and the baselines."""
     entries = [_of_scope(scope) for scope in SCOPES.values() if set(scope.needs) <= set(scope.asked)]
     blind = [BASELINES[name].__name__ for name in WITHOUT_TARGET]
-    single = [BASELINES[name].__name__ for name in WITHOUT_SPANS]
+    without = [BASELINES[name].__name__ for name in WITHOUT_ROWS]
     for name, title, explains in _BASELINES:
         options = (*("target",) * (name not in blind), *("frozen",) * (name in GRADIENT_BASELINES))
-        rows = None if name in single else name
+        rows = None if name in without else name
         entries.append(Entry(name, title, explains, options, chain=rows, call=getattr(tls, name)))
     return {entry.name: entry for entry in entries}
 
@@ -79,5 +79,6 @@ def _of_scope(scope: Scope) -> Entry:
         found: dict[str, Attribution] = tls.scopes(model, prompt, methods=[scope.name], **options)
         return found[scope.name]
 
-    name = f"{scope.name}_scope" if hasattr(tls, f"{scope.name}_scope") else scope.name
-    return Entry(name, scope.label, scope.summary, (*scope.asked, "frozen"), scope.name, scope.name, call=call)
+    return Entry(
+        scope.function, scope.label, scope.summary, (*scope.asked, "frozen"), scope.name, scope.name, call=call
+    )

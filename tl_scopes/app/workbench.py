@@ -122,7 +122,7 @@ class Workbench:
         """What the model writes after the text, followed back to it; its id."""
         entry = menu()[question.method]
         if (rows := entry.chain) is None:
-            raise ValueError(f"{entry.title} explains single predictions and makes no chain. Choose another")
+            raise ValueError(f"{entry.title} makes no chain. Choose another")
         if question.step is not None:  # the rows are there: nothing runs
             step, whole = question.step, self.chain(replace(question, step=None), wanted)
             return self._computed("chain", question, lambda model: cast(Chain, self.result(whole)).of(step), wanted)

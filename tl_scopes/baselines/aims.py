@@ -18,6 +18,7 @@ from tl_scopes.kernel.calls import encode
 from tl_scopes.kernel.options import RunOptions
 from tl_scopes.model.answers import with_targets
 from tl_scopes.model.lens import LensModel
+from tl_scopes.model.predictions import Predictions
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target
 from tl_scopes.model.soundness import require_causal
 
@@ -41,6 +42,12 @@ class Aim:
         return tuple(
             int(one.predictions.top[-1]) if t is None else t for one, t in zip(unchanged, self.given, strict=True)
         )
+
+    def named(self, unchanged: Sequence[Predictions]) -> tuple[int | None, ...]:
+        """The targets as the result names them where nothing of them enters: of one prediction what was asked for."""
+        if len(self.given) == 1:
+            return self.given
+        return tuple(int(one.top) if t is None else t for one, t in zip(unchanged, self.given, strict=True))
 
     def values(self, runs: Readings, targets: Sequence[int]) -> Float[Tensor, " runs"]:
         """The explained scalar in every run."""

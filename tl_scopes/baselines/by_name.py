@@ -20,5 +20,5 @@ BASELINES: dict[str, Callable[..., Any]] = {
 }
 WITHOUT_TARGET = ("attention_rollout", "random")
 """Those that look at no target, so that nothing is said of its scalar."""
-WITHOUT_SPANS: tuple[str, ...] = ("random",)
-"""Those that explain one prediction only, so that they make no rows of a chain."""
+WITHOUT_ROWS: tuple[str, ...] = ("random",)
+"""Those that make no rows of a chain: all of a text would have the same noise."""

@@ -14,7 +14,7 @@ rollout is the mean over them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,16 +29,15 @@ from tl_scopes.directions.logits import Of
 from tl_scopes.kernel.ablation import Ablated, Ablation, ablated, ablated_together, prompt_generator, substitutes
 from tl_scopes.kernel.attributed import Answer, attributed
 from tl_scopes.kernel.batching import batches, packed, padded, rows_per_forward
-from tl_scopes.kernel.calls import encode, prompt_call
-from tl_scopes.kernel.interventions import run_changed
+from tl_scopes.kernel.calls import prompt_call
 from tl_scopes.kernel.options import BatchKeywords, RunOptions, SourceKeywords, run_options
+from tl_scopes.kernel.read_out import require_finite
 from tl_scopes.model.attention import PATTERN, attention_layers, attention_notes
 from tl_scopes.model.forward import Recording, forward_pass
 from tl_scopes.model.hooks import differentiable
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.predictions import Predictions
-from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target
-from tl_scopes.model.targets import encode_targets
+from tl_scopes.model.prompts import Prompt, Target
 from tl_scopes.numerics.arguments import Seed
 from tl_scopes.numerics.progress import progress
 from tl_scopes.results.attribution import Attribution
@@ -152,25 +151,33 @@ def attention_rollout(
     layers = attention_layers(model, PATTERN)
     names, notes = [f"blocks.{layer}.{PATTERN}" for layer in layers], attention_notes(model, layers)
     results: dict[int, Attribution] = {}
-    for batch in batches(prompts, rows_per_forward(model, prompts, chosen.batch_size)):
+    for i, own, read, patterns in _runs(model, asked, chosen, names):
+        n = prompts[i].pos + 1
+        unit = flow = torch.eye(n, dtype=torch.float64)
+        for name in names:
+            pattern = reduce(patterns[name][:, :n, :n].cpu().double(), "head q k -> q k", "mean")
+            flow = (pattern + unit) / 2 @ flow
+        mean = reduce(flow[read], "read pos -> pos", "mean")
+        answer = _answer(mean, asked[i].named(own), own, {}, notes)
+        results[i] = attributed(model, prompts[i], own[-1], "attention_rollout", answer)
+    return [results[i] for i in range(len(prompts))]
+
+
+def _runs(
+    model: LensModel, asked: Sequence[Aim], options: RunOptions, names: Sequence[str] = ()
+) -> Iterator[tuple[int, list[Predictions], Tensor, dict[str, Tensor]]]:
+    """Of each prompt, run in batches without a graph: its number, the predictions at its explained positions, these
+    positions, and its activations at the hooks ``names``."""
+    prompts = [aim.prompt for aim in asked]
+    for batch in batches(prompts, rows_per_forward(model, prompts, options.batch_size)):
         tokens, _ = padded(model, prompts, batch)
-        places = [(row, p) for row, i in enumerate(batch) for _, p in prompts[i].positions]
-        rows, read = torch.tensor(places).T
+        rows, read = torch.tensor([(row, p) for row, i in enumerate(batch) for _, p in prompts[i].positions]).T
         with differentiable(model), torch.no_grad():
             run = forward_pass(model, tokens, read, Recording(cache=names), rows=rows)
-        unit = torch.eye(tokens.shape[1], dtype=torch.float64)
-        flow = unit.expand(len(batch), -1, -1)
-        for name in names:
-            pattern = reduce(run.activations[name].cpu().double(), "batch head q k -> batch q k", "mean")
-            flow = (pattern + unit) / 2 @ flow
+        require_finite(run)
         for n, i in enumerate(batch):
             own = [run.predictions[m : m + 1] for m in (rows == n).nonzero()[:, 0].tolist()]
-            mean = reduce(flow[n, read[rows == n], : prompts[i].pos + 1], "read pos -> pos", "mean")
-            targets = asked[i].given
-            known = [int(one.top) if t is None else t for one, t in zip(own, targets, strict=True)]
-            answer = _answer(mean, known if len(targets) > 1 else targets, own, {}, notes)
-            results[i] = attributed(model, prompts[i], own[-1], "attention_rollout", answer)
-    return [results[i] for i in range(len(prompts))]
+            yield i, own, read[rows == n], {name: run.activations[name][n] for name in names}
 
 
 def _answer(
@@ -217,26 +224,17 @@ def random_attribution(
     >>> bool((a.scores == random_attribution(model, "German: der Hund", seed=3).scores).all())
     True
     """
-    model, prompts, targets, grouped = _in_batches(model, prompt, target, run_options(**options))
+    chosen = run_options(**options)
+    model, asked = aims(model, prompt, target, "log_prob", chosen)
     results: dict[int, Attribution] = {}
-    for batch in grouped:
-        run = run_changed(model, *padded(model, prompts, batch))
-        for n, i in enumerate(batch):
-            noise = random_scores(prompts[i].tokens, prompts[i].pos + 1, seed)
-            answer = Answer(noise, targets[i], {"seed": seed})
-            results[i] = attributed(model, prompts[i], run.predictions[n : n + 1], "random_attribution", answer)
-    return [results[i] for i in range(len(prompts))]
+    for i, own, _, _ in _runs(model, asked, chosen):
+        given = asked[i].prompt
+        noise = random_scores(given.tokens, given.pos + 1, seed)
+        answer = _answer(noise, asked[i].named(own), own, {"seed": seed}, ())
+        results[i] = attributed(model, given, own[-1], "random_attribution", answer)
+    return [results[i] for i in range(len(asked))]
 
 
 def random_scores(tokens: Tensor, n: int, seed: int) -> Float[Tensor, " n"]:
     """Uniform noise for the first ``n`` tokens of a prompt."""
     return torch.rand(n, generator=prompt_generator(seed, tokens), dtype=torch.float64)
-
-
-def _in_batches(
-    model: LensModel, prompt: Prompt, target: Target, options: RunOptions
-) -> tuple[LensModel, list[EncodedPrompt], list[int | None], list[list[int]]]:
-    """The prompts, their targets, and the numbers of those that run together."""
-    model, prompts = encode(model, prompt, options)
-    targets = encode_targets(model, target, len(prompts))
-    return model, prompts, targets, list(batches(prompts, rows_per_forward(model, prompts, options.batch_size)))

@@ -37,7 +37,7 @@ from tl_scopes.kernel.batching import copies, packed, rows_per_forward
 from tl_scopes.kernel.calls import asked, prompt_call
 from tl_scopes.kernel.explain import explain_inside
 from tl_scopes.kernel.interventions import each_its_own, run_changed, slices
-from tl_scopes.kernel.options import FrozenSourceKeywords, GradientKeywords, GradientProbe, RunOptions, run_options
+from tl_scopes.kernel.options import FrozenSourceKeywords, GradientProbe, RunKeywords, RunOptions, run_options
 from tl_scopes.model.held_functions import PARTS
 from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.leaves import KINDS, UNEMBEDDING
@@ -59,7 +59,7 @@ def input_x_gradient(
     *,
     target: Target = None,
     of: Of | None = None,
-    **options: Unpack[GradientKeywords],
+    **options: Unpack[RunKeywords],
 ) -> list[Attribution]:
     """Size of each token's elementwise product of embedding and gradient.
 
@@ -101,7 +101,7 @@ def gradient_norm(
     *,
     target: Target = None,
     of: Of = "log_prob",
-    **options: Unpack[GradientKeywords],
+    **options: Unpack[RunKeywords],
 ) -> list[Attribution]:
     """Size of the gradient of the target's log-probability, the classical saliency.
 

@@ -28,7 +28,7 @@ from tl_scopes.kernel.attributed import attributed
 from tl_scopes.kernel.batching import copies, packed, rows_per_forward
 from tl_scopes.kernel.calls import prompt_call
 from tl_scopes.kernel.interventions import Change, along, each_its_own, run_changed, slices
-from tl_scopes.kernel.options import SourceKeywords, run_options
+from tl_scopes.kernel.options import FrozenSourceKeywords, RunOptions, run_options
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target
 from tl_scopes.numerics.arguments import integer
@@ -51,12 +51,13 @@ def integrated_gradients(
     baseline: StartName | int | Tensor = "zero",
     target: Target = None,
     of: Of | None = None,
-    **options: Unpack[SourceKeywords],
+    **options: Unpack[FrozenSourceKeywords],
 ) -> list[Attribution]:
     """Gradients integrated along the straight path from a baseline to the prompt's embeddings.
 
     ``score_t = ‖(x_t − x'_t) ⊙ ∫₀¹ ∂s/∂x_t (x' + α(x − x')) dα‖₂``, read at ``pos``; logits (or nats). The signed sums
-    over d (``details["signed"]``) add up to ``s(x) − s(x')`` up to the quadrature's error, the *completeness gap*.
+    over d (``.signed``) add up to ``s(x) − s(x')`` up to the quadrature's error, the *completeness gap*. With ``frozen=``
+    each gradient is of another linearisation, and they need not.
 
     The path is cut at α = 0.05 and each part has a rule of its own (:mod:`tl_scopes.numerics.quadrature`), because in trained
     models nearly all of the error sits next to the baseline, where the input is out of distribution.
@@ -100,11 +101,12 @@ def integrated_gradients(
     with progress(total=len(prompts) * n_steps, unit="step") as bar:
         for group in packed(prompts, [n_steps] * len(prompts), size):
             together = [asked_for[i] for i in group], [starts[i] for i in group]
-            paths = integrate_paths(model, *together, n_steps=n_steps, at=at, batch_size=size, advance=bar.update)
+            paths = integrate_paths(
+                model, *together, n_steps=n_steps, options=chosen, batch_size=size, advance=bar.update
+            )
             for i, path in zip(group, paths, strict=True):
-                results[i] = _attribution(
-                    model, asked_for[i], path, start_name(baseline), {"at": at, "n_steps": n_steps}
-                )
+                details = {"at": at, "n_steps": n_steps} | chosen.linearisation
+                results[i] = _attribution(model, asked_for[i], path, start_name(baseline), details)
     return [results[i] for i in range(len(prompts))]
 
 
@@ -117,7 +119,7 @@ def _attribution(model: LensModel, aim: Aim, path: PathIntegral, baseline: str, 
         "gap": path.near_sum - path.near_change,
         "jump": path.jump,
     }
-    notes = (*path.notes, *map(minus, _about_the_gap(path, baseline)))
+    notes = (*path.notes, *map(minus, _about_the_gap(path, baseline, "frozen" in options)))
     signed = reduce(path.product, "pos d_model -> pos", "sum")
     details = {
         **options,
@@ -132,12 +134,14 @@ def _attribution(model: LensModel, aim: Aim, path: PathIntegral, baseline: str, 
     return attributed(model, aim.prompt, last, "integrated_gradients", answer)
 
 
-def _about_the_gap(path: PathIntegral, baseline: str) -> tuple[str, ...]:
+def _about_the_gap(path: PathIntegral, baseline: str, frozen: bool) -> tuple[str, ...]:
     """The sentence for a completeness gap above 5 % of the change, with what helps against it."""
     gap, near_gap = path.signed_sum - path.change, path.near_sum - path.near_change
     if abs(gap) <= 0.05 * abs(path.change):
         return ()
     says = f"The completeness gap is {gap:.2g} where {path.change:.2g} had to be explained"
+    if frozen:
+        return (f"{says}: its parts that are held constant have effects that these gradients leave out.",)
     if abs(near_gap) < 0.5 * abs(gap):
         return (f"{says}; {near_gap:.2g} of it arises on α < {NEAR_ZERO}. Raise n_steps.",)
     if not path.limit:
@@ -186,12 +190,12 @@ def integrate_paths(
     baselines: Sequence[Change],
     *,
     n_steps: int,
-    at: str,
+    options: RunOptions,
     batch_size: int,
     advance: Callable[[int], object],
 ) -> list[PathIntegral]:
     """Integrated gradients of prompts that run together, in batches over prompts and α; ``advance`` hears of each."""
-    prompts = [aim.prompt for aim in aims]
+    prompts, at = [aim.prompt for aim in aims], options.at
     ends = _ends(model, prompts, baselines, at)
     targets = [aim.chosen(end.readings) for aim, end in zip(aims, ends, strict=True)]
     differences = [
@@ -214,7 +218,7 @@ def integrate_paths(
             changes=[(at, each_its_own(prompts, rows, moves))],
             direction=explained,
             indices=[i for own in numbers for i in [*own] * len(alphas)],
-            at=at,
+            at=options.recording(),
         )
         assert run.gradient is not None
         gradient = run.gradient.cpu().double()

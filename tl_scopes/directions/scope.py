@@ -58,6 +58,7 @@ class Scope:
         require: refuses a model on which the scope is not defined.
         targeted: does it explain a token of the caller's choice?
         additive: are scores sums over rows, so that those of several tokens add? Otherwise their squares do.
+        called: name of its function, where that is not ``name`` with ``"_scope"`` behind it.
         results: names under which its results are stored, where that is not ``name``.
         asked: those of the keywords that a menu asks for.
         of_rows: keywords that differ where every position of a text is explained.
@@ -76,10 +77,16 @@ class Scope:
     require: Callable[[ModelState], None] = _on_every_model
     targeted: bool = False
     additive: bool = False
+    called: str = ""
     results: tuple[str, ...] = ()
     asked: tuple[str, ...] = ()
     of_rows: Keywords = field(default_factory=dict)
     kept_of_rows: Mapping[str, Callable[[Mapping[str, Any]], Any]] = field(default_factory=dict)
+
+    @property
+    def function(self) -> str:
+        """Name of its function."""
+        return self.called or f"{self.name}_scope"
 
     @property
     def methods(self) -> tuple[str, ...]:

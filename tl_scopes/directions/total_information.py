@@ -232,6 +232,7 @@ def _total_information_again(model: LensModel, explained: Explained) -> TotalInf
 
 TOTAL_INFORMATION = Scope(
     name="total_information",
+    called="total_information",
     label="Total information",
     summary="The whole distribution, in all directions",
     title="Total information: which tokens move the whole distribution, in all directions",

@@ -21,7 +21,7 @@ import torch
 from tqdm.auto import tqdm
 from typing_extensions import Unpack
 
-from tl_scopes.baselines.by_name import BASELINES, WITHOUT_SPANS
+from tl_scopes.baselines.by_name import BASELINES, WITHOUT_ROWS
 from tl_scopes.directions.by_name import SCOPES, check_keywords
 from tl_scopes.evaluation.chain_records import row_record, run_settings, store_of
 from tl_scopes.evaluation.records import RecordStore
@@ -45,7 +45,7 @@ from tl_scopes.results.units import Entries, Units, unit_kind
 
 BLOCK = 8
 """Units that share a forward: as many as are pulled back at once where each has one row."""
-ROW_METHODS = (*SCOPES, *(name for name in BASELINES if name not in WITHOUT_SPANS))
+ROW_METHODS = (*SCOPES, *(name for name in BASELINES if name not in WITHOUT_ROWS))
 """What can make the rows of a chain."""
 _OF_TEXT = ("prepend_bos", "chat_options")
 """Keywords that say how the text is read, whatever explains it."""

@@ -32,7 +32,7 @@ from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.methods import legend
 from tl_scopes.results.units import Entries, grouping, joined
-from tl_scopes.results.variants import variant
+from tl_scopes.results.variants import Variant, variant
 from tl_scopes.results.verdict import Unit
 
 Beside = Literal["sufficiency", "leave_one_out"]
@@ -119,10 +119,9 @@ def method_scores(
         elif (explained := shared_direction(model, method, target, protocol)) is not None:
             held = variant(method, known_methods()).frozen
             shared.setdefault(held, {}).setdefault(explained, []).append(label)
-        elif method == "integrated_gradients" and protocol.paper:
-            scores[label] = paper_integrated_gradients(model, given, target[0])
+        elif (asked := variant(method, known_methods())).name == "integrated_gradients" and protocol.paper:
+            scores[label] = paper_integrated_gradients(model, given, target[0], asked)
         elif method != "random":
-            asked = variant(method, known_methods())
             own: dict[str, Any] = {"frozen": asked.frozen} if asked.frozen else {}
             own |= {"of": "log_prob"} if given.span and asked.name not in WITHOUT_TARGET else {}
             found = BASELINES[asked.name](model, given.tokens, **alone, **own)
@@ -166,21 +165,23 @@ def _norms_of_product(gradients: Tensor, x: Tensor) -> Tensor:
     return row_norms(to_float64(x) * to_float64(gradients))
 
 
-def paper_integrated_gradients(model: LensModel, given: EncodedPrompt, target: int) -> Tensor:
-    """The released scripts' IG, ``‖x_t ⊙ (1/5) Σ_α α·∇CE(α x)_t‖₂``, ``[pos]``; 0 after the read position."""
+def paper_integrated_gradients(model: LensModel, given: EncodedPrompt, target: int, asked: Variant) -> Tensor:
+    """The released scripts' IG, ``‖x_t ⊙ (1/5) Σ_α α·∇CE(α x)_t‖₂``, or the signed sums, ``[pos]``; 0 after ``pos``."""
     run = run_changed(
         model,
         *repeated(model, given, len(PAPER_ALPHAS)),
         changes=[("hook_embed", along(PAPER_ALPHAS, torch.zeros_like))],
         direction=Semantic((target,), "log_prob"),
         indices=[0] * len(PAPER_ALPHAS),
+        at=RunOptions(frozen=asked.frozen).recording(),
     )
     assert run.gradient is not None
     gradient = to_float64(run.gradient)
     alphas = torch.tensor(PAPER_ALPHAS, dtype=torch.float64).to(gradient)[:, None, None]
     mean = reduce(alphas * gradient, "a pos d_model -> pos d_model", "mean")
     scores = torch.zeros(len(given.tokens), dtype=torch.float64)
-    scores[: given.pos + 1] = row_norms(to_float64(run.x[-1]) * mean).cpu()
+    product = to_float64(run.x[-1]) * mean
+    scores[: given.pos + 1] = (product.sum(-1) if asked.signed else row_norms(product)).cpu()
     return scores
 
 

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from tl_scopes.directions.total_information import RTOL, TotalInformation
 from tl_scopes.kernel.calls import encode, explain_scope, prompt_call
 from tl_scopes.kernel.explain import explain
-from tl_scopes.kernel.options import FittingKeywords, RunKeywords, run_options
+from tl_scopes.kernel.options import KeptKeywords, RunKeywords, run_options
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Prompt
 from tl_scopes.numerics.arguments import Seed
@@ -27,7 +27,7 @@ def total_information(
     n_samples: int = 64,
     rtol: float | None = RTOL,
     seed: Seed = 0,
-    **options: Unpack[FittingKeywords],
+    **options: Unpack[KeptKeywords],
 ) -> list[Attribution]:
     """Information that each input token carries about the next-token distribution.
 

@@ -164,7 +164,7 @@ def encode(
     if not spans and any(one.span for one in encoded):
         raise ValueError(
             f"(pos={options.pos!r}): one position is explained here. The scopes, split, layer_influence, head_influence and "
-            "the baselines but random_attribution explain several together; attribution_matrix explains each by itself"
+            "the baselines explain several together; attribution_matrix explains each by itself"
         )
     return checked, encoded
 

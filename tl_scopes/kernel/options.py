@@ -84,15 +84,16 @@ class JoinedKeywords(SourceKeywords, MemoryKeywords, total=False):
     keep_gradient: bool
 
 
-class GradientKeywords(JoinedKeywords, FittingKeywords, total=False):
-    """… and which linearisation the gradient is of."""
-
-
-class RunKeywords(GradientKeywords, total=False):
-    """Everything that a run may be asked for."""
+class KeptKeywords(FittingKeywords, total=False):
+    """… and what is kept of it."""
 
     cache: NamesFilter
     grads_at: str | Sequence[str]
+    keep_gradient: bool
+
+
+class RunKeywords(JoinedKeywords, KeptKeywords, total=False):
+    """Everything that a run may be asked for."""
 
 
 class MatrixKeywords(RowKeywords, MemoryKeywords, FrozenKeywords, total=False):

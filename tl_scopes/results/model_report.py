@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tl_scopes.directions.by_name import SCOPES
 from tl_scopes.results.base import Displayable, Serializable
-
-_SCOPE = "_scope"
-
-
-def scope_subject(name: str) -> str:
-    """Subject of the finding that says whether a model has this scope."""
-    return name + _SCOPE
 
 
 @dataclass(frozen=True)
@@ -55,5 +49,5 @@ class ModelReport(Displayable, Serializable):
     @property
     def valid_scopes(self) -> tuple[str, ...]:
         """Names of the scopes that this model supports."""
-        found = (f for f in self.findings if f.subject.endswith(_SCOPE))
-        return tuple(f.subject.removesuffix(_SCOPE) for f in found if f.ok)
+        of_function = {scope.function: name for name, scope in SCOPES.items()}
+        return tuple(of_function[f.subject] for f in self.findings if f.ok and f.subject in of_function)

@@ -14,8 +14,8 @@ from tl_scopes.directions.by_name import ready_scopes
 from tl_scopes.model.frozen import Frozen, frozen_parts
 from tl_scopes.model.held_functions import PARTS, Part
 
-GRADIENT_BASELINES = ("input_x_gradient", "gradient_norm", "smoothgrad")
-"""Baselines that are a gradient of the model as it is, so that parts of it can be held."""
+GRADIENT_BASELINES = ("input_x_gradient", "gradient_norm", "integrated_gradients", "smoothgrad")
+"""Baselines made of gradients, in which parts of the model can be held."""
 SIGNED = ("input_x_gradient", "integrated_gradients")
 """Baselines whose scores are norms, and that have signed sums too."""
 
@@ -43,7 +43,7 @@ class Variant:
 
     @property
     def can_be_frozen(self) -> bool:
-        """Is it a gradient at the prompt itself?"""
+        """Is it made of gradients?"""
         return self.name in (*ready_scopes(), *GRADIENT_BASELINES)
 
 
@@ -73,7 +73,7 @@ def variant(written: str, known: Sequence[str]) -> Variant:
         return found
     if not found.can_be_frozen:
         raise ValueError(
-            f"method {written!r}: {name!r} is no gradient at the prompt, so nothing can be held; leave out /{parts}"
+            f"method {written!r}: {name!r} is made of no gradient, so nothing can be held; leave out /{parts}"
         )
     held: Any = parts.split("+")
     if unknown := [part for part in held if part not in (*PARTS, "all")]:
