@@ -21,7 +21,7 @@ from tl_scopes import views
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 from tl_scopes.views.canvas.colours import BELOW_ZERO, FULL, blend
 from tl_scopes.views.canvas.heatmap import MOST_CELLS, MOST_COLUMNS, HeatMap, heatmap
-from tl_scopes.views.canvas.heatmap_figure import LONGEST_LABEL, draw_heatmap, heatmap_figure, name_columns
+from tl_scopes.views.canvas.heatmap_figure import LONGEST_LABEL, cut_names, draw_heatmap, heatmap_figure
 from tl_scopes.views.wording import visible
 
 pytestmark = pytest.mark.one_lens
@@ -166,7 +166,7 @@ def test_every_row_and_column_of_a_figure_has_its_name() -> None:
         figure = heatmap_figure(one)
         figure.canvas.draw()
         axes = figure.axes[0]
-        assert [t.get_text() for t in axes.get_xticklabels()] == name_columns([one.columns[c] for c in one.drawn])
+        assert [t.get_text() for t in axes.get_xticklabels()] == cut_names([one.columns[c] for c in one.drawn])
         assert [t.get_text() for t in axes.get_yticklabels()] == list(one.rows)
         assert len(one.drawn) == columns
         for labels, along in ((axes.get_xticklabels(), "x0"), (axes.get_yticklabels(), "y0")):
@@ -281,10 +281,16 @@ def test_the_keyboard_walks_over_what_is_folded_away(look) -> None:
 
 
 def test_labels_of_matplotlib_show_spaces_and_are_never_cut_inside_a_character() -> None:
-    assert name_columns([" the", " ", "\u00a0", ""]) == [" the", "␣", "‹NBSP›", ""]
+    assert cut_names([" the", " ", "\u00a0", ""]) == [" the", "␣", "‹NBSP›", ""]
     family = "👩\u200d👩\u200d👧"
-    (cut,) = name_columns([family * 20])
+    (cut,) = cut_names([family * 20])
     assert cut == family * (LONGEST_LABEL - 1) + "…"
+    text = "The keeper of the old lighthouse was there."
+    first, second = cut_names([text, "short", text[:-1] + "?"])[::2]
+    assert first.endswith("there.")
+    assert second.endswith("there?"), "what begins alike is cut in its middle"
+    assert len(first) == LONGEST_LABEL
+    assert cut_names([text, text]) == cut_names([text]) * 2, "nothing tells the same texts apart"
 
 
 def test_a_long_title_stays_on_the_picture_and_a_cut_quotation_is_closed() -> None:

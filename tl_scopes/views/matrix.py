@@ -36,7 +36,7 @@ MOST_LISTED = 40
 """Targets whose sources are listed below the map; of more the list is folded."""
 _RAMP = 200
 """Steps between white and the colour of the highest score."""
-_LINE_LETTERS = 13
+_LINE_LETTERS = 11
 """Of a text in a terminal's table."""
 _SOURCES = 5
 _PREDICTED = 7
@@ -182,7 +182,8 @@ def matrix_lines(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("pos", "target", f"strongest {k} sources, share of the row's highest"):
         table.add_column(name, no_wrap=True)
-    said = visible if kind_of(matrix.details) in (None, "word") else functools.partial(shortened, most=_LINE_LETTERS)
+    long = kind_of(matrix.details) not in (None, "word")
+    said = functools.partial(shortened, most=_LINE_LETTERS) if long else visible
     for i in range(len(matrix)):
         row = matrix.row(i)
         top = row.top(k)
@@ -192,7 +193,8 @@ def matrix_lines(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
             share = token.score / highest
             r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(LIGHT, DARK, strict=True))
             ink = "#ffffff" if share > 0.45 else "#000000"
-            sources.append(f"{said(token.str_token)} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
+            name = f"{token.pos} {said(token.str_token)}" if long else said(token.str_token)
+            sources.append(f"{name} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
             sources.append(f" {share:.2f}   ", "dim")
         if not top:
             sources.append("–", "dim")

@@ -127,7 +127,7 @@ def _name_axis(axis: Any, names: Sequence[str], each: float, rotation: int = 0) 
     """Every name beside its cell; where they would stand on each other, every second or third."""
     size, step = _points(len(names), each)
     longest = LONGEST_ROW if axis.axis_name == "y" else LONGEST_LABEL
-    axis.set_ticks(range(0, len(names), step), [_short(name, longest) for name in names[::step]], fontsize=size)
+    axis.set_ticks(range(0, len(names), step), cut_names(names, longest)[::step], fontsize=size)
     for label in axis.get_ticklabels():
         label.set_rotation(rotation)
 
@@ -135,20 +135,25 @@ def _name_axis(axis: Any, names: Sequence[str], each: float, rotation: int = 0) 
 def _label_height(one: HeatMap) -> float:
     """Inches that the columns' names take when they stand upright."""
     size, _ = _points(len(one.drawn), _COLUMN)
-    longest = max((len(_short(one.columns[c])) for c in one.drawn), default=0)
+    longest = max(map(len, cut_names([one.columns[c] for c in one.drawn])), default=0)
     return 0.3 if is_flat(one) else 0.2 + 0.065 * longest * size / _LARGE
 
 
-def name_columns(texts: Sequence[str]) -> list[str]:
-    """Names of columns on matplotlib axes, as :func:`draw_heatmap` writes them."""
-    return [_short(text) for text in texts]
+def cut_names(texts: Sequence[str], longest: int = LONGEST_LABEL) -> list[str]:
+    """Names on matplotlib axes, cut where they would take the picture's room: those that begin alike in their middle."""
+    cut = [_cut(text, longest) for text in texts]
+    alike = {name for name in cut if len({text for text, own in zip(texts, cut, strict=True) if own == name}) > 1}
+    return [_cut(text, longest, name in alike) for text, name in zip(texts, cut, strict=True)]
 
 
-def _short(text: str, longest: int = LONGEST_LABEL) -> str:
-    """A name on matplotlib axes, cut where it would take the picture's room."""
+def _cut(text: str, longest: int, middle: bool = False) -> str:
+    """One name, at its end or in its middle."""
     shown = visible(text) if text.strip(" ") else "␣" * len(text)
     read = characters(shown)
     if len(read) <= longest:
         return literal(shown)
+    if middle:
+        half = longest // 2
+        return literal("".join([*read[: longest - 1 - half], "…", *read[-half:]]))
     end = "…" + read[0] * (read[0] in "'\"" and read[0] == read[-1])  # a quotation is closed
     return literal("".join(read[: longest - len(end)]) + end)
