@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -223,6 +224,14 @@ def test_what_is_made_of_a_large_vocabulary_is_estimated(
     hf.model.norm.weight.data.add_(1.0 * capped).mul_(4.0).sub_(1.0 * capped)  # p as peaked as a trained model's
     lens = bridge_around(hf)
     monkeypatch.setattr("tl_scopes.numerics.fisher_information.DENSE_COST", 0)
+    tokens = torch.randint(WIDE, (80,), generator=torch.Generator().manual_seed(0))
+    ratio = estimated_over_measured(lens, lambda: READ_OUTS[call](lens, tokens), monkeypatch)
+    within = 1.02 if "at many" in call else 1.2
+    assert 1 / within < ratio < within
+
+
+def estimated_over_measured(lens: Any, call: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> float:
+    """The largest estimate of the runs that a call plans, over what it takes."""
     planned: list[tuple[Memory, Run]] = []
     choose = Memory.rows_at_once
 
@@ -232,16 +241,24 @@ def test_what_is_made_of_a_large_vocabulary_is_estimated(
         return n
 
     monkeypatch.setattr(Memory, "rows_at_once", chosen)
-    tokens = torch.randint(WIDE, (80,), generator=torch.Generator().manual_seed(0))
-    READ_OUTS[call](lens, tokens)  # what is made once
+    call()  # what is made once
     planned.clear()
     with BytesAlive() as watch:
-        READ_OUTS[call](lens, tokens)
-    measured = max(watch.timeline)
+        call()
     with differentiable(lens):
-        estimate = max(memory.peak(run) for memory, run in planned)
-    within = 1.02 if "at many" in call else 1.2
-    assert measured / within < estimate < measured * within
+        return max(memory.peak(run) for memory, run in planned) / max(watch.timeline)
+
+
+@pytest.mark.one_lens
+@pytest.mark.usefixtures("unchecked")
+def test_rows_of_a_matrix_have_entries_in_their_block_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    config: Any = transformers.LlamaConfig(
+        **WIDTHS | dict(hidden_size=256, intermediate_size=512, num_key_value_heads=2, num_hidden_layers=6)
+    )
+    lens = bridge_around(hugging_face(config, dtype=torch.float32))
+    tokens = families.prompt_tokens(40)
+    ratio = estimated_over_measured(lens, lambda: tls.attribution_matrix(lens, tokens), monkeypatch)
+    assert 1 / 1.2 < ratio < 1.2
 
 
 @pytest.mark.one_lens

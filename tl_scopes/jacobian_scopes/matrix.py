@@ -246,7 +246,8 @@ class _Matrix:
         """The scores of a block of positions, whose rows of V are pulled back through the graph of their run."""
         columns = self._columns(positions)
         owner = torch.tensor([n for n, row in enumerate(rows) for _ in range(len(row.V))])
-        at_once = memory.rows_at_once(replace(plan, length=run.source.shape[1]), min(ROWS, len(owner)))
+        alike = replace(plan, length=run.source.shape[1], pulled=len(rows))
+        at_once = memory.rows_at_once(alike, min(ROWS, len(owner)))
         norms = self._norms(run, self._mid(plan), rows, owner, columns, at_once)
         found = []
         for n, (position, row) in enumerate(zip(columns.tolist(), rows, strict=True)):

@@ -41,6 +41,8 @@ BLOCK_COPIES = 2
 COTANGENT_COPIES = 4
 """Tensors ``[rows, reads, d_model]`` in a backward: rows as directions give them, those of all prompts, scaled, cast."""
 
+PULLED_COPIES = 2
+"""Of them where each row has entries at one position, which is all that is given of it: as pulled back, scaled."""
 
 Held = Callable[[int], int]
 """Bytes that are made of whole distributions at so many explained positions, beside the table of their logits."""
@@ -61,6 +63,7 @@ class Run:
         reads: explained positions.
         rows: rows of V pulled back at once.
         checkpoint: are the insides of the blocks computed again?
+        pulled: explained positions that rows of V have entries at, where others were only read; None is all.
     """
 
     batch: int
@@ -68,6 +71,7 @@ class Run:
     reads: int
     rows: int = 1
     checkpoint: bool = False
+    pulled: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +107,8 @@ class Profile:
         tokens = run.batch * run.length
         powers = torch.tensor([constants, tokens, run.batch * block, run.batch * square], dtype=torch.float64)
         itemsize, d_model = max(4, model.W_U.element_size()), int(model.cfg.d_model)
-        cotangents = COTANGENT_COPIES * run.rows * (run.reads - 1) * d_model * itemsize
+        wide, tensors = (run.reads, COTANGENT_COPIES) if run.pulled is None else (run.pulled, PULLED_COPIES)
+        cotangents = tensors * run.rows * (wide - 1) * d_model * itemsize
         scaled = run.rows * tokens * d_model * itemsize  # gradients as they are pulled back, and as they are
         table, made = read_out_bytes(model, run.reads, held)
         each, after = self.of_read
