@@ -161,7 +161,7 @@ MUTATIONS: dict[str, Mutation] = {
     "05 chosen target not said": Mutation(
         traps.test_trap_05_no_target_is_the_top_prediction_and_the_result_says_so,
         "directions.base:target_note",
-        (('("No target was given: the model\'s own top prediction is explained.",)', "()"),),
+        (('("Where no target was given, the model\'s own top prediction is explained.",)', "()"),),
     ),
     "05 id 0 taken for None": Mutation(
         traps.test_trap_05_token_id_0_is_a_target_like_any_other,

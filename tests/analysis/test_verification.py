@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import families
@@ -218,6 +219,46 @@ def test_a_loaded_attribution_is_verified_alike(kind: str, tmp_path) -> None:
         loaded = tls.Attribution.load(attribution.save(tmp_path / "a.json"))
         first, second = tls.verify(model, attribution), tls.verify(model, loaded)
         assert torch.equal(first.measured, second.measured) and torch.equal(first.predicted, second.predicted)
+
+
+ROWS: dict[str, tuple[Callable[..., tls.Attribution], dict[str, Any]]] = {
+    "semantic": (tls.semantic_scope, {"of": "log_prob"}),
+    "contrast": (tls.contrast_scope, {"foil": 3}),
+    "fisher": (tls.fisher_scope, {"rank": 3}),
+    "temperature": (tls.temperature_scope, {}),
+    "total_information": (tls.total_information, {"rank": 3, "n_samples": 32, "rtol": None}),
+    "moment": (tls.moment_scope, {"values": {20: 1.0, 21: 2.0, 22: 9.0}}),
+    "jacobian": (tls.jacobian_scope, {"direction": torch.eye(families.D_MODEL, dtype=torch.float64)[:2]}),
+}
+
+
+@pytest.mark.parametrize("kind", families.kinds_available())
+@pytest.mark.parametrize("method", ROWS)
+def test_a_row_of_a_matrix_says_what_it_explains(kind: str, method: str, tmp_path: Path) -> None:
+    model, (scope, own) = families.build("gpt2", kind).model, ROWS[method]
+    tokens = families.prompt_tokens(12)
+    given = {name: value for name, value in own.items() if name != "rtol"}
+    matrix = tls.attribution_matrix(model, tokens, method=method, positions=[4, 9], **given)
+    matrix = tls.AttributionMatrix.load(matrix.save(tmp_path / "matrix.json"))
+    target = {"target": int(tokens[10])} if method in ("semantic", "contrast") else {}
+    alone = tls.verify(model, scope(model, tokens, pos=9, **own, **target), step=1e-3, top=3)
+    row = tls.verify(model, matrix.row(1), step=1e-3, top=3)
+    assert row.scalar == alone.scalar
+    torch.testing.assert_close(row.measured, alone.measured, rtol=1e-6, atol=1e-14)
+    if method != "total_information":  # whose probes are another position's
+        torch.testing.assert_close(row.predicted, alone.predicted, rtol=1e-6, atol=1e-14)
+    assert ("nats" in matrix.html()) == (method in ("semantic", "contrast", "total_information"))
+
+
+@pytest.mark.parametrize("kind", families.kinds_available())
+def test_as_many_rows_as_frozen_parts(kind: str) -> None:
+    matrix = tls.attribution_matrix(
+        families.build("gpt2", kind).model, families.prompt_tokens(12), frozen="all", positions=[3, 4, 5]
+    )
+    for one in (matrix, matrix.by_unit("word"), matrix.by_unit("word", axis="rows")):
+        assert one.row(-1).details["frozen"] == ["norms", "attention", "activations"]
+    older = replace(matrix, details={k: v for k, v in matrix.details.items() if k != "by_row"})
+    assert older.row(1).details["frozen"] == ["norms", "attention", "activations"]
 
 
 def test_own_number_values_are_kept(kind: str) -> None:

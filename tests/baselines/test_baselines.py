@@ -361,3 +361,25 @@ def test_log_prob_gradient_survives_a_peaked_prediction(pair: Pair) -> None:
     exact = (W.double() * torch.where(torch.arange(len(p)) == TARGET, 0, -p)).sum(-1)
     exact = exact + W[:, TARGET].double() * p[torch.arange(len(p)) != TARGET].sum()
     assert relative_error(v, exact) < 1e-5
+
+
+@some_families
+@pytest.mark.parametrize("n_probes", [None, 3])
+def test_products_of_several_predictions_have_their_own_rows(pair: Pair, n_probes: int | None) -> None:
+    tokens, span = families.prompt_tokens(), range(4, 9)
+    attr = baselines.input_x_gradient(pair.model, tokens, pos=span, combine="norm", n_probes=n_probes)
+    rows = torch.tensor(attr.details["row_scores"], dtype=torch.float64)
+    if n_probes is None:
+        x = oracles.embeddings(pair.hf, tokens)
+        gradients = [oracles.hf_gradient(pair.hf, tokens, p, lambda z, y, p=p: z[tokens[p + 1]]) for p in span]
+        expected = torch.stack([(x * gradient).norm(dim=-1) for gradient in gradients])
+        assert relative_error(rows, expected) < 100 * families.FLOAT64_RTOL[pair.family]
+        assert relative_error(attr.scores, expected.norm(dim=0)) < 100 * families.FLOAT64_RTOL[pair.family]
+        assert attr.stderr is None
+        return
+    squares, seen = rows.square(), attr.scores > 0
+    assert relative_error(attr.scores, squares.mean(0).sqrt()) < 1e-6
+    stderr = squares.std(0) / 3**0.5 / 2 / attr.scores
+    assert relative_error(attr.stderr[seen], stderr[seen]) < 1e-5
+    low, high = torch.tensor(attr.details["interval"])
+    assert bool(((low <= attr.scores) & (attr.scores <= high))[seen].all())

@@ -152,6 +152,17 @@ def test_each_keeps_its_own_gradients_at_every_hook(pair: Pair, checkpoint: bool
         assert relative_error(one.cache[f"{hook}_grad"], single.cache[f"{hook}_grad"]) < ROUNDING
 
 
+@pytest.mark.on_families("gpt2", "gemma2")
+def test_each_keeps_the_logits_of_its_own_positions(pair: Pair) -> None:
+    pos = [3, [2, 5], -1]
+    together = tls.semantic_scope(pair.model, [TOKENS] * 3, pos=pos, cache=lambda name: "unembed" in name)
+    for one, own in zip(together, pos, strict=True):
+        single = tls.semantic_scope(pair.model, TOKENS, pos=own, cache=lambda name: "unembed" in name)
+        assert one.cache.keys() == single.cache.keys()
+        for name in list(single.cache):
+            assert relative_error(one.cache[name], single.cache[name]) < ROUNDING, name
+
+
 @pytest.mark.on_families("gpt2")
 def test_several_rows_of_any_of_the_questions_have_no_gradient(pair: Pair) -> None:
     with pytest.raises(ValueError, match="pulls back 2 rows"):

@@ -6,10 +6,12 @@ import dataclasses
 import itertools
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
 
+import tl_scopes as tls
 from tl_scopes import Attribution, PositionalBaseline
 from tl_scopes.results.words import group_words
 
@@ -53,6 +55,16 @@ def test_without_hides_positions_and_keeps_every_score() -> None:
         make().without([5])
     with pytest.raises(ValueError, match="expected 'special'"):
         make().without("sink")  # type: ignore[arg-type]
+
+
+def test_normalized_details_are_on_the_scale_of_the_scores(demo_model: Any) -> None:
+    attr = tls.input_x_gradient(demo_model, "German: der Hund", pos=[2, 3, 4], combine="norm", n_probes=2)
+    shares = attr.normalized()
+    total = shares.details["normalized_by"]
+    for name in ("interval", "row_scores"):
+        torch.testing.assert_close(torch.tensor(shares.details[name]) * total, torch.tensor(attr.details[name]))
+    one = tls.input_x_gradient(demo_model, "German: der Hund").normalized()
+    torch.testing.assert_close(torch.tensor(one.details["signed"]), one.signed[: one.pos + 1])
 
 
 def test_normalized_shares_sum_to_one_over_the_shown_tokens() -> None:

@@ -465,3 +465,13 @@ def test_the_plural_of_a_unit_is_the_same_units(demo_model: Any, name: Any) -> N
     said = tls.generate(demo_model, "German: der Hund sieht die Katze. English: the", 4)
     one, several = (tls.chain(demo_model, said, units=u) for u in (name, f"{name}s"))
     assert (one.unit, one.steps) == (several.unit, several.steps)
+
+
+def test_what_only_tokens_have_is_not_there_by_unit(demo_model: Any) -> None:
+    text = "German: der Hund sieht die Katze. English: the"
+    removed = tls.leave_one_out(demo_model, text)
+    probed = tls.semantic_scope(demo_model, text, pos=range(2, 9), combine="norm", n_probes=3)
+    for attr, names in ((removed, {"delta_logit", "delta_log_prob"}), (probed, {"interval"})):
+        assert names <= attr.details.keys()
+        for joined in (attr.by_word(), attr.by_unit("sentence")):
+            assert not names & joined.details.keys()

@@ -461,3 +461,18 @@ def test_frames_json_and_text_hold_the_same_numbers(demo_model: Any, tmp_path: P
     with pytest.raises(ValueError, match="this forecast has"):
         result.influence_by("fisher")
     assert result.prediction.mass > 0.5
+
+
+def test_a_forecasts_moment_is_measured_over_its_own_numbers(demo_model: Any, kind: str) -> None:
+    found = ts.forecast_scope(demo_model, SERIES, methods=("moment_mean",)).attributions["moment_mean"]
+    values = dict(zip(number_ids(demo_model), map(float, NUMBERS), strict=True))
+    alone = tls.moment_scope(demo_model, found.tokens, values=values)
+    assert found.details["mean"] == pytest.approx(alone.details["mean"])
+    checked, expected = (tls.verify(demo_model, a, top=2, step=0.01) for a in (found, alone))
+    assert torch.allclose(checked.measured, expected.measured, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(checked.predicted, expected.predicted, rtol=1e-4, atol=1e-6)
+    digits = digit_model(kind)
+    spelled = ts.forecast_scope(digits, SERIES, methods=("moment_mean",)).attributions["moment_mean"]
+    for call in (tls.verify, tls.verdict):
+        with pytest.raises(ValueError, match="read off 10 texts"):
+            call(digits, spelled)

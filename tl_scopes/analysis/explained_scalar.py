@@ -267,8 +267,10 @@ def question_of(model: LensModel, attribution: Attribution, unchanged: Predictio
         for target, own in zip(targets, details, strict=True)
     )
 
+    foils = [own["foil"] for own in details if "foil" in own]
+
     def name(token: int) -> str:
-        return text if token == targets[0] else str(target_string(model, token))
+        return text if token == targets[0] else "".join(str(target_string(model, foil)) for foil in foils)
 
     scalars = tuple(one.scalar(target, name) for one, target in zip(directions, targets, strict=True))
     said = scalars[0].name

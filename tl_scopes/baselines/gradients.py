@@ -38,6 +38,7 @@ from tl_scopes.kernel.calls import asked, prompt_call
 from tl_scopes.kernel.explain import explain_inside
 from tl_scopes.kernel.interventions import each_its_own, run_changed, slices
 from tl_scopes.kernel.options import FrozenSourceKeywords, GradientProbe, RunKeywords, RunOptions, run_options
+from tl_scopes.kernel.pulled_rows import norm_of_gradient
 from tl_scopes.model.held_functions import PARTS
 from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.leaves import KINDS, UNEMBEDDING
@@ -140,19 +141,19 @@ def _gradients(
     """Norms of the gradient, or of its product with the input: the Semantic Scope's own backward, read otherwise."""
     model, prompts, directions = asked(model, prompt, ["semantic"], {"target": target, "of": of}, options)
     products = method == "input_x_gradient"
-    probes = [GradientProbe(options.at, _times_input)] * products
-    if signed := products and options.combine != "norm":
-        probes.append(GradientProbe(options.at, inner_products, "one row"))
+    signed = products and options.combine != "norm"
+    probes = [GradientProbe(options.at, inner_products, "one row")] * signed
     adds_up = signed and options.frozen == PARTS and options.at == RunOptions.at
     probes += [GradientProbe(Y_HOOK, inner_products, "one row")] * adds_up
     results = []
-    for ((scope, measured),) in explain_inside(model, prompts, directions, probes, options, leaves=adds_up):
+    size = _times_input if products else norm_of_gradient
+    for ((scope, measured),) in explain_inside(model, prompts, directions, probes, options, leaves=adds_up, size=size):
         result = replace(scope, method=method)
-        if products:
-            details = dict(scope.details) | ({"signed": measured[1][: scope.pos + 1].tolist()} if signed else {})
-            sums = measured[1].to(measured[0]) if signed else None
-            result = replace(result, scores=measured[0], signed=sums, stderr=None, details=details)
-            result = _completed(result, float(to_float64(measured[2]).sum()), measured[3]) if adds_up else result
+        if signed:
+            details = {**scope.details, "signed": measured[0][: scope.pos + 1].tolist()}
+            result = replace(result, signed=measured[0].to(scope.scores), details=details)
+        if adds_up:
+            result = _completed(result, float(to_float64(measured[1]).sum()), measured[2])
         results.append(result)
     return results
 

@@ -261,4 +261,4 @@ def chosen_target(target: int | None, read: ReadOut) -> tuple[int, tuple[str, ..
 
 def target_note(target: int | None) -> tuple[str, ...]:
     """The sentence that says that the target was the model's choice."""
-    return () if target is not None else ("No target was given: the model's own top prediction is explained.",)
+    return () if target is not None else ("Where no target was given, the model's own top prediction is explained.",)

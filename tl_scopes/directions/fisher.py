@@ -140,6 +140,7 @@ FISHER = Scope(
     keywords={"rank": 1, "tol": 1e-4},
     require=require_fisher,
     asked=("rank",),
+    rebuilt_from=("rank",),
     kept_of_rows={
         "first_eigenvalue": lambda details: details["eigenvalues"][0],
         "explained_share": lambda details: details["explained_share"],

@@ -184,6 +184,7 @@ SEMANTIC = Scope(
     direction=_semantic,
     rebuild=lambda model, explained: Semantic((explained.target,), explained.details.get("of", "logit")),
     keywords={"target": None, "of": None},
+    rebuilt_from=("of",),
     targeted=True,
     asked=("target",),
 )
@@ -197,6 +198,7 @@ CONTRAST = Scope(
     rebuild=_contrast_again,
     keywords={"target": None, "foil": None, "of": None},
     needs=("foil",),
+    rebuilt_from=("foil",),
     targeted=True,
     asked=("target", "foil"),
 )

@@ -124,6 +124,11 @@ def _moment(model: LensModel, n: int, keywords: Keywords) -> Moment:
 
 
 def _moment_again(model: LensModel, explained: Explained) -> Moment:
+    if explained.details.get("beginnings", 1) > 1:
+        raise ValueError(
+            "(attribution=...): its numbers take several tokens each, and what is predicted of them is read off "
+            f"{explained.details['beginnings']} texts, one for each beginning of a number; one text is changed here"
+        )
     own = explained.details.get("values")
     values = number_tokens(model) if own is None else {int(i): float(v) for i, v in own.items()}
     return Moment("mean" if explained.method == "moment_mean" else "variance", values)
@@ -140,4 +145,5 @@ MOMENT = Scope(
     keywords={"moment": "mean", "values": None},
     results=("moment_mean", "moment_variance"),
     asked=("moment",),
+    rebuilt_from=("values",),
 )

@@ -62,7 +62,8 @@ class Scope:
         results: names under which its results are stored, where that is not ``name``.
         asked: those of the keywords that a menu asks for.
         of_rows: keywords that differ where every position of a text is explained.
-        kept_of_rows: what a matrix keeps of each row: name, and how it follows from the row's details.
+        rebuilt_from: the row's details that ``rebuild`` reads, which a matrix keeps as they are.
+        kept_of_rows: what else a matrix keeps of each row: name, and how it follows from the row's details.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Scope:
     results: tuple[str, ...] = ()
     asked: tuple[str, ...] = ()
     of_rows: Keywords = field(default_factory=dict)
+    rebuilt_from: tuple[str, ...] = ()
     kept_of_rows: Mapping[str, Callable[[Mapping[str, Any]], Any]] = field(default_factory=dict)
 
     @property

@@ -241,6 +241,7 @@ TOTAL_INFORMATION = Scope(
     rebuild=_total_information_again,
     keywords={"rank": 8, "n_samples": 64, "seed": 0},
     additive=True,
+    rebuilt_from=("estimator", "rank"),
     # half the scope's probes for each target; its stopping rule would need a forward per target
     of_rows={"n_samples": 32, "rtol": None},
 )

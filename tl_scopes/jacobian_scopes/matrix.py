@@ -305,10 +305,18 @@ def _result(
     scores = torch.zeros(len(rows), n, dtype=compute_dtype(model.W_U.dtype))
     for i, row in enumerate(rows):
         scores[i, : len(row.scores)] = row.scores.to(scores)
-    for name, of_row in scope.kept_of_rows.items():
-        details[name] = [of_row(row.rows.details) for row in rows]
+    by_row = {name: [of_row(row.rows.details) for row in rows] for name, of_row in scope.kept_of_rows.items()}
+    for name in scope.rebuilt_from:
+        first, *others = found = [row.rows.details.get(name) for row in rows]
+        if any(other != first for other in others):
+            by_row[name] = found
+        elif first is not None:
+            details[name] = first
     if any(row.attention for row in rows):  # rows of one text run on beginnings of it, short ones among them
-        details["attention"] = [list(row.attention) for row in rows]
+        by_row["attention"] = [list(row.attention) for row in rows]
+    if "foil" in details:
+        details["foil_str"] = target_string(model, details["foil"])
+    details |= by_row | {"by_row": list(by_row)}
     targets = tuple(row.rows.target for row in rows)
     return AttributionMatrix(
         scores=scores,
@@ -327,4 +335,5 @@ def _result(
         offsets=text.offsets,
         units=text.units,
         top_predictions=tuple(row.predictions for row in rows),
+        direction=rows[0].rows.V.cpu() if rows[0].rows.given else None,
     )

@@ -34,13 +34,13 @@ from tl_scopes.kernel.attributed import (
 from tl_scopes.kernel.massive_activations import found_sinks, residual_norms
 from tl_scopes.kernel.options import GradientProbe, RunOptions
 from tl_scopes.kernel.pull_back import VJP_CHUNK
-from tl_scopes.kernel.pulled_rows import Backwards, Pulled
+from tl_scopes.kernel.pulled_rows import Backwards, Pulled, Size, norm_of_gradient
 from tl_scopes.kernel.read_out import rank_together, read_outs
 from tl_scopes.kernel.shared_forward import Texts, shared_forwards
 from tl_scopes.model.completeness import has_leaves
 from tl_scopes.model.forward import ForwardPass, activation_cache, forward_pass
 from tl_scopes.model.held_functions import Valve
-from tl_scopes.model.hooks import NamesFilter, differentiable
+from tl_scopes.model.hooks import RAW_LOGITS_HOOK, NamesFilter, differentiable
 from tl_scopes.model.leaves import KINDS, UNEMBEDDING, Leaves, live_leaves
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.memory import Memory
@@ -82,6 +82,7 @@ def explain_inside(
     *,
     split: bool = False,
     leaves: bool = False,
+    size: Size = norm_of_gradient,
 ) -> list[list[Measured]]:
     """As :func:`explain`, with what each probe measured in the same backward, ``[pos, ...]`` on the CPU.
 
@@ -89,6 +90,8 @@ def explain_inside(
 
     With ``split`` a second backward of the same graph holds attention, and each direction has three results, of the exact
     gradient, of that one, and of their difference: the same rows of V, so that the gradients can be subtracted.
+
+    ``size`` is what scores are made of: of each row of V at each token.
 
     With ``leaves`` the shares of all :data:`tl_scopes.model.leaves.KINDS` stand behind what the probes measured; a model that
     has such leaves then runs one text at a time, because a bias is one leaf for all of a batch.
@@ -104,7 +107,7 @@ def explain_inside(
         held = held_by(directions, model.W_U)
         held = nothing if split and held is None else held
         memory = options.memory(model, probes, written_out=split, held=held)
-        backwards = Backwards(options, probes, Valve() if split else None)
+        backwards = Backwards(options, probes, Valve() if split else None, size)
         explanation = _Explanation(model, state, directions, backwards, memory)
         results: dict[int, list[Measured]] = {}
         batches = shared_forwards(prompts, options, memory, len(backwards.linearisations))
@@ -216,7 +219,9 @@ class _Explanation:
             result = replace(
                 attributed(self.model, prompt, predictions[read_at : read_at + 1], method, answer),
                 direction=None if row.given is None else row.given.cpu(),
-                cache=self._cache(batch.run, [g[:1] for g in kept[1:]]) if options.wants_cache else None,
+                cache=self._cache(batch.run, [g[:1] for g in kept[1:]], texts.slices[n])
+                if options.wants_cache
+                else None,
                 sinks=found_sinks(batch.residual, text, prompt),
             )
             inside = [
@@ -253,15 +258,19 @@ class _Explanation:
                     "Use kind='sensitivity', or one row (rank=1, combine='sum')"
                 )
 
-    def _cache(self, run: ForwardPass, gradients: Sequence[Tensor]) -> ActivationCache:
-        """The run's activations that were asked for, and gradients under ``name + "_grad"``."""
-        options, kept = self.options, dict(run.activations)
+    def _cache(self, run: ForwardPass, gradients: Sequence[Tensor], own: slice) -> ActivationCache:
+        """The run's activations that were asked for, and gradients under ``name + "_grad"``; ``own`` are the prompt's among
+        all explained positions, which alone are there behind y.
+        """
+        options, points = self.options, self.model.hook_dict
+        kept, behind = dict(run.activations), points[RAW_LOGITS_HOOK]
         for name in (options.at, *(probe.name for probe in self.probes)):
             if name not in options.grads_at and not _picked(options.cache, name):
                 kept.pop(name, None)
         for name, gradient in zip(options.grads_at, gradients, strict=True):
             kept[f"{name}_grad"] = gradient.to(run.activations[name].dtype)
-        return activation_cache(self.model, kept)
+        at_own = {name: a[:, own] for name, a in kept.items() if points.get(name.removesuffix("_grad")) is behind}
+        return activation_cache(self.model, kept | at_own)
 
 
 def _joined(row: Joint, probe: GradientProbe, measured: Float[Tensor, "k pos ..."]) -> Float[Tensor, "pos ..."]:

@@ -7,7 +7,7 @@ holds attention (:mod:`tl_scopes.model.held_functions`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +24,21 @@ from tl_scopes.model.held_functions import Valve
 from tl_scopes.model.leaves import Leaves, shares_of
 from tl_scopes.numerics.norms import row_norms
 
+Size = Callable[[Tensor, Tensor], Tensor]
+"""``(gradients [rows, batch, pos, d_model], activation [batch, pos, d_model])`` to the size of each row at each token."""
+
+
+def norm_of_gradient(gradients: Tensor, x: Tensor) -> Tensor:
+    """``‖G_{i,t}‖₂``."""
+    return row_norms(gradients)
+
 
 @dataclass(frozen=True, eq=False)
 class Pulled:
     """What came of pulling the rows of a batch back.
 
     Attributes:
-        norms: at the source, ``[prompt][direction]`` of ``[k, pos]``, on the CPU.
+        norms: sizes at the source, ``[prompt][direction]`` of ``[k, pos]``, on the CPU.
         probed: of each probe, ``[probe][prompt][direction]`` of ``[k, pos, ...]``, on the CPU.
         shares: of the leaves of each kind, ``[kind][prompt][direction]`` of ``[k, 1]``.
         gradients: ``[source][row]`` of ``[text, pos, ...]``, where there is one row each and somebody asked.
@@ -51,6 +59,7 @@ class Backwards:
     options: RunOptions
     probes: Sequence[GradientProbe]
     valve: Valve | None = None
+    size: Size = norm_of_gradient
 
     @property
     def linearisations(self) -> list[dict[str, Any]]:
@@ -90,7 +99,7 @@ class Backwards:
                     of_leaves = shares_of(leaves, pulled.pop()) if leaves else []
                     pulled = [texts.merged(gradient) for gradient in pulled]
                     norms, *probed = parts[way * own : (way + 1) * own]
-                    norms.append(row_norms(pulled[0]).cpu())
+                    norms.append(self.size(pulled[0], run.source.detach()).cpu())
                     refuse_influence_of_padding(norms[-1], lengths)
                     within = dict(zip(inside, pulled[len(sources) :], strict=True))
                     for part, probe in zip(probed, probes, strict=False):

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -155,6 +156,8 @@ class Attribution(_Shown, Serializable):
         if total <= 0:
             raise ValueError("Attribution.normalized(): all shown scores are 0, there is no share to give")
         details, notes = without_sum(self.details, self.notes)
+        for name in {"signed", "row_scores", "interval"}.intersection(details):
+            details[name] = (torch.tensor(details[name], dtype=torch.float64) / total).tolist()
         return replace(
             self,
             scores=self.scores / total,

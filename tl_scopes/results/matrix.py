@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_OF_COLUMNS = ("words", "units", "names")
-"""Details with an entry for each column."""
+_NOT_BY_ROW = ("words", "units", "names", "frozen")
+"""Details that have no entry for each row, though they may be lists of as many, in files that do not say which have."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,7 +44,8 @@ class AttributionMatrix(Displayable, Serializable):
         targets: id of the explained token of each row, or None where no single token is explained.
         target_strs: their texts, or None.
         top_target_flagged: whether the last row's target is the model's top prediction, because no token follows it.
-        details: plain numbers by method, JSON-ready; a list with one entry per row is given to :meth:`row` by entry.
+        details: plain numbers by method, JSON-ready; those named in ``details["by_row"]`` have one entry per row, which is
+            what :meth:`row` gives.
         notes: sentences a reader must know before trusting the scores.
         provenance: class, name, dtype and processing state of the model; library versions.
         special: positions of special tokens in the prompt.
@@ -54,8 +55,10 @@ class AttributionMatrix(Displayable, Serializable):
         top_predictions: the model's most probable next tokens at each explained position, with probabilities; empty
             where they were not kept.
         units: parts of ``text`` that have names: the turns of a chat, by role.
+        direction: the caller's own rows ``[k, ...]``, which all rows of the matrix explain; None where the method makes them.
     """
 
+    _beside: ClassVar = ("direction",)
     _along: ClassVar = {
         "str_tokens": "pos",
         "offsets": "pos",
@@ -64,7 +67,7 @@ class AttributionMatrix(Displayable, Serializable):
         "target_strs": "target",
         "top_predictions": "target?",
     }
-    _later: ClassVar = ("text", "offsets", "units")
+    _later: ClassVar = ("text", "offsets", "units", "direction")
     _within: ClassVar = dict.fromkeys(("positions", "special", "hidden"), "pos")
     _finite: ClassVar = ("scores", "top_predictions")
 
@@ -85,6 +88,7 @@ class AttributionMatrix(Displayable, Serializable):
     text: str | None = None
     offsets: tuple[tuple[int, int], ...] | None = None
     units: tuple[Unit, ...] = ()
+    direction: Tensor | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,7 +118,10 @@ class AttributionMatrix(Displayable, Serializable):
             target=self.targets[i],
             target_str=self.target_strs[i],
             top_predictions=self.top_predictions[i] if self.top_predictions else [],
-            details={key: value[i] if self._by_row(key) else value for key, value in self.details.items()},
+            direction=self.direction,
+            details={
+                key: value[i] if self._by_row(key) else value for key, value in self.details.items() if key != "by_row"
+            },
             notes=self.notes,
             provenance=self.provenance,
             special=self.special,
@@ -127,7 +134,14 @@ class AttributionMatrix(Displayable, Serializable):
     def _by_row(self, key: str) -> bool:
         """Has this detail one entry per row?"""
         value = self.details[key]
-        return key not in _OF_COLUMNS and isinstance(value, list | tuple) and len(value) == len(self)
+        if "by_row" in self.details:
+            return key in self.details["by_row"]
+        return key not in _NOT_BY_ROW and isinstance(value, list | tuple) and len(value) == len(self)
+
+    def _named(self, *more: str) -> dict[str, list[str]]:
+        """Which details have one entry per row, with more of them; nothing in what does not say it."""
+        named = self.details.get("by_row")
+        return {} if named is None else {"by_row": list(dict.fromkeys((*named, *more)))}
 
     @public_call
     def without(self, tokens: Literal["special", "sinks", "nothing"] | Iterable[int]) -> AttributionMatrix:
@@ -209,7 +223,10 @@ class AttributionMatrix(Displayable, Serializable):
         for i, (position, own) in enumerate(zip(self.positions, self.details["self"], strict=True)):
             if position + 1 < len(self.tokens):
                 scores[i, position + 1] = own
-        return replace(self, scores=scores, details={k: v for k, v in self.details.items() if k != "self"})
+        details = {k: v for k, v in self.details.items() if k != "self"}
+        if "by_row" in details:
+            details["by_row"] = [name for name in details["by_row"] if name != "self"]
+        return replace(self, scores=scores, details=details)
 
     def _with_rows(self, found: Grouping, rows: Mapping[int, list[int]]) -> AttributionMatrix:
         """With one row for the rows that explain the tokens of each unit."""
@@ -229,7 +246,8 @@ class AttributionMatrix(Displayable, Serializable):
             target_strs=tuple(
                 of[u].text if u < len(of) else self.target_strs[i] for i, u in zip(firsts, targets, strict=True)
             ),
-            details={"rows": [rows[u] for u in targets], **details, "row_unit": found.kind, "axis": "rows"},
+            details={"rows": [rows[u] for u in targets], **details, "row_unit": found.kind, "axis": "rows"}
+            | self._named("rows"),
             top_predictions=tuple(self.top_predictions[i] for i in firsts) if self.top_predictions else (),
         )
 
@@ -242,6 +260,7 @@ class AttributionMatrix(Displayable, Serializable):
         positions = tuple(next(i for i, g in enumerate(groups) if p in g) for p in self.positions)
         if targets is not None:
             del details["axis"]
+            details |= self._named("self")
             details["self"] = [float(scores[i, u]) if u < len(groups) else 0.0 for i, u in enumerate(targets)]
             positions = tuple(u - 1 for u in targets)
             for i, u in enumerate(targets):

@@ -37,6 +37,8 @@ _SPAN = "span"
 """The kind of what the caller names."""
 REST = "rest"
 """The name of what nobody named."""
+_OF_ENTRIES = ("words", "word_score", "units", "unit_score", "names", "interval", "delta_logit", "delta_log_prob")
+"""Details of the entries that are joined, which units have otherwise or not at all."""
 _INNER = ("sentence", "line", "paragraph")
 """Kinds that a text has by itself."""
 
@@ -103,7 +105,7 @@ class Grouping:
         """What a result of units says of them: the token positions of each, how scores join, names."""
         old = members(before)
         tokens = [[t for p in g.positions for t in (old[p] if old else [p])] for g in self.groups]
-        kept = {k: v for k, v in before.items() if k not in ("words", "word_score", "units", "unit_score", "names")}
+        kept = {k: v for k, v in before.items() if k not in _OF_ENTRIES}
         for key in ("signed", "row_scores"):
             if key in kept:
                 values = torch.tensor(kept[key], dtype=torch.float64)

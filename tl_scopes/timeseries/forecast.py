@@ -193,7 +193,7 @@ def _directions(
         ]  # over all tokens of a number, and not by one direction
     else:
         values = dict(zip(ids, map(float, NUMBERS), strict=True))
-        made |= {"moment_mean": Moment("mean", values), "moment_variance": Spread("variance", values)}
+        made |= {"moment_mean": Moment("mean", values, True), "moment_variance": Spread("variance", values, True)}
     if scopes := [name for name in wanted if name not in MOMENTS]:
         targets = [None if n is None else firsts[n - FIRST] for n in numbers]
         own = {"target": targets} if "semantic" in scopes else {}

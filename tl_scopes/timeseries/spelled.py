@@ -129,6 +129,7 @@ class Spelled:
             "mean": mean,
             "variance": variance,
             "probability_on_numbers": float(p.sum()),
+            "beginnings": len(self.beginnings),
             "at": self.at,
             "number_logits": logs,
             "number_log_probs": logs,
