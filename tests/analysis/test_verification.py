@@ -194,6 +194,15 @@ def test_linearity_by_hand() -> None:
     assert math.isnan(made([1.0, 2.0], [2.0, 4.0], ("", ""), signed=False).linearity.wrong_sign)
 
 
+def test_nothing_is_read_off_rounding_or_one_removal() -> None:
+    rounding = made([1e-9, 2e-9], [-4e-7, -1e-7], ("", "")).linearity
+    assert math.isnan(rounding.slope)
+    assert "no more than rounding" in rounding.reading
+    one = made([1.0], [1.01], ("",)).linearity
+    assert one.slope == pytest.approx(1.01)
+    assert "one removal alone" in one.reading
+
+
 @pytest.mark.parametrize(
     ("predicted", "measured", "signed", "flag"),
     [

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -63,6 +64,10 @@ class Linearity:
     @property
     def reading(self) -> str:
         """In plain words."""
+        if math.isnan(self.slope):
+            return "what was removed moves the scalar by no more than rounding; take a larger step, or load in float64"
+        if math.isnan(self.r2):
+            return "one removal alone does not tell; take more of the strongest tokens (top)"
         if self.r2 >= HOLDS:
             return "the gradient predicts what removals do"
         if self.spearman >= ORDERS:
@@ -137,10 +142,12 @@ class Verification(Displayable, Serializable):
 
     @property
     def linearity(self) -> Linearity:
-        """Over the tokens that were removed alone."""
+        """Over the tokens that were removed alone; NaN where all changes are rounding."""
         single = [i for i, f in enumerate(self.fractions) if f is None]
         p, m = (v[single].double() for v in (self.predicted, self.measured))
         flags = [self.flags[i] for i in single]
+        if bool((torch.maximum(p.abs(), m.abs()) <= self.noise).all()):
+            p = m = torch.zeros_like(p)
         spread, power = float((m - m.mean()).square().sum()), float(p.square().sum())
         return Linearity(
             slope=float((p * m).sum()) / power if power > 0 else math.nan,
