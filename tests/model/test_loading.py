@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import families
 import pytest
 import torch
@@ -58,6 +60,14 @@ def test_a_local_folder_loads_as_every_class(kind, family, tmp_path) -> None:
     ours = tls.semantic_scope(model, tokens, target=3).scores
     expected = tls.semantic_scope(pair.model, tokens, target=3).scores
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5 * float(expected.max()))
+
+
+@pytest.mark.parametrize("name", ["gemma-3-270m", "./gemma-3-270m", Path("gemma-3-270m")])
+def test_a_folder_is_no_name_of_transformerlens(name, tmp_path, monkeypatch) -> None:
+    families.build("llama", "bridge").hf.save_pretrained(tmp_path / "gemma-3-270m")
+    families.tokenizer().save_pretrained(tmp_path / "gemma-3-270m")
+    monkeypatch.chdir(tmp_path)
+    assert tls.load_model(name).cfg.d_vocab == families.D_VOCAB
 
 
 def test_the_bundled_folder_is_small() -> None:

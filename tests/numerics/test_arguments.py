@@ -140,6 +140,6 @@ def test_shared_keywords_are_shown_and_explained_wherever_they_are_taken(uncheck
     assert shown["pos"].default == -1
     assert shown["at"].default == "hook_embed"
     assert "hook of the source" in (tls.semantic_scope.__doc__ or "")
-    assert "cache" not in inspect.signature(tls.total_information).parameters
-    with pytest.raises(TypeError, match=r"^total_information\(\) got an unexpected keyword argument 'cache'"):
-        tls.total_information(None, "x", cache=True)  # type: ignore[arg-type]
+    assert "combine" not in inspect.signature(tls.total_information).parameters
+    with pytest.raises(TypeError, match=r"^total_information\(\) got an unexpected keyword argument 'combine'"):
+        tls.total_information(None, "x", combine="sum")  # type: ignore[arg-type]

@@ -79,6 +79,5 @@ def _of_scope(scope: Scope) -> Entry:
         found: dict[str, Attribution] = tls.scopes(model, prompt, methods=[scope.name], **options)
         return found[scope.name]
 
-    return Entry(
-        scope.function, scope.label, scope.summary, (*scope.asked, "frozen"), scope.name, scope.name, call=call
-    )
+    name = scope.function if hasattr(tls, scope.function) else scope.name  # one of the caller's own has none
+    return Entry(name, scope.label, scope.summary, (*scope.asked, "frozen"), scope.name, scope.name, call=call)

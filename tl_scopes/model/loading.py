@@ -59,7 +59,7 @@ def load_model(
         # Both libraries draw initial weights before they load the real ones.
         with torch.random.fork_rng():
             if kind != "hooked":
-                source = str(folder) if local else str(name)
+                source = str(folder.resolve()) if local else str(name)  # a bare name may be one of TransformerLens' own
                 model = bridge_class().boot_transformers(source, device=device, dtype=dtype, **kwargs)
             elif local:
                 model = _hooked_from_folder(folder, device, dtype, kwargs)

@@ -142,17 +142,18 @@ class Verification(Displayable, Serializable):
 
     @property
     def linearity(self) -> Linearity:
-        """Over the tokens that were removed alone; NaN where all changes are rounding."""
+        """Over the tokens that were removed alone; NaN where all changes may be rounding, and look so."""
         single = [i for i, f in enumerate(self.fractions) if f is None]
         p, m = (v[single].double() for v in (self.predicted, self.measured))
         flags = [self.flags[i] for i in single]
-        if bool((torch.maximum(p.abs(), m.abs()) <= self.noise).all()):
-            p = m = torch.zeros_like(p)
         spread, power = float((m - m.mean()).square().sum()), float(p.square().sum())
+        missed = float((m - p).square().sum())
+        if float(torch.maximum(p.abs(), m.abs()).max()) <= self.noise and missed > (1 - HOLDS) * spread:
+            spread = power = 0.0
         return Linearity(
             slope=float((p * m).sum()) / power if power > 0 else math.nan,
-            r2=1 - float((m - p).square().sum()) / spread if spread > 0 else math.nan,
-            spearman=spearman(p.tolist(), m.tolist()),
+            r2=1 - missed / spread if spread > 0 else math.nan,
+            spearman=spearman(p.tolist(), m.tolist()) if power else math.nan,
             wrong_sign=flags.count("sign") / len(flags) if self.signed else math.nan,
             wrong=sum(map(bool, flags)) / len(flags),
             n=len(single),
