@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import tl_scopes as tls
+from tl_scopes.views.wording import number, title
 
 PROMPT = "German: der Hund sieht die Katze. English: the"
 
@@ -105,3 +106,36 @@ def test_a_matrix_of_sentences_prints_each_row_on_one_line_with_its_target(demo_
     assert len(lines) == 2 + len(matrix)
     for line, target in zip(lines[2:], matrix.target_strs, strict=True):
         assert target.strip()[:8] in line
+
+
+def test_words_are_those_of_what_is_shown(demo_model: Any) -> None:
+    text = "German: der Hund sieht die Katze. English: the"
+    assert "logit" not in str(tls.temperature_scope(demo_model, text, pos=[3, 5]))
+    contrast = str(tls.contrast_scope(demo_model, text, target=" dog", foil=" cat")).split("\n")[1]
+    assert "(' dog' 89" in contrast, "whose probability it is, where the title ends with another token"
+    for call in (tls.input_x_gradient, tls.integrated_gradients, tls.leave_one_out):
+        assert "' dog'" in title(call(demo_model, text, target=" dog"))
+    assert "change without the token" in str(tls.leave_one_out(demo_model, text))
+    attr = tls.semantic_scope(demo_model, "He said: \"I'm the", target=" dog")
+    assert "\\" not in title(attr) + str(attr)
+
+
+def test_units_are_called_so_and_read_at_their_last_token(demo_model: Any) -> None:
+    text = "The man sees the house. The dog, which is in the house of the old man in the garden behind it, sees the"
+    attr = tls.semantic_scope(demo_model, text, target=" cat")
+    units = attr.by_unit("sentence")
+    assert "which sentences move" in title(units)
+    first = str(units).split("\n")[0]
+    assert f"(position {attr.pos})" in first
+    assert len(first) < 140, "the end of a long unit is enough"
+    assert f"(position {attr.pos})" in units.html()
+
+
+def test_each_pane_has_its_own_strongest(demo_model: Any) -> None:
+    attr = tls.semantic_scope(demo_model, "German: der Hund sieht die Katze. English: the")
+    baseline = tls.positional_baseline(demo_model, attr.tokens, unrelated=3)
+    panes = attr.html(baseline=baseline).split('class="tls-pane"')[1:]
+    strongest = [pane.split("Strongest: ")[1].split("</p>")[0] for pane in panes]
+    assert len(set(strongest)) > 1
+    corrected = baseline.corrected(attr)
+    assert number(corrected.top(1)[0].score) in strongest[-1]

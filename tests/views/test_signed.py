@@ -78,7 +78,7 @@ def test_scores_that_add_up_open_with_their_signs_and_a_box_for_sizes() -> None:
     cells = backgrounds(first)
     assert cells[: len(attr)] == wanted(attr)
     assert "orange lowers the logit of ' dog', blue raises it" in first
-    assert "sizes, without signs" in body
+    assert "without signs" in body
     assert backgrounds(second) == backgrounds(views.tokens(attr, signed=False).body)
     assert "Strongest: <bdi>" in body and "+8" in body and "−4" in body
     assert LINE in body
@@ -89,7 +89,7 @@ def test_others_show_signs_where_it_is_asked_for() -> None:
     plain, signs = views.tokens(attr), views.tokens(attr, signed=True)
     assert plain.body == views.tokens(attr, signed=False).body
     assert backgrounds(signs.body)[: len(attr)] == wanted(attr)
-    assert "sizes, without signs" not in signs.body
+    assert "without signs" not in signs.body
     assert attr.view(signed=True).body == signs.body
     assert attr.html(signed=True) == signs.html()
     assert "+8" in signs.plain() and "+8" not in plain.plain()

@@ -26,9 +26,10 @@ from tl_scopes.views.wording import (
     plus,
     predicted,
     prompt_and_answer,
-    read_text,
+    read_after,
     said_together,
     shows_signs,
+    size_of_score,
     title,
     visible,
 )
@@ -151,27 +152,32 @@ def _panel(attribution: Attribution, kind: ScaleKind, baseline: PositionalBaseli
     apart = _ALONE if attribution.answer and attribution.span and scope_of(attribution.method) else ""
     said = " ".join(filter(None, (prompt_and_answer(attribution), apart)))
     divided = f'<p class="tls-small">{said}</p>' if said else ""
-    strongest = "" if in_blocks(attribution) else _strongest(attribution, scale_of(attribution, kind, signed))
-    return _choice(attribution, kind, baseline, signed) + strongest + divided + notes + _more(attribution)
+    return _choice(attribution, kind, baseline, signed) + divided + notes + _more(attribution)
 
 
 def _choice(attribution: Attribution, kind: ScaleKind, baseline: PositionalBaseline | None, signed: bool | None) -> str:
     """The tokens; boxes to tick for sizes where nobody chose signs, for colours from 0, where they start higher, and for
     scores over the baseline.
     """
-    panes = [("", _tokens(attribution, kind, signed))]
+    panes = [("", _pane(attribution, kind, signed))]
     if signed is None and shows_signs(attribution, None, kind):
-        panes.append(("sizes, without signs", _tokens(attribution, kind, False)))
+        panes.append((f"{size_of_score(attribution)}, without signs", _pane(attribution, kind, False)))
     elif kind == "auto" and scale_of(attribution, kind, signed).kind == "minmax":
-        panes.append(("colours from 0", _tokens(attribution, "linear", signed)))
+        panes.append(("colours from 0", _pane(attribution, "linear", signed)))
     if baseline is not None:
         label = f"over the mean share of each position on {baseline.n_prompts} unrelated prompts"
-        panes.append((label, _tokens(baseline.corrected(attribution), kind)))
+        panes.append((label, _pane(baseline.corrected(attribution), kind)))
     if len(panes) == 1:
         return panes[0][1]
     boxes = "".join(f'<label><input type="checkbox"> {escape(label)}</label>' for label, _ in panes[1:])
     shown = "".join(f'<div class="tls-pane">{pane}</div>' for _, pane in panes)
     return f'<div class="tls-choice"><p class="tls-small">{boxes}</p>{shown}</div>'
+
+
+def _pane(attribution: Attribution, kind: ScaleKind, signed: bool | None = None) -> str:
+    """The tokens, and the strongest of them."""
+    strongest = "" if in_blocks(attribution) else _strongest(attribution, scale_of(attribution, kind, signed))
+    return _tokens(attribution, kind, signed) + strongest
 
 
 def _tokens(attribution: Attribution, kind: ScaleKind, signed: bool | None = None, line: str = READ_TOKENS) -> str:
@@ -205,8 +211,8 @@ def _predictions(attribution: Attribution, k: int) -> str:
         name = f"<b><bdi>{escape(word)}</bdi></b>" if explained else f"<span><bdi>{escape(word)}</bdi></span>"
         items.append(_bar(name, probability))
     return (
-        f'<p class="tls-small">Predicted after <bdi>{escape(repr(read_text(attribution)))}</bdi> '
-        f'(position {attribution.pos})</p><ol class="tls-pred">{"".join(items)}</ol>'
+        f'<p class="tls-small">Predicted after <bdi>{escape(read_after(attribution))}</bdi></p>'
+        f'<ol class="tls-pred">{"".join(items)}</ol>'
     )
 
 

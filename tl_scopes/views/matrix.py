@@ -28,7 +28,7 @@ from tl_scopes.views.canvas.page import View, heading, host
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.targets import can_be_clicked, clickable_text
 from tl_scopes.views.terminal import DARK, LIGHT, as_text
-from tl_scopes.views.wording import linearised, number, percent, predicted, read_text, shortened, unit, visible
+from tl_scopes.views.wording import linearised, number, percent, predicted, read_after, shortened, unit, visible
 
 MAX_TOKENS = 256
 """Above this many tokens hovering becomes slow in CircuitsVis, and the map has no room: targets are clicked in the text."""
@@ -159,7 +159,7 @@ def _pattern(attributions: AttributionMatrix, rows: list[Attribution]) -> dict[s
 def _beside(row: Attribution) -> dict[str, object]:
     """What the model predicted where this target stands: shown while the target is hovered."""
     words = [[text, percent(p), round(100 * p, 1), explained] for text, p, explained in predicted(row, _PREDICTED)]
-    return {"title": f"Predicted after {read_text(row)!r} (position {row.pos})", "words": words}
+    return {"title": f"Predicted after {read_after(row)}", "words": words}
 
 
 def _sources(row: Attribution) -> str:

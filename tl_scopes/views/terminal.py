@@ -24,11 +24,12 @@ from tl_scopes.views.wording import (
     explained_scalar,
     explained_tokens,
     number,
-    odds,
+    odds_in_title,
     percent,
     plus,
     predicted,
     prompt_and_answer,
+    read_after,
     said_together,
     shares,
     title,
@@ -147,8 +148,7 @@ def predictions(attribution: Attribution, k: int = 5) -> Text:
         return line.append(
             f" · {len(each) - MOST_EACH} more" if len(each) > MOST_EACH else "", Style(dim=True, bold=False)
         )
-    read = visible(attribution.str_tokens[attribution.pos])
-    line = Text(f"Next token after {read!r} (position {attribution.pos}):", "bold")
+    line = Text(f"Next token after {read_after(attribution)}:", "bold")
     for i, (text, probability, explained) in enumerate(predicted(attribution, k)):
         line.append(" · " if i else " ", Style(dim=True, bold=False))
         line.append(visible(text).strip() or repr(text), Style(color="red") if explained else Style(bold=False))
@@ -163,9 +163,7 @@ def view(attributions: Sequence[Attribution], k: int = 3, signed: bool | None = 
     """
     parts: list[RenderableType] = [predictions(attributions[0], k)]
     for i, attribution in enumerate(attributions):
-        heading = Text(title(attribution), "bold")
-        if known := odds(attribution):
-            heading.append(f" ({known})")
+        heading = Text(title(attribution) + odds_in_title(attribution), "bold")
         scale = scale_of(attribution, signed=signed)
         by_token = [coloured_tokens(attribution, scale), strongest(attribution, k, scale)]
         shown: list[str | Text | Table] = [

@@ -12,6 +12,7 @@ from tl_scopes.model.held_functions import PARTS
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.completeness import adds_up
 from tl_scopes.results.methods import legend
+from tl_scopes.results.units import kind_of, members
 from tl_scopes.results.written import minus
 
 LONGEST = 44
@@ -71,12 +72,28 @@ def literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def quoted(text: str) -> str:
+    """Text in quotation marks, with what cannot be seen made visible."""
+    shown = visible(text)
+    mark = '"' if "'" in shown and '"' not in shown else "'"
+    return f"{mark}{shown}{mark}"
+
+
+def entry(details: Mapping[str, Any]) -> str:
+    """What each entry of a result is: ``"token"``, ``"word"``, ``"sentence"``, …; ``"part"`` of what the caller named."""
+    kind = kind_of(details) or "token"
+    return "part" if kind == "span" else kind
+
+
 def title(attribution: Attribution) -> str:
     """One line: which scope, and what it explains."""
     method = attribution.method.replace("_", " ").capitalize()
-    foil = repr(attribution.details["foil_str"]) if "foil_str" in attribution.details else "the foil"
+    foil = quoted(attribution.details["foil_str"]) if "foil_str" in attribution.details else "the foil"
     of, several = _what(attribution), _several(attribution)
-    said = legend(attribution.method).title.format(target=repr(attribution.target_str), foil=foil, method=method, of=of)
+    target = "the prediction" if attribution.target_str is None else quoted(attribution.target_str)
+    said = legend(attribution.method).title.format(target=target, foil=foil, method=method, of=of)
+    each = entry(attribution.details)
+    said = said.replace("which tokens", f"which {each}s").replace("each token", f"each {each}")
     if each_alone(attribution) and attribution.target_str is not None:
         said += ", each by itself"
     if several > 1 and attribution.target_str is None:
@@ -103,9 +120,9 @@ def each_alone(attribution: Attribution) -> bool:
 
 
 def about_score(attribution: Attribution) -> str:
-    """What a score without a sign is, in a few sentences; of a baseline its unit."""
+    """What a score without a sign is, in a few sentences."""
     if scope_of(attribution.method) is None:
-        return f"Score: {unit(attribution)}."
+        return f"Score: {size_of_score(attribution)}, {unit(attribution)}."
     what = "trace of the token's Fisher information" if legend(attribution.method).additive else _EFFECT
     if each_alone(attribution):
         what = f"root of the summed squares, over {_several(attribution)} predictions, of the {_EFFECT}"
@@ -113,14 +130,19 @@ def about_score(attribution: Attribution) -> str:
     if (errors := attribution.stderr) is not None and attribution.shown:
         most = max(float(errors[p]) for p in attribution.shown)
         said += [f"Estimated, with a standard error of at most {number(most)}."] if most > 0 else []
-    if _what(attribution) == "summed logits":
+    if _what(attribution) == "summed logits" and attribution.target_str is not None:
         said.append("Summed logits have offsets that differ between positions without meaning; of='log_prob' has none.")
     return " ".join(said)
 
 
+def size_of_score(attribution: Attribution) -> str:
+    """What a score without a sign is: ``norm of the product of activation and gradient``."""
+    return legend(attribution.method).what or _EFFECT
+
+
 def explained_scalar(attribution: Attribution) -> str:
     """``the logit of ' dog'``."""
-    of = "" if attribution.target_str is None else f" of {visible(attribution.target_str)!r}"
+    of = "" if attribution.target_str is None else f" of {quoted(attribution.target_str)}"
     return f"the {_what(attribution)}{of}"
 
 
@@ -188,7 +210,7 @@ def said_together(attribution: Attribution) -> tuple[str, list[tuple[str, float]
     if not log_probs:
         return "", each
     other = attribution.details.get("foil_log_prob")
-    beside = "" if other is None else f", of {attribution.details.get('foil_str')!r} {other:.3g}"
+    beside = "" if other is None else f", of {quoted(str(attribution.details.get('foil_str')))} {other:.3g}"
     together = f"{len(log_probs)} tokens together" if len(log_probs) > 1 else "1 token"
     return minus(f"{together}: log p {sum(log_probs):.3g}{beside}"), each
 
@@ -234,6 +256,14 @@ def ordinal(n: int) -> str:
     return f"{n:,}" + ("th" if 10 < n % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th"))
 
 
+def odds_in_title(attribution: Attribution) -> str:
+    """What stands behind the title: of which token the probability is, where the title does not end with it."""
+    if not (known := odds(attribution)):
+        return ""
+    own = quoted(attribution.target_str or "")
+    return f" ({known})" if title(attribution).endswith(own) else f" ({own} {known})"
+
+
 def odds(attribution: Attribution) -> str:
     """Probability and rank of the explained token among all, as far as they are known: ``3.5%, 3rd``."""
     probability, rank = (attribution.details.get(f"target_{name}") for name in ("probability", "rank"))
@@ -242,8 +272,16 @@ def odds(attribution: Attribution) -> str:
 
 
 def read_text(attribution: Attribution) -> str:
-    """The token after which the prediction is made."""
-    return visible(attribution.str_tokens[attribution.pos])
+    """The token after which the prediction is made, of a long unit its end."""
+    said = visible(attribution.str_tokens[attribution.pos].strip("\n") or attribution.str_tokens[attribution.pos])
+    return said if len(said) <= LONGEST else f"…{said[1 - LONGEST :]}"
+
+
+def read_after(attribution: Attribution) -> str:
+    """``' the' (position 14)``: the token after which the prediction is made, and where it stands among the tokens."""
+    inside = members(attribution.details)
+    place = attribution.pos if inside is None else max(inside[attribution.pos])
+    return f"{quoted(read_text(attribution))} (position {place})"
 
 
 def predicted(attribution: Attribution, k: int) -> list[tuple[str, float, bool]]:
