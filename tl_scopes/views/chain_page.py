@@ -23,7 +23,7 @@ from tl_scopes.views.wording import in_lines, percent, visible
 
 _STEPS = 100
 """Colours of the ramp."""
-_FINEST = 2000
+_FINEST = 20_000
 """Shares are sent to the page in parts of this."""
 MOST_LINKS = 48
 """Sources of one row that are sent to the page."""
