@@ -461,3 +461,15 @@ def test_a_user_backward_hook_sees_the_gradient_of_the_pass(kind: str) -> None:
         tls.semantic_scope(model, TOKENS, target=TARGET)
     assert [tuple(gradient.shape) for gradient in seen] == [(1, 12, families.D_MODEL)]
     assert bool(seen[0].any())
+
+
+def test_dropout_in_a_part_of_the_model_is_refused() -> None:
+    """As a trainer leaves it, that knows the Hugging Face model alone."""
+    pair = families.build("gpt2", "bridge", fresh=True)
+    pair.model.eval()
+    for part in (pair.model.original_model, pair.model.original_model.transformer.h[1]):
+        part.train()
+        with pytest.raises(ValueError, match="a part of the model is in training mode and Dropout"):
+            tls.semantic_scope(pair.model, TOKENS)
+        part.eval()
+    tls.semantic_scope(pair.model, TOKENS)

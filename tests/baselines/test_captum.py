@@ -23,7 +23,7 @@ from torch import Tensor
 from tl_scopes.baselines import gradient_free as controls
 from tl_scopes.baselines import gradients as baselines
 from tl_scopes.baselines.integrated_gradients import integrated_gradients
-from tl_scopes.kernel.ablation import prompt_generator
+from tl_scopes.numerics.draws import prompt_generator
 
 TARGET, POS = families.VOCAB[" house"], 9
 NODES = 40

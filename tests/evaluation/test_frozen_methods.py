@@ -92,6 +92,8 @@ def test_holding_changes_what_is_removed(demo_model: Any) -> None:
 def test_ranks_of_frozen_fisher_scopes_are_no_ranks_of_the_exact_one(demo_model: Any) -> None:
     table = tls.aopc(demo_model, passages(1)[:2], ["fisher", "fisher@4", "fisher@4/all"])
     assert table.by_rank()["rank"].tolist() == [1, 4]
+    rows = tls.aopc(demo_model, passages(1)[:2], ["fisher", "fisher@4/all", "fisher@2"]).by_rank()
+    assert rows["rank"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(

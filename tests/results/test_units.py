@@ -475,3 +475,42 @@ def test_what_only_tokens_have_is_not_there_by_unit(demo_model: Any) -> None:
         assert names <= attr.details.keys()
         for joined in (attr.by_word(), attr.by_unit("sentence")):
             assert not names & joined.details.keys()
+
+
+def test_a_row_of_joined_rows_is_refused_and_says_that_it_is_joined(demo_model: Any) -> None:
+    text = "The dog sees the cat in the garden. The cat sees the dog."
+    for axis in ("rows", "both"):
+        matrix = tls.attribution_matrix(demo_model, text).by_unit("sentence", axis=axis)
+        row = matrix.row(-1 if matrix.target_strs[-1] and len(matrix.details["rows"][-1]) > 1 else -2)
+        assert row.details["together"] == len(row.details["rows"]) > 1
+        printed = " ".join(str(row).split())
+        assert "each by itself" in printed
+        assert "root of the summed squares" in printed
+        for call in (tls.verify, tls.verdict):
+            with pytest.raises(ValueError, match="sentence"):
+                call(demo_model, row)
+        if axis == "rows":
+            assert not row.top_predictions, "those of its first token were read elsewhere"
+
+
+def test_units_know_how_many_predictions_are_explained(demo_model: Any) -> None:
+    text = "The dog sees the cat in the garden. The cat sees the dog."
+    for joined in (tls.fisher_scope(demo_model, text, pos=range(8, 12)).by_word(),
+                   tls.fisher_scope(demo_model, text, pos=range(8, 12)).by_word().by_unit("sentence")):  # fmt: skip
+        printed = " ".join(str(joined).split())
+        assert "in 4 predictions together" in printed
+        assert "over 4 predictions" in printed
+    span = str(tls.semantic_scope(demo_model, text, pos=range(8, 12)).by_word()).split("\n")
+    assert "→" not in "".join(line for line in span if "garden" in line)
+
+
+def test_notes_of_single_rows_stay_with_them(demo_model: Any) -> None:
+    series = "12,34,56,12,34,56,12,34,56,12,"
+    matrix = tls.attribution_matrix(demo_model, series, method="moment")
+    for i in (2, len(matrix) - 1):
+        alone = tls.moment_scope(demo_model, series, pos=matrix.positions[i])
+        assert set(matrix.row(i).notes) == set(alone.notes)
+    few = next(note for row in matrix.details["notes"] for note in row)
+    assert f"of {len(matrix)} rows)" in matrix.html()
+    assert few.split()[1] in matrix.html()
+    assert isinstance(matrix.by_unit("word").row(0).notes, tuple)

@@ -15,7 +15,7 @@ from oracles import relative_error
 from torch import Tensor
 
 import tl_scopes as tls
-from tl_scopes.kernel.ablation import prompt_generator
+from tl_scopes.numerics.draws import prompt_generator
 from tl_scopes.numerics.quadrature import split_rule
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import tl_scopes as tls
-from tl_scopes.views.wording import number, title
+from tl_scopes.views.wording import explained_tokens, number, title
 
 PROMPT = "German: der Hund sieht die Katze. English: the"
 
@@ -139,3 +139,42 @@ def test_each_pane_has_its_own_strongest(demo_model: Any) -> None:
     assert len(set(strongest)) > 1
     corrected = baseline.corrected(attr)
     assert number(corrected.top(1)[0].score) in strongest[-1]
+
+
+def test_targets_of_ones_own_are_named_and_not_the_words_of_the_text(demo_model: Any) -> None:
+    text, own = "The dog sees the cat", [" house", " man"]
+    attr = tls.semantic_scope(demo_model, text, pos=[2, 3], target=own)
+    line = str(attr).split("\n")[0]
+    assert "house" in line and "man" in line and "sees" not in line
+    assert not explained_tokens(attr)
+    assert explained_tokens(tls.semantic_scope(demo_model, text, pos=[2, 3])).keys() == {3, 4}
+    several = tls.contrast_scope(demo_model, text, pos=[2, 3], foil=own)
+    assert "' house man'" in title(several)
+    assert "offsets" not in str(several)
+
+
+def test_a_variance_is_in_squared_units(demo_model: Any) -> None:
+    series = "12,34,56,12,34,56,12,34,56,"
+    variance = tls.moment_scope(demo_model, series, moment="variance")
+    assert "squared units of the number" in " ".join(str(variance).split())
+    assert "squared" in tls.verify(demo_model, variance, top=1).unit
+    assert "squared units" not in " ".join(str(tls.moment_scope(demo_model, series)).split())
+
+
+def test_errors_of_baselines_probes_are_said(demo_model: Any) -> None:
+    attr = tls.input_x_gradient(demo_model, PROMPT, pos=range(2, 9), combine="norm", n_probes=3)
+    assert "Estimated, with a standard error" in " ".join(str(attr).split())
+
+
+def test_a_baseline_by_position_is_of_tokens_and_of_one_prediction(demo_model: Any) -> None:
+    baseline = tls.positional_baseline(demo_model, PROMPT, target=" dog", unrelated=3)
+    attr = tls.semantic_scope(demo_model, PROMPT, target=" dog")
+    corrected = baseline.corrected(attr)
+    for other in (tls.semantic_scope(demo_model, PROMPT, pos=range(3, 12)), attr.by_word(), corrected):
+        with pytest.raises(ValueError, match="by token of one prediction"):
+            baseline.corrected(other)
+    with pytest.raises(ValueError, match="do not join"):
+        corrected.by_unit("sentence")
+    assert not {"row_scores", "signed", "interval"} & corrected.details.keys()
+    twice = attr.normalized().without("special").normalized()
+    assert float((twice.scores * twice.details["normalized_by"] - attr.scores).abs().max()) < 1e-5

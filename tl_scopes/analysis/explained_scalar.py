@@ -154,7 +154,7 @@ class BaseRun:
 
 def prompt_of(attribution: Attribution) -> EncodedPrompt:
     """The prompt of an attribution, up to the explained position."""
-    if (kind := kind_of(attribution.details)) is not None:
+    if (kind := kind_of(attribution.details) or attribution.details.get("row_unit")) is not None:
         raise ValueError(
             f"(attribution=...): this one is by {kind}, and {kind}s have no token ids; pass the attribution that "
             f"by_{'word' if kind == 'word' else 'unit'}() was called on"

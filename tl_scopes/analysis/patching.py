@@ -26,7 +26,6 @@ from torch import Tensor
 
 from tl_scopes.analysis.explained_scalar import prompt_of, question_of, target_hook_of
 from tl_scopes.directions.base import Reading, Readings, joined
-from tl_scopes.kernel.ablation import prompt_generator
 from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.kernel.calls import encode_one
 from tl_scopes.kernel.options import RunOptions
@@ -39,6 +38,7 @@ from tl_scopes.model.lock import model_call
 from tl_scopes.model.predictions import Predictions, Table
 from tl_scopes.model.prompts import OnePrompt
 from tl_scopes.numerics.arguments import Seed, integer, number
+from tl_scopes.numerics.draws import prompt_generator
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.numerics.progress import progress
 from tl_scopes.numerics.ranking import most_influential

@@ -21,12 +21,13 @@ from torch import Tensor
 from tl_scopes.analysis.explained_scalar import Question, prompt_of, question_of, require_vocabulary, target_hook_of
 from tl_scopes.directions.base import Readings, joined
 from tl_scopes.directions.by_name import scope_of
-from tl_scopes.kernel.ablation import Ablation, prompt_generator, run_ablated, substitutes
+from tl_scopes.kernel.ablation import Ablation, run_ablated, substitutes
 from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.soundness import refuse_unseen_future, refuse_wrong
 from tl_scopes.numerics.arguments import Seed, integer
+from tl_scopes.numerics.draws import prompt_generator
 from tl_scopes.numerics.ranking import most_influential, other_sets
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.units import members as token_positions

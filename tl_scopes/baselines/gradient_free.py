@@ -26,7 +26,7 @@ from typing_extensions import Unpack
 from tl_scopes.baselines.aims import Aim, aims
 from tl_scopes.directions.base import target_note
 from tl_scopes.directions.logits import Of
-from tl_scopes.kernel.ablation import Ablated, Ablation, ablated, ablated_together, prompt_generator, substitutes
+from tl_scopes.kernel.ablation import Ablated, Ablation, ablated, ablated_together, substitutes
 from tl_scopes.kernel.attributed import Answer, attributed
 from tl_scopes.kernel.batching import batches, packed, padded, rows_per_forward
 from tl_scopes.kernel.calls import prompt_call
@@ -39,6 +39,7 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.predictions import Predictions
 from tl_scopes.model.prompts import Prompt, Target
 from tl_scopes.numerics.arguments import Seed
+from tl_scopes.numerics.draws import prompt_generator
 from tl_scopes.numerics.progress import progress
 from tl_scopes.results.attribution import Attribution
 

@@ -31,7 +31,6 @@ from typing_extensions import Unpack
 
 from tl_scopes.baselines.aims import Aim, aims
 from tl_scopes.directions.logits import Of, Semantic
-from tl_scopes.kernel.ablation import prompt_generator
 from tl_scopes.kernel.attributed import attributed
 from tl_scopes.kernel.batching import copies, packed, rows_per_forward
 from tl_scopes.kernel.calls import asked, prompt_call
@@ -45,6 +44,7 @@ from tl_scopes.model.leaves import KINDS, UNEMBEDDING
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import Prompt, Target
 from tl_scopes.numerics.arguments import Seed, integer
+from tl_scopes.numerics.draws import prompt_generator
 from tl_scopes.numerics.norms import inner_products, row_norms
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.progress import progress

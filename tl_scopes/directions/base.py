@@ -52,6 +52,7 @@ class ReadOut:
         predictions: there.
         W_U: the unembedding, in the model's own dtype.
         index: number of the prompt in the call.
+        text: the tokens up to this position.
     """
 
     y: Float[Tensor, " d_model"]
@@ -59,6 +60,7 @@ class ReadOut:
     predictions: Predictions
     W_U: Float[Tensor, "d_model d_vocab"]
     index: int
+    text: Tensor
 
     @property
     def logits(self) -> Float[Tensor, " d_vocab"]:

@@ -115,7 +115,8 @@ class Moment:
             mean = q @ n
             return mean if self.moment == "mean" else (q * (n - mean[:, None]).square()).sum(-1)
 
-        return Scalar(f"{self.moment} of the forecast", "units of the number", read)
+        square = "squared " if self.moment == "variance" else ""
+        return Scalar(f"{self.moment} of the forecast", f"{square}units of the number", read)
 
 
 def _moment(model: LensModel, n: int, keywords: Keywords) -> Moment:
@@ -140,6 +141,7 @@ MOMENT = Scope(
     summary="What moves the mean or spread of a predicted number",
     title="Moment Scope ({method}): which tokens move the forecast",
     unit="units of the number per unit of {at}",
+    units={"moment_variance": "squared units of the number per unit of {at}"},
     direction=_moment,
     rebuild=_moment_again,
     keywords={"moment": "mean", "values": None},

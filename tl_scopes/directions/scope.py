@@ -51,6 +51,7 @@ class Scope:
         summary: one line below it: what is explained.
         title: heads a picture of its scores; ``{target}`` is filled in, and ``{of}``, what of it is explained.
         unit: of a score; ``{at}`` is filled in, and ``{unit}``, of what is explained.
+        units: those of the results that have another one.
         direction: makes the direction from ``(model, number of prompts, own keywords)``.
         rebuild: makes the direction of one saved result again.
         keywords: its own keywords with their defaults; None where the direction chooses, or needs one.
@@ -79,6 +80,7 @@ class Scope:
     targeted: bool = False
     additive: bool = False
     called: str = ""
+    units: Mapping[str, str] = field(default_factory=dict)
     results: tuple[str, ...] = ()
     asked: tuple[str, ...] = ()
     of_rows: Keywords = field(default_factory=dict)

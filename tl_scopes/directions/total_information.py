@@ -35,6 +35,7 @@ from tl_scopes.directions.fisher import at_once, leading
 from tl_scopes.directions.scope import Explained, Keywords, Scope
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.state import ModelState
+from tl_scopes.numerics.draws import prompt_generator
 from tl_scopes.numerics.fisher_information import Eigenpairs, FisherInformation, dense_bytes, fisher_bytes, search_bytes
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.numerics.unembedding import cast_bytes
@@ -119,8 +120,7 @@ class TotalInformation:
             details["explained_share"] = float(weights.sum()) / details["trace"]
         if whole:
             return TraceRows(V, weights, None, details)
-        generator = torch.Generator().manual_seed((self.seed + read.index) % 2**63)
-        probes = Probes(fisher, part, generator)
+        probes = Probes(fisher, part, prompt_generator(self.seed, read.text))
         V = torch.cat([V, probes.draw(self._first)])
         return SampledRows(V, weights, None, details, (), probes, self.n_samples, self.rtol)
 

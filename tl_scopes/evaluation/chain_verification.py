@@ -15,7 +15,6 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tl_scopes.kernel.ablation import prompt_generator
 from tl_scopes.model.generation import sampling, stop_strings, written
 from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
@@ -24,6 +23,7 @@ from tl_scopes.model.soundness import refuse_wrong
 from tl_scopes.model.state import model_state
 from tl_scopes.model.units import TEMPLATE
 from tl_scopes.numerics.arguments import Seed, call_name, integer
+from tl_scopes.numerics.draws import prompt_generator
 from tl_scopes.numerics.ranking import most_influential, other_sets
 from tl_scopes.results.chain import Chain
 from tl_scopes.results.chain_units import TextUnit, require_names

@@ -301,7 +301,8 @@ def _result(
     details: dict[str, Any],
 ) -> AttributionMatrix:
     """The frozen matrix with each row's target and the details that differ between rows."""
-    n = len(text.tokens)
+    n, own = len(text.tokens), [row.rows.notes for row in rows]
+    shared = [note for note in dict.fromkeys(note for notes in own for note in notes) if all(note in o for o in own)]
     scores = torch.zeros(len(rows), n, dtype=compute_dtype(model.W_U.dtype))
     for i, row in enumerate(rows):
         scores[i, : len(row.scores)] = row.scores.to(scores)
@@ -312,6 +313,8 @@ def _result(
             by_row[name] = found
         elif first is not None:
             details[name] = first
+    if any(alone := [[note for note in notes if note not in shared] for notes in own]):
+        by_row["notes"] = alone
     if any(row.attention for row in rows):  # rows of one text run on beginnings of it, short ones among them
         by_row["attention"] = [list(row.attention) for row in rows]
     if "foil" in details:
@@ -328,7 +331,7 @@ def _result(
         target_strs=tuple(target_string(model, target) for target in targets),
         top_target_flagged=scope.targeted and n - 1 in explained,
         details=details,
-        notes=tuple(dict.fromkeys((*text.notes, *(note for row in rows for note in row.rows.notes)))),
+        notes=(*text.notes, *shared),
         provenance=provenance(model, details),
         special=text.special,
         text=text.text,

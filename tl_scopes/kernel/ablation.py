@@ -14,7 +14,6 @@ other prompts or on the global random state, which is not touched.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,14 +32,9 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.predictions import Predictions
 from tl_scopes.model.prompts import EncodedPrompt
 from tl_scopes.numerics.arguments import call_name
+from tl_scopes.numerics.draws import prompt_generator
 from tl_scopes.numerics.precision import compute_dtype
 from tl_scopes.results.verdict import Ablation as Ablation
-
-
-def prompt_generator(seed: int, tokens: Int[Tensor, " pos"]) -> torch.Generator:
-    """A generator of its own for each prompt and seed, wherever and in whatever order the prompt is run."""
-    stamp = zlib.crc32(tokens.to(torch.int64).cpu().numpy().tobytes())
-    return torch.Generator().manual_seed((int(seed) * 0x9E3779B1 + stamp) % 2**63)
 
 
 def substitutes(

@@ -63,10 +63,14 @@ def attributed(
         text = "".join(said[:own])
         details["log_prob"] = sum(answer.target_log_probs[:own])
         details["target_log_probs"] = list(answer.target_log_probs[:own])
+        details["target_strs"] = list(said[:own])
         if prompt.against is not None:
             details["foil_str"] = "".join(said[own:])
             details["foil_log_prob"] = sum(answer.target_log_probs[own:])
             details["log_prob_difference"] = details["log_prob"] - details["foil_log_prob"]
+    if "foil" in details.get("by_position", {}):
+        foils = details["by_position"]["foil"]
+        details["foil_str"] = "".join(token_strings(model, torch.tensor(foils)))
     if "foil" in details:
         details["foil_str"] = target_string(model, int(details["foil"]))
     return Attribution(

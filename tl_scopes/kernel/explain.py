@@ -25,7 +25,6 @@ from tqdm.auto import tqdm
 
 from tl_scopes.directions.base import Direction, Rows, Scored, held_by
 from tl_scopes.directions.joint import Joint, joint
-from tl_scopes.kernel.ablation import prompt_generator
 from tl_scopes.kernel.attributed import (
     Answer,
     attributed,
@@ -50,6 +49,7 @@ from tl_scopes.model.prompts import EncodedPrompt, pad_right
 from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState, model_state
 from tl_scopes.numerics.arguments import call_name
+from tl_scopes.numerics.draws import prompt_generator
 from tl_scopes.results.attribution import Attribution
 
 if TYPE_CHECKING:

@@ -33,6 +33,7 @@ def read_outs(model: LensModel, run: ForwardPass, indices: Sequence[int]) -> lis
             predictions=run.predictions[n : n + 1],
             W_U=W_U,
             index=index,
+            text=run.texts[n],
         )
         for n, index in enumerate(indices)
     ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tl_scopes import __version__
 from tl_scopes.model.forward import read_out_probe
-from tl_scopes.model.lens import LensModel, all_modules, class_kind, transformer_lens_version, weights
+from tl_scopes.model.lens import LensModel, all_modules, class_kind, transformer_lens_version, weights, whole
 from tl_scopes.numerics.precision import compute_dtype, to_float64
 from tl_scopes.numerics.unembedding import RowSquares
 
@@ -149,12 +149,15 @@ def refuse_unusable(model: LensModel) -> None:
         ValueError: dropout is active (training mode with a rate above 0), or the class is known to compute
             this architecture wrongly.
     """
-    if model.training:
+    inside = all_modules(whole(model))
+    if model.training or any(part.training for part in inside):
         active = _active_dropout(model)
         if active:
+            what, off = ("the model", "model.eval()")
+            if not model.training:
+                what, off = "a part of the model", "eval() of that part, or model.original_model.eval(),"
             raise ValueError(
-                f"the model is in training mode and {active} is active, so attributions would be "
-                "random. Call model.eval() first"
+                f"{what} is in training mode and {active} is active, so attributions would be random. Call {off} first"
             )
     if any(p.is_inference() for p in weights(model)):
         raise ValueError(

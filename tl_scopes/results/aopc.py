@@ -45,6 +45,10 @@ def few_prompts(n: int) -> str:
     return f"{prompts} too few to say which methods can be told apart (from {LEAST_PROMPTS} on): read the intervals."
 
 
+_FISHER = re.compile(r"fisher(?:@(\d+))?(?:/(.+))?")
+"""The Fisher Scope with its rank and what it holds constant."""
+
+
 @dataclass(frozen=True, eq=False)
 class AOPC(Displayable, Serializable):
     """AOPC of one method.
@@ -299,18 +303,20 @@ class AOPCTable(Displayable, Serializable):
     @staticmethod
     def fisher_rank(method: str) -> int | None:
         """Rank of ``"fisher"`` or ``"fisher@<rank>"``, whatever it holds constant; None for every other method."""
-        found = re.fullmatch(r"fisher(?:@(\d+))?(?:/.+)?", method)
+        found = _FISHER.fullmatch(method)
         return int(found[1] or 1) if found else None
 
     def by_rank(self) -> pd.DataFrame:
         """AOPC against the Fisher Scope's rank: mean, standard error, and the paired difference from the lowest rank.
 
-        One row per rank among the methods ``"fisher"`` and ``"fisher@<rank>"``, in order. Raises ``ValueError`` where
-        there is none. The prompts are the same for all ranks, so the differences have far smaller errors than the means.
+        One row per rank among the methods ``"fisher"`` and ``"fisher@<rank>"``, in order, of those that hold the same parts
+        constant as the first of them. Raises ``ValueError`` where there is none. The prompts are the same for all ranks, so
+        the differences have far smaller errors than the means.
         """
         import pandas as pd
 
-        ranks = {r: m for m in reversed(self.methods) if (r := self.fisher_rank(m)) is not None}
+        found = [(m, parts) for m in self.methods if (parts := _FISHER.fullmatch(m))]
+        ranks = {int(parts[1] or 1): m for m, parts in reversed(found) if parts[2] == found[0][1][2]}
         if not ranks:
             raise ValueError(f"AOPCTable.by_rank(): no 'fisher' or 'fisher@<rank>' among the methods {self.methods}")
         first, rows = ranks[min(ranks)], []

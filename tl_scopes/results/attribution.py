@@ -164,7 +164,7 @@ class Attribution(_Shown, Serializable):
             stderr=None if self.stderr is None else self.stderr / total,
             gradient=None if self.gradient is None else self.gradient / total,
             signed=None if self.signed is None else self.signed / total,
-            details=details | {"normalized_by": total},
+            details=details | {"normalized_by": total * details.get("normalized_by", 1.0)},
             notes=notes,
         )
 
@@ -299,7 +299,7 @@ class Attribution(_Shown, Serializable):
             gradient=None,
             signed=None if self.signed is None else joined(self.signed, groups, True),
             cache=None,
-            details=found.details(self.details, additive),
+            details=found.details(self.details, additive) | ({"together": len(self.span)} if self.span else {}),
             notes=(*self.notes, *self._partly_hidden(found.groups), *([_GLUED] if unclear else [])),
             special=found.within(self.special),
             hidden=found.within(self.hidden),

@@ -109,6 +109,12 @@ class AttributionMatrix(Displayable, Serializable):
         if not -len(self) <= i < len(self):
             raise ValueError(f"AttributionMatrix.row({i}): there are {len(self)} rows")
         i %= len(self)
+        details = {k: v[i] if self._by_row(k) else v for k, v in self.details.items() if k != "by_row"}
+        own = tuple(dict.fromkeys(details.pop("notes", ())))
+        together = len(details.get("rows", ()))
+        if together > 1 and not legend(self.method).additive:
+            details |= {"together": together, "combine": "norm"}
+        elsewhere = together > 1 and details.get("axis") == "rows"  # where the first of them is predicted
         return Attribution(
             scores=self.scores[i].clone(),
             tokens=self.tokens,
@@ -117,12 +123,10 @@ class AttributionMatrix(Displayable, Serializable):
             method=self.method,
             target=self.targets[i],
             target_str=self.target_strs[i],
-            top_predictions=self.top_predictions[i] if self.top_predictions else [],
+            top_predictions=self.top_predictions[i] if self.top_predictions and not elsewhere else [],
             direction=self.direction,
-            details={
-                key: value[i] if self._by_row(key) else value for key, value in self.details.items() if key != "by_row"
-            },
-            notes=self.notes,
+            details=details,
+            notes=(*self.notes, *own),
             provenance=self.provenance,
             special=self.special,
             hidden=self.hidden,
@@ -151,7 +155,7 @@ class AttributionMatrix(Displayable, Serializable):
         """
         if not len(self):
             return self
-        own = self.row(0)
+        own = replace(self.row(0), notes=self.notes)
         first = own._without_sinks(shares=False) if tokens == "sinks" else own.without(tokens)
         return replace(self, hidden=first.hidden, notes=first.notes)
 
@@ -235,7 +239,8 @@ class AttributionMatrix(Displayable, Serializable):
         details: dict[str, Any] = {}
         for key, value in self.details.items():
             parts = [[value[i] for i in rows[u]] for u in targets] if self._by_row(key) else value
-            details[key] = [[*chain(*part)] for part in parts] if nested and self._by_row(key) else parts
+            flat = self._by_row(key) and (nested or key == "notes")
+            details[key] = [[*chain(*part)] for part in parts] if flat else parts
         firsts = [rows[u][0] for u in targets]
         alone = [len(rows[u]) == 1 and (u == len(of) or len(of[u].positions) == 1) for u in targets]
         return replace(

@@ -15,6 +15,7 @@ from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, S, Serializable
 from tl_scopes.results.completeness import without_sum
 from tl_scopes.results.lossless import Archive, naming
+from tl_scopes.results.units import kind_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,8 +48,14 @@ class PositionalBaseline(Displayable, Serializable):
     def ratio(self, attribution: Attribution) -> Float[Tensor, " pos"]:
         """Each token's share of the attribution over what its position gets anyway: above 1, the token matters.
 
-        Raises ``ValueError`` for another method, another linearisation or another explained position.
+        Raises ``ValueError`` for another method, another linearisation, another explained position or several of them, units,
+        and what is such a ratio already.
         """
+        if attribution.span or kind_of(attribution.details) is not None or "over_baseline" in attribution.details:
+            raise ValueError(
+                "the baseline is of tokens at one explained position; give an attribution by token of one prediction, whose "
+                "scores are its own"
+            )
         if attribution.method != self.method or attribution.pos + 1 != len(self.share):
             raise ValueError(
                 f"this is {self.method} read at position {len(self.share) - 1}, the "
@@ -71,6 +78,7 @@ class PositionalBaseline(Displayable, Serializable):
         ratio = attribution.scores.new_zeros(len(attribution))
         ratio[: attribution.pos + 1] = self.ratio(attribution).to(ratio)
         details, notes = without_sum(attribution.details, attribution.notes)
+        details = {k: v for k, v in details.items() if k not in ("signed", "row_scores", "interval")}
         details["over_baseline"] = self.n_prompts
         plain = replace(attribution, stderr=None, gradient=None, signed=None, cache=None)
         return replace(plain, scores=ratio, details=details, notes=notes)

@@ -176,6 +176,10 @@ def grouping(
         pos: the explained position: units are in the order of their last tokens up to there.
     """
     kind = unit_kind(units)
+    if "over_baseline" in of.details:
+        raise ValueError(
+            "(units=...): ratios to a positional baseline do not join; call by_unit on the attribution itself"
+        )
     if kind != _SPAN and kind_of(of.details) == kind:
         return None
     text, offsets = characters_of(of)

@@ -23,6 +23,7 @@ from tl_scopes.views.canvas.page import host
 from tl_scopes.views.wording import (
     explained_scalar,
     explained_tokens,
+    marks_target,
     number,
     odds,
     plus,
@@ -136,7 +137,7 @@ def cells(attribution: Attribution, scale: Scale) -> list[Cell]:
                 explained=p in explained,
             )
         )
-        if p == attribution.pos and p + 1 not in explained and not attribution.answer:
+        if p == attribution.pos and p + 1 not in explained and marks_target(attribution):
             name, tip = _target(attribution)
             found.append(Cell(name, tip, mark="target", odds=odds(attribution)))
     return found

@@ -9,6 +9,7 @@ the map, a row per target and a column per source, which is also the figure, and
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from html import escape
 from typing import Any
 
@@ -78,7 +79,7 @@ def matrix(attributions: AttributionMatrix) -> View:
         heading(name),
         f'<p class="tls-small">{hint}{flagged} {escape(scale)}</p>',
         f'<p class="tls-small">Left out as sources: {hidden}</p>' if hidden else "",
-        *(f'<p class="tls-note">{escape(note)}</p>' for note in attributions.notes),
+        *(f'<p class="tls-note">{escape(note)}</p>' for note in _notes(attributions)),
         content,
     ]
     return View(name, f'<div class="tls">{"".join(parts)}</div>', lambda: matrix_text(attributions))
@@ -123,6 +124,13 @@ def unit_of(attributions: AttributionMatrix, axis: str) -> str:
 def matrix_text(attributions: AttributionMatrix) -> str:
     """:func:`matrix_lines` as text."""
     return as_text(matrix_lines(attributions))
+
+
+def _notes(attributions: AttributionMatrix) -> list[str]:
+    """Of all rows, and of some with how many these are."""
+    by_row = attributions.details.get("notes", ()) if "notes" in attributions.details.get("by_row", ()) else ()
+    some = Counter(note for notes in by_row for note in dict.fromkeys(notes))
+    return [*attributions.notes, *(f"{note} ({n} of {len(attributions)} rows)" for note, n in some.items())]
 
 
 def _title(attributions: AttributionMatrix) -> str:

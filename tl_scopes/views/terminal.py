@@ -23,6 +23,7 @@ from tl_scopes.views.wording import (
     about_score,
     explained_scalar,
     explained_tokens,
+    marks_target,
     number,
     odds_in_title,
     percent,
@@ -75,7 +76,7 @@ def coloured_tokens(attribution: Attribution, scale: Scale | None = None) -> Tex
         if p and p in attribution.answer and p - 1 not in attribution.answer:
             text.append(" →", Style(color="red", bold=True))
         text.append(visible(token), style + Style(color="red", underline=True) if p in own else style)
-        if p == attribution.pos and explained is not None and p + 1 not in own and not attribution.answer:
+        if p == attribution.pos and explained is not None and p + 1 not in own and marks_target(attribution):
             text.append(" →")
             text.append(visible(explained), Style(color="red", bold=True))
             text.append(" " if p + 1 < len(attribution) else "")

@@ -103,7 +103,15 @@ def title(attribution: Attribution) -> str:
 
 def _several(attribution: Attribution) -> int:
     """How many predictions are explained together; units have no span."""
-    return len(attribution.span) or len(attribution.details.get("target_log_probs") or ())
+    details = attribution.details
+    return len(attribution.span) or details.get("together") or len(details.get("target_log_probs") or ())
+
+
+def marks_target(attribution: Attribution) -> bool:
+    """Does the explained token stand behind the position that is read? Those of an answer are in the text, and so are those
+    of several positions, which units know only the number of.
+    """
+    return not attribution.answer and not (kind_of(attribution.details) is not None and _several(attribution) > 1)
 
 
 def _what(attribution: Attribution) -> str:
@@ -121,16 +129,16 @@ def each_alone(attribution: Attribution) -> bool:
 
 def about_score(attribution: Attribution) -> str:
     """What a score without a sign is, in a few sentences."""
-    if scope_of(attribution.method) is None:
-        return f"Score: {size_of_score(attribution)}, {unit(attribution)}."
-    what = "trace of the token's Fisher information" if legend(attribution.method).additive else _EFFECT
+    own = legend(attribution.method)
+    trace = own.additive and scope_of(attribution.method) is not None
+    what = "trace of the token's Fisher information" if trace else size_of_score(attribution)
     if each_alone(attribution):
-        what = f"root of the summed squares, over {_several(attribution)} predictions, of the {_EFFECT}"
+        what = f"root of the summed squares, over {_several(attribution)} predictions, of the {what}"
     said = [f"Score: {what}, {unit(attribution)}."]
     if (errors := attribution.stderr) is not None and attribution.shown:
         most = max(float(errors[p]) for p in attribution.shown)
         said += [f"Estimated, with a standard error of at most {number(most)}."] if most > 0 else []
-    if _what(attribution) == "summed logits" and attribution.target_str is not None:
+    if _what(attribution) == "summed logits" and "of" in attribution.details:
         said.append("Summed logits have offsets that differ between positions without meaning; of='log_prob' has none.")
     return " ".join(said)
 
@@ -183,7 +191,8 @@ def unit(attribution: Attribution) -> str:
     if "over_baseline" in attribution.details:
         return "times the mean share of its position"
     if "normalized_by" in attribution.details:
-        return "share of the shown tokens' sum"
+        by_unit = kind_of(attribution.details) is not None and not legend(attribution.method).additive
+        return "share of the shown tokens' sum" + ", as root of squares" * by_unit
     at = str(attribution.details.get("at", "hook_embed"))
     source = "embedding" if at == "hook_embed" else at
     return legend(attribution.method).unit.format(at=source, unit="logit" if _of(attribution) == "logit" else "nats")
@@ -194,19 +203,21 @@ def explained_tokens(attribution: Attribution) -> dict[int, str]:
     if not attribution.span:  # of units, too, whose answers are known
         return dict.fromkeys(attribution.answer, "explained")
     log_probs = attribution.details.get("target_log_probs") or [None] * len(attribution.span)
-    chosen = zip(attribution.span, log_probs, strict=True)
-    n = len(attribution)
-    return {p + 1: "explained" if lp is None else minus(f"explained · log p {lp:.3g}") for p, lp in chosen if p + 1 < n}
+    targets = attribution.targets or [None] * len(attribution.span)
+    following = attribution.tokens.tolist()[1:]
+    return {
+        p + 1: "explained" if lp is None else minus(f"explained · log p {lp:.3g}")
+        for p, lp, target in zip(attribution.span, log_probs, targets, strict=True)
+        if p < len(following) and target in (None, following[p])  # others are no tokens of the text
+    }
 
 
 def said_together(attribution: Attribution) -> tuple[str, list[tuple[str, float]]]:
     """What is said of several explained tokens: the log-probability of all, and, but for units, the probability of each."""
     log_probs = attribution.details.get("target_log_probs") or []
     after = dict(enumerate(attribution.str_tokens))
-    each = [
-        (visible(after.get(p + 1, "next token")), math.exp(lp))
-        for p, lp in zip(attribution.span, log_probs, strict=False)
-    ]
+    names = attribution.details.get("target_strs") or [after.get(p + 1, "next token") for p in attribution.span]
+    each = [(visible(name), math.exp(lp)) for name, _, lp in zip(names, attribution.span, log_probs, strict=False)]
     if not log_probs:
         return "", each
     other = attribution.details.get("foil_log_prob")
