@@ -21,7 +21,8 @@ from tl_scopes import views
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 from tl_scopes.views.canvas.colours import BELOW_ZERO, FULL, blend
 from tl_scopes.views.canvas.heatmap import MOST_CELLS, MOST_COLUMNS, HeatMap, heatmap
-from tl_scopes.views.canvas.heatmap_figure import LONGEST_LABEL, cut_names, draw_heatmap, heatmap_figure
+from tl_scopes.views.canvas.heatmap_figure import draw_heatmap, heatmap_figure
+from tl_scopes.views.canvas.names import LONGEST_LABEL, cut_names
 from tl_scopes.views.wording import visible
 
 pytestmark = pytest.mark.one_lens

@@ -7,9 +7,11 @@ from typing import Any
 
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.views.canvas.colours import BELOW_ZERO, FULL, RED, ScaleKind
-from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, cut_names
+from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS
+from tl_scopes.views.canvas.names import axis_names, cut_names
 from tl_scopes.views.coloured import scale_of, values_of
 from tl_scopes.views.wording import (
+    entry,
     explained_scalar,
     explained_tokens,
     literal,
@@ -50,20 +52,20 @@ def attribution_bars(attribution: Attribution, scale: ScaleKind = "auto", signed
         axes.set_ylim(bottom=kind.low / 2)
     axes.set_xlim(-0.7, n - 0.3)
     if n <= MOST_LABELS:
-        axes.set_xticks(range(n), cut_names(attribution.str_tokens), rotation=90, fontsize=7)
+        axes.set_xticks(range(n), axis_names(attribution.str_tokens), rotation=90, fontsize=7)
         for p in explained_tokens(attribution) or [attribution.pos]:
             axes.get_xticklabels()[p].set_color(RED)
     grey = "grey: left out; " if attribution.hidden else ""
     grey += f"blue raises {literal(explained_scalar(attribution))}, orange lowers it; " if kind.signed else ""
     red = "explained" if explained_tokens(attribution) else "read here"
-    axes.set_xlabel(fill(f"token ({grey}red: {red})", int(14 * wide)), fontsize=8)
+    axes.set_xlabel(fill(f"{entry(attribution.details)} ({grey}red: {red})", int(14 * wide)), fontsize=8)
     axes.set_ylabel(unit(attribution), fontsize=8)
     axes.set_title(fill(literal(visible(title(attribution))), int(13 * wide)), fontsize=9, loc="left")
     for other in beside:
         bars = [RED if explained else "#3182bd" for *_, explained in words]
         other.barh(range(len(words)), [p for _, p, _ in words], color=bars)
         names = [
-            f"{name} {percent(p)}" for name, (_, p, _) in zip(cut_names([w for w, *_ in words]), words, strict=True)
+            f"{name} {percent(p)}" for name, (_, p, _) in zip(axis_names([w for w, *_ in words]), words, strict=True)
         ]
         other.set_yticks(range(len(words)), names, fontsize=7)
         other.set_xlim(0, 1)

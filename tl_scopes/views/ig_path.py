@@ -14,7 +14,8 @@ import torch
 from tl_scopes.results.ig_path import IGPath
 from tl_scopes.results.written import minus
 from tl_scopes.views.canvas.colours import COLOURS, RED, blend, css, ink, ink_attributes, ink_before_inversion
-from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, cut_names
+from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS
+from tl_scopes.views.canvas.names import axis_names
 from tl_scopes.views.canvas.page import View, data_script, heading
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.wording import literal, number, visible
@@ -51,7 +52,7 @@ def path_figure(path: IGPath, *, notes: bool = True) -> Any:
     label = "log10 gradient norm" + ("" if extend == "neither" else " (clipped)")
     figure.colorbar(picture, ax=main, label=label, location="left", extend=extend)
     if norms.shape[1] <= MOST_LABELS:
-        main.set_xticks(range(norms.shape[1]), cut_names(path.str_tokens[: path.pos + 1]), rotation=90, fontsize=7)
+        main.set_xticks(range(norms.shape[1]), axis_names(path.str_tokens[: path.pos + 1]), rotation=90, fontsize=7)
     main.set_ylabel("α")
     way = "on the path α·x" if path.baseline == "zero" else f"from {literal(visible(path.start))} to the prompt"
     main.set_title(f"gradient of the logit of {literal(visible(path.target_str))!r} {way}", fontsize=9)

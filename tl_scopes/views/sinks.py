@@ -11,7 +11,8 @@ from tl_scopes.results.sinks import AttentionSinks, PositionalBaseline
 from tl_scopes.views.attribution import compare
 from tl_scopes.views.canvas.colours import COLOURS, RED
 from tl_scopes.views.canvas.heatmap import HeatMap, heatmap
-from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, cut_names, draw_heatmap
+from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, draw_heatmap
+from tl_scopes.views.canvas.names import axis_names
 from tl_scopes.views.canvas.page import View, heading, stack
 from tl_scopes.views.canvas.table import seen, table
 from tl_scopes.views.rendering import plot, text, view
@@ -118,7 +119,7 @@ def _shares(figure: Any, every_axes: Sequence[Any], result: AttentionSinks) -> N
         for p, share in enumerate(frame[f"share_{method}"]):
             figure.say(axes, f"{method}, {visible(result.str_tokens[p])} ({p}): {share:.1%}", (p - 0.5, p + 0.5), None)
     if n <= MOST_LABELS:
-        axes.set_xticks(range(n), cut_names(result.str_tokens), rotation=90, fontsize=7)
+        axes.set_xticks(range(n), axis_names(result.str_tokens), rotation=90, fontsize=7)
         for position in sorted(result.positions):
             axes.get_xticklabels()[position].set_color(RED)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False, fontsize=7)

@@ -12,6 +12,7 @@ from tl_scopes.model.held_functions import PARTS
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.completeness import adds_up
 from tl_scopes.results.methods import legend
+from tl_scopes.results.units import kind_of
 from tl_scopes.results.written import minus
 
 LONGEST = 44
@@ -48,6 +49,11 @@ def visible(text: str) -> str:
     return "".join(c if i in drawn else _mark(c) for i, c in enumerate(text))
 
 
+def named(text: str) -> str:
+    """A token's text where it stands by itself; of one that is nothing but spaces, each is seen."""
+    return visible(text) if text.strip(" ") else "␣" * len(text)
+
+
 def _mark(c: str) -> str:
     """A character, or what stands for it where it cannot be seen."""
     if c in _MARKS:
@@ -57,13 +63,18 @@ def _mark(c: str) -> str:
 
 def shortened(said: str, most: int = LONGEST) -> str:
     """A unit's text on one line."""
-    flat = visible(" ".join(said.split("\n"))).strip() or visible(said)
+    flat = visible(" ".join(said.split("\n"))).strip() or named(said)
     return flat if len(flat) <= most else f"{flat[: most - 1]}…"
 
 
 def in_lines(text: str) -> str:
     """A text of several lines as those, without the white space around it; what else cannot be seen by its mark."""
     return "\n".join(map(visible, text.strip().split("\n"))) if text.strip() else visible(text)
+
+
+def entry(details: Mapping[str, Any]) -> str:
+    """What one entry of a result is called: a token, or the unit that its details name."""
+    return kind_of(details) or "token"
 
 
 def literal(text: str) -> str:
@@ -182,7 +193,7 @@ def said_together(attribution: Attribution) -> tuple[str, list[tuple[str, float]
     log_probs = attribution.details.get("target_log_probs") or []
     after = dict(enumerate(attribution.str_tokens))
     each = [
-        (visible(after.get(p + 1, "next token")), math.exp(lp))
+        (named(after.get(p + 1, "next token")), math.exp(lp))
         for p, lp in zip(attribution.span, log_probs, strict=False)
     ]
     if not log_probs:
@@ -257,4 +268,4 @@ def predicted(attribution: Attribution, k: int) -> list[tuple[str, float, bool]]
     ]
     if rows and target is not None and isinstance(own, float) and not any(explained for *_, explained in rows):
         rows.append((target, own, True))
-    return [(visible(text), p, explained) for text, p, explained in rows]
+    return [(named(text), p, explained) for text, p, explained in rows]
