@@ -21,6 +21,7 @@ from tl_scopes.views.rendering import text, view
 from tl_scopes.views.terminal import as_text, attribution_text
 from tl_scopes.views.terminal import view as terminal_view
 from tl_scopes.views.wording import (
+    counted,
     named,
     number,
     percent,
@@ -165,7 +166,7 @@ def _choice(attribution: Attribution, kind: ScaleKind, baseline: PositionalBasel
     elif kind == "auto" and scale_of(attribution, kind, signed).kind == "minmax":
         panes.append(("colours from 0", _tokens(attribution, "linear", signed)))
     if baseline is not None:
-        label = f"over the mean share of each position on {baseline.n_prompts} unrelated prompts"
+        label = f"over the mean share of each position on {counted(baseline.n_prompts, 'unrelated prompt')}"
         panes.append((label, _tokens(baseline.corrected(attribution), kind)))
     if len(panes) == 1:
         return panes[0][1]

@@ -19,7 +19,7 @@ from tl_scopes.views.canvas.heatmap_figure import heatmap_figure
 from tl_scopes.views.canvas.page import View, stack
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.terminal import DARK, LIGHT, as_text, in_line
-from tl_scopes.views.wording import entry, linearised, number, title, unit
+from tl_scopes.views.wording import entry, linearised, number, quoted, title, unit
 
 MOST_HEADS = 12
 """Heads that the head × token map shows."""
@@ -44,7 +44,8 @@ def influence_text(result: LayerInfluence | HeadInfluence) -> str:
 @plot.register(HeadInfluence)
 def influence_figure(result: LayerInfluence | HeadInfluence, *, per_row: bool = False) -> Any:
     """The maps as a matplotlib figure."""
-    return heatmap_figure(influence_maps(result, per_row))
+    first, *others = influence_maps(result, per_row)
+    return heatmap_figure([replace(first, notes=(*first.notes, *result.attribution.notes)), *others])
 
 
 def influence_maps(result: LayerInfluence | HeadInfluence, per_row: bool = False) -> list[HeatMap]:
@@ -111,7 +112,7 @@ def _heads_by_token(result: HeadInfluence) -> HeatMap:
 def _title(result: LayerInfluence | HeadInfluence, by: str) -> str:
     """Which scope, by what, of what."""
     name = title(result.attribution).split(":")[0]
-    target = "" if result.target_str is None else f": {result.target_str!r}"
+    target = "" if result.target_str is None else f": {quoted(result.target_str)}"
     return f"{name} by {by}{target}{linearised(result.attribution.details)}"
 
 

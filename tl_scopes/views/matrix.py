@@ -9,6 +9,7 @@ the map, a row per target and a column per source, which is also the figure, and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -30,6 +31,7 @@ from tl_scopes.views.targets import can_be_clicked, clickable_text
 from tl_scopes.views.terminal import DARK, LIGHT, as_text, in_line
 from tl_scopes.views.wording import (
     LONGEST,
+    counted,
     entry,
     linearised,
     named,
@@ -97,7 +99,7 @@ def matrix(attributions: AttributionMatrix) -> View:
 @plot.register(AttributionMatrix)
 def matrix_figure(attributions: AttributionMatrix) -> Any:
     """:func:`matrix_map` with matplotlib."""
-    return heatmap_figure(matrix_map(attributions))
+    return heatmap_figure(replace(matrix_map(attributions), notes=attributions.notes))
 
 
 def matrix_map(attributions: AttributionMatrix) -> HeatMap:
@@ -137,7 +139,7 @@ def matrix_text(attributions: AttributionMatrix) -> str:
 
 def _title(attributions: AttributionMatrix) -> str:
     name = attributions.method.replace("_", " ").capitalize()
-    return f"{name}: sources of {len(attributions)} targets{linearised(attributions.details)}"
+    return f"{name}: sources of {counted(len(attributions), 'target')}{linearised(attributions.details)}"
 
 
 def _target(row: Attribution) -> str:

@@ -73,6 +73,7 @@ def split_figure(result: Split) -> Any:
         row = grid[len(below), 0].subgridspec(1, len(beside))
         for i, one in enumerate(beside):
             draw_heatmap(one, figure.add_subplot(row[0, i]))
+    figure.put_notes((*result.notes, *result.exact.notes))
     return figure
 
 

@@ -67,6 +67,11 @@ def shortened(said: str, most: int = LONGEST) -> str:
     return flat if len(flat) <= most else f"{flat[: most - 1]}…"
 
 
+def quoted(said: str, most: int = LONGEST) -> str:
+    """A target in quotation marks; of a long answer how it begins."""
+    return repr(said if len(said) <= most else shortened(said, most))
+
+
 def in_lines(text: str) -> str:
     """A text of several lines as those, without the white space around it; what else cannot be seen by its mark."""
     return "\n".join(map(visible, text.strip().split("\n"))) if text.strip() else visible(text)
@@ -85,9 +90,10 @@ def literal(text: str) -> str:
 def title(attribution: Attribution) -> str:
     """One line: which scope, and what it explains."""
     method = attribution.method.replace("_", " ").capitalize()
-    foil = repr(attribution.details["foil_str"]) if "foil_str" in attribution.details else "the foil"
+    foil = quoted(attribution.details["foil_str"]) if "foil_str" in attribution.details else "the foil"
     of, several = _what(attribution), _several(attribution)
-    said = legend(attribution.method).title.format(target=repr(attribution.target_str), foil=foil, method=method, of=of)
+    target = "None" if attribution.target_str is None else quoted(attribution.target_str)
+    said = legend(attribution.method).title.format(target=target, foil=foil, method=method, of=of)
     if each_alone(attribution) and attribution.target_str is not None:
         said += ", each by itself"
     if several > 1 and attribution.target_str is None:
@@ -131,7 +137,7 @@ def about_score(attribution: Attribution) -> str:
 
 def explained_scalar(attribution: Attribution) -> str:
     """``the logit of ' dog'``."""
-    of = "" if attribution.target_str is None else f" of {visible(attribution.target_str)!r}"
+    of = "" if attribution.target_str is None else f" of {quoted(visible(attribution.target_str))}"
     return f"the {_what(attribution)}{of}"
 
 
@@ -199,7 +205,7 @@ def said_together(attribution: Attribution) -> tuple[str, list[tuple[str, float]
     if not log_probs:
         return "", each
     other = attribution.details.get("foil_log_prob")
-    beside = "" if other is None else f", of {attribution.details.get('foil_str')!r} {other:.3g}"
+    beside = "" if other is None else f", of {quoted(str(attribution.details.get('foil_str')))} {other:.3g}"
     together = f"{len(log_probs)} tokens together" if len(log_probs) > 1 else "1 token"
     return minus(f"{together}: log p {sum(log_probs):.3g}{beside}"), each
 
@@ -228,6 +234,11 @@ def number(value: float) -> str:
     """Three significant digits; thousands are written out, ``1,320`` and not ``1.32e+03``."""
     rounded = float(f"{value:.3g}")
     return minus(f"{rounded:,.0f}" if 1e3 <= abs(rounded) < 1e6 else f"{rounded:.3g}")
+
+
+def counted(n: int, what: str) -> str:
+    """``1 prompt``, ``1,200 prompts``."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 def plus(value: float) -> str:

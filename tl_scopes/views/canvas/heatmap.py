@@ -156,8 +156,11 @@ class HeatMap:
         if len(drawn) == len(self.columns):
             return ""
         said = f"The {len(drawn)} strongest of {len(self.columns)} {self.column_name}s are drawn"
+        out = len(self.columns) - len(drawn) - len(rest)
         if not rest:
-            return f"{said}; the others are left out."
+            return f"{said}; {'the other is' if out == 1 else f'the {out} others are'} left out."
+        if out:
+            said += f", {out} {'is' if out == 1 else 'are'} left out"
         sizes = self.sizes[:, self.shown]
         share = float(self.sizes[:, rest].sum() / sizes.sum().clamp_min(torch.finfo(torch.double).tiny))
         even = len(rest) / len(self.shown)
@@ -165,8 +168,9 @@ class HeatMap:
         flat = f"nearly their even share of {percent(even)}: they are hardly weaker" if share > FLAT * even else ""
         told = flat or f"an even share is {percent(even)}"
         largest = float(self.sizes[:, rest].max())
+        others = f"the {len(rest)} others hold" if len(rest) > 1 else "the other holds"
         most = "" if self.per_row else f", none above {number(largest)} {self.unit}".rstrip()
-        return f"{said}; the {len(rest)} others hold {held} ({told}){most}."
+        return f"{said}; {others} {held} ({told}){most}."
 
     def name(self, column: int) -> str:
         """A column for the reader: its name and number, or the number alone where that is its name."""

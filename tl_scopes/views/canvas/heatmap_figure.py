@@ -12,8 +12,6 @@ from tl_scopes.views.canvas.heatmap import HeatMap, is_flat, scaled_unit
 from tl_scopes.views.canvas.names import LONGEST_LABEL, LONGEST_ROW, axis_names, cut_names
 from tl_scopes.views.wording import literal, number, visible
 
-MOST_LABELS = 120
-"""Tokens up to which a chart with a place for each of them names them."""
 _COLUMN, _ROW = 0.21, 0.17
 """Inches of a cell where there is room."""
 _MOST = 15.0
@@ -45,6 +43,7 @@ def heatmap_figure(maps: HeatMap | Sequence[HeatMap]) -> Any:
         # a few columns are not drawn as wide as a prompt below them
         part = place.subgridspec(1, 2, width_ratios=[own, width - own])[0] if own < width / 2 else place
         draw_heatmap(one, figure.add_subplot(part))
+    figure.put_notes(note for one in drawn for note in one.notes)
     return figure
 
 

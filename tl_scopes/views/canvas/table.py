@@ -49,7 +49,7 @@ def _class(text: bool) -> str:
 def _cell(value: Any, digits: int) -> str:
     import pandas as pd
 
-    if value == "":
+    if isinstance(value, str) and not value:
         return ""
     if isinstance(value, str):
         long = ' class="tls-long"' if len(value) > LONG else ""
