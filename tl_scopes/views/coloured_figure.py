@@ -135,9 +135,9 @@ def _said(attribution: Attribution, signed: bool) -> list[tuple[str, str]]:
     ink of each.
     """
     predicted = predictions(attribution).plain if attribution.top_predictions else ""
-    sums = sums_up(attribution.details) if signed else ""
-    found = [(said, "black") for said in (predicted, prompt_and_answer(attribution), sums) if said]
-    return [*found, *((visible(note), NOTE_COLOUR) for note in attribution.notes)]
+    sums = sums_up(attribution.details)
+    found = [(said, "black") for said in (predicted, prompt_and_answer(attribution), sums if signed else "") if said]
+    return [*found, *((visible(note), NOTE_COLOUR) for note in attribution.notes if note != sums)]
 
 
 def _whole(attribution: Attribution, drawn: Sequence[Cell]) -> list[Cell]:
