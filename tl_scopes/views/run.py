@@ -36,7 +36,7 @@ def run_text(result: RunReport) -> str:
         called = f"row {number}" if name is None else f"row {number} ({visible(name)})"
         lines.append(f"Failed: {result.failed:,}, e.g. {called}: {visible(reason)}")
     if result.left:
-        lines.append(f"Not complete: {counted(result.left, 'row')} {'is' if result.left == 1 else 'are'} left to other processes; the same call goes on.")
+        lines.append(f"{_left(result)}; the same call goes on.")
     return minus("\n".join(lines))
 
 
@@ -47,6 +47,11 @@ def _counts(result: RunReport) -> str:
         f"{counted(result.rows, 'row')}: {result.explained:,} explained, {result.failed:,} failed, "
         f"{result.duplicates:,} asked before; {result.seconds:,.0f} s{rate}."
     )
+
+
+def _left(result: RunReport) -> str:
+    """What is still to be done."""
+    return f"Not complete: {counted(result.left, 'row')} {'is' if result.left == 1 else 'are'} left to other processes"
 
 
 @plot.register(RunReport)
@@ -83,7 +88,7 @@ def run_view(result: RunReport) -> View:
     title = f"{counted(result.explained, 'prompt')}, {counted(len(result.methods), 'method')}"
     parts = [f"<p>{escape(_counts(result))}</p>"]
     if result.left:
-        parts.append(f"<p>Not complete: {counted(result.left, 'row')} {'is' if result.left == 1 else 'are'} left to other processes.</p>")
+        parts.append(f"<p>{_left(result)}.</p>")
     if result.explained:
         parts.append(run_figure(result).chart("share of influence by place in the prompt"))
     frame = result.to_frame().drop(columns="strongest")
