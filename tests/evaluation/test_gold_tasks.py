@@ -235,7 +235,7 @@ def test_a_prompt_that_cannot_be_scored_is_recorded_with_its_reason(demo_model, 
     assert [r.index for r in found.records] == [i for i in range(N) if i != 4]
     assert found.failures == {"own": {4: "ValueError: gold_alignment(prompt=...): not this one"}}
     assert (found.complete, found.left) == (True, 0)
-    assert "Left out of own: 1 prompts, e.g. 4: ValueError: gold_alignment(prompt=...): not this one" in str(found)
+    assert "Left out of own: 1 prompt, e.g. 4: ValueError: gold_alignment(prompt=...): not this one" in str(found)
     assert GoldAlignment.load(found.save(tmp_path / "gold.json")) == found
     (shard,) = tmp_path.glob("shard-*.jsonl")
     lines = shard.read_text().splitlines()

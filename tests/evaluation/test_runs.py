@@ -499,4 +499,4 @@ def test_reasons_are_cut_at_words_and_blank_tokens_can_be_seen(demo_model: Any, 
     assert len(reason) <= 100 and reason.endswith(" …")
     assert "tls-long" in found.html()
     blank = replace(found.methods[0], strongest=(replace(found.methods[0].strongest[0], text="  "),))
-    assert "&#x27;  &#x27;" in replace(found, methods=(blank,)).html()
+    assert "␣␣" in replace(found, methods=(blank,)).html()

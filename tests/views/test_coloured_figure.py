@@ -113,3 +113,29 @@ def test_bars_have_the_standard_errors() -> None:
     assert attr.plot(kind="bars").axes[0].containers
     with pytest.raises(ValueError, match=r"^Attribution.plot\(kind='pie'\)"):
         attr.plot(kind="pie")  # type: ignore[arg-type]
+
+
+def lines(figure: Any) -> list[str]:
+    """What is written in each line of the text, from the top."""
+    tops: dict[float, str] = {}
+    for text in figure.axes[0].texts:
+        tops[text.get_position()[1]] = tops.get(text.get_position()[1], "") + text.get_text()
+    return list(tops.values())
+
+
+@pytest.mark.parametrize("length", range(1, 12))
+def test_no_line_begins_with_a_sign_that_belongs_to_what_stands_before_it(length: int) -> None:
+    tokens = ["<bos>", *[" " + "m" * length, ",", " and", " so", " on", ".", "”"] * 20, " x"]
+    found = lines(attribution(tokens, pos=len(tokens) - 1).plot())
+    assert not [line for line in found if line.startswith((",", ".", "”"))]
+
+
+def test_named_units_stand_in_the_figure_with_their_text() -> None:
+    text = "Ask the cat, it was said, and go."
+    offsets = ((0, 7), (7, 24), (24, 33))
+    attr = attribution(
+        ["Ask the", "speech", ", and go."], text=text, offsets=offsets, pos=2, special=frozenset(),
+        details={"unit": "span", "units": [[0], [1], [2]], "names": ["(rest)", "speech", "(rest)"]},
+    )  # fmt: skip
+    said = written(attr.plot())
+    assert "Ask the speech: cat, it was said, and go." in said

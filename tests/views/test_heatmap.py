@@ -21,7 +21,8 @@ from tl_scopes import views
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 from tl_scopes.views.canvas.colours import BELOW_ZERO, FULL, blend
 from tl_scopes.views.canvas.heatmap import MOST_CELLS, MOST_COLUMNS, HeatMap, heatmap
-from tl_scopes.views.canvas.heatmap_figure import LONGEST_LABEL, cut_names, draw_heatmap, heatmap_figure
+from tl_scopes.views.canvas.heatmap_figure import draw_heatmap, heatmap_figure
+from tl_scopes.views.canvas.names import LONGEST_LABEL, cut_names
 from tl_scopes.views.wording import visible
 
 pytestmark = pytest.mark.one_lens
@@ -119,7 +120,7 @@ def test_of_a_long_prompt_the_strongest_columns_are_drawn_and_the_others_are_fol
     assert one.drawn == [3, 7, *range(42, 100)], "the red ones, and the 58 largest that are not left out"
     away = sum(c + 1 for c in range(1, 100) if c not in one.drawn) / sum(range(2, 101))
     told = f"the 39 others hold {away:.1%} of the sum of all sizes (an even share is 39.4%), none above 42 nats."
-    assert f"The 60 strongest of 100 tokens are drawn; {told}" in heatmap(one).body
+    assert f"The 60 strongest of 100 tokens are drawn, 1 is left out; {told}" in heatmap(one).body
     assert len(long_map(most=None).drawn) == 100 and not long_map(most=None).folded
     assert not long_map(MOST_COLUMNS).folded
     by_row = long_map(per_row=True)

@@ -58,4 +58,5 @@ class FisherSpectrum(Displayable, Serializable):
 
     def __repr__(self) -> str:
         n, k = self.eigenvalues.shape
-        return f"FisherSpectrum({n} prompts, {k} eigenvalues, rank-1 share {float(self.share[:, 0].mean()):.1%})"
+        first = float(self.share[:, 0].mean())
+        return f"FisherSpectrum({n} prompt{'s' * (n != 1)}, {k} eigenvalues, rank-1 share {first:.1%})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,8 +23,7 @@ def forecast_figure(forecast: Forecast, methods: Sequence[str] | None = None, *,
 
     chosen = forecast.methods if methods is None else tuple(methods)
     rows = len(chosen)
-    lines = [line for note in forecast.notes for line in textwrap.wrap(note, 150)] if notes else []
-    figure = Figure(figsize=(10.5, 3.1 * rows + 0.16 * len(lines)), dpi=150, layout="constrained")
+    figure = Figure(figsize=(10.5, 3.1 * rows), dpi=150, layout="constrained")
     grid = figure.add_gridspec(2 * rows, 2, width_ratios=[4, 1], height_ratios=[3, 1] * rows)
     first = None
     for r, method in enumerate(chosen):
@@ -40,8 +38,7 @@ def forecast_figure(forecast: Forecast, methods: Sequence[str] | None = None, *,
         if r == rows - 1:
             bars.set_xlabel("token position")
             distribution.set_xlabel("probability")
-    if lines:
-        figure.supxlabel("\n".join(lines), fontsize=7, color="#a04000", x=0.01, ha="left")
+    figure.put_notes(forecast.notes if notes else ())
     return figure
 
 

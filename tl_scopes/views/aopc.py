@@ -14,6 +14,7 @@ from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.canvas.table import table as numbers
 from tl_scopes.views.rendering import plot, text, view
+from tl_scopes.views.wording import counted
 
 MOST_PROMPTS = 100
 """Prompts whose own curves are drawn behind the mean."""
@@ -24,6 +25,8 @@ _COLUMNS = {
     "loo_top5_hit": "LOO hit",
 }
 """What may be asked for beside AOPC."""
+_ABREAST = 3
+"""Names of methods in a line below the curves."""
 _LESS = "less the best [95 %]"
 
 
@@ -39,7 +42,7 @@ def _less_the_best(row: Any) -> str:
 @view.register(AOPCTable)
 def aopc_view(table: AOPCTable) -> View:
     """The figure, and one row per method, most faithful first."""
-    title = f"What removing the most influential tokens costs: mean over {len(table.records)} prompts"
+    title = f"What removing the most influential tokens costs: mean over {counted(len(table.records), 'prompt')}"
     if not table.records:
         return View(title, f'<div class="tls">{heading(title)}<p>{escape(str(table))}</p></div>', lambda: str(table))
     frame = table.to_frame().sort_values("aopc", kind="stable")
@@ -51,17 +54,17 @@ def aopc_view(table: AOPCTable) -> View:
         f'<p class="tls-small">{escape(line)}</p>' for line in str(table).splitlines()[len(table.methods) + 1 :]
     )
     label = f"perturbation curves of {len(table.methods)} methods"
-    body = f'<div class="tls">{heading(title)}{aopc_figure(table).chart(label)}{numbers(named, 4)}{says}</div>'
+    body = f'<div class="tls">{heading(title)}{aopc_figure(table, notes=False).chart(label)}{numbers(named, 4)}{says}</div>'
     return View(title, body, lambda: str(table))
 
 
 @plot.register(AOPCTable)
-def aopc_figure(table: AOPCTable) -> Any:
+def aopc_figure(table: AOPCTable, *, notes: bool = True) -> Any:
     """Perturbation curves on the left, mean AOPC with its standard error by method on the right."""
     from tl_scopes.views.canvas.figures import Figure
 
     frame = table.to_frame().sort_values("aopc", ascending=False)
-    figure = Figure(figsize=(9.5, 3.8), dpi=150, layout="constrained")
+    figure = Figure(figsize=(9.5, 3.8 + 0.17 * -(-len(frame) // _ABREAST)), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
     colour = {m: COLOURS[i % len(COLOURS)] for i, m in enumerate(table.methods)}
     dash = {m: ("-", "--", ":")[i // len(COLOURS) % 3] for i, m in enumerate(table.methods)}
@@ -78,10 +81,12 @@ def aopc_figure(table: AOPCTable) -> Any:
     right.set_yticks(range(len(frame)), [f"{m} =" if same else m for m, same in zip(frame.method, marks, strict=True)])
     right.set_xlabel(f"AOPC (nats{'; = cannot be told from the best' * any(marks)})")
     right.spines[["top", "right"]].set_visible(False)
-    left.legend(frameon=False, fontsize=7, loc="lower left")
+    below = {"loc": "upper left", "bbox_to_anchor": (0, -0.17), "ncols": _ABREAST}  # nothing is drawn there
+    left.legend(frameon=False, fontsize=7, borderaxespad=0.0, **below)
+    figure.put_notes(table.notes if notes else ())
     few = ", too few to tell methods apart" * (0 < len(table.records) < LEAST_PROMPTS)
     bos = ", BOS left out" * any("without_bos" in r for r in table.records)
-    figure.suptitle(f"n = {len(table.records)} prompts{few}{bos}, mean ± SEM over prompts", fontsize=9)
+    figure.suptitle(f"n = {counted(len(table.records), 'prompt')}{few}{bos}, mean ± SEM over prompts", fontsize=9)
     return figure
 
 
@@ -119,7 +124,7 @@ def aopc_text(table: AOPCTable) -> str:
         own = f"{row.aopc:>9.4f}{'± ' + format(row['sem'], '.4f'):>10}  {_less_the_best(row):<24}{mark:<2}"
         lines.append(f"{row.method:<{width}}" + minus(own + "".join(f"{row[name]:>9.3f}" for name, _ in beside)))
     top = np.mean([is_right(r) for r in table.records])
-    n = f"{len(table.records)} prompt{'s' * (len(table.records) > 1)}"
+    n = counted(len(table.records), "prompt")
     lines.append(f"{n}; nats, more negative is more faithful; SEM over prompts; differences by paired bootstrap.")
     if frame.indistinguishable_from_best.any():
         lines.append("'=' cannot be told from the best.")
@@ -127,9 +132,10 @@ def aopc_text(table: AOPCTable) -> str:
     said = "answer, token by token," if any("answer" in r for r in table.records) else "token"
     lines.append(f"The top prediction is the true {said} on {top:.0%} of them.")
     if table.failures:
-        lines.append(f"Left out: {len(table.failures)} prompts, e.g. {next(iter(table.failures.values()))}")
+        lines.append(f"Left out: {counted(len(table.failures), 'prompt')}, e.g. {next(iter(table.failures.values()))}")
     if not table.complete:
-        lines.append(f"Not complete: {table.total - len(table.records) - len(table.failures)} prompts still to run.")
+        left = table.total - len(table.records) - len(table.failures)
+        lines.append(f"Not complete: {counted(left, 'prompt')} still to run.")
     return "\n".join(lines)
 
 
@@ -160,7 +166,7 @@ def single_view(measured: AOPC) -> View:
     """The figure and its numbers."""
     import pandas as pd
 
-    title = f"AOPC of one method over {len(measured)} prompts"
+    title = f"AOPC of one method over {counted(len(measured), 'prompt')}"
     columns = {f"Δ at {k:g}": column for k, column in zip(measured.fractions, measured.deltas.T, strict=True)}
     rows = pd.DataFrame({"prompt": range(len(measured)), "AOPC": measured.per_prompt, **columns})
     body = f'<div class="tls">{heading(title)}{single_figure(measured).chart(title)}{numbers(rows)}</div>'
@@ -198,5 +204,5 @@ def rank_figure(table: AOPCTable) -> Any:
         axes.minorticks_off()
         axes.set_xlabel("rank of the Fisher Scope")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"n = {len(table.records)} prompts, mean ± SEM over prompts", fontsize=9)
+    figure.suptitle(f"n = {counted(len(table.records), 'prompt')}, mean ± SEM over prompts", fontsize=9)
     return figure

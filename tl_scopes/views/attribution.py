@@ -21,6 +21,8 @@ from tl_scopes.views.rendering import text, view
 from tl_scopes.views.terminal import as_text, attribution_text
 from tl_scopes.views.terminal import view as terminal_view
 from tl_scopes.views.wording import (
+    counted,
+    named,
     number,
     percent,
     plus,
@@ -31,7 +33,6 @@ from tl_scopes.views.wording import (
     shows_signs,
     size_of_score,
     title,
-    visible,
 )
 
 _ALONE = "Each token's sources, to click: <code>attribution_matrix(model, attr.tokens, positions=attr.span)</code>."
@@ -165,7 +166,7 @@ def _choice(attribution: Attribution, kind: ScaleKind, baseline: PositionalBasel
     elif kind == "auto" and scale_of(attribution, kind, signed).kind == "minmax":
         panes.append(("colours from 0", _pane(attribution, "linear", signed)))
     if baseline is not None:
-        label = f"over the mean share of each position on {baseline.n_prompts} unrelated prompts"
+        label = f"over the mean share of each position on {counted(baseline.n_prompts, 'unrelated prompt')}"
         panes.append((label, _pane(baseline.corrected(attribution), kind)))
     if len(panes) == 1:
         return panes[0][1]
@@ -192,7 +193,7 @@ def _strongest(attribution: Attribution, scale: Scale, k: int = 5) -> str:
     """The strongest tokens as text, for readers who do not see colour."""
     values, write = values_of(attribution, scale), plus if scale.signed else number
     items = " · ".join(
-        f"<bdi>{escape(visible(token).strip() or repr(token))}</bdi> {write(values[p])}"
+        f"<bdi>{escape(named(token).strip())}</bdi> {write(values[p])}"
         for p in ranked(attribution, scale)[:k]
         for token in (attribution.str_tokens[p],)
     )
@@ -207,8 +208,7 @@ def _predictions(attribution: Attribution, k: int) -> str:
         items = [_bar(f"<b><bdi>{escape(text)}</bdi></b>", p) for text, p in each]
         return f'<p class="tls-small">{together}</p><ol class="tls-pred">{"".join(items)}</ol>'
     for found, probability, explained in predicted(attribution, k):
-        word = found if found.strip() else repr(found)
-        name = f"<b><bdi>{escape(word)}</bdi></b>" if explained else f"<span><bdi>{escape(word)}</bdi></span>"
+        name = f"<b><bdi>{escape(found)}</bdi></b>" if explained else f"<span><bdi>{escape(found)}</bdi></span>"
         items.append(_bar(name, probability))
     return (
         f'<p class="tls-small">Predicted after <bdi>{escape(read_after(attribution))}</bdi></p>'

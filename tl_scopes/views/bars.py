@@ -7,9 +7,10 @@ from typing import Any
 
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.views.canvas.colours import BELOW_ZERO, FULL, RED, ScaleKind
-from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, cut_names
-from tl_scopes.views.coloured import scale_of, values_of
+from tl_scopes.views.canvas.names import axis_names, cut_names, name_some
+from tl_scopes.views.coloured import ranked, scale_of, values_of
 from tl_scopes.views.wording import (
+    entry,
     explained_scalar,
     explained_tokens,
     literal,
@@ -32,7 +33,7 @@ def attribution_bars(attribution: Attribution, scale: ScaleKind = "auto", signed
     n, kind = len(attribution), scale_of(attribution, scale, signed)
     together, each = said_together(attribution)
     words = ([(name, p, True) for name, p in each[:_MOST_BARS]] or predicted(attribution, 7))[::-1]
-    labels = 0.065 * max(map(len, cut_names(attribution.str_tokens))) if n <= MOST_LABELS else 0.0
+    labels = 0.065 * max(map(len, cut_names(attribution.str_tokens)))
     wide = max(3.2, min(12.0, 0.6 + 0.21 * n))
     figure = Figure(figsize=(wide + (2.6 if words else 0.0), 2.6 + labels), dpi=150, layout="constrained")
     axes, *beside = figure.subplots(1, 2 if words else 1, squeeze=False, width_ratios=[wide, 2.0] if words else None)[0]
@@ -49,21 +50,19 @@ def attribution_bars(attribution: Attribution, scale: ScaleKind = "auto", signed
         axes.set_yscale("log")
         axes.set_ylim(bottom=kind.low / 2)
     axes.set_xlim(-0.7, n - 0.3)
-    if n <= MOST_LABELS:
-        axes.set_xticks(range(n), cut_names(attribution.str_tokens), rotation=90, fontsize=7)
-        for p in explained_tokens(attribution) or [attribution.pos]:
-            axes.get_xticklabels()[p].set_color(RED)
+    reds = [*explained_tokens(attribution)] or [attribution.pos]
+    name_some(axes.xaxis, attribution.str_tokens, [*reds[:_MOST_BARS], *ranked(attribution, kind)], reds, wide)
     grey = "grey: left out; " if attribution.hidden else ""
     grey += f"blue raises {literal(explained_scalar(attribution))}, orange lowers it; " if kind.signed else ""
     red = "explained" if explained_tokens(attribution) else "read here"
-    axes.set_xlabel(fill(f"token ({grey}red: {red})", int(14 * wide)), fontsize=8)
+    axes.set_xlabel(fill(f"{entry(attribution.details)} ({grey}red: {red})", int(14 * wide)), fontsize=8)
     axes.set_ylabel(unit(attribution), fontsize=8)
     axes.set_title(fill(literal(visible(title(attribution))), int(13 * wide)), fontsize=9, loc="left")
     for other in beside:
         bars = [RED if explained else "#3182bd" for *_, explained in words]
         other.barh(range(len(words)), [p for _, p, _ in words], color=bars)
         names = [
-            f"{name} {percent(p)}" for name, (_, p, _) in zip(cut_names([w for w, *_ in words]), words, strict=True)
+            f"{name} {percent(p)}" for name, (_, p, _) in zip(axis_names([w for w, *_ in words]), words, strict=True)
         ]
         other.set_yticks(range(len(words)), names, fontsize=7)
         other.set_xlim(0, 1)
@@ -72,4 +71,5 @@ def attribution_bars(attribution: Attribution, scale: ScaleKind = "auto", signed
     for each in (axes, *beside):
         each.tick_params(axis="both", labelsize=7)
         each.spines[["top", "right"]].set_visible(False)
+    figure.put_notes(attribution.notes)
     return figure

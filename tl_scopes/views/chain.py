@@ -39,7 +39,8 @@ def chain_text(chain: Chain) -> str:
 @plot.register(Chain)
 def chain_figure(chain: Chain) -> Any:
     """Shares of the prompt's units, directly, by hops and in all; and what every step rests on."""
-    return heatmap_figure(chain_maps(chain))
+    first, *others = chain_maps(chain)
+    return heatmap_figure([replace(first, notes=notes_of(chain)), *others])
 
 
 def chain_title(chain: Chain) -> str:

@@ -6,6 +6,7 @@ All sizes are points; a figure is as high as its text needs. Text is literal, wh
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,9 @@ from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.completeness import sums_up
 from tl_scopes.results.words import characters
 from tl_scopes.views.bars import attribution_bars
+from tl_scopes.views.blocks import in_blocks, name
 from tl_scopes.views.canvas.colours import RED, Scale, ScaleKind, blend, ink
-from tl_scopes.views.canvas.figures import Figure
+from tl_scopes.views.canvas.figures import NOTE_COLOUR, Figure
 from tl_scopes.views.coloured import DIM, Cell, cells, ramp_share, scale_of, scale_words
 from tl_scopes.views.rendering import plot
 from tl_scopes.views.terminal import predictions
@@ -87,7 +89,7 @@ def attribution_figure(
 def coloured_figure(attributions: Sequence[Attribution], scale: ScaleKind = "auto", signed: bool | None = None) -> Any:
     """One text, or several below each other, each with its title, its scale and what the model predicted."""
     width, scales = _WIDTH, [scale_of(a, scale, signed) for a in attributions]
-    drawn = [cells(a, own) for a, own in zip(attributions, scales, strict=True)]
+    drawn = [_whole(a, cells(a, own)) for a, own in zip(attributions, scales, strict=True)]
     laid = [_laid(each, width) for each in drawn]
     if (most := max(map(_count, laid))) > _LONG:
         width = min(_WIDEST, width * (most / _LONG) ** 0.5)
@@ -95,7 +97,7 @@ def coloured_figure(attributions: Sequence[Attribution], scale: ScaleKind = "aut
     heads = [wrap(visible(title(a)), int(width / _BOLD / _SIZE)) for a in attributions]
     keys = [_key(a, own, width) for a, own in zip(attributions, scales, strict=True)]
     feet = [
-        [line for said in _said(a, own.signed) for line in wrap(said, int(width / _LETTER / _SMALL))]
+        [(line, ink) for said, ink in _said(a, own.signed) for line in wrap(said, int(width / _LETTER / _SMALL))]
         for a, own in zip(attributions, scales, strict=True)
     ]
     heights = [
@@ -121,18 +123,33 @@ def coloured_figure(attributions: Sequence[Attribution], scale: ScaleKind = "aut
         for box in boxes:
             _draw(axes, box, y + _LINE * box.line)
         y += _LINE * _count(boxes) + 2
-        for line in foot:
+        for line, colour in foot:
             y += _SMALL_LINE
-            _write(axes, 0.0, y, line, _SMALL)
+            _write(axes, 0.0, y, line, _SMALL, color=colour)
         top += height
     return figure
 
 
-def _said(attribution: Attribution, signed: bool) -> list[str]:
-    """What the model predicted, how prompt and answer divide the influence, and what signed scores add up to."""
+def _said(attribution: Attribution, signed: bool) -> list[tuple[str, str]]:
+    """What the model predicted, how prompt and answer divide the influence, what signed scores add up to, the notes; and the
+    ink of each.
+    """
     predicted = predictions(attribution).plain if attribution.top_predictions else ""
-    sums = sums_up(attribution.details) if signed else ""
-    return [said for said in (predicted, prompt_and_answer(attribution), sums) if said]
+    sums = sums_up(attribution.details)
+    found = [(said, "black") for said in (predicted, prompt_and_answer(attribution), sums if signed else "") if said]
+    return [*found, *((visible(note), NOTE_COLOUR) for note in attribution.notes if note != sums)]
+
+
+def _whole(attribution: Attribution, drawn: Sequence[Cell]) -> list[Cell]:
+    """The cells; where a unit is shown by its name, its own text stands behind that."""
+    found = []
+    for cell in drawn:
+        pos, offsets = cell.pos, attribution.offsets
+        if pos is not None and offsets and in_blocks(attribution) and cell.raw == name(attribution, pos):
+            text = (attribution.text or "")[slice(*offsets[pos])]
+            cell = replace(cell, raw=f"{text[: len(text) - len(text.lstrip())]}{cell.raw}: {text.lstrip()}")
+        found.append(cell)
+    return found
 
 
 # -- where everything stands -----------------------------------------------------------------------
@@ -142,11 +159,13 @@ def _laid(drawn: Sequence[Cell], width: float) -> list[_Box]:
     """The cells in lines: one that is not whole in a line stands in the next; one of several words folds, as units do."""
     found: list[_Box] = []
     x, line = 0.0, 0
-    for cell in drawn:
+    for cell, end in zip(drawn, _ends(drawn), strict=True):
         if cell.mark == "answer" and x:
             x, line = 0.0, line + 1
-        for text in _parts(cell, width - x, width):
-            if x and x + (wide := _wide(cell, text)) > width:
+        parts = list(_parts(cell, width - x, width))
+        for i, text in enumerate(parts):
+            behind = end if i == len(parts) - 1 and x else 0.0
+            if x and x + (wide := _wide(cell, text)) + (behind if wide + behind <= width else 0.0) > width:
                 x, line = 0.0, line + 1
             wide = _wide(cell, text)
             last = found[-1] if found else None
@@ -158,6 +177,20 @@ def _laid(drawn: Sequence[Cell], width: float) -> list[_Box]:
             if "\n" in text:
                 x, line = 0.0, line + 1
     return found
+
+
+def _ends(drawn: Sequence[Cell]) -> list[float]:
+    """The width of the marks behind each cell, such as commas, that never begin a line."""
+    found = [0.0] * len(drawn)
+    for i in range(len(drawn) - 2, -1, -1):
+        if not drawn[i].raw.endswith("\n") and (after := drawn[i + 1]).raw and not after.mark and _closes(after.raw):
+            found[i] = _wide(after, after.raw) + found[i + 1]
+    return found
+
+
+def _closes(text: str) -> bool:
+    """Is it nothing but signs that belong to what stands before them?"""
+    return all(unicodedata.category(c) in ("Pe", "Pf", "Po") for c in text.rstrip(" ")) and bool(text.strip())
 
 
 def _parts(cell: Cell, room: float, width: float) -> Iterator[str]:

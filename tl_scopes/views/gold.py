@@ -14,6 +14,7 @@ from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.canvas.table import table
 from tl_scopes.views.rendering import plot, text, view
+from tl_scopes.views.wording import counted
 
 SUBSTITUTION = "by substitution, as the acceptance of prompts is:"
 """Heads the methods of that block."""
@@ -155,7 +156,7 @@ def _notes(result: GoldAlignment) -> list[str]:
             lines.append("'=' cannot be told from the best, all pairs of a task counted (Holm).")
     for task, failed in result.failures.items():
         number, reason = next(iter(failed.items()))
-        lines.append(f"Left out of {task}: {len(failed)} prompts, e.g. {number}: {reason}")
+        lines.append(f"Left out of {task}: {counted(len(failed), 'prompt')}, e.g. {number}: {reason}")
     if result.left:
         lines.append(f"Not complete: {result.left} accepted prompts still to be scored.")
     return lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
@@ -14,7 +13,7 @@ import torch
 from tl_scopes.results.ig_path import IGPath
 from tl_scopes.results.written import minus
 from tl_scopes.views.canvas.colours import COLOURS, RED, blend, css, ink, ink_attributes, ink_before_inversion
-from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, cut_names
+from tl_scopes.views.canvas.names import name_some
 from tl_scopes.views.canvas.page import View, data_script, heading
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.wording import literal, number, visible
@@ -35,8 +34,7 @@ def path_figure(path: IGPath, *, notes: bool = True) -> Any:
 
     norms, alphas = path.grad_norms[:, : path.pos + 1], path.alphas.tolist()
     width = min(14.0, 4.5 + 0.22 * norms.shape[1])
-    lines = [line for note in path.notes for line in textwrap.wrap(literal(note), round(15 * width))] if notes else []
-    figure = Figure(figsize=(width, 4.2 + 0.14 * len(lines)), dpi=150, layout="constrained")
+    figure = Figure(figsize=(width, 4.2), dpi=150, layout="constrained")
     grid = figure.add_gridspec(1, 4, width_ratios=[max(4.0, 0.16 * norms.shape[1]), 1, 1, 1])
     main = figure.add_subplot(grid[0])
     blues = ListedColormap([tuple(c / 255 for c in blend(i / 255)) for i in range(256)])
@@ -50,8 +48,8 @@ def path_figure(path: IGPath, *, notes: bool = True) -> Any:
     )
     label = "log10 gradient norm" + ("" if extend == "neither" else " (clipped)")
     figure.colorbar(picture, ax=main, label=label, location="left", extend=extend)
-    if norms.shape[1] <= MOST_LABELS:
-        main.set_xticks(range(norms.shape[1]), cut_names(path.str_tokens[: path.pos + 1]), rotation=90, fontsize=7)
+    largest = norms.amax(dim=0).argsort(descending=True, stable=True).tolist()
+    name_some(main.xaxis, path.str_tokens[: path.pos + 1], largest, (), width / 2)
     main.set_ylabel("α")
     way = "on the path α·x" if path.baseline == "zero" else f"from {literal(visible(path.start))} to the prompt"
     main.set_title(f"gradient of the logit of {literal(visible(path.target_str))!r} {way}", fontsize=9)
@@ -70,8 +68,7 @@ def path_figure(path: IGPath, *, notes: bool = True) -> Any:
     figure.suptitle(
         minus(f"completeness residual {path.completeness_residual:.2g} logits (trapezoid on the grid)"), fontsize=8
     )
-    if lines:
-        figure.supxlabel("\n".join(lines), fontsize=7, color="#a04000", x=0.01, ha="left")
+    figure.put_notes(path.notes if notes else ())
     return figure
 
 

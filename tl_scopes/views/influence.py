@@ -18,8 +18,8 @@ from tl_scopes.views.canvas.heatmap import HeatMap, heatmap
 from tl_scopes.views.canvas.heatmap_figure import heatmap_figure
 from tl_scopes.views.canvas.page import View, stack
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.terminal import DARK, LIGHT, as_text
-from tl_scopes.views.wording import linearised, number, title, unit, visible
+from tl_scopes.views.terminal import DARK, LIGHT, as_text, in_line
+from tl_scopes.views.wording import entry, linearised, number, quoted, title, unit
 
 MOST_HEADS = 12
 """Heads that the head × token map shows."""
@@ -44,7 +44,8 @@ def influence_text(result: LayerInfluence | HeadInfluence) -> str:
 @plot.register(HeadInfluence)
 def influence_figure(result: LayerInfluence | HeadInfluence, *, per_row: bool = False) -> Any:
     """The maps as a matplotlib figure."""
-    return heatmap_figure(influence_maps(result, per_row))
+    first, *others = influence_maps(result, per_row)
+    return heatmap_figure([replace(first, notes=(*first.notes, *result.attribution.notes)), *others])
 
 
 def influence_maps(result: LayerInfluence | HeadInfluence, per_row: bool = False) -> list[HeatMap]:
@@ -63,7 +64,7 @@ def _layers(result: LayerInfluence) -> HeatMap:
         title=_title(result, "layer"),
         unit=f"{_measure(result)} per {by}",
         row_name="layer",
-        column_name="token",
+        column_name=entry(result.attribution.details),
         hidden=frozenset(p for p in columns if p in result.attribution.hidden),
         explained=result.pos,
         notes=(
@@ -101,7 +102,7 @@ def _heads_by_token(result: HeadInfluence) -> HeatMap:
         title=f"The {len(chosen)} strongest heads, by query position",
         unit=_head_unit(result),
         row_name="head",
-        column_name="query token",
+        column_name=f"query {entry(result.attribution.details)}",
         signed=result.signed,
         hidden=frozenset(p for p in columns if p in result.attribution.hidden),
         explained=result.pos,
@@ -111,7 +112,7 @@ def _heads_by_token(result: HeadInfluence) -> HeatMap:
 def _title(result: LayerInfluence | HeadInfluence, by: str) -> str:
     """Which scope, by what, of what."""
     name = title(result.attribution).split(":")[0]
-    target = "" if result.target_str is None else f": {result.target_str!r}"
+    target = "" if result.target_str is None else f": {quoted(result.target_str)}"
     return f"{name} by {by}{target}{linearised(result.attribution.details)}"
 
 
@@ -127,6 +128,7 @@ def _head_unit(result: HeadInfluence) -> str:
 def influence_lines(result: LayerInfluence | HeadInfluence, k: int = 6) -> RenderableType:
     """One line per layer, last layer first: its strongest tokens, or its heads."""
     one = influence_maps(result)[0]
+    by_pos = isinstance(result, LayerInfluence)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column(one.row_name, no_wrap=True)
     table.add_column(f"strongest {one.column_name}s: {one.unit}")
@@ -138,7 +140,8 @@ def influence_lines(result: LayerInfluence | HeadInfluence, k: int = 6) -> Rende
             if one.signed and values[c] < 0:
                 r, g, b = b, g, r
             ink = "#ffffff" if share > 0.45 else "#000000"
-            line.append(f"{visible(one.columns[c])} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
+            said = in_line(result.attribution.details, one.columns[c], c) if by_pos else one.columns[c]
+            line.append(f"{said} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
             line.append(f" {number(values[c])}   ", "dim")
         table.add_row(name, line)
     parts: list[RenderableType] = [Text(one.title, "bold"), table]

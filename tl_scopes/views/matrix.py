@@ -8,8 +8,9 @@ the map, a row per target and a column per source, which is also the figure, and
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -21,15 +22,27 @@ from rich.text import Text
 
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.matrix import AttributionMatrix
-from tl_scopes.results.units import kind_of
 from tl_scopes.views.canvas.colours import Scale, blend, css, ink_attributes, quantised
 from tl_scopes.views.canvas.heatmap import HeatMap, map_table
 from tl_scopes.views.canvas.heatmap_figure import heatmap_figure
+from tl_scopes.views.canvas.names import cut_names
 from tl_scopes.views.canvas.page import View, heading, host
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.targets import can_be_clicked, clickable_text
-from tl_scopes.views.terminal import DARK, LIGHT, as_text
-from tl_scopes.views.wording import linearised, number, percent, predicted, read_after, shortened, unit, visible
+from tl_scopes.views.terminal import DARK, LIGHT, as_text, in_line
+from tl_scopes.views.wording import (
+    LONGEST,
+    counted,
+    entry,
+    linearised,
+    named,
+    number,
+    percent,
+    predicted,
+    read_after,
+    unit,
+    visible,
+)
 
 MAX_TOKENS = 256
 """Above this many tokens hovering becomes slow in CircuitsVis, and the map has no room: targets are clicked in the text."""
@@ -37,8 +50,6 @@ MOST_LISTED = 40
 """Targets whose sources are listed below the map; of more the list is folded."""
 _RAMP = 200
 """Steps between white and the colour of the highest score."""
-_LINE_LETTERS = 11
-"""Of a text in a terminal's table."""
 _SOURCES = 5
 _PREDICTED = 7
 
@@ -48,8 +59,9 @@ def matrix(attributions: AttributionMatrix) -> View:
     """Targets and their sources. Each row is divided by its highest shown score, and the view says so."""
     rows = [attributions.row(i) for i in range(len(attributions))]
     name = _title(attributions)
+    short = cut_names(attributions.str_tokens, LONGEST)
     table = map_table(matrix_map(attributions)) if rows and len(attributions.tokens) <= MAX_TOKENS else ""
-    listed = f'<div class="tls-targets">{"".join(_sources(row) for row in rows)}</div>'
+    listed = f'<div class="tls-targets">{"".join(_sources(row, short) for row in rows)}</div>'
     if table and len(rows) > MOST_LISTED:
         static = (
             f"{table}<details><summary>Strongest sources of each of {len(rows)} targets</summary>{listed}</details>"
@@ -74,7 +86,7 @@ def matrix(attributions: AttributionMatrix) -> View:
         f"Colours: each row divided by its highest shown score{measure}; cells without colour are 0. "
         "Rows cannot be compared."
     )
-    hidden = ", ".join(f"<bdi>{escape(visible(attributions.str_tokens[p]))}</bdi>" for p in sorted(attributions.hidden))
+    hidden = ", ".join(f"<bdi>{escape(named(attributions.str_tokens[p]))}</bdi>" for p in sorted(attributions.hidden))
     parts = [
         heading(name),
         f'<p class="tls-small">{hint}{flagged} {escape(scale)}</p>',
@@ -88,7 +100,7 @@ def matrix(attributions: AttributionMatrix) -> View:
 @plot.register(AttributionMatrix)
 def matrix_figure(attributions: AttributionMatrix) -> Any:
     """:func:`matrix_map` with matplotlib."""
-    return heatmap_figure(matrix_map(attributions))
+    return heatmap_figure(replace(matrix_map(attributions), notes=attributions.notes))
 
 
 def matrix_map(attributions: AttributionMatrix) -> HeatMap:
@@ -117,7 +129,7 @@ def unit_of(attributions: AttributionMatrix, axis: str) -> str:
     details = attributions.details
     if details.get("axis", axis) != axis:
         return "token"
-    return str(details.get("row_unit") or kind_of(details) or "token")
+    return str(details.get("row_unit") or entry(details))
 
 
 @text.register(AttributionMatrix)
@@ -135,16 +147,16 @@ def _notes(attributions: AttributionMatrix) -> list[str]:
 
 def _title(attributions: AttributionMatrix) -> str:
     name = attributions.method.replace("_", " ").capitalize()
-    return f"{name}: sources of {len(attributions)} targets{linearised(attributions.details)}"
+    return f"{name}: sources of {counted(len(attributions), 'target')}{linearised(attributions.details)}"
 
 
 def _target(row: Attribution) -> str:
     """The token or unit whose prediction a row explains."""
     if "axis" in row.details and row.target_str is not None:  # only one axis is in units
-        return visible(row.target_str)
+        return named(row.target_str)
     if row.pos + 1 < len(row):
-        return visible(row.str_tokens[row.pos + 1])
-    return visible(row.target_str) if row.target_str is not None else " next token"
+        return named(row.str_tokens[row.pos + 1])
+    return named(row.target_str) if row.target_str is not None else " next token"
 
 
 def _pattern(attributions: AttributionMatrix, rows: list[Attribution]) -> dict[str, object]:
@@ -170,19 +182,22 @@ def _beside(row: Attribution) -> dict[str, object]:
     return {"title": f"Predicted after {read_after(row)}", "words": words}
 
 
-def _sources(row: Attribution) -> str:
-    """One target with its strongest sources, coloured by their share of the highest."""
+def _sources(row: Attribution, short: Sequence[str]) -> str:
+    """One target with its strongest sources, by their short names, coloured by their share of the highest."""
     top = [t for t in row.top(_SOURCES) if t.score > 0]
     scale = Scale.of((t.score for t in top), "linear")
     cells = []
     for source in top:
         colour = blend(quantised(scale.share(source.score)))
-        tip = f"{number(source.score)} · position {source.pos}"
-        text = f"<bdi {ink_attributes(colour)}>{escape(visible(source.str_token))}</bdi>"
+        whole = "" if short[source.pos] == named(source.str_token) else f"{escape(visible(source.str_token))}&#10;"
+        tip = f"{whole}{number(source.score)} · position {source.pos}"
+        text = f"<bdi {ink_attributes(colour)}>{escape(short[source.pos])}</bdi>"
         cells.append(f'<span style="background-color:{css(colour)}" title="{tip}">{text}</span>')
     arrow = "→" if row.pos + 1 == len(row) else ""
     sources = f'<span class="tls-ink">{" ".join(cells)}</span>' if cells else "<span>–</span>"
-    return f"<b>{arrow}<bdi>{escape(_target(row))}</bdi></b>{sources}"
+    target = _target(row)
+    (said,) = cut_names([target], LONGEST) if row.pos + 1 == len(row) or "axis" in row.details else [short[row.pos + 1]]
+    return f'<b title="{escape(target)}">{arrow}<bdi>{escape(said)}</bdi></b>{sources}'
 
 
 def matrix_lines(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
@@ -190,8 +205,6 @@ def matrix_lines(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("pos", "target", f"strongest {k} sources, share of the row's highest"):
         table.add_column(name, no_wrap=True)
-    long = kind_of(matrix.details) not in (None, "word")
-    said = functools.partial(shortened, most=_LINE_LETTERS) if long else visible
     for i in range(len(matrix)):
         row = matrix.row(i)
         top = row.top(k)
@@ -201,12 +214,13 @@ def matrix_lines(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
             share = token.score / highest
             r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(LIGHT, DARK, strict=True))
             ink = "#ffffff" if share > 0.45 else "#000000"
-            name = f"{token.pos} {said(token.str_token)}" if long else said(token.str_token)
-            sources.append(f"{name} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
+            sources.append(
+                f"{in_line(matrix.details, token.str_token, token.pos)} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})")
+            )
             sources.append(f" {share:.2f}   ", "dim")
         if not top:
             sources.append("–", "dim")
-        target = "" if row.target_str is None else said(row.target_str)
+        target = "" if row.target_str is None else in_line(matrix.details, row.target_str)
         flag = " (top prediction)" if matrix.top_target_flagged and row.pos == len(row) - 1 else ""
         table.add_row(f"{row.pos}", Text(target, "bold red") + Text(flag, "dim"), sources)
     return Group(Text(f"{_title(matrix)}, each row on its own scale", "bold"), table)

@@ -13,7 +13,7 @@ from tl_scopes.views.canvas.heatmap_figure import draw_heatmap
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.canvas.table import table
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.wording import linearised, visible
+from tl_scopes.views.wording import counted, linearised, visible
 from tl_scopes.views.wording import title as title_of
 
 SIZE = (5.2, 3.4)
@@ -73,6 +73,7 @@ def recovery_figure(result: PatchTop) -> Any:
     _by_layer(left, result)
     draw_heatmap(cells_map(result), right)
     right.set_title("one token at a time", fontsize=9)
+    figure.put_notes(result.notes)
     return figure
 
 
@@ -98,4 +99,4 @@ def _by_layer(axes: Any, result: PatchTop) -> None:
     axes.legend(
         frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, columnspacing=1
     )
-    axes.set_title(f"{len(result.positions)} tokens together", fontsize=9, pad=16)
+    axes.set_title(f"{counted(len(result.positions), 'token')} together", fontsize=9, pad=16)

@@ -11,7 +11,7 @@ from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.canvas.table import table
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.wording import literal, visible
+from tl_scopes.views.wording import counted, literal, visible
 
 MOST_NAMED = 3
 """Units of each method that the text names."""
@@ -28,13 +28,15 @@ def run_text(result: RunReport) -> str:
         most = ", ".join(f"{visible(s.text)!r} {s.times}" for s in own.strongest[:MOST_NAMED])
         lines.append(f"{own.method:<{width}}{own.prompts:>8,}  {own.top_share:>12.1%}  {most}")
     lines.append(f"On the first: the mean share of a prompt's influence on the {unit} that ranks first.")
-    lines += [f"{own.method}: {own.unsaid:,} prompts without influence." for own in result.methods if own.unsaid]
+    lines += [
+        f"{own.method}: {counted(own.unsaid, 'prompt')} without influence." for own in result.methods if own.unsaid
+    ]
     if result.failed:
         number, name, reason = result.first_failed[0]
         called = f"row {number}" if name is None else f"row {number} ({visible(name)})"
         lines.append(f"Failed: {result.failed:,}, e.g. {called}: {visible(reason)}")
     if result.left:
-        lines.append(f"Not complete: {result.left:,} rows are left to other processes; the same call goes on.")
+        lines.append(f"{_left(result)}; the same call goes on.")
     return minus("\n".join(lines))
 
 
@@ -42,9 +44,14 @@ def _counts(result: RunReport) -> str:
     """One line."""
     rate = f", {result.explained / result.seconds:.3g} prompts/s of one process" if result.seconds else ""
     return (
-        f"{result.rows:,} rows: {result.explained:,} explained, {result.failed:,} failed, "
+        f"{counted(result.rows, 'row')}: {result.explained:,} explained, {result.failed:,} failed, "
         f"{result.duplicates:,} asked before; {result.seconds:,.0f} s{rate}."
     )
+
+
+def _left(result: RunReport) -> str:
+    """What is still to be done."""
+    return f"Not complete: {counted(result.left, 'row')} {'is' if result.left == 1 else 'are'} left to other processes"
 
 
 @plot.register(RunReport)
@@ -78,10 +85,10 @@ def run_view(result: RunReport) -> View:
     """Counts, the figure, what ranks first by method, reasons and rows of failures, where the numbers are from."""
     import pandas as pd
 
-    title = f"{result.explained:,} prompts, {len(result.methods)} method{'s' * (len(result.methods) > 1)}"
+    title = f"{counted(result.explained, 'prompt')}, {counted(len(result.methods), 'method')}"
     parts = [f"<p>{escape(_counts(result))}</p>"]
     if result.left:
-        parts.append(f"<p>Not complete: {result.left:,} rows are left to other processes.</p>")
+        parts.append(f"<p>{_left(result)}.</p>")
     if result.explained:
         parts.append(run_figure(result).chart("share of influence by place in the prompt"))
     frame = result.to_frame().drop(columns="strongest")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.views.canvas.heatmap import HeatMap
+from tl_scopes.views.wording import entry
 
 
 def share_map(
@@ -64,6 +65,7 @@ def share_map(
         raise ValueError(f"(rows=...): {empty} have no positive value to be a share of")
     if columns is None:
         columns = ["…" if len(set(column)) > 1 else column[0] for column in zip(*texts, strict=True)]
+    kinds = {entry(r.details) for r in shown.values() if isinstance(r, Attribution)}
     return HeatMap(
         values=torch.stack([(v / highest[name]).to(torch.float32) for name, v in values.items()]),
         rows=tuple(rows),
@@ -71,7 +73,7 @@ def share_map(
         title=title,
         unit="share of the row's highest score",
         row_name=row_name,
-        column_name="token",
+        column_name=kinds.pop() if len(kinds) == 1 else "token",
         hidden=left_out,
         scale="linear",
     )

@@ -9,13 +9,14 @@ from typing import Any
 
 from tl_scopes.results.sinks import AttentionSinks, PositionalBaseline
 from tl_scopes.views.attribution import compare
-from tl_scopes.views.canvas.colours import COLOURS, RED
+from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.heatmap import HeatMap, heatmap
-from tl_scopes.views.canvas.heatmap_figure import MOST_LABELS, cut_names, draw_heatmap
+from tl_scopes.views.canvas.heatmap_figure import draw_heatmap
+from tl_scopes.views.canvas.names import name_some
 from tl_scopes.views.canvas.page import View, heading, stack
 from tl_scopes.views.canvas.table import seen, table
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.wording import linearised, number, visible
+from tl_scopes.views.wording import counted, linearised, number, visible
 
 GROUPS = {"bos": "BOS", "first": "first tokens", "secondary": "secondary sinks", "all": "all sinks"}
 
@@ -106,6 +107,7 @@ def sinks_figure(result: AttentionSinks) -> Any:
         title = one.title.split(":")[0] if i < len(maps) else "Norm of the residual stream"
         draw_heatmap(replace(one, title=title, unit=""), figure.add_subplot(grid[0, i]))
     _shares(figure, [figure.add_subplot(grid[i + 1, :]) for i in range(len(methods))], result)
+    figure.put_notes(result.notes)
     return figure
 
 
@@ -117,11 +119,11 @@ def _shares(figure: Any, every_axes: Sequence[Any], result: AttentionSinks) -> N
         axes.set_xticks(range(n), [""] * n)
         for p, share in enumerate(frame[f"share_{method}"]):
             figure.say(axes, f"{method}, {visible(result.str_tokens[p])} ({p}): {share:.1%}", (p - 0.5, p + 0.5), None)
-    if n <= MOST_LABELS:
-        axes.set_xticks(range(n), cut_names(result.str_tokens), rotation=90, fontsize=7)
-        for position in sorted(result.positions):
-            axes.get_xticklabels()[position].set_color(RED)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False, fontsize=7)
+    largest = sorted(range(n), key=lambda p: -max(frame[f"share_{method}"][p] for method in result.attributions))
+    wide = figure.get_size_inches()[0]
+    name_some(axes.xaxis, result.str_tokens, [*sorted(result.positions), *largest], result.positions, wide)
+    named = max((axes.get_legend_handles_labels() for axes in every_axes), key=lambda found: len(found[1]))
+    every_axes[0].legend(*named, loc="lower left", bbox_to_anchor=(0, 1.15), ncols=3, frameon=False, fontsize=7)
 
 
 def _bars(axes: Any, result: AttentionSinks, frame: Any, method: str) -> None:
@@ -189,7 +191,7 @@ def _tables(result: AttentionSinks) -> str:
         parts += [heading("The same text behind 0, 1, 2 … BOS tokens"), table(result.bos_frame())]
     if result.baseline:
         n = next(iter(result.baseline.values())).n_prompts
-        about = f"Share of influence by position, and its mean over {n} unrelated prompts (baseline)"
+        about = f"Share of influence by position, and its mean over {counted(n, 'unrelated prompt')} (baseline)"
         parts.append(f"<details><summary>{escape(about)}</summary>{table(result.position_frame())}</details>")
     parts += [f'<p class="tls-note">{escape(note)}</p>' for note in result.notes]
     return "".join(parts)
@@ -241,7 +243,7 @@ def baseline_text(result: PositionalBaseline) -> str:
 
 def _baseline_title(result: PositionalBaseline) -> str:
     held = linearised({"frozen": result.frozen})
-    return f"Share of influence by position, {result.method}{held}: mean over {result.n_prompts} unrelated prompts"
+    return f"Share of influence by position, {result.method}{held}: mean over {counted(result.n_prompts, 'unrelated prompt')}"
 
 
 def _baseline_frame(result: PositionalBaseline) -> Any:

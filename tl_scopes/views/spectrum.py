@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from textwrap import shorten
 from typing import Any
 
@@ -12,12 +13,14 @@ from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.canvas.table import table
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.wording import visible
+from tl_scopes.views.wording import counted, number, visible
 
 RANKS = (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Ranks that have a line."""
 SIZE = (4.2, 3.4)
 """Inches of each chart."""
+_MOST = 10
+"""Prompts whose eigenvalues are drawn."""
 _LETTERS = 80
 """Of a prompt that is named."""
 
@@ -35,12 +38,19 @@ def spectrum_figure(result: FisherSpectrum) -> Any:
 
 def _eigenvalues(axes: Any, result: FisherSpectrum) -> None:
     """Of each prompt, on log-log axes."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     eigenvalues = result.eigenvalues.double().numpy()
-    for values in eigenvalues[:10]:
+    for values in eigenvalues[:_MOST]:
         rank = np.arange(1, len(values) + 1)
         axes.plot(rank, np.where(values > 0, values, np.nan), color=COLOURS[0], alpha=0.5, linewidth=1)
     axes.set(xscale="log", yscale="log", xlabel="i", ylabel="eigenvalue λ_i (nats per squared unit of y)")
-    axes.set_title(f"{min(len(eigenvalues), 10)} of {len(eigenvalues)} prompts", fontsize=9)
+    _name_ranks(axes, eigenvalues.shape[1])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if _decades(axes.get_ylim()) > 2 else (1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(lambda value, _: number(value))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    n = len(eigenvalues)
+    axes.set_title(f"{_MOST} of {n} prompts" if n > _MOST else counted(n, "prompt"), fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -57,8 +67,21 @@ def _share(axes: Any, result: FisherSpectrum) -> None:
     axes.plot(1, mean[0], "o", color=COLOURS[5])
     axes.annotate(f"rank 1: {mean[0]:.0%}", (1, mean[0]), (6, -16), textcoords="offset points", color=COLOURS[5])
     axes.set(xscale="log", xlabel="rank r", ylabel="share of tr F", ylim=(0, 1.02))
+    _name_ranks(axes, len(rank))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _name_ranks(axes: Any, n: int) -> None:
+    """Powers of two on the axis, as plain numbers."""
+    powers = [2**i for i in range(n.bit_length())]
+    axes.set_xticks(powers[:: 1 + len(powers) // 8], minor=False)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
+    axes.minorticks_off()
+
+
+def _decades(limits: tuple[float, float]) -> float:
+    return math.log10(limits[1] / limits[0])
 
 
 @view.register(FisherSpectrum)
@@ -67,7 +90,7 @@ def spectrum_view(result: FisherSpectrum) -> View:
     from tl_scopes.views.canvas.figures import Figure
 
     n, ranks = len(result.prompts), _ranks(result)
-    title = f"Spectrum of the Fisher information: {n} prompt{'s' * (n != 1)}"
+    title = f"Spectrum of the Fisher information: {counted(n, 'prompt')}"
     rows = table(result.to_frame().iloc[[r - 1 for r in ranks]])
     moves = [(r, m) for r in ranks if (m := _moves(result, r))]
     if moves:

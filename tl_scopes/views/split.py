@@ -22,8 +22,8 @@ from tl_scopes.views.canvas.heatmap_figure import draw_heatmap, map_height, map_
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.influence import influence_maps
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.terminal import as_text
-from tl_scopes.views.wording import number, title, unit, visible
+from tl_scopes.views.terminal import as_text, in_line
+from tl_scopes.views.wording import entry, number, title, unit, visible
 
 NAMES = ("exact", "carried", "looked")
 """Of the three, on the page."""
@@ -73,6 +73,7 @@ def split_figure(result: Split) -> Any:
         row = grid[len(below), 0].subgridspec(1, len(beside))
         for i, one in enumerate(beside):
             draw_heatmap(one, figure.add_subplot(row[0, i]))
+    figure.put_notes((*result.notes, *result.exact.notes))
     return figure
 
 
@@ -121,10 +122,10 @@ def token_maps(result: Split) -> list[HeatMap]:
         values=scores[:, columns],
         rows=NAMES,
         columns=tuple(result.str_tokens[p] for p in columns),
-        title="By token",
+        title=f"By {entry(result.exact.details)}",
         unit=unit(result.exact),
         row_name="gradient",
-        column_name="token",
+        column_name=entry(result.exact.details),
         hidden=frozenset(p for p in columns if p in result.exact.hidden),
         explained=result.pos,
     )
@@ -133,7 +134,7 @@ def token_maps(result: Split) -> list[HeatMap]:
     signed = replace(
         base,
         values=result.signed[:, columns],
-        title="By token, signed: activation times gradient, whose rows add",
+        title=f"By {entry(result.exact.details)}, signed: activation times gradient, whose rows add",
         unit=_measure(result),
         signed=True,
     )
@@ -178,12 +179,12 @@ def _lines(result: Split) -> RenderableType:
 def _table(result: Split) -> Table:
     """The tokens with the largest exact scores."""
     found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="dim")
-    found.add_column("token", no_wrap=True)
+    found.add_column(entry(result.exact.details), no_wrap=True)
     signed = [] if result.signed is None else [f"signed {name}" for name in NAMES]
     for name in (*NAMES, *signed):
         found.add_column(name, justify="right")
     for token in result.exact.top(MOST_TOKENS):
         values = [float(part.scores[token.pos]) for part in result.parts.values()]
         values += [] if result.signed is None else result.signed[:, token.pos].tolist()
-        found.add_row(f"{visible(token.str_token)} ({token.pos})", *map(number, values))
+        found.add_row(f"{in_line(result.exact.details, token.str_token)} ({token.pos})", *map(number, values))
     return found

@@ -12,7 +12,7 @@ from tl_scopes.results.matrix import AttributionMatrix
 from tl_scopes.views.canvas.colours import RED, RGB, blend, css, ink, ink_before_inversion
 from tl_scopes.views.canvas.page import data_script
 from tl_scopes.views.coloured import DIM
-from tl_scopes.views.wording import number, percent, predicted, quoted, read_text, visible
+from tl_scopes.views.wording import named, number, percent, predicted, quoted, read_text, visible
 
 _RAMP = 100
 """Steps between white and the colour of the highest score."""
@@ -85,7 +85,7 @@ def _inks(colour: RGB) -> tuple[str, str, str]:
 
 def _says(row: Attribution, name: str) -> str:
     """What is said of a target that is chosen: its strongest sources, and what was predicted where it stands."""
-    top = " · ".join(f"{visible(t.str_token).strip() or repr(t.str_token)} {number(t.score)}" for t in row.top(5))
-    words = " · ".join(f"{text.strip() or repr(text)} {percent(p)}" for text, p, _ in predicted(row, _PREDICTED))
+    top = " · ".join(f"{named(t.str_token).strip()} {number(t.score)}" for t in row.top(5))
+    words = " · ".join(f"{text.strip()} {percent(p)}" for text, p, _ in predicted(row, _PREDICTED))
     after = f" Predicted after {quoted(read_text(row))}: {words}." if words else ""
     return f"Sources of {name!r}: {top or 'none'}.{after}"

@@ -6,8 +6,9 @@ orange below 0. The predicted token is red. Special tokens and hidden tokens are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import StringIO
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tl_scopes.results.attribution import Attribution
+from tl_scopes.results.units import kind_of
 from tl_scopes.views.blocks import in_blocks, measured, name, said, strongest_of
 from tl_scopes.views.canvas.colours import Scale
 from tl_scopes.views.coloured import cells, ranked, scale_of, values_of
@@ -24,6 +26,7 @@ from tl_scopes.views.wording import (
     explained_scalar,
     explained_tokens,
     marks_target,
+    named,
     number,
     odds_in_title,
     percent,
@@ -33,6 +36,7 @@ from tl_scopes.views.wording import (
     read_after,
     said_together,
     shares,
+    shortened,
     title,
     unit,
     visible,
@@ -46,6 +50,8 @@ _BLOCKS = " ▏▎▍▌▋▊▉"
 _BAR, _BELOW = "rgb(66,146,198)", "rgb(217,95,14)"
 _WIDTH, _SHARE = 20, 10
 """Letters of the longest bar: of the strongest tokens, and of units' shares."""
+_LINE_LETTERS = 11
+"""Of a unit in a table of many rows."""
 MOST_EACH = 12
 """Explained tokens whose own probability is printed."""
 
@@ -91,7 +97,7 @@ def strongest(attribution: Attribution, k: int = 5, scale: Scale | None = None) 
     highest = max((abs(values[p]) for p in top), default=0.0) or 1.0
     for p in top:
         token = attribution.str_tokens[p]
-        label = Text(visible(token).strip() or repr(token), "dim" if p in attribution.special else "bold")
+        label = Text(named(token).strip(), "dim" if p in attribution.special else "bold")
         row = [Text(f"{p:>4}", "dim"), label, _bar_of(values[p] / highest, _WIDTH, scale)]
         table.add_row(*row, Text(plus(values[p]) if scale.signed else number(values[p]), "dim"))
     return table
@@ -142,9 +148,7 @@ def predictions(attribution: Attribution, k: int = 5) -> Text:
     if together:
         line = Text(f"{together}:" if each else together, "bold")
         for i, (text, probability) in enumerate(each[:MOST_EACH]):
-            line.append(" · " if i else " ", Style(dim=True, bold=False)).append(
-                text.strip() or repr(text), Style(color="red")
-            )
+            line.append(" · " if i else " ", Style(dim=True, bold=False)).append(text.strip(), Style(color="red"))
             line.append(f" {percent(probability)}", Style(dim=True, bold=False))
         return line.append(
             f" · {len(each) - MOST_EACH} more" if len(each) > MOST_EACH else "", Style(dim=True, bold=False)
@@ -152,7 +156,7 @@ def predictions(attribution: Attribution, k: int = 5) -> Text:
     line = Text(f"Next token after {read_after(attribution)}:", "bold")
     for i, (text, probability, explained) in enumerate(predicted(attribution, k)):
         line.append(" · " if i else " ", Style(dim=True, bold=False))
-        line.append(visible(text).strip() or repr(text), Style(color="red") if explained else Style(bold=False))
+        line.append(text.strip(), Style(color="red") if explained else Style(bold=False))
         line.append(f" {percent(probability)}", Style(dim=True, bold=False))
     return line
 
@@ -184,7 +188,7 @@ def _meaning(attribution: Attribution, scale: Scale) -> str:
         )
     else:
         kind = about_score(attribution)
-    hidden = ", ".join(visible(attribution.str_tokens[p]) for p in sorted(attribution.hidden))
+    hidden = ", ".join(named(attribution.str_tokens[p]) for p in sorted(attribution.hidden))
     words = [
         f"Bars: share of the {shares(attribution)[1]}." if in_blocks(attribution) and not scale.signed else "",
         kind,
@@ -197,6 +201,14 @@ def _meaning(attribution: Attribution, scale: Scale) -> str:
 def attribution_text(attribution: Attribution, signed: bool | None = None) -> str:
     """What ``print(attribution)`` shows: ANSI colours in a terminal, plain text in a file."""
     return as_text(view([attribution], signed=signed))
+
+
+def in_line(details: Mapping[str, Any], text: str, pos: int | None = None) -> str:
+    """A token as a terminal's table has it; of a unit of several words its number, where it has one, and how it begins."""
+    if kind_of(details) in (None, "word"):
+        return named(text)
+    short = shortened(text, _LINE_LETTERS)
+    return short if pos is None else f"{pos} {short}"
 
 
 def as_text(shown: RenderableType) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 from tl_scopes.results.verdict import Verdict
@@ -12,11 +13,13 @@ from tl_scopes.views.canvas.labels import label_points
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.canvas.table import table
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.wording import literal, number, visible
+from tl_scopes.views.wording import literal, number, quoted, visible
 from tl_scopes.views.wording import title as title_of
 
 MOST_NAMED = 8
 """Single removals that carry their text: those with the largest effect."""
+_ANSWER, _LETTERS = 30, 120
+"""Letters of an answer that a label quotes, and of a line above the charts."""
 GREY = "#999999"
 SIZE = (4.5, 3.6)
 """Inches of each chart."""
@@ -55,11 +58,12 @@ def verdict_figure(result: Verdict) -> Any:
     """
     from tl_scopes.views.canvas.figures import Figure
 
-    figure = Figure(figsize=(2 * SIZE[0], SIZE[1]), dpi=150, layout="constrained")
+    title = f"{title_of(result.attribution)}: does it hold?"
+    head = [line for said in (title, result.sentence) for line in wrap(visible(said), _LETTERS)]
+    height = (0.3 if result.effect is None else SIZE[1]) + 0.16 * len(head)
+    figure = Figure(figsize=(2 * SIZE[0], height), dpi=150, layout="constrained")
+    figure.suptitle(literal("\n".join(head)), fontsize=8.5, x=0.02, ha="left")
     if result.effect is None:
-        axes = figure.subplots()
-        axes.set_axis_off()
-        axes.set_title(literal(result.sentence), fontsize=8, wrap=True)
         return figure
     left, right = figure.subplots(1, 2)
     _sets(figure, left, result)
@@ -79,7 +83,7 @@ def _sets(figure: Any, axes: Any, result: Verdict) -> None:
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_xticks([])
     axes.set_xlabel(f"the {result.k} strongest (blue) among {len(result.drawn)} sets as large (grey)")
-    axes.set_ylabel(f"change of log p of {literal(repr(visible(result.target_str)))} (nats)")
+    axes.set_ylabel(f"change of log p (nats) of\n{literal(quoted(visible(result.target_str), _ANSWER))}")
     axes.spines[["top", "right"]].set_visible(False)
 
 

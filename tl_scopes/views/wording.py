@@ -49,6 +49,11 @@ def visible(text: str) -> str:
     return "".join(c if i in drawn else _mark(c) for i, c in enumerate(text))
 
 
+def named(text: str) -> str:
+    """A token's text where it stands by itself; of one that is nothing but spaces, each is seen."""
+    return visible(text) if text.strip(" ") else "␣" * len(text)
+
+
 def _mark(c: str) -> str:
     """A character, or what stands for it where it cannot be seen."""
     if c in _MARKS:
@@ -58,7 +63,7 @@ def _mark(c: str) -> str:
 
 def shortened(said: str, most: int = LONGEST) -> str:
     """A unit's text on one line."""
-    flat = visible(" ".join(said.split("\n"))).strip() or visible(said)
+    flat = visible(" ".join(said.split("\n"))).strip() or named(said)
     return flat if len(flat) <= most else f"{flat[: most - 1]}…"
 
 
@@ -72,9 +77,9 @@ def literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def quoted(text: str) -> str:
-    """Text in quotation marks, with what cannot be seen made visible."""
-    shown = visible(text)
+def quoted(text: str, most: int = LONGEST) -> str:
+    """Text in quotation marks, with what cannot be seen made visible; of a long answer how it begins."""
+    shown = visible(text) if len(text) <= most else shortened(text, most)
     mark = '"' if "'" in shown and '"' not in shown else "'"
     return f"{mark}{shown}{mark}"
 
@@ -217,7 +222,7 @@ def said_together(attribution: Attribution) -> tuple[str, list[tuple[str, float]
     log_probs = attribution.details.get("target_log_probs") or []
     after = dict(enumerate(attribution.str_tokens))
     names = attribution.details.get("target_strs") or [after.get(p + 1, "next token") for p in attribution.span]
-    each = [(visible(name), math.exp(lp)) for name, _, lp in zip(names, attribution.span, log_probs, strict=False)]
+    each = [(named(name), math.exp(lp)) for name, _, lp in zip(names, attribution.span, log_probs, strict=False)]
     if not log_probs:
         return "", each
     other = attribution.details.get("foil_log_prob")
@@ -250,6 +255,11 @@ def number(value: float) -> str:
     """Three significant digits; thousands are written out, ``1,320`` and not ``1.32e+03``."""
     rounded = float(f"{value:.3g}")
     return minus(f"{rounded:,.0f}" if 1e3 <= abs(rounded) < 1e6 else f"{rounded:.3g}")
+
+
+def counted(n: int, what: str) -> str:
+    """``1 prompt``, ``1,200 prompts``."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 def plus(value: float) -> str:
@@ -306,4 +316,4 @@ def predicted(attribution: Attribution, k: int) -> list[tuple[str, float, bool]]
     ]
     if rows and target is not None and isinstance(own, float) and not any(explained for *_, explained in rows):
         rows.append((target, own, True))
-    return [(visible(text), p, explained) for text, p, explained in rows]
+    return [(named(text), p, explained) for text, p, explained in rows]

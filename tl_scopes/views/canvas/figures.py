@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from html import escape
 from io import BytesIO, StringIO
 from os import PathLike
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from matplotlib import figure, rc_context
 
 from tl_scopes.results.files import write_file
+from tl_scopes.views.wording import literal, visible
 
 SCREEN_DPI = 100
 """Of the picture in a notebook: matplotlib's own for notebooks; files keep the figure's."""
@@ -39,6 +41,9 @@ _MISSING, _NAMED = re.compile(r"Glyph (\d+) .*missing from"), 5
 """What matplotlib says of a character that no font has; how many of them a warning names."""
 LEAST = 0.72
 """Of its own size, to which a page may shrink a figure before it scrolls: a scatter fits a telephone."""
+NOTE_COLOUR = "#a04000"
+_NOTE_LETTERS, _NOTE_LINE = 15, 0.14
+"""Letters of a note to an inch of the figure's width, and inches of each of its lines."""
 Span = float | tuple[float, float] | None
 
 
@@ -66,6 +71,14 @@ class Figure(figure.Figure):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.marks: list[tuple[Any, str, Span, Span, Any]] = []
+
+    def put_notes(self, notes: Iterable[str]) -> None:
+        """Sentences below all that is drawn, which a page has, too; the figure grows by their lines."""
+        width, height = self.get_size_inches()
+        lines = [line for note in dict.fromkeys(notes) for line in wrap(visible(note), int(_NOTE_LETTERS * width))]
+        if lines:
+            self.set_size_inches(width, height + _NOTE_LINE * len(lines))
+            self.supxlabel(literal("\n".join(lines)), fontsize=7, color=NOTE_COLOUR, x=0.01, ha="left")
 
     def savefig(self, fname: Any, **options: Any) -> None:
         """As matplotlib's, but a file is written whole or not at all."""

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.views.canvas.colours import LOG_FROM, RGB, Scale, ScaleKind, blend, css, quantised
+from tl_scopes.views.canvas.names import cut_names
 from tl_scopes.views.canvas.page import View, heading
 from tl_scopes.views.wording import number, percent, visible
 
@@ -27,8 +28,8 @@ FLAT = 0.8
 """Of an even share: from there on what is folded away is hardly weaker than what is drawn."""
 MOST_CELLS = 12_000
 """Cells of a page up to which what is folded away can be unfolded; above, it is in the result's table."""
-LONGEST_ROW_NAME = 16
-"""Characters of a row's name that a page shows beside the map."""
+LONGEST_ROW_NAME, LONGEST_COLUMN_NAME = 20, 28
+"""Characters of a row's name, beside the map, and of a column's, upright below it, that a page shows."""
 _LEGEND = 11
 
 
@@ -155,8 +156,11 @@ class HeatMap:
         if len(drawn) == len(self.columns):
             return ""
         said = f"The {len(drawn)} strongest of {len(self.columns)} {self.column_name}s are drawn"
+        out = len(self.columns) - len(drawn) - len(rest)
         if not rest:
-            return f"{said}; the others are left out."
+            return f"{said}; {'the other is' if out == 1 else f'the {out} others are'} left out."
+        if out:
+            said += f", {out} {'is' if out == 1 else 'are'} left out"
         sizes = self.sizes[:, self.shown]
         share = float(self.sizes[:, rest].sum() / sizes.sum().clamp_min(torch.finfo(torch.double).tiny))
         even = len(rest) / len(self.shown)
@@ -164,8 +168,9 @@ class HeatMap:
         flat = f"nearly their even share of {percent(even)}: they are hardly weaker" if share > FLAT * even else ""
         told = flat or f"an even share is {percent(even)}"
         largest = float(self.sizes[:, rest].max())
+        others = f"the {len(rest)} others hold" if len(rest) > 1 else "the other holds"
         most = "" if self.per_row else f", none above {number(largest)} {self.unit}".rstrip()
-        return f"{said}; the {len(rest)} others hold {held} ({told}){most}."
+        return f"{said}; {others} {held} ({told}){most}."
 
     def name(self, column: int) -> str:
         """A column for the reader: its name and number, or the number alone where that is its name."""
@@ -194,16 +199,17 @@ def map_table(one: HeatMap) -> str:
     away = set(columns) - set(one.drawn)
     classes = {c: _classes(one, c, away) for c in columns}
     rows = []
-    for r, (name, values) in enumerate(zip(one.rows, one.values.tolist(), strict=True)):
+    names = cut_names(one.rows, LONGEST_ROW_NAME)
+    for r, (name, values) in enumerate(zip(names, one.values.tolist(), strict=True)):
         cells = "".join(_cell(one, r, c, values[c], classes[c]) for c in columns)
-        rows.append(f'<tr><th title="{escape(visible(name))}">{escape(visible(name))}</th>{cells}</tr>')
+        rows.append(f'<tr><th title="{escape(visible(one.rows[r]))}"><bdi>{escape(name)}</bdi></th>{cells}</tr>')
     heads = "".join(
-        f"<th{_attribute([*classes[c], *(['tls-mark'] if c in one.red else [])])}>"
-        f"<bdi>{escape(visible(one.columns[c]))}</bdi></th>"
-        for c in columns
+        f"<th{_attribute([*classes[c], *(['tls-mark'] if c in one.red else [])])} "
+        f'title="{escape(visible(one.columns[c]))}"><bdi>{escape(name)}</bdi></th>'
+        for c, name in zip(columns, cut_names([one.columns[c] for c in columns], LONGEST_COLUMN_NAME), strict=True)
     )
     corner = f"{one.row_name} · {one.column_name}"
-    widest = min(max(map(len, (*map(visible, one.rows), *corner.split()))), LONGEST_ROW_NAME)
+    widest = min(max(map(len, (*names, *corner.split()))), LONGEST_ROW_NAME)
     flat = " tls-flat" if is_flat(one) else ""
     dense = " tls-dense" if max(len(one.drawn), len(one.rows)) > MOST_COLUMNS else ""
     table = (

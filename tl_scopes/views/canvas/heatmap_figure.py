@@ -7,15 +7,11 @@ from math import ceil, log10
 from textwrap import fill
 from typing import Any
 
-from tl_scopes.results.words import characters
 from tl_scopes.views.canvas.colours import RED, blend
 from tl_scopes.views.canvas.heatmap import HeatMap, is_flat, scaled_unit
+from tl_scopes.views.canvas.names import LONGEST_LABEL, LONGEST_ROW, axis_names, cut_names
 from tl_scopes.views.wording import literal, number, visible
 
-MOST_LABELS = 120
-"""Tokens up to which a chart with a place for each of them names them."""
-LONGEST_LABEL, LONGEST_ROW = 18, 32
-"""Characters of the name of a column, which may stand upright, and of a row, that a matplotlib map shows."""
 _COLUMN, _ROW = 0.21, 0.17
 """Inches of a cell where there is room."""
 _MOST = 15.0
@@ -47,6 +43,7 @@ def heatmap_figure(maps: HeatMap | Sequence[HeatMap]) -> Any:
         # a few columns are not drawn as wide as a prompt below them
         part = place.subgridspec(1, 2, width_ratios=[own, width - own])[0] if own < width / 2 else place
         draw_heatmap(one, figure.add_subplot(part))
+    figure.put_notes(note for one in drawn for note in one.notes)
     return figure
 
 
@@ -127,7 +124,7 @@ def _name_axis(axis: Any, names: Sequence[str], each: float, rotation: int = 0) 
     """Every name beside its cell; where they would stand on each other, every second or third."""
     size, step = _points(len(names), each)
     longest = LONGEST_ROW if axis.axis_name == "y" else LONGEST_LABEL
-    axis.set_ticks(range(0, len(names), step), cut_names(names, longest)[::step], fontsize=size)
+    axis.set_ticks(range(0, len(names), step), axis_names(names, longest)[::step], fontsize=size)
     for label in axis.get_ticklabels():
         label.set_rotation(rotation)
 
@@ -137,23 +134,3 @@ def _label_height(one: HeatMap) -> float:
     size, _ = _points(len(one.drawn), _COLUMN)
     longest = max(map(len, cut_names([one.columns[c] for c in one.drawn])), default=0)
     return 0.3 if is_flat(one) else 0.2 + 0.065 * longest * size / _LARGE
-
-
-def cut_names(texts: Sequence[str], longest: int = LONGEST_LABEL) -> list[str]:
-    """Names on matplotlib axes, cut where they would take the picture's room: those that begin alike in their middle."""
-    cut = [_cut(text, longest) for text in texts]
-    alike = {name for name in cut if len({text for text, own in zip(texts, cut, strict=True) if own == name}) > 1}
-    return [_cut(text, longest, name in alike) for text, name in zip(texts, cut, strict=True)]
-
-
-def _cut(text: str, longest: int, middle: bool = False) -> str:
-    """One name, at its end or in its middle."""
-    shown = visible(text) if text.strip(" ") else "␣" * len(text)
-    read = characters(shown)
-    if len(read) <= longest:
-        return literal(shown)
-    if middle:
-        half = longest // 2
-        return literal("".join([*read[: longest - 1 - half], "…", *read[-half:]]))
-    end = "…" + read[0] * (read[0] in "'\"" and read[0] == read[-1])  # a quotation is closed
-    return literal("".join(read[: longest - len(end)]) + end)

@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from tl_scopes.results.written import minus
-from tl_scopes.views.wording import visible
+from tl_scopes.views.wording import named, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +18,7 @@ LONG = 60
 
 
 def table(frame: pd.DataFrame, digits: int = 3) -> str:
-    """One row per row of the frame; what has no value is a dash."""
+    """One row per row of the frame; what has no value is a dash, a text without letters an empty cell."""
     texts = [any(isinstance(v, str) for v in frame.iloc[:, i]) for i in range(frame.shape[1])]
     head = "".join(
         f"<th{_class(text)}>{escape(str(name).replace('_', ' '))}</th>"
@@ -49,9 +49,11 @@ def _class(text: bool) -> str:
 def _cell(value: Any, digits: int) -> str:
     import pandas as pd
 
+    if isinstance(value, str) and not value:
+        return ""
     if isinstance(value, str):
         long = ' class="tls-long"' if len(value) > LONG else ""
-        return f"<bdi{long}>{escape(visible(value) if value.strip() else repr(value))}</bdi>"
+        return f"<bdi{long}>{escape(named(value))}</bdi>"
     if pd.isna(value):
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
