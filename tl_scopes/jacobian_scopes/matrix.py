@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from typing_extensions import Unpack
 
-from tl_scopes.directions.base import Direction, ReadOut, Rows, held_by
+from tl_scopes.directions.base import Direction, ReadOut, Rows, held_by, target_note
 from tl_scopes.directions.by_name import SCOPES, check_methods, named_directions
 from tl_scopes.directions.scope import Scope
 from tl_scopes.kernel.attributed import provenance, refuse_influence_from_the_future
@@ -318,6 +318,7 @@ def _result(
         details["foil_str"] = target_string(model, details["foil"])
     details |= by_row | {"by_row": list(by_row)}
     targets = tuple(row.rows.target for row in rows)
+    notes = dict.fromkeys((*text.notes, *(note for row in rows for note in row.rows.notes)))
     return AttributionMatrix(
         scores=scores,
         tokens=text.tokens,
@@ -328,7 +329,7 @@ def _result(
         target_strs=tuple(target_string(model, target) for target in targets),
         top_target_flagged=scope.targeted and n - 1 in explained,
         details=details,
-        notes=tuple(dict.fromkeys((*text.notes, *(note for row in rows for note in row.rows.notes)))),
+        notes=tuple(n for n in notes if n not in target_note(None)),  # ``top_target_flagged`` says it
         provenance=provenance(model, details),
         special=text.special,
         text=text.text,

@@ -45,5 +45,6 @@ def legend(method: str) -> Legend:
     """For the results that are stored under this name."""
     scope = scope_of(method)
     if scope is not None:
-        return Legend(scope.title, scope.unit, scope.additive)
+        variant = method.removeprefix(f"{scope.name}_")
+        return Legend(scope.title.replace("{variant}", variant), scope.unit, scope.additive)
     return BASELINES.get(method, Legend())
