@@ -13,7 +13,7 @@ from rich.console import Console
 
 import tl_scopes as tls
 from tl_scopes import views
-from tl_scopes.baselines.by_name import BASELINES
+from tl_scopes.baselines.by_name import BASELINES, WITHOUT_TARGET
 from tl_scopes.cli import main as cli
 from tl_scopes.demo import DEFAULT_PROMPT, DEMO_PROMPTS
 from tl_scopes.results.variants import GRADIENT_BASELINES
@@ -138,10 +138,10 @@ def test_baselines_are_known_by_name_and_given_what_they_read(run, demo_model, n
     assert code == 0
     own = {"frozen": "norms"} if held else {}
     saved = json.loads(out)
-    found = BASELINES[name](demo_model, PROMPT, target=" dog", **own)
-    assert list(saved) == ["fisher", name]
-    assert saved[name]["scores"] == found.scores.tolist()
-    assert saved[name]["target_str"] == found.target_str
+    found = BASELINES[name](demo_model, PROMPT, target=None if name in WITHOUT_TARGET else " dog", **own)
+    assert list(saved) == ["fisher", found.method]
+    assert saved[found.method]["scores"] == found.scores.tolist()
+    assert saved[found.method]["target_str"] == found.target_str
 
 
 def test_what_a_baseline_does_not_read_is_refused(refused) -> None:
