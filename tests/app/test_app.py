@@ -381,7 +381,10 @@ def test_an_answer_is_explained_as_a_whole_and_shown_by_unit(client, demo_model)
     assert client.get(f"/api/view/{data['id']}?unit=sentence").json()["first"] == [
         unit[0] for unit in attr.by_unit("sentence").details["units"]
     ]
-    for unit, reason in (("page", "expected one of word, sentence"), ("turn", "turns of this prompt are not known")):
+    for unit, reason in (
+        ("page", "expected one of word, sentence"),
+        ("turn", "Only a saved chat has turns. Choose word"),
+    ):
         answer = client.get(f"/api/view/{data['id']}?unit={unit}")
         assert answer.status_code == 400 and reason in answer.json()["error"]
 

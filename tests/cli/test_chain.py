@@ -66,12 +66,29 @@ def test_mistakes_are_one_line(refused) -> None:
     assert "leave out --generate" in refused("chain", PROMPT, "--text", " dog", "--generate", "3")
     assert "--text comes after a prompt" in refused("chain", "--text", " dog")
     assert "--unit turn is for chats" in refused("chain", PROMPT, "--unit", "turn")
-    assert "method 'contrast' needs a foil" in refused("chain", PROMPT, "--method", "contrast")
-    assert "(rank=...): method 'gradient_norm' does not" in refused(
+    assert "method 'contrast' needs a foil: give --foil" in refused("chain", PROMPT, "--method", "contrast")
+    assert "--rank: method 'gradient_norm' does not" in refused(
         "chain", PROMPT, "--method", "gradient_norm", "--rank", "2"
     )
-    assert "(frozen=...): method 'leave_one_out' does not" in refused(
+    assert "--frozen: method 'leave_one_out' does not" in refused(
         "chain", PROMPT, "--method", "leave_one_out", "--frozen", "all"
     )
     assert "'random'; expected semantic, " in refused("chain", PROMPT, "--method", "random")
     assert "unknown method" in refused("chain", PROMPT, "--method", "nothing")
+
+
+def test_the_help_says_how_much_is_written_where_nothing_is_asked_for(run, demo_model, monkeypatch) -> None:
+    written: list[int] = []
+    real = tls.generate
+
+    def count(model, prompt, *, max_new_tokens: int):
+        written.append(max_new_tokens)
+        return real(model, prompt, max_new_tokens=2)
+
+    monkeypatch.setattr(tls, "generate", count)
+    for given in ([], [PROMPT], [PROMPT, "--generate", "3"]):
+        assert run("chain", *given, "--unit", "word")[0] == 0
+    assert written == [4, 40, 3]
+    said = " ".join(run("chain", "--help")[1].replace("│", " ").split())
+    assert "each unit of them is explained" in said and "Default: 40; of the demo 4." in said
+    assert "as a whole" not in said and "default: 0" not in said.split("--generate")[1].split("--answer")[0]

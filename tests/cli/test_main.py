@@ -42,7 +42,7 @@ RESULTS = {
     "series": tls.timeseries.Forecast,
     "check": tls.ModelReport,
 }
-MANY_MEANINGS = {"--method", "--model", "--target", "--rank", "--k", "--n"}
+MANY_MEANINGS = {"--method", "--model", "--target", "--rank", "--k", "--n", "--generate"}
 """One or several, of passages in place of prompts, or how many of what: the help of a command says which."""
 OWN_DEFAULT = {"--n"}
 """How many differs with what one costs."""
@@ -342,10 +342,10 @@ def test_a_device_or_a_model_that_is_not_there_is_one_line(
         (["spectrum", ""], "a prompt is empty"),
         (["trace", "x", "--method", "fisher", "--method", "fisher"], "method 'fisher' is given twice"),
         *(
-            ([name, "x", "--method", "contrast"], "needs a foil")
+            ([name, "x", "--method", "contrast"], "needs a foil: give --foil")
             for name in ("trace", "matrix", "layers", "sinks", "verify")
         ),
-        (["patch", "x", "y", "--method", "contrast"], "needs a foil"),
+        (["patch", "x", "y", "--method", "contrast"], "needs a foil: give --foil"),
         (["patch", "x"], "give two prompts"),
         (["patch", "x", ""], "give two prompts"),
         (["patch", "x", "y", "--k", "0"], "--k"),

@@ -69,7 +69,7 @@ def test_it_runs_the_file_prints_the_report_and_goes_on(
     [
         (["--method", "magic"], "unknown method 'magic'"),
         (["--field", "prompt"], "--field prompt: expected NAME=COLUMN"),
-        (["--field", "text=prompt"], "(columns=...): 'text' is none of prompt, messages"),
+        (["--field", "text=prompt"], "--field: 'text' is none of prompt, messages"),
         (["--shard", "2/2"], "--shard 2/2: expected I/N, job I of N, counted from 0"),
         (["--shard", "one"], "--shard one: expected I/N"),
         (["--method", "random", "--frozen", "all"], "none of the methods ['random'] is a gradient"),

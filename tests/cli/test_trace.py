@@ -13,8 +13,10 @@ from rich.console import Console
 
 import tl_scopes as tls
 from tl_scopes import views
+from tl_scopes.baselines.by_name import BASELINES, WITHOUT_TARGET
 from tl_scopes.cli import main as cli
 from tl_scopes.demo import DEFAULT_PROMPT, DEMO_PROMPTS
+from tl_scopes.results.variants import GRADIENT_BASELINES
 from tl_scopes.views import terminal
 
 PROMPT = "German: der Hund sieht die Katze. English: the"
@@ -128,6 +130,38 @@ def test_contrast_takes_a_foil(run) -> None:
     assert "prefer ' dog' to ' cat'" in out
 
 
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_are_known_by_name_and_given_what_they_read(run, demo_model, name: str) -> None:
+    held = ("--frozen", "norms") if name in GRADIENT_BASELINES else ()
+    asked = ("--target", " dog", "--pos", "-1", *held, "--no-verdict", "--json", "-")
+    code, out, _ = run("trace", PROMPT, "--method", "fisher", "--method", name, *asked)
+    assert code == 0
+    own = {"frozen": "norms"} if held else {}
+    saved = json.loads(out)
+    found = BASELINES[name](demo_model, PROMPT, target=None if name in WITHOUT_TARGET else " dog", **own)
+    assert list(saved) == ["fisher", found.method]
+    assert saved[found.method]["scores"] == found.scores.tolist()
+    assert saved[found.method]["target_str"] == found.target_str
+
+
+def test_what_a_baseline_does_not_read_is_refused(refused) -> None:
+    for method, given, reason in (
+        ("leave_one_out", ("--frozen", "all"), "--frozen is for gradients, and leave_one_out is none: leave it out"),
+        ("smoothgrad", ("--rank", "2"), "--rank is for scopes: leave it out with smoothgrad"),
+        ("smoothgrad", ("--foil", " cat"), "--foil is for scopes: leave it out with smoothgrad"),
+        ("random", ("--by-position", "2", "--html", "x.html"), "--by-position is for scopes: leave it out with random"),
+    ):
+        assert reason in refused("trace", PROMPT, "--method", method, *given)
+
+
+@pytest.mark.parametrize("command", ["trace", "matrix", "chain", "layers", "verify", "sinks"])
+def test_what_no_option_can_give_is_not_offered(refused, command: str) -> None:
+    expected = refused(command, PROMPT, "--method", "nonsense").partition("expected ")[2]
+    assert "fisher" in expected and "jacobian" not in expected
+    said = refused(command, PROMPT, "--method", "jacobian")
+    assert "which only Python can give; expected semantic" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -147,7 +181,7 @@ def test_a_mistake_is_seen_before_a_model_is_loaded(refused, arguments, reason) 
         ([PROMPT, "--target", "dog"], "Did you mean ' dog', with its leading space?"),
         ([""], "prompt is empty"),
         ([PROMPT, "--pos", "99"], "pos must be in"),
-        ([PROMPT, "--method", "contrast"], "needs a foil"),
+        ([PROMPT, "--method", "contrast"], "needs a foil: give --foil"),
         ([PROMPT, "--rank", "100000", "--method", "fisher"], "rank must be in"),
     ],
 )
@@ -200,10 +234,10 @@ def test_html_holds_a_button_for_each_scope_and_works_alone(run, demo_model, tmp
 
 
 def test_bytes_that_are_not_utf_8_are_named_by_their_argument(run) -> None:
-    for arguments, name in ((["\udcff"], "prompt"), (["the dog", "--target", "\udcff"], "target")):
+    for arguments, name in ((["\udcff"], "PROMPT"), (["the dog", "--target", "\udcff"], "--target")):
         code, _, said = run("trace", *arguments)
         assert code == 2
-        assert rf"({name}='\udcff'): character 0" in said
+        assert rf"{name} '\udcff': character 0" in said
 
 
 def test_a_baseline_stands_beside_the_scores_of_the_page(run, demo_model, tmp_path: Path) -> None:
@@ -258,7 +292,7 @@ def test_a_chat_without_a_template_is_refused_with_the_remedy(run, tmp_path: Pat
     file = tmp_path / "chat.json"
     file.write_text(json.dumps(CHAT), encoding="utf-8")
     code, _, said = run("trace", "--chat", str(file))
-    assert code == 2 and "no chat template" in said and "pass the text" in said
+    assert code == 2 and "no chat template" in said and "pass the text" in said and "chat_options" not in said
 
 
 @pytest.mark.parametrize(

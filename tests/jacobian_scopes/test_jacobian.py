@@ -423,7 +423,7 @@ TOKENS = families.prompt_tokens()
 ONES = torch.ones(families.D_MODEL)
 REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "model": (lambda m: tls.semantic_scope(nn.Identity(), TOKENS), TypeError, "expected a TransformerLens model"),
-    "prompt type": (lambda m: tls.semantic_scope(m, 3), TypeError, "expected a string, a tensor, an array"),
+    "prompt type": (lambda m: tls.semantic_scope(m, 3), TypeError, "expected a text, token ids"),
     "prompt empty": (lambda m: tls.semantic_scope(m, ""), ValueError, r"prompt=''\): the prompt is empty"),
     "prompts none": (lambda m: tls.semantic_scope(m, []), ValueError, "list of prompts is empty"),
     "prompt float": (lambda m: tls.semantic_scope(m, TOKENS.float()), ValueError, "must be integers, got torch.float"),

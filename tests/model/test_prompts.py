@@ -42,7 +42,7 @@ def never_runs(model, monkeypatch, request) -> None:
         (torch.tensor([0, families.D_VOCAB]), ValueError, f"token id {families.D_VOCAB} is outside the vocabulary"),
         (torch.tensor([-1]), ValueError, "token id -1 is outside"),
         (torch.zeros(families.N_CTX + 1, dtype=torch.int64), ValueError, f"context of {families.N_CTX}"),
-        (7, TypeError, "expected a string, a tensor, an array, a list of integers, a mapping"),
+        (7, TypeError, "expected a text, token ids, a chat"),
         ([1, 2.5], TypeError, r"prompt\[1\]=2\.5\): expected an integer"),
         ([families.D_VOCAB], ValueError, f"token id {families.D_VOCAB} is outside the vocabulary"),
         (np.zeros(3), ValueError, "must be integers"),
@@ -50,7 +50,7 @@ def never_runs(model, monkeypatch, request) -> None:
         (
             None,
             TypeError,
-            r"prompt=None\): expected a string, a tensor, an array, a list of integers, a mapping, what generate\(\) gave",
+            r"prompt=None\): expected a text, token ids, a chat",
         ),
     ],
     ids=lambda v: None if isinstance(v, type) else str(v)[:20],
@@ -78,8 +78,8 @@ def test_positions_outside_the_prompt_are_refused(model, pos) -> None:
         (" zebracorn", ValueError, "not in the vocabulary|a target is one token"),
         (families.D_VOCAB, ValueError, "outside the vocabulary"),
         (-1, ValueError, "outside the vocabulary"),
-        (True, TypeError, "expected a string, an integer, a list of"),
-        (1.5, TypeError, r"target=1.5\): expected a string, an integer, a list of"),
+        (True, TypeError, "expected a text or a token id, or a list of these"),
+        (1.5, TypeError, r"target=1.5\): expected a text or a token id, or a list of these"),
         ([1, 2], ValueError, "2 given for 1 prompt; give one for each"),
     ],
 )

@@ -115,6 +115,7 @@ function explain(step = null) {
     return lacks("", error.message), old(true);
   }
   const tab = state.tab, path = tab === "tokens" ? "explain" : tab;
+  if ($("unit").value === "turn") $("unit").value = ""; // a text that is typed has no turns
   state.begun = true;
   state.told = null;
   answered(WORKING[tab], () => ask(`api/${path}?${how()}`, body), (data) => ((state.answers = tab + body), show(data)));
@@ -177,6 +178,8 @@ function show(data) {
   const parsed = new DOMParser().parseFromString(data.html, "text/html");
   $("panel").replaceChildren(...parsed.body.childNodes);
   $("unit").disabled = !data.units;
+  const turn = $("unit").querySelector("option[title]");
+  turn.hidden = turn.disabled = !data.turns;
   $("specials").disabled = !data.specials;
   $("scale").disabled = data.kind !== "attribution";
   for (const kind of ["html", "json"]) {
@@ -250,6 +253,7 @@ function openFile(file) {
   if (!file) return;
   select("tokens");
   state.told = null;
+  if ($("unit").value === "turn") $("unit").value = "";
   const read = async () => ask(`api/open?${how()}`, await file.text());
   answered("Opening …", read, (data) => {
     show(data);

@@ -172,6 +172,7 @@ def _facts(result: Result, by_token: Result) -> dict[str, Any]:
             "kind": "chain" if isinstance(result, Chain) else "picture",
             "method": result.method,
             "units": isinstance(result, AttributionMatrix),
+            "turns": False,
             "specials": not isinstance(result, AS_GIVEN),
             "length": len(result.tokens) if isinstance(result, Chain) else None,
         }
@@ -179,6 +180,7 @@ def _facts(result: Result, by_token: Result) -> dict[str, Any]:
     return {
         "kind": "attribution",
         "units": True,
+        "turns": bool(by_token.units) and by_token.offsets is not None,
         "specials": True,
         "method": result.method,
         "prompt": by_token.text,

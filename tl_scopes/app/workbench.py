@@ -223,6 +223,8 @@ class Workbench:
             raise Forgotten("A text that was written has no picture of its own")
         if not specials and not isinstance(result, AS_GIVEN):
             result = result.without("special")
+        if unit == "turn" and not getattr(result, "units", ()):
+            raise ValueError("Only a saved chat has turns. Choose word, sentence, line or paragraph")
         return result.by_unit(unit) if unit and isinstance(result, Attribution | AttributionMatrix) else result
 
     def view(self, key: str, *, unit: UnitKind | None = None, specials: bool = True, scale: Scale = "auto") -> View:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_scopes.directions.base import Readings, target_note
+from tl_scopes.directions.base import Readings, target_notes
 from tl_scopes.directions.logits import Of
 from tl_scopes.kernel.attributed import Answer
 from tl_scopes.kernel.calls import encode
@@ -61,7 +61,7 @@ class Aim:
         targets = self.chosen(unchanged)
         log_probs = [float(r.predictions[-1:].log_prob(t)) for r, t in zip(unchanged, targets, strict=True)]
         many = len(targets) > 1
-        notes = (*target_note(self.given[-1]), *notes)
+        notes = (*target_notes([t is None for t in self.given]), *notes)
         return Answer(
             scores,
             targets if many else targets[0],

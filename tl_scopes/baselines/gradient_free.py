@@ -24,7 +24,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from tl_scopes.baselines.aims import Aim, aims
-from tl_scopes.directions.base import target_note
+from tl_scopes.directions.base import target_notes
 from tl_scopes.directions.logits import Of
 from tl_scopes.kernel.ablation import Ablated, Ablation, ablated, ablated_together, substitutes
 from tl_scopes.kernel.attributed import Answer, attributed
@@ -111,7 +111,9 @@ def _left_out(model: LensModel, aim: Aim, found: Ablated, of: Of, details: dict[
         for name, values_of in (("delta_logit", found.logit), ("delta_log_prob", found.log_prob))
     }
     details |= {k: v.tolist() for k, v in changes.items()}
-    answer = _answer(changes[f"delta_{of}"].abs(), found.tokens, found.first, details, target_note(aim.given[-1]))
+    answer = _answer(
+        changes[f"delta_{of}"].abs(), found.tokens, found.first, details, target_notes([t is None for t in aim.given])
+    )
     return attributed(model, aim.prompt, found.first[-1], "leave_one_out", answer)
 
 

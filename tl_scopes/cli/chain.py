@@ -14,7 +14,6 @@ from tl_scopes.cli.support import (
     library,
     load_model,
     prompt_or_demo,
-    require_names,
     require_turns,
 )
 
@@ -24,15 +23,12 @@ if TYPE_CHECKING:
     from tl_scopes.results.chain import Chain
     from tl_scopes.results.chain_verification import ChainVerification
 
-_DEMO = 4
-"""Tokens that the model writes after the built-in prompt, whose units are words."""
-
 
 def chain(
     prompt: options.Prompt = None,
     chat: options.Chat = None,
     text: options.WrittenText = None,
-    generate: options.Generate = 0,
+    generate: options.ChainGenerate = None,
     answer: options.ChainAnswer = None,
     method: options.ChainMethod = "semantic",
     foil: options.Foil = None,
@@ -67,7 +63,7 @@ def chain(
     given: Any = chat_of(chat, prompt) if chat else prompt_or_demo(prompt, model, demo="translation")[0]
     own = chat is None and prompt is None
     lens = load_model(model, kind, device)
-    written = _written(tls, lens, given, text, generate or _DEMO * own)
+    written = _written(tls, lens, given, text, generate or (options.WRITTEN_IN_DEMO if own else None))
     units = unit.value if unit else "word" if own else "sentence"
     prompt_units = prompt_unit.value if prompt_unit else units
     if verify:
@@ -84,10 +80,11 @@ def _require_method(method: str, keywords: Mapping[str, Any]) -> None:
     from tl_scopes.directions.by_name import SCOPES
     from tl_scopes.evaluation.chain import ROW_METHODS, check_row_method
 
-    require_names([method], ROW_METHODS)
-    check_row_method(method, keywords)
-    if method in SCOPES:
-        aimed_at_a_token([method], rank=keywords["rank"], foil=keywords["foil"])
+    if method not in SCOPES and method in ROW_METHODS:
+        check_row_method(method, keywords)
+        return
+    others = [name for name in ROW_METHODS if name not in SCOPES]
+    aimed_at_a_token([method], others, rank=keywords["rank"], foil=keywords["foil"])
 
 
 def _require_several(lens: Any, written: Any, prompt_units: Any) -> None:
@@ -102,7 +99,7 @@ def _require_several(lens: Any, written: Any, prompt_units: Any) -> None:
         )
 
 
-def _written(tls: Any, lens: Any, prompt: Any, text: str | None, n: int) -> Any:
+def _written(tls: Any, lens: Any, prompt: Any, text: str | None, n: int | None) -> Any:
     """The pair that was given, a chat that has its answer, or what the model writes."""
     if text is not None:
         return prompt, text

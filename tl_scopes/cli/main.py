@@ -25,6 +25,7 @@ from tl_scopes.cli.layers import layers
 from tl_scopes.cli.matrix import matrix
 from tl_scopes.cli.output import any_terminal
 from tl_scopes.cli.patch import patch
+from tl_scopes.cli.remedies import in_options
 from tl_scopes.cli.run import run
 from tl_scopes.cli.series import series
 from tl_scopes.cli.sinks import sinks
@@ -32,6 +33,7 @@ from tl_scopes.cli.spectrum import spectrum
 from tl_scopes.cli.support import quiet
 from tl_scopes.cli.trace import trace
 from tl_scopes.cli.verify import verify
+from tl_scopes.numerics.call_names import call_of
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "trace": trace,
@@ -90,9 +92,16 @@ def _named(name: str, command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             raise  # the reader of our output has seen enough
         except (ValueError, TypeError, NotImplementedError, OSError) as error:
-            raise Refused(name, str(error)) from error
+            given = [option for option, value in options.items() if value is not None]
+            raise Refused(name, in_options(str(error), options_of(name), call_of(error), given)) from error
 
     return named
+
+
+def options_of(name: str, program: typer.Typer = app) -> dict[str, str]:
+    """What a command's parameters are called on the command line."""
+    commands: Any = typer.main.get_command(program)
+    return {p.name: p.opts[0] if p.opts[0].startswith("-") else p.metavar for p in commands.commands[name].params}
 
 
 for _name, _command in COMMANDS.items():

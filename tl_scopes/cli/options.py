@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tl_scopes.cli.choices import Ablated as Ablated
+from tl_scopes.cli.choices import Component as Component
+from tl_scopes.cli.choices import Layout as Layout
+from tl_scopes.cli.choices import Measure as Measure
+from tl_scopes.cli.choices import Part as Part
+from tl_scopes.cli.choices import Preset as Preset
+from tl_scopes.cli.choices import Start as Start
+from tl_scopes.cli.choices import System as System
+from tl_scopes.cli.choices import Token as Token
 
 RENAMED = {"scope": "method"}
 """Older words for options, which work as the new ones do."""
@@ -21,81 +30,6 @@ _ON, _FILES = "Model", "Output"
 """Headings of ``--help``."""
 _MODEL = "'demo', 'demo-llama', a Hub name, or a local Hugging Face folder"
 _SEVERAL = "repeat for several"
-
-
-class System(str, Enum):
-    """Series that can be generated."""
-
-    lorenz = "lorenz"
-    lorenz_with_drift = "lorenz-with-drift"
-    logistic_map = "logistic"
-    brownian_motion = "brownian"
-    geometric_brownian_motion = "geometric-brownian"
-    periodic = "periodic"
-
-
-class Start(str, Enum):
-    """Where a path to the prompt begins."""
-
-    zero = "zero"
-    mean = "mean"
-    pad = "pad"
-
-
-class Preset(str, Enum):
-    """Published protocols."""
-
-    paper = "paper"
-    text = "text"
-
-
-class Token(str, Enum):
-    """Which token of a passage."""
-
-    truth = "truth"
-    argmax = "argmax"
-
-
-class Ablated(str, Enum):
-    """What a removed embedding becomes."""
-
-    zero = "zero"
-    mean = "mean"
-    resample = "resample"
-
-
-class Component(str, Enum):
-    """What is patched in a layer."""
-
-    resid_pre = "resid_pre"
-    resid_mid = "resid_mid"
-    attn_out = "attn_out"
-    mlp_out = "mlp_out"
-
-
-class Measure(str, Enum):
-    """What is measured with AOPC."""
-
-    sufficiency = "sufficiency"
-    leave_one_out = "leave_one_out"
-
-
-class Part(str, Enum):
-    """What tokens are joined into."""
-
-    word = "word"
-    sentence = "sentence"
-    line = "line"
-    paragraph = "paragraph"
-    turn = "turn"
-
-
-class Layout(str, Enum):
-    """What a source is written in."""
-
-    jsonl = "jsonl"
-    csv = "csv"
-    parquet = "parquet"
 
 
 def _must_be(rule: str, holds: Callable[[float], bool]) -> Callable[[float], float]:
@@ -141,7 +75,10 @@ Generate = Annotated[
 ]
 TraceMethods = Annotated[
     list[str] | None,
-    typer.Option("--method", help=f"Scope, e.g. fisher; {_SEVERAL}, or all for the paper's three. Default: semantic."),
+    typer.Option(
+        "--method",
+        help=f"Scope or baseline, e.g. fisher or smoothgrad; {_SEVERAL}, or all for the paper's three. Default: semantic.",
+    ),
 ]
 ForecastMethods = Annotated[
     list[str] | None,
@@ -347,11 +284,19 @@ Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to lis
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; anything but the default is open to others.")]
 Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")]
 
-WRITTEN = 40
-"""Tokens that the model writes by default where what it writes is followed back."""
+WRITTEN, WRITTEN_IN_DEMO = 40, 4
+"""Tokens that the model writes by default where what it writes is followed back; after the built-in prompt its words."""
 WrittenText = Annotated[
-    str | None,
-    typer.Option("--text", help=f"What was written after PROMPT; default: what the model writes, {WRITTEN} tokens."),
+    str | None, typer.Option("--text", help="What was written after PROMPT; default: what the model writes.")
+]
+ChainGenerate = Annotated[
+    int | None,
+    typer.Option(
+        "--generate",
+        min=1,
+        help="Tokens that the model writes, greedily, where there is no --text: each unit of them is explained. "
+        f"Default: {WRITTEN}; of the demo {WRITTEN_IN_DEMO}.",
+    ),
 ]
 ChainAnswer = Annotated[
     str | None, typer.Option("--answer", help="Words of the written text that are the answer; default: its last unit.")

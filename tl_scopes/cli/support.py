@@ -154,17 +154,32 @@ def require_names(names: Sequence[str], known: Collection[str], what: str = "met
             raise ValueError(f"{what} {name!r} is given twice")
 
 
-def aimed_at_a_token(methods: Sequence[str], **keywords: Any) -> bool:
-    """Does one of these scopes take a target? Names that are no scopes, and keywords that do not fit them, are refused."""
+def aimed_at_a_token(methods: Sequence[str], baselines: Collection[str] = (), **keywords: Any) -> bool:
+    """Does one of these scopes or baselines take a target? Unknown names, and keywords that do not fit them, are refused.
+
+    ``keywords`` are all of a scope's that the command has options for, given or not.
+    """
+    from tl_scopes.baselines.by_name import WITHOUT_TARGET
     from tl_scopes.directions.by_name import SCOPES, check_keywords, reads
 
-    require_names(methods, SCOPES)
-    check_keywords(methods, keywords)
+    offered = [name for name, scope in SCOPES.items() if set(scope.needs) <= keywords.keys()]
     for method in methods:
+        if method in SCOPES and method not in offered:
+            wants = ", ".join(need for need in SCOPES[method].needs if need not in keywords)
+            raise ValueError(
+                f"method {method!r} needs a {wants}, which only Python can give; expected {', '.join(offered)}"
+            )
+    require_names(methods, [*offered, *baselines])
+    named = [method for method in methods if method in SCOPES]
+    if named:
+        check_keywords(named, keywords)
+    elif given := [f"--{name}" for name, value in keywords.items() if value is not None and name != "target"]:
+        raise ValueError(f"{given[0]} is for scopes: leave it out with {', '.join(methods)}")
+    for method in named:
         for name in SCOPES[method].needs:
             if keywords.get(name) is None:
-                raise ValueError(f"method {method!r} needs a {name}")
-    return reads("target", methods)
+                raise ValueError(f"method {method!r} needs a {name}: give --{name}")
+    return reads("target", named) or any(m not in WITHOUT_TARGET for m in methods if m not in named)
 
 
 def default_methods(function: Callable[..., Any]) -> tuple[str, ...]:

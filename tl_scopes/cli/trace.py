@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,15 +61,21 @@ def trace(
         raise ValueError("--by-position 1: a baseline needs at least two prompts")
     if by_position and (unit or chat):
         raise ValueError("--by-position is for the tokens of a PROMPT: leave out --unit and --chat")
-    part = None if unit is None else unit.value
+    part: Any = None if unit is None else unit.value
     require_turns(part, chat)
     if generate and (target is not None or foil is not None or pos != -1 or by_position):
         raise ValueError(
             "--generate explains what the model writes after PROMPT: leave out --target, --foil, --pos, --by-position"
         )
     tls = library()
+    from tl_scopes.baselines.by_name import BASELINES
+
     methods = default_methods(tls.scopes) if method == ["all"] else tuple(method or ["semantic"])
-    aimed = aimed_at_a_token(methods, foil=foil, rank=rank)
+    aimed = aimed_at_a_token(methods, BASELINES, foil=foil, rank=rank)
+    held = frozen or ()
+    _require_gradients(methods, held)
+    if by_position and (others := [m for m in methods if m in BASELINES]):
+        raise ValueError(f"--by-position is for scopes: leave it out with {', '.join(others)}")
     if target is not None and not aimed:
         print(f"tl-scopes trace: {', '.join(methods)} has no target; --target is left out", file=sys.stderr)
         target = None
@@ -80,14 +87,40 @@ def trace(
     lens = load_model(model, kind, device)
     if generate:
         text, target = tls.generate(lens, text, max_new_tokens=generate), None
-    held = frozen or ()
-    found = tls.scopes(lens, text, methods=methods, target=target, foil=foil, rank=rank, pos=pos, frozen=held)
-    shown = [a if bos else a.without("special") for a in found.values()]
     asked = {"target": target, "foil": foil, "rank": rank}
+    found = _explained(tls, lens, text, methods, asked, {"pos": pos, "frozen": held})
+    shown = [a if bos else a.without("special") for a in found]
     n = by_position
     beside = {name: _baseline(tls, lens, text, name, n, {"pos": pos, "frozen": held}, asked) for name in methods if n}
     judged = _judged(tls, lens, shown, part or "token") if verdict else None
     files.answer(_Together([a.by_unit(part) if part else a for a in shown], judged, beside))
+
+
+def _require_gradients(methods: Sequence[str], frozen: Sequence[str]) -> None:
+    """Refuse parts to hold where no method is a gradient that can hold them."""
+    from tl_scopes.directions.by_name import SCOPES
+    from tl_scopes.results.variants import GRADIENT_BASELINES
+
+    if frozen and not any(method in (*SCOPES, *GRADIENT_BASELINES) for method in methods):
+        raise ValueError(f"--frozen is for gradients, and {', '.join(methods)} is none: leave it out")
+
+
+def _explained(
+    tls: Any, lens: Any, text: Any, methods: Sequence[str], asked: Mapping[str, Any], how: Mapping[str, Any]
+) -> list[Attribution]:
+    """Each method's attribution, in their order; the scopes share their runs, and each method is given what it reads."""
+    from tl_scopes.baselines.by_name import BASELINES
+    from tl_scopes.directions.by_name import SCOPES, reads
+    from tl_scopes.results.variants import GRADIENT_BASELINES
+
+    found: dict[str, Attribution] = {}
+    if scopes := [method for method in methods if method in SCOPES]:
+        own = {name: value for name, value in asked.items() if reads(name, scopes)}
+        found |= tls.scopes(lens, text, methods=scopes, **own, **how)
+    for name in (method for method in methods if method in BASELINES):
+        held = {"frozen": how["frozen"]} if name in GRADIENT_BASELINES else {}
+        found[name] = BASELINES[name](lens, text, target=asked["target"], pos=how["pos"], **held)
+    return [found[method] for method in methods]
 
 
 def _baseline(

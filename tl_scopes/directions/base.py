@@ -261,6 +261,13 @@ def chosen_target(target: int | None, read: ReadOut) -> tuple[int, tuple[str, ..
     return (int(read.predictions.top) if target is None else target), target_note(target)
 
 
+def target_notes(chosen: Sequence[bool]) -> tuple[str, ...]:
+    """:func:`target_note` of several predictions; ``chosen``: was the target of each the model's choice?"""
+    if len(chosen) > 1 and chosen[-1] and not any(chosen[:-1]):
+        return ("At the last position no target was given: there the model's own top prediction is explained.",)
+    return target_note(None if any(chosen) else 0)
+
+
 def target_note(target: int | None) -> tuple[str, ...]:
     """The sentence that says that the target was the model's choice."""
     return () if target is not None else ("Where no target was given, the model's own top prediction is explained.",)

@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_scopes.directions.base import Combine, Direction, Rows, Scored
+from tl_scopes.directions.base import Combine, Direction, Rows, Scored, target_note, target_notes
 from tl_scopes.numerics.precision import to_float64
 from tl_scopes.numerics.statistics import interval_of_mean_square
 
@@ -66,7 +66,9 @@ class Joint:
     @property
     def notes(self) -> tuple[str, ...]:
         """For the reader, each once."""
-        return tuple(dict.fromkeys(note for rows in self.parts for note in rows.notes))
+        own = target_note(None)
+        chosen = target_notes([own[0] in rows.notes for rows in self.parts])
+        return tuple(dict.fromkeys((*chosen, *(n for rows in self.parts for n in rows.notes if n not in own))))
 
     @property
     def given(self) -> Tensor | None:

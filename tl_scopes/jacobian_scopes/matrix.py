@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from typing_extensions import Unpack
 
-from tl_scopes.directions.base import Direction, ReadOut, Rows, held_by
+from tl_scopes.directions.base import Direction, ReadOut, Rows, held_by, target_note
 from tl_scopes.directions.by_name import SCOPES, check_methods, named_directions
 from tl_scopes.directions.scope import Scope
 from tl_scopes.kernel.attributed import provenance, refuse_influence_from_the_future
@@ -301,7 +301,8 @@ def _result(
     details: dict[str, Any],
 ) -> AttributionMatrix:
     """The frozen matrix with each row's target and the details that differ between rows."""
-    n, own = len(text.tokens), [row.rows.notes for row in rows]
+    n, said = len(text.tokens), target_note(None)  # ``top_target_flagged`` says it
+    own = [tuple(note for note in row.rows.notes if note not in said) for row in rows]
     shared = [note for note in dict.fromkeys(note for notes in own for note in notes) if all(note in o for o in own)]
     scores = torch.zeros(len(rows), n, dtype=compute_dtype(model.W_U.dtype))
     for i, row in enumerate(rows):

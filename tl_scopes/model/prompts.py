@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import itertools
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -20,11 +19,13 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tl_scopes.model.bos import no_bos, two_bos, warned
 from tl_scopes.model.chats import is_chat, rendered_chat
 from tl_scopes.model.encodings import as_encoding, is_encoding, rows_of
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.units import Unit
 from tl_scopes.model.vocabulary import pieces, vocabulary
+from tl_scopes.numerics.annotations import InWords
 
 
 class GivenTokens:
@@ -51,28 +52,31 @@ class GivenTokens:
 
 Encoding = Mapping[str, Any]
 Ids = Tensor | NDArray[np.generic] | Sequence[int]
-OnePrompt = str | Ids | Encoding | GivenTokens | Sequence[Any]
+OnePrompt = Annotated[
+    str | Ids | Encoding | GivenTokens | Sequence[Any],
+    InWords("a text, token ids, a chat (a list of messages), what a tokenizer returned or what generate() gave"),
+]
 """A string, token ids in a 1-D or ``[1, pos]`` tensor, an array or a list, what a tokenizer returned, a chat as a list of
 messages, or what was generated."""
-Prompt = (
+Prompt = Annotated[
     str
     | Ids
     | Encoding
     | GivenTokens
-    | Sequence[str | Ids | GivenTokens | Mapping[str, Any] | Sequence[Mapping[str, Any]]]
-)
+    | Sequence[str | Ids | GivenTokens | Mapping[str, Any] | Sequence[Mapping[str, Any]]],
+    InWords("a text, token ids, a chat (a list of messages), what a tokenizer or generate() gave, or a list of these"),
+]
 """One prompt, a list of them, a ``[batch, pos]`` tensor or array, or what a tokenizer returned for several texts."""
 Token = str | int
 Answer = Token | Sequence[Token | None] | None
 """What is explained of one prompt: a token, a text of several, or one token for each position of a span."""
-Target = Token | Sequence[Token | Sequence[Token | None] | None] | None
+Target = Annotated[
+    Token | Sequence[Token | Sequence[Token | None] | None] | None,
+    InWords("a text or a token id, or a list of these, one for each prompt or position"),
+]
 Position = int | Sequence[int]
 """One explained position, or several that are explained together."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_TWO_BOS = (
-    "The text begins with {bos!r} (rendered chat templates do) and another was put before it, so the prompt begins with "
-    "two, which changes scores; prepend_bos=False leaves the text as it is."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +228,8 @@ def _read(
         if prepend_bos and bos is not None and ids[:1] != [bos]:
             ids = [bos, *ids]
         tokens = _checked_ids(model, torch.tensor(ids, dtype=torch.int64), name)
-        return _Read(tokens, chat.text, offsets_of(model, tokens, chat.text), chat.units)
+        notes = no_bos(model, tokens) if prepend_bos is None else ()
+        return _Read(tokens, chat.text, offsets_of(model, tokens, chat.text), chat.units, notes)
     if not isinstance(item, str):
         raise TypeError(
             f"({name}={item!r}): expected a string, token ids, what a tokenizer returned, or a list of messages, "
@@ -236,7 +241,7 @@ def _read(
         raise ValueError(f"({name}={item!r}): this model has no tokenizer; pass token ids as a tensor")
     refuse_surrogates(name, item)
     tokens = _checked_ids(model, model.to_tokens(item, prepend_bos=prepend_bos, truncate=False)[0], name)
-    notes = _two_bos(model, tokens, item) if prepend_bos is not False else ()
+    notes = two_bos(model, tokens, item) if prepend_bos is not False else ()
     return _Read(tokens, item, offsets_of(model, tokens, item), notes=notes)
 
 
@@ -283,26 +288,12 @@ def _checked_ids(model: LensModel, tokens: Tensor, name: str) -> Int[Tensor, " p
     return tokens
 
 
-def _two_bos(model: LensModel, tokens: Tensor, text: str) -> tuple[str, ...]:
-    """A warning, and the note for results, where the text has its own BOS after the one that was put before it."""
-    bos = getattr(model.tokenizer, "bos_token_id", None)
-    if bos is None or tokens[:2].tolist() != [bos, bos] or pieces(model.tokenizer, text) == tokens.tolist():
-        return ()
-    return _warned(_TWO_BOS.format(bos=model.tokenizer.bos_token))
-
-
 def _padded(model: LensModel, tokens: Tensor) -> tuple[str, ...]:
     """A warning, and the note for results, where padding stands before or behind one text."""
     found = _padding(model, tokens.tolist(), behind=False)
     if found is None:
         return ()
-    return _warned(f"{found} the text: the model reads padding as text, which changes scores. Leave it out.")
-
-
-def _warned(note: str) -> tuple[str, ...]:
-    """A note for results, said at once too."""
-    warnings.warn(note, stacklevel=3)
-    return (note,)
+    return warned(f"{found} the text: the model reads padding as text, which changes scores. Leave it out.")
 
 
 def refuse_surrogates(name: str, text: str) -> None:

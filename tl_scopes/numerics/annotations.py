@@ -49,6 +49,13 @@ class Within:
     most: int
 
 
+@dataclass(frozen=True)
+class InWords:
+    """What a union of many types is called where none of them fits."""
+
+    words: str
+
+
 Seed = Annotated[int, Within(0, 2**63 - 1)]
 """What PyTorch's and NumPy's generators both take."""
 Types = Mapping[str, Any]
@@ -107,6 +114,8 @@ def _as(argument: str, value: Any, hint: Any) -> Any:
     origin, members = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
+    if origin is Annotated and isinstance(members[1], InWords):
+        return _named(argument, value, members[0], hint)
     if origin is Annotated:
         return integer(argument, value, least=members[1].least, most=members[1].most)
     if origin in (Union, UnionType):
@@ -145,6 +154,16 @@ def _as(argument: str, value: Any, hint: Any) -> Any:
     if isinstance(value, Tensor):
         return dense(argument, value)
     return str(value) if hint is str else value
+
+
+def _named(argument: str, value: Any, union: Any, hint: Any) -> Any:
+    """The value as one kind of a union that has a name of its own; what is wrong further inside is said as it is."""
+    try:
+        return _as(argument, value, union)
+    except TypeError as error:
+        if str(error).startswith(f"({argument}={shown(value)})"):
+            raise _wrong(argument, value, hint) from None
+        raise
 
 
 def _one_of(argument: str, value: Any, members: tuple[Any, ...]) -> Any:
@@ -192,7 +211,7 @@ def _options(hint: Any, plural: bool = False) -> list[str]:
     """Everything that a hint allows, in words."""
     origin, members = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return _options(members[0], plural)
+        return [members[1].words] if isinstance(members[1], InWords) else _options(members[0], plural)
     if origin in (Union, UnionType):
         kinds = [m for m in members if not (plural and m is NoneType)]
         return [option for kind in kinds for option in _options(kind, plural)]

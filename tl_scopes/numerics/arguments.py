@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from tl_scopes.numerics.annotations import Seed as Seed
 from tl_scopes.numerics.annotations import argument_types, as_annotated
+from tl_scopes.numerics.call_names import NAMED, call_of
 from tl_scopes.numerics.values import flag as flag
 from tl_scopes.numerics.values import integer as integer
 from tl_scopes.numerics.values import number as number
@@ -24,8 +25,6 @@ from tl_scopes.numerics.values import number as number
 P = ParamSpec("P")
 R = TypeVar("R")
 _CALL: ContextVar[str | None] = ContextVar("call", default=None)
-_NAMED = "_tl_scopes_call"
-"""Attribute of an error whose message already has the name of its call."""
 
 
 def public_call(function: Callable[P, R]) -> Callable[P, R]:
@@ -70,9 +69,9 @@ def name_call(error: Exception) -> Exception:
     """Put the running call's name before an error's message, unless it has one; other libraries' own classes stay."""
     name = call_name()
     own = type(error) in (ValueError, TypeError, NotImplementedError) and len(error.args) == 1
-    if name is not None and own and not hasattr(error, _NAMED):
+    if name is not None and own and call_of(error) is None:
         message = str(error)
         if not message.startswith(f"{name}("):
             error.args = (f"{name}{message}" if message.startswith("(") else f"{name}: {message}",)
-        setattr(error, _NAMED, name)
+        setattr(error, NAMED, name)
     return error

@@ -119,18 +119,25 @@ class ChainVerification(Displayable, Serializable):
         names = ", ".join(self._short(self.chain.sources[q].name or self.chain.sources[q].text) for q in self.strongest)
         what = "the strongest unit" if self.k == 1 else f"the {self.k} strongest units"
         outcome = "changes the answer" if self.changed else "leaves the answer as it is"
-        sets = f"{len(self.drawn)} {'other' if self.exhaustive else 'random'} {'units' if self.k == 1 else 'sets'}"
-        return (
-            f"Regenerated, {done} {what} of the prompt ({names}) {outcome}, {answer}; of {'all ' * self.exhaustive}{sets} "
-            f"{sum(self.drawn_changed)} change it, p = {self.p:.2g}."
-        )
+        return f"Regenerated, {done} {what} of the prompt ({names}) {outcome}, {answer}; {self._compared}, p = {self.p:.2g}."
+
+    @property
+    def _compared(self) -> str:
+        """How many of the other sets change the answer."""
+        n, changing = len(self.drawn), sum(self.drawn_changed)
+        kind, one = ("other" if self.exhaustive else "random"), ("unit" if self.k == 1 else "set")
+        if n == 1:
+            done = ("changes it" if changing else "leaves it") + " too" * (bool(changing) == self.changed)
+            return f"the only {kind} {one} {done}"
+        counted = "none changes" if not changing else "1 changes" if changing == 1 else f"{changing} change"
+        return f"of {'all ' * self.exhaustive}{n} {kind} {one}s {counted} it"
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per regeneration: ``removed`` (nothing, strongest, random), ``units``, ``changed``, ``text``."""
+        """One row per regeneration: ``removed`` (nothing, strongest, random or other), ``units``, ``changed``, ``text``."""
         import pandas as pd
 
         sets = [(), self.strongest, *self.drawn]
-        kinds = ["nothing", "strongest", *["random"] * len(self.drawn)]
+        kinds = ["nothing", "strongest", *["other" if self.exhaustive else "random"] * len(self.drawn)]
         units = [" | ".join(self.chain.sources[q].text.strip() for q in one) for one in sets]
         changed = [not self.reproduced, self.changed, *self.drawn_changed]
         return pd.DataFrame({"removed": kinds, "units": units, "changed": changed, "text": self.texts})

@@ -50,5 +50,6 @@ def legend(method: str) -> Legend:
     """For the results that are stored under this name."""
     scope = scope_of(method)
     if scope is not None:
-        return Legend(scope.title, scope.units.get(method, scope.unit), scope.additive)
+        variant = method.removeprefix(f"{scope.name}_")
+        return Legend(scope.title.replace("{variant}", variant), scope.units.get(method, scope.unit), scope.additive)
     return BASELINES.get(method, Legend())

@@ -59,7 +59,8 @@ class PositionalBaseline(Displayable, Serializable):
         if attribution.method != self.method or attribution.pos + 1 != len(self.share):
             raise ValueError(
                 f"this is {self.method} read at position {len(self.share) - 1}, the "
-                f"attribution is {attribution.method} read at position {attribution.pos}"
+                f"attribution is {attribution.method} read at position {attribution.pos}. Take the baseline of "
+                f"the same text: positional_baseline(model, prompt, method={attribution.method!r}, pos={attribution.pos})"
             )
         if "through" in attribution.details:
             raise ValueError(

@@ -159,7 +159,8 @@ def encode(series: Any, *, n_fit: int | None = None, limits: tuple[float, float]
         i = int(outside[0])
         raise ValueError(
             f"(series=...): value {i} ({values[i]:g}) would be {numbers[i]:.0f}, outside {FIRST} … {LAST}. Fit on "
-            "more of the series, encode(series, n_fit=...), or leave room, encode(series, limits=(low, high))"
+            "more of the series, encode(series, n_fit=...), or leave room, encode(series, limits=(low, high)); "
+            "forecast_scope and rolling_forecast take what encode() gave"
         )
     return EncodedSeries(values, numbers.astype(np.int64), scale, offset, 0 if limits is not None else n, low)
 

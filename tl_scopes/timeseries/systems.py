@@ -308,8 +308,12 @@ def read_column(path: str | Path, column: str | int | None = None) -> Series:
     names = [str(name) for name in frame.columns]
     if column is None:
         numeric = [i for i, name in enumerate(frame.columns) if pd.api.types.is_numeric_dtype(frame[name])]
-        if len(numeric) != 1:
-            raise ValueError(f"{given}: {len(numeric)} numeric columns; name one of {names}")
+        if not numeric:
+            raise ValueError(
+                f"{given}: none of its columns {names} is numeric: each has an entry that is no number; fill or drop those"
+            )
+        if len(numeric) > 1:
+            raise ValueError(f"{given}: {len(numeric)} numeric columns; name one of {[names[i] for i in numeric]}")
         index = numeric[0]
     elif isinstance(column, int) and not isinstance(column, bool):
         if not 0 <= column < len(names):

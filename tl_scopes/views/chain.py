@@ -161,7 +161,7 @@ def _lines(chain: Chain) -> RenderableType:
     parts: list[RenderableType] = [Text(chain_title(chain), "bold"), Padding(Text(path_words(chain)), (0, 2))]
     if chain.path:
         parts.append(Text(about_path(chain), "dim"))
-    parts += [Padding(_sources(chain), (0, 2)), Padding(_steps(chain), (0, 2))]
+    parts += [Padding(table, (0, 2)) for table in (_sources(chain), _steps(chain)) if table.row_count]
     if any(source.name for source in chain.sources):
         named = ", ".join(f"{visible(name)} {percent(share)}" for name, share in chain.shares().items())
         parts.append(Padding(Text(f"All hops, by name: {named}."), (0, 2)))
@@ -181,7 +181,8 @@ def _sources(chain: Chain) -> Table:
     found, direct = _table("all hops", "direct", "prompt"), chain.direct.tolist()
     for source in chain.top(MOST_LINES):
         unit = chain.sources[source.number]
-        name = Text(f"{visible(unit.name)} ", "dim") if unit.name else Text()
+        said = unit.name.split() != unit.text.split()
+        name = Text(f"{visible(unit.name)} ", "dim") if unit.name and said else Text()
         found.add_row(percent(source.share), percent(direct[source.number]), name + Text(shortened(unit.text)))
     return found
 

@@ -28,7 +28,9 @@ def verification_text(result: ChainVerification) -> str:
 def verification_view(result: ChainVerification) -> View:
     """The sentence, and a table of all that was written."""
     said = f'<p class="tls-small">{escape(visible(result.sentence))}</p>'
-    body = f'<div class="tls tls-report">{heading(_TITLE)}{said}{table(result.to_frame())}</div>'
+    rows = result.to_frame()
+    rows["changed"] = ["yes" if changed else "no" for changed in rows["changed"]]
+    body = f'<div class="tls tls-report">{heading(_TITLE)}{said}{table(rows)}</div>'
     return View(_TITLE, body, lambda: str(result))
 
 
