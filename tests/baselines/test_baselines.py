@@ -355,7 +355,15 @@ def test_log_prob_gradient_survives_a_peaked_prediction(pair: Pair) -> None:
     logits[TARGET] = 25.0
     y = torch.zeros(W.shape[0], dtype=torch.float32)
     predicted = Predictions.all_of(Table(logits[None], None, W.float()))
-    read = ReadOut(y=y, hidden=y, predictions=predicted, W_U=W.float(), index=0, text=torch.zeros(1, dtype=torch.int64))
+    read = ReadOut(
+        y=y,
+        hidden=y,
+        predictions=predicted,
+        W_U=W.float(),
+        index=0,
+        tokens=torch.zeros(1, 1, dtype=torch.int64),
+        place=(0, 0),
+    )
     v = Semantic((TARGET,), "log_prob").rows([read], model_state(pair.model))[0].V[0]
     p = logits.double().softmax(-1)
     exact = (W.double() * torch.where(torch.arange(len(p)) == TARGET, 0, -p)).sum(-1)

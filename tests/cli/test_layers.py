@@ -90,7 +90,7 @@ def test_a_mistake_is_seen_before_a_model_is_loaded(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--heads", "--method", "fisher", "--rank", "2"], "kind='sensitivity'"),
+        (["--heads", "--method", "fisher", "--rank", "2"], "--kind sensitivity"),
     ],
 )
 def test_what_the_library_refuses_is_one_line(refused: Callable[..., str], arguments: list[str], reason: str) -> None:

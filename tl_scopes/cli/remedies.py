@@ -44,12 +44,12 @@ def in_options(message: str, options: Mapping[str, str], call: str | None = None
     """The message of an error, for a command.
 
     Args:
-        message: as the library says it; one that begins with an option is the command's own, and stays.
+        message: as the library says it; one of no call that begins with no argument is the command's own, and stays.
         options: of the command, by the names of their parameters: ``{"pos": "--pos", "prompt": "PROMPT"}``.
         call: the call whose name the message begins with.
         given: the parameters that were given a value.
     """
-    if message.startswith("--"):
+    if message.startswith("--") or (call is None and not message.startswith("(")):
         return message
     quoted: list[str] = []
 

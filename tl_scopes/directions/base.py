@@ -52,7 +52,8 @@ class ReadOut:
         predictions: there.
         W_U: the unembedding, in the model's own dtype.
         index: number of the prompt in the call.
-        text: the tokens up to this position.
+        tokens: of all prompts that run together, padded.
+        place: (row of them, position).
     """
 
     y: Float[Tensor, " d_model"]
@@ -60,7 +61,14 @@ class ReadOut:
     predictions: Predictions
     W_U: Float[Tensor, "d_model d_vocab"]
     index: int
-    text: Tensor
+    tokens: Tensor
+    place: tuple[int, int]
+
+    @property
+    def text(self) -> Tensor:
+        """The tokens up to this position."""
+        row, position = self.place
+        return self.tokens[row, : position + 1]
 
     @property
     def logits(self) -> Float[Tensor, " d_vocab"]:

@@ -33,7 +33,8 @@ def read_outs(model: LensModel, run: ForwardPass, indices: Sequence[int]) -> lis
             predictions=run.predictions[n : n + 1],
             W_U=W_U,
             index=index,
-            text=run.texts[n],
+            tokens=run.tokens,
+            place=run.places[n],
         )
         for n, index in enumerate(indices)
     ]

@@ -162,7 +162,8 @@ class ForwardPass:
         hidden: activation at the target hook, ``[read, ...]``; ``y`` by default.
         predictions: of the model at each explained position.
         activations: every other captured activation, by the name it was asked for.
-        texts: the tokens up to each explained position.
+        tokens: of all rows, padded.
+        places: (row, position) of each explained position.
     """
 
     source: Float[Tensor, "batch pos d_model"]
@@ -170,7 +171,8 @@ class ForwardPass:
     hidden: Tensor
     predictions: Predictions
     activations: dict[str, Tensor]
-    texts: Sequence[Tensor]
+    tokens: Int[Tensor, "batch pos"]
+    places: Sequence[tuple[int, int]]
 
     @property
     def logits(self) -> Float[Tensor, "read d_vocab"]:
@@ -303,7 +305,8 @@ def _run(
         activations={
             name: activation for name, activation in recorder.got.items() if name not in above or name in cached
         },
-        texts=[tokens[row, : p + 1] for row, p in zip(own_rows.tolist(), read.tolist(), strict=True)],
+        tokens=tokens,
+        places=list(zip(own_rows.tolist(), read.tolist(), strict=True)),
     )
 
 
