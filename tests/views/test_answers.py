@@ -178,3 +178,17 @@ def test_a_baseline_by_position_is_of_tokens_and_of_one_prediction(demo_model: A
     assert not {"row_scores", "signed", "interval"} & corrected.details.keys()
     twice = attr.normalized().without("special").normalized()
     assert float((twice.scores * twice.details["normalized_by"] - attr.scores).abs().max()) < 1e-5
+
+
+def test_each_line_of_a_terminal_has_its_target_and_its_room(demo_model: Any) -> None:
+    text = (
+        "The dog sees the cat in the garden. The cat sees the dog in the garden. The man sees the dog. The dog sees the"
+    )
+    matrix = tls.attribution_matrix(demo_model, text, method="fisher", positions=[4, 5, -1])
+    fisher = str(matrix).splitlines()[2:]
+    assert [line.split()[1] for line in fisher[:2]] == [matrix.str_tokens[p].strip() for p in (5, 6)]
+    assert "next token" in fisher[2]
+    layers = tls.layer_influence(demo_model, text).by_unit("sentence")
+    lines = [line for line in str(layers).splitlines() if "_p" in line]
+    assert len(lines) == len(layers.layers)
+    assert len(str(layers).splitlines()) <= len(lines) + 3, "one line for each layer"

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
+from tl_scopes.results.units import kind_of
 from tl_scopes.views.attribution import tokens
 from tl_scopes.views.canvas.heatmap import HeatMap, heatmap
 from tl_scopes.views.canvas.heatmap_figure import heatmap_figure
@@ -23,6 +24,8 @@ from tl_scopes.views.wording import entry, linearised, number, quoted, title, un
 
 MOST_HEADS = 12
 """Heads that the head × token map shows."""
+_LONG = 3
+"""Units of several words that a line of a terminal has room for."""
 
 
 @view.register(LayerInfluence)
@@ -129,6 +132,7 @@ def influence_lines(result: LayerInfluence | HeadInfluence, k: int = 6) -> Rende
     """One line per layer, last layer first: its strongest tokens, or its heads."""
     one = influence_maps(result)[0]
     by_pos = isinstance(result, LayerInfluence)
+    k = k if kind_of(result.attribution.details) in (None, "word") or not by_pos else min(k, _LONG)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column(one.row_name, no_wrap=True)
     table.add_column(f"strongest {one.column_name}s: {one.unit}")

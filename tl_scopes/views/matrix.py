@@ -220,7 +220,8 @@ def matrix_lines(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
             sources.append(f" {share:.2f}   ", "dim")
         if not top:
             sources.append("–", "dim")
-        target = "" if row.target_str is None else in_line(matrix.details, row.target_str)
+        following = row.str_tokens[row.pos + 1] if row.pos + 1 < len(row) else "next token"
+        target = in_line(matrix.details, following if row.target_str is None else row.target_str)
         flag = " (top prediction)" if matrix.top_target_flagged and row.pos == len(row) - 1 else ""
         table.add_row(f"{row.pos}", Text(target, "bold red") + Text(flag, "dim"), sources)
     return Group(Text(f"{_title(matrix)}, each row on its own scale", "bold"), table)
