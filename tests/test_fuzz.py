@@ -171,6 +171,7 @@ JOINT = {
         "scopes",
         "leave_one_out",
         "attention_rollout",
+        "random_attribution",
     ),
     *(
         "total_information",
@@ -190,6 +191,9 @@ OTHERWISE: dict[tuple[str, str], Callable[[Any], kinds.Cases]] = {
     ("explain_file", "chat_options"): lambda good: kinds.refused(5, "x", [], True),
     ("gold_alignment", "out"): lambda good: kinds.refused(5, 1.5, "folder", b"x"),
     ("aopc", "target"): kinds.name,
+    # of many rows, which have no gradient in common
+    ("total_information", "grads_at"): lambda good: kinds.refused(good, 5, "nowhere", [good], True),
+    ("total_information", "keep_gradient"): lambda good: kinds.refused(5, "x", True),
     ("sae_feature", "target_hook"): lambda good: kinds.refused(5, 1.5, [], {}, True, b"x"),  # no model tells its hooks
     **{(name, "pos"): kinds.one_position for name in FUNCTIONS if name not in JOINT},
     **{(name, aim): kinds.answer for name in JOINT for aim in ("target", "foil")},
@@ -350,7 +354,10 @@ def cases(name: str) -> list[Case]:
         good = GOOD_HERE.get((name, argument), GOOD.get(argument))
         kind = OTHERWISE.get((name, argument), ARGUMENTS[argument])
         made = kind(good) if argument not in ("path", "folder", "out") else kind("nowhere")
-        optional = types[argument] is Any or type(None) in typing.get_args(types[argument])
+        hint = types[argument]
+        if typing.get_origin(hint) is typing.Annotated:
+            hint = typing.get_args(hint)[0]
+        optional = hint is Any or type(None) in typing.get_args(hint)
         found += kinds.interesting([(argument, made)], frozenset({argument} if optional else ()))
     return found
 

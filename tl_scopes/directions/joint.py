@@ -67,7 +67,7 @@ class Joint:
     def notes(self) -> tuple[str, ...]:
         """For the reader, each once."""
         own = target_note(None)
-        chosen = target_notes([own[0] in rows.notes for rows in self.parts])
+        chosen = target_notes([any(note in rows.notes for note in own) for rows in self.parts])
         return tuple(dict.fromkeys((*chosen, *(n for rows in self.parts for n in rows.notes if n not in own))))
 
     @property

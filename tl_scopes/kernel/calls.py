@@ -218,9 +218,9 @@ def encode_one(
     model: LensModel, prompt: OnePrompt, options: RunOptions, argument: str = "prompt"
 ) -> tuple[LensModel, EncodedPrompt]:
     """As :func:`encode`, of a call that takes one prompt."""
-    if isinstance(prompt, Tensor) and not is_single(prompt):
+    if isinstance(prompt, Tensor) and not is_single(prompt, argument):
         raise ValueError(f"({argument}=tensor of shape {list(prompt.shape)}): expected one prompt, [pos] or [1, pos]")
-    if not is_single(prompt):
+    if not is_single(prompt, argument):
         n = len(prompt_items(prompt, argument))
         raise TypeError(f"({argument}=[...]): expected one prompt, got a list of {n}")
     model, (encoded,) = encode(model, prompt, options, argument)

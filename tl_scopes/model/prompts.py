@@ -134,7 +134,7 @@ def encode_prompts(
 
     With ``spans`` an answer that was generated is explained as a whole, where no position is named.
     """
-    items, single, given = prompt_items(prompt, argument), is_single(prompt), as_encoding(prompt)
+    items, single, given = prompt_items(prompt, argument), is_single(prompt, argument), as_encoding(prompt)
     if not single and (isinstance(given, Tensor) or (is_encoding(given) and given.get("attention_mask") is None)):
         _refuse_padding(model, cast("list[Tensor]", items), argument)
     positions: list[Any] = [pos] * len(items) if single or isinstance(pos, int) else list(pos)
@@ -154,13 +154,13 @@ def encode_prompts(
     return encoded
 
 
-def is_single(prompt: object) -> bool:
+def is_single(prompt: object, argument: str = "prompt") -> bool:
     """One prompt, so that one result is given, or a list of them?"""
     prompt = as_encoding(prompt)
     if isinstance(prompt, Tensor):
         return prompt.ndim != 2 or len(prompt) < 2
     if is_encoding(prompt):
-        return len(rows_of(prompt, "prompt")) == 1
+        return len(rows_of(prompt, argument)) == 1
     return isinstance(prompt, str | GivenTokens) or is_chat(prompt)
 
 
@@ -169,7 +169,7 @@ def prompt_items(prompt: object, argument: str = "prompt") -> list[object]:
     prompt = as_encoding(prompt)
     if is_encoding(prompt):
         prompt = rows_of(prompt, argument)
-    elif is_single(prompt):
+    elif is_single(prompt, argument):
         return [prompt]
     if not isinstance(prompt, list | tuple | Tensor):
         raise TypeError(
