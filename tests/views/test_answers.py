@@ -129,6 +129,10 @@ def test_units_are_called_so_and_read_at_their_last_token(demo_model: Any) -> No
     assert f"(position {attr.pos})" in first
     assert len(first) < 140, "the end of a long unit is enough"
     assert f"(position {attr.pos})" in units.html()
+    middle = tls.semantic_scope(demo_model, text, pos=9, target=" cat")
+    said = str(middle).split("\n")[0].split(":")[0]
+    for joined in (middle.by_word(), middle.by_unit("sentence"), middle.by_word().by_unit("sentence")):
+        assert str(joined).split("\n")[0].split(":")[0] == said, "a unit may go on behind the token that is read"
 
 
 def test_each_pane_has_its_own_strongest(demo_model: Any) -> None:

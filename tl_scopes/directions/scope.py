@@ -49,8 +49,8 @@ class Scope:
         name: in ``methods=`` and ``method=``.
         label: on a menu, e.g. ``"Total information"``.
         summary: one line below it: what is explained.
-        title: heads a picture of its scores; ``{target}`` is filled in, and ``{of}``, what of it is explained;
-            ``{variant}`` is what a result's name has behind the scope's.
+        title: heads a picture of its scores; ``{target}`` is filled in, ``{of}``, what of it is explained, and
+            ``{tokens}``, what its entries are; ``{variant}`` is what a result's name has behind the scope's.
         unit: of a score; ``{at}`` is filled in, and ``{unit}``, of what is explained.
         units: those of the results that have another one.
         direction: makes the direction from ``(model, number of prompts, own keywords)``.

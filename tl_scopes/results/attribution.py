@@ -283,6 +283,11 @@ class Attribution(_Shown, Serializable):
         found = grouping(Entries.of(self), units, language=language, pos=self.pos)
         return self if found is None else self._grouped(found)
 
+    def _read(self) -> dict[str, Any]:
+        """What units know of the prediction no more: after which token it is read, and how many are explained together."""
+        together = {"together": len(self.span)} if self.span else {}
+        return {"read_at": self.pos, "read_token": self.str_tokens[self.pos], **together}
+
     def _grouped(self, found: Grouping) -> Attribution:
         """With one entry per group."""
         additive, groups = legend(self.method).additive, found.positions
@@ -299,7 +304,7 @@ class Attribution(_Shown, Serializable):
             gradient=None,
             signed=None if self.signed is None else joined(self.signed, groups, True),
             cache=None,
-            details=found.details(self.details, additive) | ({"together": len(self.span)} if self.span else {}),
+            details=self._read() | found.details(self.details, additive),
             notes=(*self.notes, *self._partly_hidden(found.groups), *([_GLUED] if unclear else [])),
             special=found.within(self.special),
             hidden=found.within(self.hidden),

@@ -33,6 +33,7 @@ from tl_scopes.views.wording import (
     shows_signs,
     size_of_score,
     title,
+    visible,
 )
 
 _ALONE = "Each token's sources, to click: <code>attribution_matrix(model, attr.tokens, positions=attr.span)</code>."
@@ -232,6 +233,6 @@ def _more(attribution: Attribution) -> str:
     if not plain:
         return ""
     rows = " · ".join(
-        f"{escape(key)} {escape(number(v) if isinstance(v, float) else str(v))}" for key, v in plain.items()
+        f"{escape(key)} {escape(number(v) if isinstance(v, float) else visible(str(v)))}" for key, v in plain.items()
     )
     return f"<details><summary>Numbers and provenance</summary>{rows}</details>"

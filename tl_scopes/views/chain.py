@@ -53,7 +53,7 @@ def chain_title(chain: Chain) -> str:
 def scope_name(chain: Chain) -> str:
     """The method as headings have it."""
     method = chain.method.replace("_", " ").capitalize()
-    return legend(chain.method).title.format(target="", foil="", method=method, of="").split(":")[0]
+    return legend(chain.method).title.split(":")[0].format(method=method)
 
 
 def called(unit: TextUnit) -> str:

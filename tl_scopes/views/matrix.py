@@ -100,7 +100,7 @@ def matrix(attributions: AttributionMatrix) -> View:
 @plot.register(AttributionMatrix)
 def matrix_figure(attributions: AttributionMatrix) -> Any:
     """:func:`matrix_map` with matplotlib."""
-    return heatmap_figure(replace(matrix_map(attributions), notes=attributions.notes))
+    return heatmap_figure(replace(matrix_map(attributions), notes=tuple(_notes(attributions))))
 
 
 def matrix_map(attributions: AttributionMatrix) -> HeatMap:

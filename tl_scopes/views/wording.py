@@ -96,9 +96,9 @@ def title(attribution: Attribution) -> str:
     foil = quoted(attribution.details["foil_str"]) if "foil_str" in attribution.details else "the foil"
     of, several = _what(attribution), _several(attribution)
     target = "the prediction" if attribution.target_str is None else quoted(attribution.target_str)
-    said = legend(attribution.method).title.format(target=target, foil=foil, method=method, of=of)
     each = entry(attribution.details)
-    said = said.replace("which tokens", f"which {each}s").replace("each token", f"each {each}")
+    known = {"target": target, "foil": foil, "method": method, "of": of, "token": each, "tokens": f"{each}s"}
+    said = legend(attribution.method).title.format(**known)
     if each_alone(attribution) and attribution.target_str is not None:
         said += ", each by itself"
     if several > 1 and attribution.target_str is None:
@@ -293,15 +293,16 @@ def odds(attribution: Attribution) -> str:
 
 
 def read_text(attribution: Attribution) -> str:
-    """The token after which the prediction is made, of a long unit its end."""
-    said = visible(attribution.str_tokens[attribution.pos].strip("\n") or attribution.str_tokens[attribution.pos])
+    """The token after which the prediction is made; where units do not know it, the end of the last one."""
+    said = visible(attribution.details.get("read_token", attribution.str_tokens[attribution.pos]))
     return said if len(said) <= LONGEST else f"…{said[1 - LONGEST :]}"
 
 
 def read_after(attribution: Attribution) -> str:
     """``' the' (position 14)``: the token after which the prediction is made, and where it stands among the tokens."""
     inside = members(attribution.details)
-    place = attribution.pos if inside is None else max(inside[attribution.pos])
+    last = attribution.pos if inside is None else max(inside[attribution.pos])
+    place = attribution.details.get("read_at", last)
     return f"{quoted(read_text(attribution))} (position {place})"
 
 
