@@ -167,7 +167,8 @@ def aimed_at_a_token(methods: Sequence[str], baselines: Collection[str] = (), **
         if method in SCOPES and method not in offered:
             wants = ", ".join(need for need in SCOPES[method].needs if need not in keywords)
             raise ValueError(
-                f"method {method!r} needs a {wants}, which only Python can give; expected {', '.join(offered)}"
+                f"method {method!r} needs a {wants}, which only Python can give; expected "
+                + ", ".join([*offered, *baselines])
             )
     require_names(methods, [*offered, *baselines])
     named = [method for method in methods if method in SCOPES]
