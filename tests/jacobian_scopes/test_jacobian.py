@@ -452,7 +452,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "rows kept": (
         lambda m: tls.fisher_scope(m, TOKENS, rank=2, keep_gradient=True),
         ValueError,
-        "pulls back 2 rows, so there is no single gradient",
+        "pulls back several rows here, so there is no single gradient",
     ),
     "same foil": (
         lambda m: tls.contrast_scope(m, TOKENS, target=5, foil=5),

@@ -163,10 +163,34 @@ def test_each_keeps_the_logits_of_its_own_positions(pair: Pair) -> None:
             assert relative_error(one.cache[name], single.cache[name]) < ROUNDING, name
 
 
+SEVERAL_ROWS: dict[str, tuple[Ask, dict[str, Any]]] = {
+    "of any of the questions": (tls.semantic_scope, {"prompt": [TOKENS] * 2, "pos": [[3], [3, 5]], "combine": "norm"}),
+    "fisher": (tls.fisher_scope, {"rank": 2}),
+    "exact": (tls.total_information, {"method": "exact"}),
+    "low rank": (tls.total_information, {"method": "low_rank", "rank": 2}),
+    "sampled": (tls.total_information, {}),
+    "scopes": (tls.scopes, {"methods": ("semantic", "fisher"), "rank": 2}),
+}
+
+
 @pytest.mark.on_families("gpt2")
-def test_several_rows_of_any_of_the_questions_have_no_gradient(pair: Pair) -> None:
-    with pytest.raises(ValueError, match="pulls back 2 rows"):
-        tls.semantic_scope(pair.model, [TOKENS] * 2, pos=[[3], [3, 5]], combine="norm", keep_gradient=True)
+@pytest.mark.parametrize("name", SEVERAL_ROWS)
+def test_several_rows_have_no_gradient_which_is_said_before_a_run(pair: Pair, name: str) -> None:
+    ask, given = SEVERAL_ROWS[name]
+    hook = "blocks.0.hook_resid_post"
+    for wanted in {"keep_gradient": True}, {"grads_at": hook}:
+        with texts_run(pair) as seen, pytest.raises(ValueError, match="pulls back several rows"):
+            ask(pair.model, **{"prompt": TOKENS} | given | wanted)
+        assert not seen
+    of_one = {"method": "low_rank", "rank": 1}
+    assert f"{hook}_grad" in tls.total_information(pair.model, TOKENS, **of_one, grads_at=hook).cache
+
+
+@pytest.mark.on_families("gpt2")
+def test_several_rows_have_no_sign_which_is_said_before_a_run(pair: Pair) -> None:
+    with texts_run(pair) as seen, pytest.raises(ValueError, match="no common sign"):
+        tls.head_influence(pair.model, TOKENS, method="fisher", rank=2, kind="signed")
+    assert not seen
 
 
 @pytest.mark.on_families("gpt2")

@@ -61,6 +61,11 @@ class Fisher:
     tol: float
     method: str = "fisher"
 
+    @property
+    def fewest(self) -> int:
+        """As many as were asked for."""
+        return self.rank
+
     def held(self, reads: int, W_U: Tensor) -> int:
         """The largest group of searches."""
         return search_bytes(W_U.T, at_once(reads, self.rank), self.rank)

@@ -143,6 +143,11 @@ def require_combine(directions: Sequence[Direction], combine: Combine | None) ->
             raise ValueError(f"(combine={combine!r}): {direction.method} knows {known} only: {why}")
 
 
+def surely_several(direction: Direction, positions: int, combine: Combine | None) -> bool:
+    """Is it known before a run that a result over so many positions has several rows?"""
+    return direction.fewest > 1 or (positions > 1 and (combine or direction.combines[0]) == "norm")
+
+
 def joint(
     direction: Direction,
     parts: Sequence[Rows],

@@ -41,6 +41,7 @@ class Semantic:
     """
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
+    fewest: ClassVar[int] = 1
 
     targets: tuple[int | None, ...]
     of: Of | tuple[Of, ...] = "logit"
@@ -106,6 +107,7 @@ class Contrast:
     """``v = a_target − a_foil``; of two answers, ``±Aᵀ(e_token − p)`` at the tokens of one and of the other."""
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
+    fewest: ClassVar[int] = 1
 
     targets: tuple[int | None, ...]
     foils: tuple[int | Side, ...]

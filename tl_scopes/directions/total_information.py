@@ -63,6 +63,11 @@ class TotalInformation:
     seed: int
     method: str = "total_information"
 
+    @property
+    def fewest(self) -> int:
+        """More than one wherever a trace is estimated, or summed whole."""
+        return self.rank if self.how == "low_rank" else 2
+
     def held(self, reads: int, W_U: Tensor) -> int:
         """One F for each position where probes go on being drawn, with a search for some, or the probes of one."""
         W, size = W_U.T, compute_dtype(W_U.dtype).itemsize

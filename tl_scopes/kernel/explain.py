@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tl_scopes.directions.base import Direction, Rows, Scored, held_by
-from tl_scopes.directions.joint import Joint, joint
+from tl_scopes.directions.joint import Joint, joint, surely_several
 from tl_scopes.kernel.attributed import (
     Answer,
     attributed,
@@ -99,6 +99,8 @@ def explain_inside(
     state = model_state(model)
     for direction in directions:
         direction.check(state)
+        if any(surely_several(direction, len(prompt.positions), options.combine) for prompt in prompts):
+            _require_one_row(direction, options, probes)
     if any(len(prompt.positions) > 1 for prompt in prompts):
         require_causal(model)
     with differentiable(model):
@@ -243,20 +245,10 @@ class _Explanation:
         )
 
     def _require_one_row_each(self, rows: Sequence[Joint]) -> None:
-        """Refuse several rows where a gradient, or a sign, is asked for."""
+        """The same of rows whose number only a run tells."""
         for direction, row in zip(self.directions, rows, strict=True):
-            if row.single:
-                continue
-            if self.options.wants_gradient:
-                raise ValueError(
-                    f"{direction.method} pulls back {len(row.V)} rows, so there is no single gradient to keep. Use one "
-                    "row (rank=1, combine='sum'), or jacobian_scope row by row, with keep_gradient and grads_at"
-                )
-            if any(probe.joined == "one row" for probe in self.probes):
-                raise ValueError(
-                    f"(kind='signed'): {direction.method} pulls back {len(row.V)} rows, which have no common sign. "
-                    "Use kind='sensitivity', or one row (rank=1, combine='sum')"
-                )
+            if not row.single:
+                _require_one_row(direction, self.options, self.probes)
 
     def _cache(self, run: ForwardPass, gradients: Sequence[Tensor], own: slice) -> ActivationCache:
         """The run's activations that were asked for, and gradients under ``name + "_grad"``; ``own`` are the prompt's among
@@ -271,6 +263,20 @@ class _Explanation:
             kept[f"{name}_grad"] = gradient.to(run.activations[name].dtype)
         at_own = {name: a[:, own] for name, a in kept.items() if points.get(name.removesuffix("_grad")) is behind}
         return activation_cache(self.model, kept | at_own)
+
+
+def _require_one_row(direction: Direction, options: RunOptions, probes: Sequence[GradientProbe]) -> None:
+    """Refuse several rows where a gradient, or a sign, is asked for."""
+    if options.wants_gradient:
+        raise ValueError(
+            f"{direction.method} pulls back several rows here, so there is no single gradient to keep. Use one row "
+            "(rank=1, combine='sum'), or jacobian_scope row by row, with keep_gradient and grads_at"
+        )
+    if any(probe.joined == "one row" for probe in probes):
+        raise ValueError(
+            f"(kind='signed'): {direction.method} pulls back several rows here, which have no common sign. "
+            "Use kind='sensitivity', or one row (rank=1, combine='sum')"
+        )
 
 
 def _joined(row: Joint, probe: GradientProbe, measured: Float[Tensor, "k pos ..."]) -> Float[Tensor, "pos ..."]:
