@@ -338,6 +338,15 @@ def test_a_callable_is_a_method(demo_model: Any) -> None:
     assert len(table["IG pad"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [(lambda model: 3, "unexpected keyword"), (lambda *given, **asked: 3, "must return an Attribution")],
+)
+def test_a_callable_that_is_no_method_ends_the_run(demo_model: Any, own: Any, says: str) -> None:
+    with pytest.raises(TypeError, match=says):
+        aopc(demo_model, passages(1)[:2], {"own": own, "semantic": "semantic"})
+
+
 # -- arithmetic ------------------------------------------------------------------------------------
 
 

@@ -176,7 +176,7 @@ def aopc(
         return [measure_passage(model, prompts[i], chosen, protocol, random, batch_size) for i, random in given]
 
     for i in tqdm(todo, desc=call_name(), unit="prompt", initial=len(mine) - len(todo), total=len(mine), disable=None):
-        (found,) = attempted(measured, [i], also=(TypeError,))
+        (found,) = attempted(measured, [i])
         store.append({"index": i, **({"error": found.reason} if isinstance(found, Failed) else found)})
     return _table(store.done(), settings)
 

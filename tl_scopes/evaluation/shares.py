@@ -91,19 +91,17 @@ def launched_alone(environment: Mapping[str, str]) -> bool:
     return several and not any(world in environment for _, world in _LAUNCHERS)
 
 
-def attempted(
-    do: Callable[[Sequence[P]], Iterable[R]], batch: Sequence[P], also: tuple[type[Exception], ...] = ()
-) -> list[R | Failed]:
+def attempted(do: Callable[[Sequence[P]], Iterable[R]], batch: Sequence[P]) -> list[R | Failed]:
     """One result for each of a batch; where it fails, each is done by itself, and what fails alone gives its reason.
 
-    What is wrong with one piece is a ``ValueError``, a run that does not fit the memory, or ``also``; any other error is one
-    of the whole run, and is raised.
+    What is wrong with one piece is a ``ValueError``, or a run that does not fit the memory; any other error is one of the
+    whole run, and is raised.
     """
     try:
         return list(do(batch))
     except Exception as error:
-        if not isinstance(error, (ValueError, torch.OutOfMemoryError, *also)):
+        if not isinstance(error, (ValueError, torch.OutOfMemoryError)):
             raise
         if len(batch) == 1:
             return [Failed(f"{type(error).__name__}: {name_call(error)}")]
-    return [result for one in batch for result in attempted(do, [one], also)]
+    return [result for one in batch for result in attempted(do, [one])]

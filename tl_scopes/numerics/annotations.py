@@ -26,6 +26,7 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import os
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -175,13 +176,17 @@ def _one_of(argument: str, value: Any, members: tuple[Any, ...]) -> Any:
             return _as(argument, value, member)
         except (TypeError, ValueError) as error:
             refusals.append(error)
-    for refusal in refusals:
-        if not str(refusal).startswith(f"({argument}={shown(value)})"):
-            raise refusal
+    if inside := [refusal for refusal in refusals if not str(refusal).startswith(f"({argument}={shown(value)})")]:
+        raise max(inside, key=_place)
     known = next((refusal for refusal in refusals if isinstance(refusal, ValueError)), None)
     if known is not None and not any(typing.get_origin(member) is Literal for member in members):
         raise known
     raise _wrong(argument, value, Union[members], TypeError if known is None else ValueError)  # noqa: UP007
+
+
+def _place(refusal: Exception) -> list[int]:
+    """How far into lists the wrong item stands: ``[1]`` of ``(prompt[1]=5): ...``."""
+    return [int(i) for i in re.findall(r"\[(\d+)\]", str(refusal).partition("=")[0])]
 
 
 def _items(argument: str, value: Any, hint: Any) -> Iterable[Any]:
