@@ -32,6 +32,8 @@ def with_notes() -> dict[str, Any]:
         "heads": replace(every_result.heads(), attribution=replace(every_result.heads().attribution, notes=(NOTE,))),
         "sinks": replace(every_result.sinks(), notes=(NOTE,)),
         "split": replace(every_result.split(), notes=(NOTE,)),
+        "removals": replace(every_result.verification(), attribution=attr),
+        "swaps": replace(every_result.swaps(), attribution=attr),
     }
 
 
@@ -47,11 +49,26 @@ def test_a_figure_has_the_notes_of_its_page_in_lines_that_fit(name: str) -> None
         assert NOTE in said(figure)
         figure.draw_without_rendering()
         edge = figure.bbox
-        noted = [t for t in figure.findobj(Text) if t.get_text()[:10] == NOTE[:10]]
+        noted = [t for t in figure.findobj(Text) if NOTE[:10] in t.get_text()]
         for box in (t.get_window_extent() for t in noted):
             assert box.x0 >= 0 and box.x1 <= edge.x1 and box.y0 >= 0
         for axes in figure.axes if name != "attribution" or figure is figures[-1] else []:
             assert axes.get_tightbbox().y0 > noted[0].get_window_extent().y1, "nothing stands on the note"
+
+
+@pytest.mark.parametrize(
+    ("details", "says"),
+    [
+        ({"rank": 1, "explained_share": 0.114}, "along this direction, 11% of the trace"),
+        ({"rank": 3, "explained_share": 0.4, "estimator": "low_rank"}, "along these directions, 40% of the trace"),
+        ({"rank": 8, "explained_share": 0.4, "estimator": "sampled"}, None),
+        ({"rank": 64, "explained_share": 1.0}, None),
+    ],
+)
+def test_a_prediction_says_what_its_directions_leave_out(details: dict[str, Any], says: str | None) -> None:
+    result = replace(every_result.verification(), attribution=attribution(details=details))
+    for words in (str(result), said(result.plot()), result.html()):
+        assert "of the trace" not in words if says is None else says in words
 
 
 def test_notes_of_a_figure_are_on_its_page_once() -> None:

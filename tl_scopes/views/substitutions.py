@@ -10,7 +10,7 @@ from tl_scopes.views.canvas.page import View
 from tl_scopes.views.canvas.scatter import Point, Scatter, scatter_figure, scatter_view
 from tl_scopes.views.canvas.table import seen
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.wording import linearised, number, visible
+from tl_scopes.views.wording import linearised, notes_of_prediction, number, visible
 
 
 def of_substitutions(result: Substitutions) -> Scatter:
@@ -27,6 +27,7 @@ def of_substitutions(result: Substitutions) -> Scatter:
         minus(f"{result.reading}; Spearman {result.spearman:.2f}"),
         points,
         frame.drop(columns="id").rename(columns=names),
+        notes_of_prediction(result.attribution),
     )
 
 
@@ -48,4 +49,4 @@ def substitutions_text(result: Substitutions) -> str:
     table = seen(result.to_frame()).to_string(index=False, float_format=number)
     head = f"in place of {result.token!r} at {result.pos}: change of {result.scalar} ({result.unit})"
     head += linearised(result.attribution.details)
-    return f"{head}\n{table}\n{result.reading}"
+    return "\n".join([head, table, result.reading, *notes_of_prediction(result.attribution)])

@@ -10,7 +10,7 @@ from tl_scopes.views.canvas.page import View
 from tl_scopes.views.canvas.scatter import Point, Scatter, scatter_figure, scatter_view
 from tl_scopes.views.canvas.table import seen
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.wording import linearised, number, visible
+from tl_scopes.views.wording import linearised, notes_of_prediction, number, visible
 
 
 def of_verification(result: Verification) -> Scatter:
@@ -28,6 +28,7 @@ def of_verification(result: Verification) -> Scatter:
         str(result.linearity),
         points,
         frame.drop(columns=["fraction", "n"]).rename(columns=names),
+        notes_of_prediction(result.attribution),
     )
 
 
@@ -58,7 +59,8 @@ def verification_text(result: Verification) -> str:
     return (
         f"{verdict}How far the model is linear here: {result.linearity.reading}.\n"
         f"{result.scalar} ({result.unit}), tokens replaced: {_moved(result)}"
-        f"{linearised(result.attribution.details)}\n{table}\n{result.linearity}"
+        f"{linearised(result.attribution.details)}\n{table}\n"
+        + "\n".join([str(result.linearity), *notes_of_prediction(result.attribution)])
     )
 
 

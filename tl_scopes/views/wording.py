@@ -17,6 +17,8 @@ from tl_scopes.results.written import minus
 
 LONGEST = 44
 """Letters of a unit's text, of more than which it is cut."""
+_ALL = 0.995
+"""A share that is printed as the whole."""
 _EFFECT = "largest first-order effect"
 _MARKS = {"\n": "⏎", "\t": "⇥", "\x7f": "␡"} | {chr(c): chr(0x2400 + c) for c in (*range(9), *range(11, 32))}
 _MARKS |= {
@@ -184,6 +186,19 @@ def linearised(details: Mapping[str, Any]) -> str:
     if not frozen:
         return ""
     return f" ({'everything' if len(frozen) == len(PARTS) else ' and '.join(frozen)} frozen)"
+
+
+def notes_of_prediction(attribution: Attribution) -> tuple[str, ...]:
+    """An attribution's notes, and what a prediction by a few of F's eigenvectors leaves out of the whole divergence."""
+    details = attribution.details
+    share = details.get("explained_share")
+    if not isinstance(share, float) or details.get("estimator", "low_rank") != "low_rank" or share > _ALL:
+        return attribution.notes
+    return (
+        *attribution.notes,
+        f"Predicted is the part of the divergence along {'this direction' if details['rank'] == 1 else 'these directions'}, "
+        f"{share:.0%} of the trace of the Fisher information; measured is all of it.",
+    )
 
 
 def _of(attribution: Attribution) -> str:

@@ -62,6 +62,7 @@ class Scatter:
     caption: str
     points: tuple[Point, ...]
     rows: pd.DataFrame
+    notes: tuple[str, ...] = ()
 
     @property
     def limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -84,8 +85,8 @@ def _taken_in(own: tuple[float, float], other: tuple[float, float]) -> tuple[flo
     return both if both[1] - both[0] <= _WIDER * (own[1] - own[0]) else own
 
 
-def scatter_figure(scatter: Scatter) -> Any:
-    """A matplotlib figure."""
+def scatter_figure(scatter: Scatter, *, notes: bool = True) -> Any:
+    """A matplotlib figure; a page has title, caption and notes of its own."""
     from tl_scopes.views.canvas.figures import Figure
 
     out = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
@@ -122,22 +123,21 @@ def scatter_figure(scatter: Scatter) -> Any:
     for p in scatter.points:
         out.say(axes, p.says, p.predicted, p.measured)
     axes.set(xlim=(left, right), ylim=(low, high))
-    axes.set_xlabel(f"predicted to first order ({scatter.unit})")
+    axes.set_xlabel(f"predicted from the gradient ({scatter.unit})")
     axes.set_ylabel(f"measured ({scatter.unit})")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(literal(scatter.title), fontsize=9)
+    axes.set_title(literal(scatter.title) if notes else "", fontsize=9)
     out.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False, fontsize=7)
-    out.supxlabel(scatter.caption, fontsize=8)
+    out.put_notes((scatter.caption, *scatter.notes) if notes else ())
     return out
 
 
 def scatter_view(scatter: Scatter, plain: Callable[[], str]) -> View:
     """The figure, its caption, and the table."""
-    drawn = scatter_figure(scatter)
-    drawn.axes[0].set_title("")
-    drawn.supxlabel("")
+    drawn = scatter_figure(scatter, notes=False).chart(f"{scatter.title}; {scatter.caption}")
+    notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in scatter.notes)
     body = (
-        f'<div class="tls">{heading(scatter.title)}{drawn.chart(f"{scatter.title}; {scatter.caption}")}'
-        f'<p class="tls-small">{escape(scatter.caption)}</p>{table(scatter.rows)}</div>'
+        f'<div class="tls">{heading(scatter.title)}{drawn}'
+        f'<p class="tls-small">{escape(scatter.caption)}</p>{notes}{table(scatter.rows)}</div>'
     )
     return View(scatter.title, body, plain)
