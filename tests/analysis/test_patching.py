@@ -213,6 +213,9 @@ def test_what_does_not_fit_is_refused(kind: str, unchecked: None) -> None:
             tls.patch_top(model, CLEAN, corrupt, attribution, **{"k": 2, **options})
     with pytest.raises(ValueError, match="of another prompt"):
         tls.patch_top(model, CORRUPT, CORRUPT, attribution)
+    inner = tls.jacobian_scope(model, CLEAN, direction=torch.ones(32), target_hook="blocks.0.hook_resid_pre")
+    with pytest.raises(ValueError, match=r"component='attn_out'\): no hook_attn_out stands before blocks\.0"):
+        tls.patch_top(model, CLEAN, CORRUPT, inner, k=2, component="attn_out")
     if kind == "bridge":
         model = families.build("gpt2", kind).model
         with pytest.raises(ValueError, match="on a TransformerBridge this hook is the input of the MLP's branch alone"):

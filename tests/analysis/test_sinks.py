@@ -269,10 +269,32 @@ def test_the_baseline_is_the_mean_share_over_the_prompts(kind: str) -> None:
     assert relative_error(baseline.stderr, wanted.std(0) / 3**0.5) < 1e-6
     attr = tls.semantic_scope(model, others[0][:10])
     assert relative_error(baseline.ratio(attr), shares[0] / wanted.mean(0)) < 1e-6
+    for other, says in (
+        ({"at": "blocks.1.hook_resid_pre"}, "at='hook_embed', of='logit', the attribution of at='blocks.1"),
+        ({"of": "log_prob"}, "of='log_prob'"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            baseline.ratio(tls.semantic_scope(model, others[0][:10], **other))
+    with pytest.raises(ValueError, match="of semantic, the attribution of temperature"):
+        baseline.ratio(tls.temperature_scope(model, others[0][:10]))
+    wide = tls.positional_baseline(model, others[0][:10], method="fisher", rank=2, unrelated=2)
+    assert wide.ratio(tls.fisher_scope(model, others[0][:10], rank=2)).shape == (10,)
+    with pytest.raises(ValueError, match="rank=2, the attribution of .*rank=1"):
+        wide.ratio(tls.fisher_scope(model, others[0][:10]))
     with pytest.raises(ValueError, match="read at position 9"):
         baseline.ratio(tls.semantic_scope(model, others[0]))
     with pytest.raises(ValueError, match="pass longer ones"):
         tls.positional_baseline(model, families.prompt_tokens(12), unrelated=[others[0][:5], others[1]])
+
+
+@pytest.mark.parametrize("prepend_bos", [True, False])
+def test_unrelated_texts_are_read_as_the_prompt_is(kind: str, prepend_bos: bool) -> None:
+    model = families.build("gpt2", kind).model
+    texts = [families.PROMPT, families.PROMPT[::-1]]
+    own = {"pos": 5, "prepend_bos": prepend_bos}
+    baseline = tls.positional_baseline(model, families.PROMPT, unrelated=texts, **own)
+    scores = torch.stack([a.scores[:6] for a in tls.semantic_scope(model, texts, **own)])
+    assert relative_error(baseline.share, (scores / scores.sum(1, keepdim=True)).mean(0)) < 1e-6
 
 
 def test_what_is_frozen_is_so_for_influence_and_its_baseline(kind: str) -> None:

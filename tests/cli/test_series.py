@@ -94,6 +94,7 @@ def test_rolling(answer: Callable[..., str], tmp_path: Path) -> None:
     [
         (["--length", "1"], "--length"),
         (["--column", "b"], "give both"),
+        (["--rolling", "--length", "7"], "--rolling forecasts the numbers after the first 8, and these are 8"),
         (["--rolling", "--method", "moment_mean"], "unknown method 'moment_mean'"),
         (["--data", "nowhere.csv"], "there is no such file"),
         (["--rolling", "--method", "fisher", "--method", "semantic"], "--rolling takes one --method"),

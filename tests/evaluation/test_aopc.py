@@ -245,6 +245,13 @@ def test_argmax_target_is_explained_and_scored(demo_model: Any) -> None:
     assert (record["target"], record["scored"]) == (record["truth"], record["top"])
 
 
+@pytest.mark.parametrize("ablation", ["mean", "resample"])
+def test_leaving_one_out_removes_as_the_run_removes(demo_model: Any, ablation: Any) -> None:
+    given = {"beside": ("leave_one_out",), "ablation": ablation, "seed": 3}
+    (record,) = aopc(demo_model, passages(1)[:1], ["leave_one_out", "semantic"], **given).records
+    assert record["loo_spearman"]["leave_one_out"] == pytest.approx(1)
+
+
 def test_measurements_beside_are_real_interventions(demo_model: Any) -> None:
     from tl_scopes.baselines.gradient_free import leave_one_out
 

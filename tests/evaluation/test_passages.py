@@ -30,6 +30,10 @@ def test_every_local_format_gives_the_same_passages(tmp_path: Path) -> None:
     assert load_passages(write(tmp_path / "a.jsonl", lines)) == expected
     rows = "id,text\n" + "\n".join('{},"{}"'.format(i, t.replace('"', '""')) for i, t in enumerate(texts))
     assert load_passages(write(tmp_path / "a.csv", rows)) == expected
+    marks = ["One\u2028two, three.", "A\x85b \x0b c \x1c d.", '"In\nlines."']
+    quoted = "\n".join('"{}"'.format(t.replace('"', '""')) for t in ["text", *marks])
+    kept = load_passages(write(tmp_path / "b.csv", quoted))
+    assert kept == load_passages(write(tmp_path / "b.json", json.dumps(marks))) and len(kept) == 3
 
 
 def test_prompts_with_answers_are_pairs_as_they_are(tmp_path: Path) -> None:

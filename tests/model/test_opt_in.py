@@ -45,14 +45,16 @@ def error(model: Any, hf: nn.Module, **options: Any) -> float:
 
 @pytest.mark.parametrize("make", [gpt2, llama])
 @pytest.mark.parametrize("checkpoint", [False, True])
-def test_hugging_faces_checkpointing_in_training_mode_changes_nothing(make: Any, checkpoint: bool) -> None:
+@pytest.mark.parametrize("whole", [True, False], ids=["bridge", "its model alone"])
+def test_hugging_faces_checkpointing_in_training_mode_changes_nothing(make: Any, checkpoint: bool, whole: bool) -> None:
     hf = make() if make is llama else make(attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
     wrapped = copy.deepcopy(hf)
     wrapped.gradient_checkpointing_enable()
     model = bridge_around(wrapped)
-    model.train()
+    (model if whole else wrapped).train()
+    assert model.training == whole
     on = [module for module in wrapped.modules() if getattr(module, "gradient_checkpointing", False)]
-    assert error(model, hf, checkpoint=checkpoint) < EXACT
+    assert error(model, hf, checkpoint=checkpoint, grads_at="blocks.0.hook_resid_post") < EXACT
     assert on
     assert all(module.gradient_checkpointing for module in on)
 

@@ -17,6 +17,7 @@ import pytest
 import scipy.stats
 
 from tl_scopes.numerics.statistics import (
+    DRAWS,
     LEAST_PROMPTS,
     Values,
     holm,
@@ -251,6 +252,15 @@ def test_aopc_by_fisher_rank_is_paired_with_the_lowest_rank() -> None:
     assert paired.containers[0].lines[0].get_ydata().tolist() == frame.difference.tolist()
     with pytest.raises(ValueError, match="no 'fisher' or 'fisher@<rank>'"):
         table({"random": np.repeat(shared, 2, axis=1)}).by_rank()
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+def test_differences_without_spread_are_no_certainty_of_few_prompts(n: int) -> None:
+    comparison = paired_bootstrap([1.5] * n, [1.0] * n)
+    assert comparison.p == max(2.0 ** (1 - n), 1 / (DRAWS + 1))
+    assert (math.isinf(comparison.low), math.isinf(comparison.high)) == (n < 4, n < 4)
+    assert comparison.indistinguishable is (False if n == 30 else None)
+    assert paired_bootstrap([1.0] * n, [1.0] * n).p == 1
 
 
 def test_so_few_prompts_that_samples_repeat_one_give_no_ends() -> None:

@@ -8,6 +8,7 @@ import json
 import math
 from typing import Any
 
+import every_result
 import pytest
 import torch
 
@@ -44,6 +45,16 @@ def test_top_ranks_by_score_then_position_and_skips_what_is_hidden_or_after_pos(
     assert [t.pos for t in make().without("special").top(2)] == [2, 3]
     tied = make(scores=torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0]))
     assert [t.pos for t in tied.top(4)] == [0, 1, 2, 3]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("make", [every_result.single, every_result.layers, every_result.heads, every_result.chain])
+def test_how_many_are_the_top_is_none_or_more(make: Any) -> None:
+    result = make()
+    for top in (result.top, getattr(result, "top_heads", result.top)):
+        assert (len(top(0)), len(top(2))) == (0, 2)
+        with pytest.raises(ValueError, match=r"top\w*\(k=-1\): expected an integer of at least 0"):
+            top(-1)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -61,6 +61,12 @@ def test_given_limits_keep_numbers_as_they_are() -> None:
     assert encoded.decode(61).tolist() == [61.0]
 
 
+def test_half_precision_is_read_as_it_is() -> None:
+    values = [0.5, 1.25, -3.0]
+    for dtype in (torch.bfloat16, torch.float16):
+        assert ts.encode(torch.tensor(values, dtype=dtype)).numbers.tolist() == ts.encode(values).numbers.tolist()
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,15 @@ def test_the_check_recovers_a_planted_parabola(b: float, mu: float, beta: float)
     assert np.allclose(
         check.probabilities(n), np.exp(-((n - mu) ** 2) / (2 * sigma2)) / np.exp(-((n - mu) ** 2) / (2 * sigma2)).sum()
     )
+
+
+@pytest.mark.parametrize("b", [10.0, 60.0, 300.0, 2000.0])
+@pytest.mark.parametrize("mu", [10.0, 40.0, 40.3, 99.0])
+def test_a_parabola_with_nearly_all_probability_on_one_number_is_recovered(b: float, mu: float) -> None:
+    n = np.arange(10.0, 100.0)
+    check = ts.gaussian_check(n, 3 * (1.7 - b * (n - mu) ** 2), 3.0)
+    assert (check.b, check.mu) == pytest.approx((b, mu), rel=1e-9)
+    assert math.isnan(check.r_squared) or check.r_squared == pytest.approx(1.0, abs=1e-9)
 
 
 def test_what_is_not_gaussian_is_said() -> None:
@@ -281,6 +291,22 @@ def test_moments_over_two_digits_are_those_of_plain_autograd(pair: families.Pair
     assert check.variance == pytest.approx(float(variance.detach()), rel=1e-5)
 
 
+def test_numbers_of_several_tokens_need_room_behind_the_history(kind: str) -> None:
+    model = digit_model(kind)
+    prompt = ts.encode(SERIES)
+    room = len(model.to_tokens(prompt.text)[0])
+    before = model.cfg.n_ctx
+    try:
+        model.cfg.n_ctx = room + 1
+        ts.forecast_scope(model, prompt)
+        model.cfg.n_ctx = room
+        for call in (ts.forecast_scope, lambda *given: ts.rolling_forecast(*given, first=4)):
+            with pytest.raises(ValueError, match=rf"takes up to 2 tokens, .* is {room + 1}, more than .* of {room}"):
+                call(model, prompt)
+    finally:
+        model.cfg.n_ctx = before
+
+
 def test_numbers_of_one_token_and_of_two_stand_in_one_distribution(kind: str) -> None:
     pieces, split = [*"0123456789", ",", "42", "11"], r"42|11|."
     model = with_tokenizer(kind, word_tokenizer(pieces, split))
@@ -391,6 +417,22 @@ def test_the_scale_of_a_rolling_forecast_does_not_know_the_future(kind: str) -> 
     assert rolling.encoded.numbers[:4].tolist() == ts.encode(SERIES[:4]).numbers.tolist()
     with pytest.raises(ValueError, match="outside 10 … 99"):
         ts.rolling_forecast(model, [*SERIES, 9.0], first=4)
+    seen = "The scale was fitted on the first 8 numbers"
+    assert not any(seen in note for note in rolling.notes)
+    knowing = ts.rolling_forecast(model, ts.encode(SERIES), first=4)
+    for words in (str(knowing), knowing.html(), " ".join(knowing.notes)):
+        assert seen in words
+    limits = ts.encode(SERIES, limits=(0.0, 10.0))
+    assert not any(seen in note for note in ts.rolling_forecast(model, limits, first=4).notes)
+
+
+def test_a_rolling_forecast_that_hardly_predicts_numbers_says_so(kind: str, tmp_path: Path) -> None:
+    rolling = ts.rolling_forecast(digit_model(kind, "llama"), SERIES, first=4)
+    assert max(p.mass for p in rolling.predictions) < 0.5
+    for words in (str(rolling), rolling.html()):
+        assert "writes a number with several tokens" in words
+        assert f"In {len(rolling)} of {len(rolling)} forecasts less than 50% of the probability is on numbers" in words
+    assert ts.RollingForecast.load(rolling.save(tmp_path / "r.json")).notes == rolling.notes
 
 
 # -- refusals and outputs ----------------------------------------------------------------------------------
@@ -416,7 +458,7 @@ def test_too_long_a_series_and_wrong_truths_are_refused() -> None:
     model = families.build("gpt2", "bridge").model
     with pytest.raises(ValueError, match=r"series\[0\]=.*more than the model's context of 128; shorten the series"):
         ts.forecast_scope(model, np.arange(70.0))
-    with pytest.raises(ValueError, match=r"rolling_forecast\(series=\.\.\.\): expected at least 2 values, got 1"):
+    with pytest.raises(ValueError, match=r"rolling_forecast\(series=\.\.\.\): expected at least 3 values, got 1"):
         ts.rolling_forecast(model, [1.0])
     with pytest.raises(ValueError, match="1 true values for 2 series"):
         ts.forecast_scope(model, [SERIES, SERIES], truth=[2.0])
@@ -424,8 +466,8 @@ def test_too_long_a_series_and_wrong_truths_are_refused() -> None:
         ts.forecast_scope(model, [SERIES, SERIES], truth=2.0)
     with pytest.raises(TypeError, match="expected a TransformerLens model"):
         ts.forecast_scope(torch.nn.Identity(), SERIES)
-    for first in (1, 9):
-        with pytest.raises(ValueError, match="expected 2 … 8"):
+    for first in (1, 8, 9):
+        with pytest.raises(ValueError, match="expected 2 … 7"):
             ts.rolling_forecast(model, SERIES, first=first)
 
 

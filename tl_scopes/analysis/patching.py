@@ -33,7 +33,7 @@ from tl_scopes.kernel.pull_back import pull_back
 from tl_scopes.model.forward import Recording, forward_pass, run_with_hooks
 from tl_scopes.model.hooks import Y_HOOK, Hook, differentiable, fires_again, require_hook
 from tl_scopes.model.later_blocks import beginning_at, stream_before
-from tl_scopes.model.lens import LensModel, architecture, source_device
+from tl_scopes.model.lens import LensModel, architecture, feeds_a_branch, source_device
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.predictions import Predictions, Table
 from tl_scopes.model.prompts import OnePrompt
@@ -349,13 +349,23 @@ def _layers(model: LensModel, layers: Sequence[int] | None, target_hook: str, co
     parts = target_hook.split(".")
     if len(parts) > 2 and parts[0] == "blocks":
         n = int(parts[1]) + (component == "resid_pre" or parts[2] == "hook_resid_post")
+    if not n:
+        raise ValueError(
+            f"(component={component!r}): no hook_{component} stands before {target_hook}, where the attribution's direction "
+            "is; use 'resid_pre', or a direction at a later hook"
+        )
     there = [i for i in range(n) if f"blocks.{i}.hook_{component}" in model.hook_dict]
-    if n and not there:
+    if not there:
         blocks = [p for p in model.hook_dict if p.startswith("blocks.")]
         has = [c for c in get_args(Component) if any(p.endswith(f".hook_{c}") for p in blocks)]
         raise ValueError(
             f"(component={component!r}): TransformerLens shows no hook_{component} in any layer of {architecture(model)}. "
             + (f"Use one of {has}" if has else "There is nothing to patch; use a scope, or leave_one_out")
+        )
+    if feeds_a_branch(model, f"blocks.{there[0]}.hook_{component}"):
+        raise ValueError(
+            f"(component={component!r}): on a TransformerBridge this hook is the input of the MLP's branch alone, and what "
+            "flows beside it would stay as it is. Use 'resid_pre', 'attn_out' or 'mlp_out'"
         )
     chosen = there if layers is None else list(layers)
     if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(range(n)):

@@ -21,7 +21,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from tl_scopes.analysis.attention import attention_ratio, mass_on, received_attention
-from tl_scopes.directions.by_name import DEFAULT_METHODS, named_directions
+from tl_scopes.directions.by_name import DEFAULT_METHODS, SCOPES, named_directions
 from tl_scopes.kernel.calls import encode, prompt_call
 from tl_scopes.kernel.explain import explain
 from tl_scopes.kernel.massive_activations import MULTIPLE, candidates, outliers
@@ -228,7 +228,7 @@ def _of_prompt(keywords: Mapping[str, Any], i: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """Scopes of one prompt on one model, with their keywords; of the call's options source and frozen parts are read."""
+    """Scopes of one prompt on one model, with their keywords; of the call's options source, frozen parts and BOS are read."""
 
     model: LensModel
     methods: tuple[str, ...]
@@ -305,7 +305,9 @@ class _Look:
         if isinstance(unrelated, int):
             others: list[Tensor] = _drawn(self.model, prompt, unrelated, seed)
         else:
-            _, given = encode(self.model, list(unrelated), RunOptions(), "unrelated")
+            _, given = encode(
+                self.model, list(unrelated), RunOptions(prepend_bos=self.options.prepend_bos), "unrelated"
+            )
             short = [i for i, one in enumerate(given) if len(one.tokens) <= prompt.pos]
             if short:
                 raise ValueError(
@@ -321,12 +323,18 @@ class _Look:
         results = explain(self.model, encoded, directions, options)
         out = {}
         for i, method in enumerate(self.methods):
+            telling, details = ("at", "of", *SCOPES[method].asked), results[0][i].details
             scores = torch.stack([r[i].scores.double() for r in results])
             share = scores / scores.sum(1, keepdim=True).clamp_min(1e-300)
             dtype = results[0][i].scores.dtype
             stderr = share.std(0) / len(share) ** 0.5
             out[method] = PositionalBaseline(
-                share.mean(0).to(dtype), stderr.to(dtype), results[0][i].method, len(share), options.frozen
+                share.mean(0).to(dtype),
+                stderr.to(dtype),
+                results[0][i].method,
+                len(share),
+                options.frozen,
+                {name: details[name] for name in telling if name in details},
             )
         return out
 

@@ -81,12 +81,13 @@ def fisher_spectrum(
     last = residual_hooks(model)[-1]
     recording = Recording(last if last in model.hook_dict else "hook_embed")
     values, traces, entropies, moved = [], [], [], []
+    row_squares = state.row_squares
     with differentiable(model):
         for i, text in enumerate(progress(prompts, unit="prompt")):
             tokens = pad_right([text])
             run = forward_pass(model, tokens, torch.tensor([text.pos]), recording)
             read = read_outs(model, run, [i])[0]
-            fisher = read.fisher(state.row_squares)
+            fisher = read.fisher(row_squares)
             pairs = fisher.all_eigenpairs(full=True) if k is None else fisher.eigenpairs(k, tol)
             log_p = to_float64(read.logits).log_softmax(-1)
             values.append(pairs.values.cpu())

@@ -29,7 +29,8 @@ def series(
 ) -> None:
     """Forecast the next value of a series, and show which earlier values the forecast rests on.
 
-    The value after the --length numbers is the truth; the model does not see it.
+    The value after the --length numbers is the truth; the model does not see it. With --rolling it is one of the numbers
+    that are forecast, and numbers are written on a scale that is fitted on all of them.
     """
     if csv is not None and data is None and _is_a_series(csv):
         print(
@@ -45,12 +46,17 @@ def series(
         raise ValueError("--rolling takes one --method")
     tls = library()
     from tl_scopes.timeseries.forecast import METHODS
-    from tl_scopes.timeseries.rolling import RollingMethod
+    from tl_scopes.timeseries.rolling import FIRST_FORECAST, RollingMethod
 
     timeseries = tls.timeseries
     methods = tuple(method or default_methods(timeseries.forecast_scope))
     require_names(methods, get_args(RollingMethod) if rolling else METHODS)
     values = _values(timeseries, system, data, column, length, seed)
+    if rolling and len(values) <= FIRST_FORECAST:
+        raise ValueError(
+            f"--rolling forecasts the numbers after the first {FIRST_FORECAST}, and these are {len(values)}; give a longer "
+            "series"
+        )
     lens = load_model(model, kind, device)
     if rolling:
         files.answer(timeseries.rolling_forecast(lens, timeseries.encode(values), method=methods[0]))

@@ -105,7 +105,8 @@ def aopc(
         fractions: shares of the candidates that are removed.
         target: the token that target-aware methods explain: the passage's own last, or the model's top prediction.
         scored: the token whose log-probability is measured; None is the explained one.
-        ablation: what a removed embedding becomes: ``"zero"``, the passage's ``"mean"``, or ``"resample"``.
+        ablation: what a removed embedding becomes: ``"zero"``, the passage's ``"mean"``, or ``"resample"``; that of the
+            method ``"leave_one_out"``, too.
         unit: what is removed as a whole, and counted: ``"token"``, or a unit of :meth:`Attribution.by_unit` (``"word"``,
             ``"sentence"``, ...), whose score joins those of its tokens as there; Random draws units, whatever their size.
         preset: ``"text"`` or ``"paper"``, see the top of this module; it fixes target, scored, ablation and BOS.

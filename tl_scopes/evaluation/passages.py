@@ -16,6 +16,7 @@ text, or has ``text``, or ``de`` and ``en`` (by themselves or under ``translatio
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -162,6 +163,6 @@ def _local(path: Path) -> Iterator[Any]:
                 raise ValueError(f"({str(path)!r}): expected a JSON list of passages")
             yield from records
         else:
-            yield from csv.DictReader(text.splitlines(keepends=True))
+            yield from csv.DictReader(io.StringIO(text, newline=""))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"({str(path)!r}): {error}") from error

@@ -124,6 +124,7 @@ def method_scores(
         elif method != "random":
             own: dict[str, Any] = {"frozen": asked.frozen} if asked.frozen else {}
             own |= {"of": "log_prob"} if given.span and asked.name not in WITHOUT_TARGET else {}
+            own |= {"ablation": protocol.ablation, "seed": protocol.seed} if asked.name == "leave_one_out" else {}
             found = BASELINES[asked.name](model, given.tokens, **alone, **own)
             scores[label] = found.signed if asked.signed else found.scores
     for held, of_each in shared.items():

@@ -58,7 +58,7 @@ def require_hook(model: LensModel, points: Mapping[str, Any], name: str, argumen
         near = difflib.get_close_matches(name, points, n=3, cutoff=0.5)
         hint = f"; did you mean {', '.join(map(repr, near))}?" if near else "; see model.hook_dict"
         raise ValueError(f"({argument}={name!r}): this model has no such hook point{hint}")
-    if argument in ("at", "component") and feeds_a_branch(model, name):
+    if argument == "at" and feeds_a_branch(model, name):
         block = name.removesuffix("hook_resid_mid")
         raise ValueError(
             f"({argument}={name!r}): on a TransformerBridge this hook is the input of the MLP's branch alone, and what "
@@ -229,8 +229,8 @@ def differentiable(model: LensModel) -> Iterator[None]:
         stack.callback(lambda: [p.requires_grad_(True) for p in trainable])
         for parameter in trainable:
             parameter.requires_grad_(False)
-        for module in all_modules(whole(model)) if model.training else ():
-            if vars(module).get("gradient_checkpointing") is True:
+        for module in all_modules(whole(model)):
+            if module.training and vars(module).get("gradient_checkpointing") is True:
                 vars(module)["gradient_checkpointing"] = False
                 stack.callback(vars(module).__setitem__, "gradient_checkpointing", True)
         yield

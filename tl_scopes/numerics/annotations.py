@@ -47,7 +47,7 @@ class Within:
     """Bounds of a whole number, both included."""
 
     least: int
-    most: int
+    most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class InWords:
     words: str
 
 
+Count = Annotated[int, Within(0)]
+"""How many: none or more."""
 Seed = Annotated[int, Within(0, 2**63 - 1)]
 """What PyTorch's and NumPy's generators both take."""
 Types = Mapping[str, Any]

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
+from tl_scopes.numerics.annotations import Count as Count
 from tl_scopes.numerics.annotations import Seed as Seed
 from tl_scopes.numerics.annotations import argument_types, as_annotated
 from tl_scopes.numerics.call_names import NAMED, call_of

@@ -123,7 +123,8 @@ def paired_bootstrap(
 
     Returns:
         A :class:`Comparison`; with fewer than two prompts everything but the difference is NaN, and where the samples are
-        so few that many are one prompt over and over, the interval has no ends (±∞).
+        so few that many are one prompt over and over, the interval has no ends (±∞). Differences that are all the same
+        have no spread to draw from: their p is that of as many signs, ``2^(1 − n)``.
 
     Raises:
         ValueError: different lengths, no values, a level outside (0, 1).
@@ -142,7 +143,9 @@ def paired_bootstrap(
     if n < 2:
         return Comparison(mean, math.nan, math.nan, math.nan, level, n)
     if se <= 1e-12 * abs(mean) or se == 0:
-        return Comparison(mean, mean, mean, float(mean == 0), level, n)
+        half = math.inf if mean and n ** (1 - n) > 1 - level else 0.0  # as of samples that are one prompt over and over
+        p = max(2.0 ** (1 - n), 1 / (1 + draws)) if mean else 1.0
+        return Comparison(mean, mean - half, mean + half, p, level, n)
     t = _t_statistics(d, mean, draws, seed)
     quantile = float(np.quantile(t, level))
     half = quantile * se if quantile < math.sqrt(UNBOUNDED) else math.inf

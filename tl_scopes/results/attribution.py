@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.model.units import Unit
-from tl_scopes.numerics.arguments import public_call
+from tl_scopes.numerics.arguments import Count, public_call
 from tl_scopes.results.base import Serializable
 from tl_scopes.results.completeness import without_sum
 from tl_scopes.results.methods import is_known, legend
@@ -139,10 +139,8 @@ class Attribution(_Shown, Serializable):
         return [p for p in range(self.pos + 1) if p not in self.hidden]
 
     @public_call
-    def top(self, k: int = 5) -> list[TokenScore]:
+    def top(self, k: Count = 5) -> list[TokenScore]:
         """The ``k`` shown tokens with the highest scores, highest first; ties by position."""
-        if k < 0:
-            raise ValueError(f"Attribution.top(k={k}): k must be 0 or more")
         ranked = sorted(self.shown, key=lambda p: (-float(self.scores[p]), p))
         return [TokenScore(p, self.str_tokens[p], float(self.scores[p])) for p in ranked[:k]]
 

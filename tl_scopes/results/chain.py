@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_scopes.model.units import Unit
-from tl_scopes.numerics.arguments import public_call
+from tl_scopes.numerics.arguments import Count, public_call
 from tl_scopes.numerics.walks import by_length, strongest, visits
 from tl_scopes.results.base import Displayable, Serializable
 from tl_scopes.results.chain_units import TextUnit, prompt_units, require_names, step_weights
@@ -226,7 +226,7 @@ class Chain(Displayable, Serializable):
         return self.weights.double()
 
     @public_call
-    def top(self, k: int = 5, among: Sequence[str] = ()) -> list[Source]:
+    def top(self, k: Count = 5, among: Sequence[str] = ()) -> list[Source]:
         """The ``k`` prompt units with the largest total, largest first; ties by their order; of these names alone.
 
         Raises:
@@ -235,7 +235,7 @@ class Chain(Displayable, Serializable):
         require_names(self.sources, among)
         total = self.total.tolist()
         numbers = [q for q, source in enumerate(self.sources) if not among or source.name in among]
-        ranked = sorted(numbers, key=lambda q: (-total[q], q))[: max(k, 0)]
+        ranked = sorted(numbers, key=lambda q: (-total[q], q))[:k]
         return [Source(q, self.sources[q].text, total[q]) for q in ranked]
 
     def shares(self) -> dict[str, float]:

@@ -15,7 +15,7 @@ from einops import reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_scopes.numerics.arguments import public_call
+from tl_scopes.numerics.arguments import Count, public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, Picture, Serializable, views
 from tl_scopes.results.lossless import Archive, naming
@@ -183,12 +183,12 @@ class LayerInfluence(_Inside):
         notes: sentences a reader must know.
     """
 
-    _along: ClassVar = {"hooks": "layer?"}
+    _along: ClassVar = {"hooks": "layer"}
     _later: ClassVar = ("notes",)
     _at_least: ClassVar = {"scores": 0}
 
     scores: Float[Tensor, "layer pos"]
-    hooks: tuple[str, ...] = ()
+    hooks: tuple[str, ...]
     residual_norms: Float[Tensor, "layer pos"] | None = None
     read_out_norm: float | None = None
     relative: bool = False
@@ -209,10 +209,10 @@ class LayerInfluence(_Inside):
         return f"LayerInfluence({self.method}, {len(self.scores)} × {len(self.tokens)}, top: {best})"
 
     @public_call
-    def top(self, k: int = 5) -> list[LayerScore]:
+    def top(self, k: Count = 5) -> list[LayerScore]:
         """The ``k`` shown entries with the highest scores, highest first."""
         table = self.scores.tolist()
-        order = sorted((-table[layer][p], layer, p) for layer in range(len(table)) for p in self.shown)[: max(k, 0)]
+        order = sorted((-table[layer][p], layer, p) for layer in range(len(table)) for p in self.shown)[:k]
         return [LayerScore(self.layers[layer], p, self.str_tokens[p], -score) for score, layer, p in order]
 
     def to_frame(self) -> pd.DataFrame:
@@ -284,14 +284,14 @@ class HeadInfluence(_Inside):
         return total
 
     @public_call
-    def top_heads(self, k: int = 5) -> list[HeadTotal]:
+    def top_heads(self, k: Count = 5) -> list[HeadTotal]:
         """The ``k`` heads with the largest influence in size."""
         table = self.by_head().tolist()
         order = sorted((-abs(v), i, head) for i, row in enumerate(table) for head, v in enumerate(row))
-        return [HeadTotal(self.layers[row], head, table[row][head]) for _, row, head in order[: max(k, 0)]]
+        return [HeadTotal(self.layers[row], head, table[row][head]) for _, row, head in order[:k]]
 
     @public_call
-    def top(self, k: int = 5) -> list[HeadScore]:
+    def top(self, k: Count = 5) -> list[HeadScore]:
         """The ``k`` shown entries with the largest influence in size."""
         table = self.scores.tolist()
         order = sorted(
@@ -299,7 +299,7 @@ class HeadInfluence(_Inside):
             for layer, heads in enumerate(table)
             for head, row in enumerate(heads)
             for p in self.shown
-        )[: max(k, 0)]
+        )[:k]
         return [HeadScore(self.layers[a], h, p, self.str_tokens[p], table[a][h][p]) for _, a, h, p in order]
 
     def to_frame(self) -> pd.DataFrame:

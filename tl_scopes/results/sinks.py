@@ -31,15 +31,18 @@ class PositionalBaseline(Displayable, Serializable):
         method: name of the scope.
         n_prompts: how many prompts.
         frozen: what the gradient held constant.
+        explained: what else tells which score it is, as an attribution's details say it: ``at``, and ``of`` or ``rank``
+            where the scope has one.
     """
 
-    _later: ClassVar = ("frozen",)
+    _later: ClassVar = ("frozen", "explained")
 
     share: Float[Tensor, " pos"]
     stderr: Float[Tensor, " pos"]
     method: str
     n_prompts: int
     frozen: tuple[Part, ...] = ()
+    explained: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"PositionalBaseline({self.method}, {self.n_prompts} prompts, {len(self.share)} positions)"
@@ -48,20 +51,27 @@ class PositionalBaseline(Displayable, Serializable):
     def ratio(self, attribution: Attribution) -> Float[Tensor, " pos"]:
         """Each token's share of the attribution over what its position gets anyway: above 1, the token matters.
 
-        Raises ``ValueError`` for another method, another linearisation, another explained position or several of them, units,
-        and what is such a ratio already.
+        Raises ``ValueError`` for another method, source or linearisation, another explained position or several of them,
+        units, and what is such a ratio already.
         """
         if attribution.span or kind_of(attribution.details) is not None or "over_baseline" in attribution.details:
             raise ValueError(
                 "the baseline is of tokens at one explained position; give an attribution by token of one prediction, whose "
                 "scores are its own"
             )
-        if attribution.method != self.method or attribution.pos + 1 != len(self.share):
+        if attribution.method != self.method:
             raise ValueError(
-                f"this is {self.method} read at position {len(self.share) - 1}, the "
-                f"attribution is {attribution.method} read at position {attribution.pos}. Take the baseline of "
-                f"the same text: positional_baseline(model, prompt, method={attribution.method!r}, pos={attribution.pos})"
+                f"this is of {self.method}, the attribution of {attribution.method}; a baseline is of the same scope"
             )
+        if attribution.pos + 1 != len(self.share):
+            raise ValueError(
+                f"this is read at position {len(self.share) - 1}, the attribution at position {attribution.pos}. Take the "
+                f"baseline of the same text: positional_baseline(model, prompt, method={self.method!r}, "
+                f"pos={attribution.pos})"
+            )
+        own = {name: attribution.details.get(name) for name in self.explained}
+        if own != dict(self.explained):
+            raise ValueError(f"this is of {_said(self.explained)}, the attribution of {_said(own)}; take both alike")
         if "through" in attribution.details:
             raise ValueError(
                 "the attribution is the difference of two gradients, and this is of one; give what it was split from"
@@ -83,6 +93,10 @@ class PositionalBaseline(Displayable, Serializable):
         details["over_baseline"] = self.n_prompts
         plain = replace(attribution, stderr=None, gradient=None, signed=None, cache=None)
         return replace(plain, scores=ratio, details=details, notes=notes)
+
+
+def _said(explained: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in explained.items())
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -175,6 +175,7 @@ def _values(series: Any) -> Float[ndarray, " n"]:
     """A series of whatever container, all of it finite numbers; one that is missing is refused by its place."""
     if isinstance(series, Tensor):
         series = dense("series", series).detach().cpu()
+        series = series.double() if series.is_floating_point() else series
     try:
         given = np.ma.asanyarray(series) if np.ma.isMaskedArray(series) else np.asarray(series)
         if given.dtype.kind in "cMm":

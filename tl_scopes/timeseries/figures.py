@@ -135,7 +135,7 @@ def _distribution(axes: Any, forecast: Forecast, *, legend: bool) -> None:
 
 
 @plot.register(RollingForecast)
-def rolling_figure(rolling: RollingForecast) -> Any:
+def rolling_figure(rolling: RollingForecast, *, notes: bool = True) -> Any:
     """Above: the series with the predicted mean and interval; below: influence, a row per forecast, rows normalised."""
     from tl_scopes.views.canvas.figures import Figure
 
@@ -161,4 +161,5 @@ def rolling_figure(rolling: RollingForecast) -> Any:
     below.set_xlabel("number that influences")
     below.set_ylabel("number that is forecast")
     below.set_title(f"{rolling.matrix.method}: influence, each row divided by its highest", fontsize=9)
+    figure.put_notes(rolling.notes if notes else ())
     return figure

@@ -134,9 +134,15 @@ def gaussian_check(
     n, z = vector("numbers", numbers), vector("logits", logits)
     if n.shape != z.shape or len(np.unique(n)) < 3:
         raise ValueError(f"(logits=...): expected one for each of at least 3 numbers; got {n.shape}, {z.shape}")
+    if cosine is not None and not -1 <= cosine <= 1:
+        raise ValueError(f"(cosine={cosine}): expected a number between -1 and 1")
     if beta <= 0:
         raise ValueError(f"(beta={beta}): expected ‖y‖₂ > 0")
     return fitted(n, z, beta, cosine, norm_ratio)
+
+
+_LEAST_LOG_WEIGHT = -600.0
+"""Below it a weight is taken for that: three numbers at least must have one whose square is a number."""
 
 
 def fitted(
@@ -148,10 +154,9 @@ def fitted(
     mean = float(q @ n)
     variance = float(q @ (n - mean) ** 2)
     zhat = z / beta
-    unit = math.sqrt(variance) or 1.0
+    unit = max(math.sqrt(variance), float(np.diff(np.unique(n)).min()))
     t = (n - mean) / unit
-    weight = np.sqrt(q)[:, None]
-    (c0, c1, c2), *_ = np.linalg.lstsq(weight * np.stack([np.ones_like(t), t, t * t], axis=1), weight[:, 0] * zhat)
+    c0, c1, c2 = _parabola(t, zhat, z - z.max())
     residual = zhat - (c0 + c1 * t + c2 * t * t)
     total = float(q @ (zhat - q @ zhat) ** 2)
     peaked = c2 < 0
@@ -166,6 +171,22 @@ def fitted(
         cosine=cosine,
         norm_ratio=norm_ratio,
     )
+
+
+def _parabola(t: Float[ndarray, " m"], z: Float[ndarray, " m"], log_weights: Float[ndarray, " m"]) -> tuple[float, ...]:
+    """``c_0 + c_1 t + c_2 t²`` by weighted least squares; by rows in order of weight, of which the last ones may be tiny.
+
+    A distribution on one number alone has the whole parabola in weights that a singular value decomposition takes for 0.
+    """
+    from scipy.linalg import qr, solve_triangular
+
+    weight = np.exp(np.maximum(log_weights, _LEAST_LOG_WEIGHT) / 2)
+    order = np.argsort(-weight, kind="stable")
+    rows = (weight[:, None] * np.stack([np.ones_like(t), t, t * t, z], axis=1))[order]
+    Q, R, columns = qr(rows[:, :3], mode="economic", pivoting=True)
+    found = np.empty(3)
+    found[columns] = solve_triangular(R, Q.T @ rows[:, 3])
+    return tuple(found.tolist())
 
 
 def compared_gradients(

@@ -6,6 +6,7 @@ are radio buttons, which need no script.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from tl_scopes.results.written import minus
@@ -40,12 +41,15 @@ def forecast_view(result: Forecast) -> View:
         for method, name in names.items()
     )
     lines = "".join(f'<p class="tls-small">{escape(line)}</p>' for line in _lines(result))
-    notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in result.notes)
     body = (
         f'<div class="tls">{heading(title)}<form class="tls-series" method="dialog"><style>{rules}</style>{switch}{panels}'
-        f"</form>{lines}{notes}</div>"
+        f"</form>{lines}{_notes(result.notes)}</div>"
     )
     return View(title, body, lambda: str(result))
+
+
+def _notes(notes: Sequence[str]) -> str:
+    return "".join(f'<p class="tls-note">{escape(note)}</p>' for note in notes)
 
 
 def _lines(result: Forecast) -> list[str]:
@@ -59,7 +63,8 @@ def _lines(result: Forecast) -> list[str]:
     ]
     if result.truth is not None and result.truth_number is not None:
         score = prediction.log_score(result.truth_number)
-        lines.append(f"Truth: {result.truth_number} ({result.truth:.4g}), log-probability {score:.2f} nats.")
+        truth = f"{result.truth_number} ({result.truth:.4g})"
+        lines.append(f"Truth: {truth}, log-probability among the numbers {score:.2f} nats.")
     elif result.truth is not None:
         place = result.encoded.would_be(result.truth)
         lines.append(f"Truth: {result.truth:.4g}, which would be {place:.0f}: outside {FIRST} … {LAST}.")
@@ -94,8 +99,9 @@ def rolling_view(result: RollingForecast) -> View:
     title = f"Every forecast of a series, and which earlier numbers each rests on: {result.matrix.method}"
     errors = ", ".join(f"{name} {value:.2f}" for name, value in result.mean_errors().items())
     body = (
-        f'<div class="tls">{heading(title)}{rolling_figure(result).chart(title)}'
-        f'<p class="tls-small">Mean absolute error in numbers: {errors}.</p>{table(result.to_frame())}</div>'
+        f'<div class="tls">{heading(title)}{rolling_figure(result, notes=False).chart(title)}'
+        f'<p class="tls-small">Mean absolute error in numbers: {errors}.</p>{_notes(result.notes)}'
+        f"{table(result.to_frame())}</div>"
     )
     return View(title, body, lambda: str(result))
 
@@ -104,4 +110,4 @@ def rolling_view(result: RollingForecast) -> View:
 def rolling_text(result: RollingForecast) -> str:
     """A line per forecast, and how good they are."""
     table = result.to_frame().to_string(index=False, float_format=lambda v: minus(f"{v:.2f}"))
-    return f"{table}\n{result!r}"
+    return "\n".join([table, repr(result), *(f"Note: {note}" for note in result.notes)])

@@ -6,7 +6,7 @@ Row i of the matrix explains the forecast of number ``first + i`` from the numbe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -16,6 +16,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from tl_scopes.directions.base import ReadOut
+from tl_scopes.directions.moments import LEAST_MASS
 from tl_scopes.jacobian_scopes.matrix import matrix_of
 from tl_scopes.kernel.calls import encode as encode_prompts
 from tl_scopes.kernel.options import RunOptions
@@ -31,6 +32,13 @@ from tl_scopes.timeseries.spelled import spelled
 if TYPE_CHECKING:
     import pandas as pd
 
+_SPELLED = (
+    "This tokenizer writes a number with several tokens, such as one per digit. The predictions are of whole numbers, by "
+    "teacher forcing; a row of influence explains the first token of one, and the influence of a number is that of its "
+    "tokens together."
+)
+FIRST_FORECAST = 8
+"""Numbers before the first one that is forecast, where the caller names none."""
 RollingMethod = Literal["temperature", "semantic", "fisher", "total_information"]
 
 
@@ -39,14 +47,16 @@ class RollingForecast(Displayable, Serializable):
     """Influence of every number on every forecast, and the forecasts.
 
     Attributes:
-        encoded: the whole series; the scale was fitted on its first ``first`` values.
+        encoded: the whole series; ``encoded.n_fit`` says on how many of its values the scale was fitted.
         first: index of the first number that is forecast.
         influence: ``[forecast, number]``; row i is exactly 0 from column ``first + i`` on. The last row forecasts the
             value after the series.
         predictions: one distribution per row.
         matrix: the token-level attribution matrix behind it.
+        notes: sentences a reader must know before trusting the forecasts.
     """
 
+    _later: ClassVar = ("notes",)
     _along: ClassVar = {"predictions": "forecast"}
     _at_least: ClassVar = {"first": 1}
 
@@ -55,6 +65,7 @@ class RollingForecast(Displayable, Serializable):
     influence: Float[Tensor, "forecast number"]
     predictions: tuple[NumberDistribution, ...]
     matrix: AttributionMatrix
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,7 +116,7 @@ def rolling_forecast(
     model: LensModel,
     series: Any,
     *,
-    first: int = 8,
+    first: int = FIRST_FORECAST,
     method: RollingMethod = "temperature",
     level: float = 0.9,
     prepend_bos: bool | None = None,
@@ -120,7 +131,7 @@ def rolling_forecast(
             prediction of the first, and a column is the number's tokens together.
         series: one-dimensional numbers; the scale is fitted on the first ``first`` of them, so that no forecast has seen
             its own value, and refused where later ones leave no room. Or the result of :func:`encode`.
-        first: index of the first number that is forecast, at least 2.
+        first: index of the first number that is forecast, at least 2; ``.notes`` says so where the scale has seen more.
         method: the scope of every row; ``"semantic"`` explains the logit of the number that came next.
         level: of the predicted intervals.
         prepend_bos: put BOS before the text; None is the model's own default.
@@ -145,10 +156,10 @@ def rolling_forecast(
         n = len(series)
     except TypeError:
         n = 0
-    if n < 2:
-        raise ValueError(f"(series=...): expected at least 2 values, got {n}")
-    if not 2 <= first <= n:
-        raise ValueError(f"(first={first!r}): expected 2 … {n}, the length of the series")
+    if n < 3:
+        raise ValueError(f"(series=...): expected at least 3 values, got {n}")
+    if not 2 <= first < n:
+        raise ValueError(f"(first={first!r}): expected 2 … {n - 1}, the last value of the series")
     if not 0 < level < 1:
         raise ValueError(f"(level={level!r}): expected a number between 0 and 1")
     encoded = series if isinstance(series, EncodedSeries) else encode(series, n_fit=first)
@@ -168,10 +179,27 @@ def rolling_forecast(
     if ids is None:
         for row, comma in enumerate(commas):
             probabilities[row] = spelled(model, replace(prompts[0], pos=comma), at=at).probabilities
+    predictions = tuple(NumberDistribution(probabilities[i], level) for i in range(len(commas)))
     return RollingForecast(
         encoded=encoded,
         first=first,
         influence=by_number(matrix.scores, places.numbers, additive=legend(matrix.method).additive),
-        predictions=tuple(NumberDistribution(probabilities[i], level) for i in range(len(commas))),
+        predictions=predictions,
         matrix=matrix,
+        notes=(*(() if ids else (_SPELLED,)), *_cautions(encoded, first, predictions)),
     )
+
+
+def _cautions(encoded: EncodedSeries, first: int, predictions: Sequence[NumberDistribution]) -> Iterator[str]:
+    """What a reader of the errors must know."""
+    if encoded.n_fit > first:
+        yield (
+            f"The scale was fitted on the first {encoded.n_fit} numbers, so it has seen the range of values that are "
+            "forecast here."
+        )
+    few = [prediction.mass for prediction in predictions if prediction.mass < LEAST_MASS]
+    if few:
+        yield (
+            f"In {len(few)} of {len(predictions)} forecasts less than {LEAST_MASS:.0%} of the probability is on numbers "
+            f"(as little as {min(few):.1%}): these are hardly forecasts."
+        )

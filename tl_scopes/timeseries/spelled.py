@@ -149,6 +149,11 @@ def spelled(
     require_causal(model)  # beginnings of several lengths are padded to one
     pieces = number_pieces(model)
     beginnings = sorted({p[:i] for p in pieces for i in range(len(p))}, key=lambda u: (len(u), u))
+    if (length := prompt.pos + 1 + max(map(len, beginnings))) > model.cfg.n_ctx:
+        raise ValueError(
+            f"(series=...): a number takes up to {max(map(len, pieces))} tokens, and the history with all but the last of "
+            f"them is {length}, more than the model's context of {model.cfg.n_ctx}; shorten the series"
+        )
     place = {u: row for row, u in enumerate(beginnings)}
     paths = [[(place[p[:i]], p[i]) for i in range(len(p))] for p in pieces]
     logs: dict[int, Tensor] = {}
