@@ -185,7 +185,7 @@ def fisher_scope(
             precision at hand; rank or tol out of range.
 
     Cost: one forward, ``rank`` vector-Jacobian products, and per prompt the eigenpairs: a dense ``d_model²`` matrix on
-    small models, on others a few products with the unembedding (``details["products"]``), shared by 8 prompts of a batch.
+    small models, on others a few products with the unembedding (``details["products"]``), shared by up to 28 prompts.
 
     >>> attr = fisher_scope(model, "German: der Hund sieht die Katze. English: the")
     >>> 0 < attr.details["explained_share"] <= 1

@@ -98,7 +98,7 @@ def attribution_matrix(
     Cost: for n positions about √n/2 forwards on prefixes of the prompt (more under a tight budget), a pass over the
         unembedding for each 64 positions, and one vector-Jacobian product per row of V, the part after the last attention
         shared by a block's positions; the largest tensors are the graph of one prefix, the logits of up to 64 positions (of
-        one block in a long text) and the gradients of up to 16 rows. On large vocabularies Fisher searches of up to 16
+        one block in a long text) and the gradients of up to 16 rows. On large vocabularies Fisher searches of up to 28
         positions share each pass over the unembedding.
 
     >>> matrix = attribution_matrix(model, "German: der Hund sieht die Katze. English: the dog")
