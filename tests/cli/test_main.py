@@ -4,6 +4,7 @@ refused before a model is loaded, and calling the program costs nothing until a 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import families
+import forked_commands
 import pytest
 import typer
 
@@ -244,7 +246,7 @@ def test_every_command_explains_itself(name: str, answer: Callable[..., str]) ->
 def test_help_and_version_import_nothing_heavy() -> None:
     code = (
         "import sys; import tl_scopes.cli.main as c\n"
-        f"for arguments in {[['--version'], [], *([name, '--help'] for name in COMMANDS)]}:\n"
+        f"for arguments in {[['--version'], [], ['--help'], *([name, '--help'] for name in COMMANDS)]}:\n"
         "    sys.argv = ['tl-scopes', *arguments]\n"
         "    try:\n        c.main()\n    except SystemExit as stop: assert not stop.code, stop.code\n"
         "heavy = {'torch', 'transformer_lens', 'matplotlib', 'pandas', 'numpy', 'starlette'} & set(sys.modules)\n"
@@ -387,19 +389,15 @@ BLOCKED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_no_command_loses_its_result_where_characters_are_few(encoding: str) -> None:
-    code = (
-        "import sys, tl_scopes.cli.main as c\n"
-        f"for arguments in {[[n, *given] for n, given in QUICK.items()]}:\n"
-        "    print(arguments[0], file=sys.stderr)\n"
-        "    sys.argv = ['tl-scopes', *arguments]\n"
-        "    try:\n        c.main()\n    except SystemExit as stop: assert not stop.code, arguments"
-    )
-    env = {**BLOCKED, "PYTHONIOENCODING": encoding}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, check=False)
-    assert done.returncode == 0, done.stderr.decode(encoding)
-    assert "###" in done.stdout.decode(encoding), "bars"
+def test_every_command_works_in_a_process_of_its_own_without_a_network_where_characters_are_few(tmp_path: Path) -> None:
+    called = [sys.executable, forked_commands.__file__, str(tmp_path), json.dumps(QUICK)]
+    done = subprocess.run(called, capture_output=True, text=True, env=BLOCKED, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    for encoding in forked_commands.ENCODINGS:
+        printed = {name: (tmp_path / f"{name}.{encoding}").read_text(encoding=encoding) for name in QUICK}
+        assert all(text.strip() for text in printed.values()), printed
+        assert "###" in printed["trace"], "bars"
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="a system without /dev/full")
@@ -414,19 +412,12 @@ def test_a_full_standard_output_is_one_line() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", QUICK)
-def test_every_command_works_in_a_process_of_its_own_without_a_network(name: str) -> None:
-    called = [sys.executable, "-m", "tl_scopes", name, *QUICK[name]]
-    done = subprocess.run(called, capture_output=True, text=True, env=BLOCKED, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
 def test_the_installed_program_is_the_module() -> None:
-    program = [str(Path(sys.executable).with_name("tl-scopes"))]
-    done = subprocess.run([*program, "trace"], capture_output=True, text=True, env=BLOCKED, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "sieht" in done.stdout
-    assert "Traceback" not in done.stderr
+    printed = []
+    for program in ([str(Path(sys.executable).with_name("tl-scopes"))], [sys.executable, "-m", "tl_scopes"]):
+        done = subprocess.run([*program, "trace"], capture_output=True, text=True, env=BLOCKED, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        printed.append(done.stdout)
+    assert "sieht" in printed[0]
+    assert printed[0] == printed[1]

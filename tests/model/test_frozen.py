@@ -34,6 +34,8 @@ from tl_scopes.numerics import quadrature
 TOKENS = torch.tensor(families.tokenizer()(families.PROMPT).input_ids)
 TARGET, LAST = 7, len(TOKENS) - 1
 SUBSETS = [parts for n in (1, 2, 3) for parts in itertools.combinations(PARTS, n)]
+SOON = [("attention",), PARTS]
+"""The others are of the slow tier."""
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -88,14 +90,10 @@ def test_the_model_is_left_as_it_was() -> None:
 # -- gradients -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parts", [("attention",), PARTS], ids="-".join)
+@pytest.mark.parametrize(
+    "parts", [p if p in SOON else pytest.param(p, marks=pytest.mark.slow) for p in SUBSETS], ids="-".join
+)
 def test_the_gradient_is_hugging_faces_with_the_same_things_detached(pair: families.Pair, parts: Any) -> None:
-    assert relative_error(gradient(pair.model, parts), expected(pair.hf, parts)) < families.FLOAT64_RTOL[pair.family]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("parts", SUBSETS, ids="-".join)
-def test_every_choice_of_parts_is_hugging_faces(pair: families.Pair, parts: Any) -> None:
     assert relative_error(gradient(pair.model, parts), expected(pair.hf, parts)) < families.FLOAT64_RTOL[pair.family]
 
 

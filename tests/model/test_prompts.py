@@ -47,11 +47,16 @@ def never_runs(model, monkeypatch, request) -> None:
         ([families.D_VOCAB], ValueError, f"token id {families.D_VOCAB} is outside the vocabulary"),
         (np.zeros(3), ValueError, "must be integers"),
         ([{"role": "user"}, "the dog"], TypeError, r"prompt\[0\]=\{'role': 'user'\}\): expected a string, .* got dict"),
-        (
-            None,
-            TypeError,
-            r"prompt=None\): expected a text, token ids, a chat",
-        ),
+        (None, TypeError, r"prompt=None\): expected a text, token ids, a chat"),
+        ({"input_ids": [1, 2, 3], "attention_mask": [1, 0, 1]}, ValueError, r"prompt=\.\.\.\): .* inside a text"),
+        ({"input_ids": [[1, 2]], "attention_mask": [[1]]}, ValueError, "differ in shape"),
+        ({"input_ids": [1, 2], "attention_mask": [0, 0]}, ValueError, "no tokens"),
+        ({"input_ids": []}, ValueError, "no tokens"),
+        ({"input_ids": torch.zeros(0, 3, dtype=torch.int64)}, ValueError, "list of prompts is empty"),
+        ({"input_ids": torch.zeros(1, 2, 3, dtype=torch.int64)}, ValueError, r"expected \[pos\] or \[1, pos\]"),
+        ({"input_ids": "the dog"}, TypeError, "input_ids are no numbers"),
+        ({"input_ids": [0.5]}, ValueError, "must be integers"),
+        ([{"input_ids": [[1], [2]]}], ValueError, r"prompt\[0\]=\.\.\.\): 2 texts in one item of a list"),
     ],
     ids=lambda v: None if isinstance(v, type) else str(v)[:20],
 )
@@ -213,25 +218,6 @@ def test_encodings_without_a_mask_are_taken_as_they_are(demo_model, encoded) -> 
     assert [attr.tokens.tolist() for attr in found] == [list(map(int, row)) for row in encoded["input_ids"]]
     with pytest.raises(TypeError, match=r"expected one prompt, got a list of 2"):
         tls.attribution_matrix(demo_model, encoded)
-
-
-@pytest.mark.parametrize(
-    ("encoded", "error", "message"),
-    [
-        ({"input_ids": [1, 2, 3], "attention_mask": [1, 0, 1]}, ValueError, r"prompt=\.\.\.\): .* inside a text"),
-        ({"input_ids": [[1, 2]], "attention_mask": [[1]]}, ValueError, "differ in shape"),
-        ({"input_ids": [1, 2], "attention_mask": [0, 0]}, ValueError, "no tokens"),
-        ({"input_ids": []}, ValueError, "no tokens"),
-        ({"input_ids": torch.zeros(0, 3, dtype=torch.int64)}, ValueError, "list of prompts is empty"),
-        ({"input_ids": torch.zeros(1, 2, 3, dtype=torch.int64)}, ValueError, r"expected \[pos\] or \[1, pos\]"),
-        ({"input_ids": "the dog"}, TypeError, "input_ids are no numbers"),
-        ({"input_ids": [0.5]}, ValueError, "must be integers"),
-        ([{"input_ids": [[1], [2]]}], ValueError, r"prompt\[0\]=\.\.\.\): 2 texts in one item of a list"),
-    ],
-)
-def test_unusable_encodings_are_refused(model, encoded, error, message) -> None:
-    with pytest.raises(error, match=message):
-        tls.semantic_scope(model, encoded)
 
 
 @pytest.mark.runs  # the model is looked at first

@@ -45,12 +45,8 @@ WITH_TOKENS: dict[str, Callable[..., Any]] = {
 }
 
 
-def below(cls: type) -> set[type]:
-    return {cls}.union(*(below(c) for c in cls.__subclasses__()))
-
-
 def test_every_class_of_result_is_in_the_list() -> None:
-    assert {c.__name__ for c in below(Displayable) if not c.__name__.startswith("_")} == {*CLASSES, "Displayable"}
+    assert every_result.classes(Displayable) == {*CLASSES, "Displayable"}
 
 
 def test_a_number_below_zero_has_one_sign_and_zero_has_none() -> None:

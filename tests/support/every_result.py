@@ -316,3 +316,9 @@ def every_result(dtype: torch.dtype = torch.float32) -> dict[str, Any]:
         forecast(dtype), rolling(dtype),
     )  # fmt: skip
     return {type(result).__name__: result for result in made}
+
+
+def classes(cls: type) -> set[str]:
+    """The names of a class and of all below it, but of private ones."""
+    found = set[str]().union(*(classes(c) for c in cls.__subclasses__()))
+    return found if cls.__name__.startswith("_") else found | {cls.__name__}

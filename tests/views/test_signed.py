@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from chromium import browser, look, picture_shows  # noqa: F401  # fixtures
+from contrast import AA, contrast
 from every_result import baseline
 from matplotlib.colors import to_hex
 from samples import attribution
@@ -27,7 +28,6 @@ from tl_scopes.views.canvas.colours import (
     ink,
     ink_before_inversion,
     inverted,
-    luminance,
 )
 from tl_scopes.views.coloured import scale_of
 from tl_scopes.views.terminal import token_styles
@@ -117,15 +117,10 @@ def test_a_scale_around_zero_is_as_deep_on_both_sides() -> None:
 
 def test_ink_is_readable_on_orange_in_light_and_dark() -> None:
     rgb = {"#000": (0, 0, 0), "#fff": (255, 255, 255)}
-
-    def contrast(a: Any, b: Any) -> float:
-        high, low = sorted((luminance(a), luminance(b)), reverse=True)
-        return (high + 0.05) / (low + 0.05)
-
     for step in range(1001):
         colour = blend(-step / 1000)
-        assert contrast(colour, rgb[ink(colour)]) >= 4.5, colour
-        assert contrast(inverted(colour), inverted(rgb[ink_before_inversion(colour)])) >= 4.5, colour
+        assert contrast(colour, rgb[ink(colour)]) >= AA, colour
+        assert contrast(inverted(colour), inverted(rgb[ink_before_inversion(colour)])) >= AA, colour
 
 
 def test_tips_say_sign_side_and_rank_by_size() -> None:

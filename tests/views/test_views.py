@@ -14,13 +14,13 @@ from html.parser import HTMLParser
 import every_result
 import pytest
 import torch
+from contrast import AA, contrast
 from samples import HOSTILE, attribution, matrix
 
 from tl_scopes import Attribution, PositionalBaseline, views
 from tl_scopes.views.canvas import page
 from tl_scopes.views.canvas.colours import (
     FULL,
-    RGB,
     Scale,
     blend,
     css,
@@ -34,8 +34,6 @@ from tl_scopes.views.coloured import scale_of
 from tl_scopes.views.wording import number, odds, ordinal, predicted, visible
 
 BUNDLE = "window.CircuitsVis = window.CircuitsVis ||"
-AA = 4.5
-"""Contrast that WCAG asks of text, level AA."""
 
 
 def every_view(tokens: list[str]) -> dict[str, views.View]:
@@ -268,11 +266,6 @@ def test_the_legend_holds_true_scores_and_their_unit() -> None:
     assert re.search(r"0 <span.*?</span> 5 <span.*</span> 10 <span>logit per unit of embedding", body)
     assert "share of the shown" in views.tokens(attribution().normalized()).body
     assert "all shown scores are 0" in views.tokens(attribution(scores=torch.zeros(6))).body
-
-
-def contrast(a: RGB, b: RGB) -> float:
-    high, low = sorted((luminance(a), luminance(b)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_ink_is_readable_on_every_colour_in_light_and_dark() -> None:
