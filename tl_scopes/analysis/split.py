@@ -73,12 +73,12 @@ def split(
             ``"moment"`` or ``"jacobian"``.
         target_hook: where ``direction`` lives; goes with ``method="jacobian"``.
         keywords: of the scope that reads them; another scope's keyword is refused.
-        pos, prepend_bos, at, batch_size, checkpoint, memory_budget, combine, n_probes, keep_gradient: as in
-            :func:`tl_scopes.semantic_scope`; ``keep_gradient`` keeps all three, ``.difference.gradient`` is ``d``.
+        options: of the run.
 
     Returns:
         One :class:`Split` for one prompt, a list for a list: ``.exact``, ``.frozen``, ``.difference``, each an attribution
         of the scope; ``.signed``; ``.by_layer`` and ``.by_head``, the three as results of those calls; ``.share_carried``.
+        With ``keep_gradient`` all three have theirs, ``.difference.gradient`` is ``d``.
         Several rows of V (``rank=3``, ``combine="norm"``) have no signs: ``.signed`` is None, heads have norms.
 
     Raises:
