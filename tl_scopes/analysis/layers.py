@@ -43,6 +43,7 @@ from tl_scopes.kernel.options import (
     run_options,
     split_keywords,
 )
+from tl_scopes.kernel.pulled_rows import norm_of_gradient
 from tl_scopes.model.attention import (
     OUTPUT,
     attention_layers,
@@ -57,11 +58,6 @@ from tl_scopes.model.prompts import EncodedPrompt, Prompt
 from tl_scopes.numerics.norms import inner_products, row_norms
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
-
-
-def norm_of_gradient(gradient: Float[Tensor, "rows *place d"], activation: Tensor) -> Tensor:
-    """``‖G‖``."""
-    return row_norms(gradient)
 
 
 def _size(gradient: Float[Tensor, "rows *place d"], activation: Float[Tensor, "*place d"]) -> Tensor:

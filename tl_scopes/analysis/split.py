@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from tl_scopes.analysis.layers import asked_by_name, head_probe, norm_of_gradient
+from tl_scopes.analysis.layers import asked_by_name, head_probe
 from tl_scopes.kernel.calls import prompt_call
 from tl_scopes.kernel.explain import Measured, explain_inside
 from tl_scopes.kernel.options import GradientProbe, NamedJoinedKeywords
+from tl_scopes.kernel.pulled_rows import norm_of_gradient
 from tl_scopes.model.attention import (
     OUTPUT,
     attention_layers,
