@@ -7,13 +7,25 @@ prompts are not scored.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tl_scopes.evaluation.accepted import kept_verdicts
+from tl_scopes.evaluation.accepted import ACCEPTANCE, FOLDER, Verdicts, verdicts_of_before
 from tl_scopes.evaluation.gold_tasks import TASKS_RUN, records_of
 from tl_scopes.evaluation.records import read_records, read_settings
 from tl_scopes.results.gold import LEAST_ACCEPTED, GoldAlignment
+
+
+def kept_verdicts(folder: Path, settings: Mapping[str, Any], number: int) -> Verdicts:
+    """What the folder of a run has of its task of this number, as far as it goes without a gap."""
+    drawn = list(settings["tasks"].values())
+    first, before = sum(drawn[:number]), folder / f"acceptance-{number}.json"
+    verdicts = verdicts_of_before(before, drawn[number]) if before.exists() else Verdicts()
+    found = read_records(folder / FOLDER, settings, ACCEPTANCE)
+    while (record := found.get(first + len(verdicts.kept))) is not None and len(verdicts.kept) < drawn[number]:
+        verdicts.extend(record)
+    return verdicts
 
 
 def main() -> None:

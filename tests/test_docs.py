@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import tl_scopes
+from tl_scopes import tasks, timeseries
+from tl_scopes.kernel.options import RunOptions
 
 ROOT = Path(tl_scopes.__file__).parent.parent
 MODULES = sorted(
@@ -41,6 +44,28 @@ def test_public_functions_document_their_parts(name: str) -> None:
     text = getattr(tl_scopes, name).__doc__
     for part in ("Args:", "Returns:", "Raises:", ">>> "):
         assert part in text, f"{name} lacks {part}"
+
+
+CALLS = {
+    f"{module.__name__}.{name}": value
+    for module in (tl_scopes, tasks, timeseries)
+    for name in module.__all__
+    if inspect.isfunction(value := getattr(module, name))
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_parameter_is_among_the_args(name: str) -> None:
+    """By its name, or, of those that all runs share, as one of the "options" or "all other keywords" of another call."""
+    parameters = set(inspect.signature(CALLS[name]).parameters)
+    found = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", inspect.getdoc(CALLS[name]) or "", re.DOTALL | re.MULTILINE)
+    entries = re.findall(r"^    (\w[\w, ]*):", found[1] if found else "", re.MULTILINE)
+    said = {word for entry in entries for word in re.split(r",? and |, ", entry)}
+    if "all other keywords" in said:
+        return
+    assert said - {"options"} <= parameters
+    shared = set(vars(RunOptions())) if "options" in said else set()
+    assert parameters <= said | shared
 
 
 def readme_blocks(language: str) -> list[str]:

@@ -321,7 +321,7 @@ def test_a_chain_whose_parts_do_not_fit_cannot_be_made() -> None:
         ValueError, match=r"^Chain\.top\(among=\.\.\.\): no unit of the prompt is called 'zz'; there are: 'user'"
     ):
         chain.top(among=["zz"])
-    with pytest.raises(ValueError, match=r"^Chain\.shares\(\): the prompt's units have no names"):
+    with pytest.raises(ValueError, match=r"^Chain\.shares: the prompt's units have no names"):
         replace(chain, sources=(TextUnit("a", (1,)),)).shares()
 
 

@@ -18,6 +18,7 @@ from tl_scopes.demo.corpora.passages import to_the_end, token_positions
 from tl_scopes.evaluation import gold
 from tl_scopes.evaluation.gold import gold_alignment
 from tl_scopes.evaluation.gold_methods import best_rank as _best_rank
+from tl_scopes.numerics import progress
 from tl_scopes.results.gold import BOOTSTRAPS, GoldAlignment, GoldRecord, _figures
 
 
@@ -100,8 +101,8 @@ def test_numbers_do_not_depend_on_the_batch_or_the_global_seed(demo_model) -> No
 
 
 def test_progress_counts_every_method_of_every_corpus(demo_model, monkeypatch) -> None:
-    shown, real = io.StringIO(), gold.tqdm
-    monkeypatch.setattr(gold, "tqdm", lambda **given: real(**{**given, "disable": False, "file": shown}))
+    shown, real = io.StringIO(), progress.tqdm
+    monkeypatch.setattr(progress, "tqdm", lambda *of, **given: real(*of, **{**given, "disable": False, "file": shown}))
     gold_alignment(demo_model, ["random", "attention_rollout"], corpora=["bias", "translation"], n=2)
     assert "gold_alignment" in shown.getvalue()
     assert "4/4" in shown.getvalue()

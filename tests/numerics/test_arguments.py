@@ -27,14 +27,14 @@ def inner(rank: int) -> int:
 @public_call
 def outer(rank: int) -> int:
     if rank == 7:
-        raise ValueError("seven is not to be had")
+        raise ValueError("seven is not allowed")
     return inner(rank)
 
 
 def test_the_argument_or_the_rule_follows_the_name() -> None:
     with pytest.raises(ValueError, match=r"^inner\(rank=5\): expected an integer of at least 1 and at most 4$"):
         inner(5)
-    with pytest.raises(ValueError, match=r"^outer: seven is not to be had$"):
+    with pytest.raises(ValueError, match=r"^outer: seven is not allowed$"):
         outer(7)
 
 

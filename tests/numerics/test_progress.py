@@ -1,4 +1,5 @@
-"""Invariant: a bar is shown for work that takes time, where somebody looks, under the name of the call; then it is gone."""
+"""Invariant: a bar is shown for work that takes time, where somebody looks, under the name of the call; then it is gone.
+That of a run whose records are kept is there from the beginning, and stays."""
 
 from __future__ import annotations
 
@@ -21,6 +22,13 @@ CALLS = {
     "ig_path": lambda model: tls.ig_path(model, TEXT, alphas=[0.5, 1.0], batch_size=1),
     "fisher_spectrum": lambda model: tls.fisher_spectrum(model, [TEXT, TEXT], k=1),
     "substitutions": lambda model: tls.substitutions(model, tls.semantic_scope(model, TEXT), k=2, batch_size=1),
+    "semantic_scope": lambda model: tls.semantic_scope(model, [TEXT, TEXT + " dog"], batch_size=1),
+    "attribution_matrix": lambda model: tls.attribution_matrix(model, TEXT, positions=[-3, -2, -1]),
+    "verify": lambda model: tls.verify(model, tls.semantic_scope(model, TEXT), n_random=3, batch_size=2),
+    "generate": lambda model: tls.generate(model, TEXT, max_new_tokens=2),
+    "chain": lambda model: tls.chain(model, (TEXT, " dog sees"), units="word"),
+    "verify_chain": lambda model: tls.verify_chain(model, tls.chain(model, (TEXT, " dog sees"), units="word")),
+    "aopc": lambda model: tls.aopc(model, [TEXT + " dog", TEXT + " cat"], ["semantic"]),
     "patch_top": lambda model: tls.patch_top(
         model, TEXT, TEXT.replace("Hund", "Vogel"), tls.semantic_scope(model, TEXT), k=1, n_random=1, layers=[0]
     ),
@@ -70,6 +78,21 @@ def test_a_terminal_sees_the_call_and_its_steps_and_an_empty_line_afterwards(mon
     text = shown(3, Terminal(), monkeypatch, 0.01, pause=0.11)
     assert "long_work" in text and "/3" in text and "step" in text
     assert text.endswith("\r") and not text.split("\r")[-2].strip()
+
+
+@public_call
+def run(n: int) -> None:
+    with progress(total=n, initial=1, unit="prompt", leave=True) as bar:
+        bar.update(n - 1)
+
+
+@pytest.mark.one_lens
+def test_the_bar_of_a_run_is_there_from_the_beginning_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", stream := Terminal())
+    run(3)
+    first, *_, last = stream.getvalue().strip("\r").split("\r")
+    assert first.startswith("run:") and "1/3" in first
+    assert "3/3" in last and last.endswith("\n")
 
 
 @pytest.mark.one_lens

@@ -107,7 +107,7 @@ def test_shares_by_hand() -> None:
     assert comparison.p == pytest.approx(0.5**38)
     assert paired_shares([1.0, 0.0] * 15, [1.0, 0.0] * 15).p == 1
     assert paired_shares([1.0] * 5 + [0.0] * 20, [0.0] * 24 + [1.0]).p == pytest.approx(2 * 7 / 64 - 6 / 64)
-    with pytest.raises(ValueError, match="0 or 1 per prompt from each method"):
+    with pytest.raises(ValueError, match="^0 or 1 per prompt from each method"):
         paired_shares([0.5], [1.0])
 
 
@@ -158,7 +158,7 @@ def test_seed_gives_the_same_interval() -> None:
 
 @pytest.mark.parametrize(("first", "second"), [([], []), ([1.0], [1.0, 2.0])])
 def test_unpaired_numbers_are_refused(first: list[float], second: list[float]) -> None:
-    with pytest.raises(ValueError, match="one number per prompt from each method"):
+    with pytest.raises(ValueError, match="^one number per prompt from each method"):
         paired_bootstrap(first, second)
 
 
@@ -250,8 +250,10 @@ def test_aopc_by_fisher_rank_is_paired_with_the_lowest_rank() -> None:
     ends = [segment[1, 1] - segment[0, 1] for segment in bars.lines[2][0].get_segments()]
     assert ends == pytest.approx((2 * frame["sem"]).tolist())
     assert paired.containers[0].lines[0].get_ydata().tolist() == frame.difference.tolist()
-    with pytest.raises(ValueError, match="no 'fisher' or 'fisher@<rank>'"):
+    with pytest.raises(ValueError, match="^AOPCTable.by_rank: no 'fisher' or 'fisher@<rank>'"):
         table({"random": np.repeat(shared, 2, axis=1)}).by_rank()
+    with pytest.raises(ValueError, match=r"^AOPCTable\.compare\(level=2\.0\): expected a number between 0 and 1"):
+        result.compare("fisher", "random", level=2)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])

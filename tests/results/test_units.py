@@ -159,7 +159,9 @@ def test_named_characters_are_units_and_so_is_each_stretch_between(made: Any) ->
     squares = named.scores[1:].square()
     assert list(shares) == ["cat", "dog", "rest"] and sum(shares.values()) == pytest.approx(1.0)
     assert shares["dog"] == pytest.approx(float(squares[1] / squares.sum()))
-    with pytest.raises(ValueError, match=r"shares\(\): the units of this attribution, by sentence, have no names"):
+    with pytest.raises(
+        ValueError, match=r"^Attribution\.shares: the units of this attribution, by sentence, have no names"
+    ):
         attr.by_unit("sentence").shares()
 
 

@@ -87,8 +87,14 @@ def test_half_precision_is_read_as_it_is() -> None:
         (lambda: ts.encode([0.0, 1.0], n_fit=3), "expected 1 … 2"),
         (lambda: ts.encode([0.0, 1.0], limits=(1.0, 0.0)), "the smaller first"),
         (lambda: ts.encode([0.0, 1.0], n_fit=1, limits=(0.0, 1.0)), "give one of them"),
-        (lambda: ts.encode([0.0, 1.0]).number(1.3), "it would be 106, outside 10 … 99"),
-        (lambda: ts.encode([0.0, 1.0]).number(float("inf")), "not a finite number"),
+        (
+            lambda: ts.encode([0.0, 1.0]).number(1.3),
+            r"^EncodedSeries\.number\(value=1\.3\): it would be 106, outside 10 … 99",
+        ),
+        (
+            lambda: ts.encode([0.0, 1.0]).number(float("inf")),
+            r"^EncodedSeries\.number\(value=inf\): expected a finite number",
+        ),
     ],
 )
 def test_what_cannot_be_written_is_refused(call: Any, match: str) -> None:

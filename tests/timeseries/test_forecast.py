@@ -500,7 +500,7 @@ def test_frames_json_and_text_hold_the_same_numbers(demo_model: Any, tmp_path: P
     assert f"Truth: {result.truth_number}" in text
     assert f"{result.prediction.mean:.1f} ±" in text
     assert all(note in text for note in result.notes)
-    with pytest.raises(ValueError, match="this forecast has"):
+    with pytest.raises(ValueError, match=r"^Forecast\.\w+\(method='\w+'\): this forecast has"):
         result.influence_by("fisher")
     assert result.prediction.mass > 0.5
 

@@ -11,9 +11,10 @@ import tl_scopes as tls
 from tl_scopes import views
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
 from tl_scopes.views.canvas.heatmap import HeatMap
-from tl_scopes.views.influence import influence_maps
+from tl_scopes.views.influence import influence_lines, influence_maps
 from tl_scopes.views.patching import cells_map
 from tl_scopes.views.sinks import sink_maps
+from tl_scopes.views.terminal import DARK_BELOW, style_of
 
 pytestmark = pytest.mark.one_lens
 N = 70
@@ -63,6 +64,14 @@ def test_head_maps_are_not_blank_and_show_the_explained_position() -> None:
     coloured = [[abs(row[c]) for c in by_token.drawn] for row in by_token.shares]
     assert by_token.drawn[-1] == N - 1 == by_token.explained
     assert sum(share > 0.05 for row in coloured for share in row) > len(by_token.drawn)
+
+
+def test_below_zero_a_terminal_has_the_orange_that_it_has_elsewhere() -> None:
+    line = influence_lines(heads()).renderables[1].columns[1]._cells[0]  # of the last layer
+    above, below = (span.style for span in line.spans if span.style != "dim")
+    assert (above, below) == (style_of(1.0), style_of(influence_maps(heads())[0].shares[0][1]))
+    assert below.bgcolor.triplet.red > below.bgcolor.triplet.green > below.bgcolor.triplet.blue
+    assert style_of(-1.0).bgcolor.triplet == DARK_BELOW
 
 
 @pytest.mark.slow

@@ -322,9 +322,9 @@ def test_figure_has_a_row_for_each_and_the_top_seven_words() -> None:
     assert view.body.count('class="tls-row"') == 2
     assert " w6<" in view.body
     assert " w7<" not in view.body
-    with pytest.raises(ValueError, match="k must be 1 or more"):
+    with pytest.raises(ValueError, match=r"^figure\(k=0\): k must be 1 or more"):
         views.figure(attribution(), k=0)
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match=r"^figure\(attributions=\[\]\): give at least one"):
         views.figure([])
 
 
@@ -356,7 +356,7 @@ def test_matrix_rows_are_attributions_with_their_own_details() -> None:
     assert (row.pos, row.target_str, row.details["lambda_1"], row.hidden) == (2, " c", 2.0, {0})
     assert row.scores.tolist() == [9.0, 10.0, 11.0, 0.0]
     assert matrix().to_frame().loc[3, 2] == 15.0
-    with pytest.raises(ValueError, match="there are 4 rows"):
+    with pytest.raises(ValueError, match=r"^AttributionMatrix\.row\(i=\d\): there are 4 rows"):
         matrix().row(4)
 
 

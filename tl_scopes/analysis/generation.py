@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from tl_scopes.kernel.calls import encode, prompt_call
 from tl_scopes.kernel.options import RunOptions
@@ -15,7 +14,8 @@ from tl_scopes.model.generation import answer_offsets, joined_offsets, sampling,
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, token_strings
 from tl_scopes.model.state import model_state
-from tl_scopes.numerics.arguments import Seed, call_name, integer
+from tl_scopes.numerics.arguments import Seed, integer
+from tl_scopes.numerics.progress import progress
 from tl_scopes.results.generation import Generation
 
 COLDEST = 1e-6
@@ -83,8 +83,7 @@ def generate(
             )
     settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "stop": stops}
     found = []
-    total = max_new_tokens * len(prompts)
-    with tqdm(total=total, desc=call_name(), unit="token", disable=None if total > 1 else True, leave=False) as bar:
+    with progress(total=max_new_tokens * len(prompts), unit="token") as bar:
         for i, given in enumerate(prompts):
             with sampling(model, (seed + i) % 2**63):
                 new = written(model, given.tokens, max_new_tokens, temperature=temperature, stop=stops, seen=bar.update)

@@ -43,6 +43,7 @@ from tl_scopes.kernel.options import (
     run_options,
     split_keywords,
 )
+from tl_scopes.kernel.pulled_rows import norm_of_gradient
 from tl_scopes.model.attention import (
     OUTPUT,
     attention_layers,
@@ -57,11 +58,6 @@ from tl_scopes.model.prompts import EncodedPrompt, Prompt
 from tl_scopes.numerics.norms import inner_products, row_norms
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.influence import HeadInfluence, LayerInfluence
-
-
-def norm_of_gradient(gradient: Float[Tensor, "rows *place d"], activation: Tensor) -> Tensor:
-    """``‖G‖``."""
-    return row_norms(gradient)
 
 
 def _size(gradient: Float[Tensor, "rows *place d"], activation: Float[Tensor, "*place d"]) -> Tensor:
@@ -98,13 +94,12 @@ def layer_influence(
             each other; relative ones are changes per relative change of the stream.
         target_hook: where ``direction`` lives; goes with ``method="jacobian"``.
         keywords: of the scope that reads them; another scope's keyword is refused.
-        pos, prepend_bos, batch_size, cache, grads_at, keep_gradient, checkpoint, memory_budget, frozen: as in
-            :func:`tl_scopes.semantic_scope`.
-        at: as there; the source of ``.attribution``.
+        options: of the run.
 
     Returns:
         One :class:`LayerInfluence` for one prompt, a list for a list: ``.scores`` ``[n_layers + 1, pos]``, 0 after
-        ``pos``; ``.attribution``, the scope's own result from the same run; ``.cache``, its ``ActivationCache``.
+        ``pos``; ``.attribution``, the scope's own result from the same run, with its source ``at``; ``.cache``, its
+        ``ActivationCache``.
 
     Raises:
         ValueError: as the scope; a keyword that the method does not read.

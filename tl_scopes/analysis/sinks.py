@@ -95,7 +95,7 @@ def attention_sinks(
             prompt, behind the same leading special tokens), or the prompts themselves, at least that long; 0 for none.
         seed: of the drawn prompts.
         target, foil, rank: of the scopes that read them.
-        pos, prepend_bos, at: as in :func:`tl_scopes.semantic_scope`.
+        pos, prepend_bos, chat_options, at: as in :func:`tl_scopes.semantic_scope`.
         frozen: as there; of the scopes' gradients, and not of the attention that is shown.
 
     Returns:
@@ -174,7 +174,7 @@ def positional_baseline(
         method, target, foil, rank: the scope and its keywords.
         unrelated: how many prompts of random tokens to draw, or the prompts themselves, at least as long.
         seed: of the drawn prompts; the global RNG is not used.
-        model, pos, prepend_bos, at, frozen: as in :func:`tl_scopes.semantic_scope`.
+        model, pos, prepend_bos, chat_options, at, frozen: as in :func:`tl_scopes.semantic_scope`.
 
     Returns:
         One :class:`PositionalBaseline` for one prompt, a list for a list; ``.ratio(attribution)`` compares.

@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from tl_scopes.analysis.layers import asked_by_name, head_probe, norm_of_gradient
+from tl_scopes.analysis.layers import asked_by_name, head_probe
 from tl_scopes.kernel.calls import prompt_call
 from tl_scopes.kernel.explain import Measured, explain_inside
 from tl_scopes.kernel.options import GradientProbe, NamedJoinedKeywords
+from tl_scopes.kernel.pulled_rows import norm_of_gradient
 from tl_scopes.model.attention import (
     OUTPUT,
     attention_layers,
@@ -73,12 +74,12 @@ def split(
             ``"moment"`` or ``"jacobian"``.
         target_hook: where ``direction`` lives; goes with ``method="jacobian"``.
         keywords: of the scope that reads them; another scope's keyword is refused.
-        pos, prepend_bos, at, batch_size, checkpoint, memory_budget, combine, n_probes, keep_gradient: as in
-            :func:`tl_scopes.semantic_scope`; ``keep_gradient`` keeps all three, ``.difference.gradient`` is ``d``.
+        options: of the run.
 
     Returns:
         One :class:`Split` for one prompt, a list for a list: ``.exact``, ``.frozen``, ``.difference``, each an attribution
         of the scope; ``.signed``; ``.by_layer`` and ``.by_head``, the three as results of those calls; ``.share_carried``.
+        With ``keep_gradient`` all three have theirs, ``.difference.gradient`` is ``d``.
         Several rows of V (``rank=3``, ``combine="norm"``) have no signs: ``.signed`` is None, heads have norms.
 
     Raises:

@@ -128,7 +128,7 @@ def attention_rollout(
     """Share of attention that flows from each token to the explained position through all layers.
 
     ``score = row pos of A_L ⋯ A_1`` with ``A_l = ½ mean_h(pattern_l) + ½ 1``; dimensionless, the scores sum to 1. It is
-    the same for every target, which it does not look at. Layers without attention are passed by, and ``.notes`` says so.
+    the same for every target, which it does not look at. Layers without attention are skipped, and ``.notes`` says so.
 
     Args:
         model, prompt, options: as in :func:`semantic_scope`.

@@ -25,7 +25,6 @@ from functools import partial
 
 import torch
 from einops import reduce
-from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Unpack
 
@@ -37,7 +36,7 @@ from tl_scopes.kernel.calls import asked, prompt_call
 from tl_scopes.kernel.explain import explain_inside
 from tl_scopes.kernel.interventions import each_its_own, run_changed, slices
 from tl_scopes.kernel.options import FrozenSourceKeywords, GradientProbe, RunKeywords, RunOptions, run_options
-from tl_scopes.kernel.pulled_rows import norm_of_gradient
+from tl_scopes.kernel.pulled_rows import norm_of_gradient, norm_of_product
 from tl_scopes.model.held_functions import PARTS
 from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.leaves import KINDS, UNEMBEDDING
@@ -130,11 +129,6 @@ def gradient_norm(
     return _gradients(model, prompt, "gradient_norm", target, of, run_options(**options))
 
 
-def _times_input(gradient: Float[Tensor, "rows *place d"], x: Float[Tensor, "*place d"]) -> Tensor:
-    """``‖x ⊙ g‖``."""
-    return row_norms(to_float64(gradient) * to_float64(x))
-
-
 def _gradients(
     model: LensModel, prompt: Prompt, method: str, target: Target, of: Of | None, options: RunOptions
 ) -> list[Attribution]:
@@ -146,7 +140,7 @@ def _gradients(
     adds_up = signed and options.frozen == PARTS and options.at == RunOptions.at
     probes += [GradientProbe(Y_HOOK, inner_products, "one row")] * adds_up
     results = []
-    size = _times_input if products else norm_of_gradient
+    size = norm_of_product if products else norm_of_gradient
     for ((scope, measured),) in explain_inside(model, prompts, directions, probes, options, leaves=adds_up, size=size):
         result = replace(scope, method=method)
         if signed:

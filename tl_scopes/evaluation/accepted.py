@@ -17,7 +17,7 @@ from typing import Any
 
 from tl_scopes.demo.corpora.passages import Example
 from tl_scopes.evaluation.acceptance import LEAST_KEPT, acceptance
-from tl_scopes.evaluation.records import Kind, RecordStore, read_records
+from tl_scopes.evaluation.records import Kind, RecordStore
 from tl_scopes.evaluation.shares import Share
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.vocabulary import pieces
@@ -77,7 +77,7 @@ def accepted(
 
     ``first`` is the number of the task's first prompt among all of the run, ``before`` where an older run kept verdicts.
     """
-    verdicts = Verdicts() if before is None or not before.exists() else _read(before, len(drawn))
+    verdicts = Verdicts() if before is None or not before.exists() else verdicts_of_before(before, len(drawn))
     while len(verdicts.chosen(n, 0)) < n and (done := len(verdicts.kept)) < len(drawn):
         starts = range(done, min(done + n, len(drawn)), PIECE)
         own = share.index * len(starts) // share.of
@@ -88,17 +88,6 @@ def accepted(
         found = store.done()
         for start in starts:
             verdicts.extend(found[first + start])
-    return verdicts
-
-
-def kept_verdicts(folder: Path, settings: Mapping[str, Any], number: int) -> Verdicts:
-    """What the folder of a run has of its task of this number, as far as it goes without a gap."""
-    drawn = list(settings["tasks"].values())
-    first, before = sum(drawn[:number]), folder / f"acceptance-{number}.json"
-    verdicts = _read(before, drawn[number]) if before.exists() else Verdicts()
-    found = read_records(folder / FOLDER, settings, ACCEPTANCE)
-    while (record := found.get(first + len(verdicts.kept))) is not None and len(verdicts.kept) < drawn[number]:
-        verdicts.extend(record)
     return verdicts
 
 
@@ -151,7 +140,7 @@ def _require_piece(record: Mapping[str, Any], settings: Mapping[str, Any]) -> No
 ACCEPTANCE = Kind("prompts.n or tasks", lambda settings: isinstance(settings["tasks"], dict), _require_piece)
 
 
-def _read(file: Path, most: int) -> Verdicts:
+def verdicts_of_before(file: Path, most: int) -> Verdicts:
     """The verdicts that a run of before kept of one task."""
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))

@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from tl_scopes.evaluation.fingerprint import function_fingerprint, model_settings
 from tl_scopes.evaluation.methods import chosen_methods
@@ -55,7 +54,8 @@ from tl_scopes.model.lens import LensModel, require_lens_model
 from tl_scopes.model.lock import model_call
 from tl_scopes.model.soundness import refuse_wrong, require_causal
 from tl_scopes.model.state import model_state
-from tl_scopes.numerics.arguments import Seed, call_name, public_call
+from tl_scopes.numerics.arguments import Seed, public_call
+from tl_scopes.numerics.progress import progress
 from tl_scopes.numerics.ranking import PAPER_FRACTIONS, require_fractions
 from tl_scopes.results.aopc import AOPCTable, aopc_from_deltas
 from tl_scopes.results.verdict import Unit
@@ -176,7 +176,7 @@ def aopc(
         given = ((i, None if random_positions is None else random_positions[i]) for i in batch)
         return [measure_passage(model, prompts[i], chosen, protocol, random, batch_size) for i, random in given]
 
-    for i in tqdm(todo, desc=call_name(), unit="prompt", initial=len(mine) - len(todo), total=len(mine), disable=None):
+    for i in progress(todo, unit="prompt", total=len(mine), initial=len(mine) - len(todo), leave=True):
         (found,) = attempted(measured, [i])
         store.append({"index": i, **({"error": found.reason} if isinstance(found, Failed) else found)})
     return _table(store.done(), settings)

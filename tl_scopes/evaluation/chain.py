@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 from typing_extensions import Unpack
 
 from tl_scopes.baselines.by_name import BASELINES, WITHOUT_ROWS
@@ -35,8 +34,9 @@ from tl_scopes.model.lock import model_call
 from tl_scopes.model.prompts import EncodedPrompt, OnePrompt
 from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.targets import encode_targets
-from tl_scopes.numerics.arguments import call_name, integer
+from tl_scopes.numerics.arguments import integer
 from tl_scopes.numerics.precision import compute_dtype
+from tl_scopes.numerics.progress import progress
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.chain import Chain
 from tl_scopes.results.chain_units import TextUnit, answer_positions, step_weights, written_units
@@ -214,9 +214,7 @@ class _Asked:
     def every_row(self, steps: Sequence[TextUnit], store: RecordStore) -> list[dict[str, Any]]:
         """The record of each unit: those of the store, and what is missing, a block at a time."""
         records = store.done()
-        with tqdm(
-            total=len(steps), initial=len(records), desc=call_name(), unit="unit", disable=None, leave=False
-        ) as bar:
+        with progress(total=len(steps), initial=len(records), unit="unit") as bar:
             for block in _blocks(len(steps)):
                 missing = [u for u in block if u not in records]
                 found = self.rows([steps[u].positions for u in block]) if missing else ()

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from tl_scopes.model.generation import sampling, stop_strings, written
 from tl_scopes.model.lens import LensModel, require_lens_model
@@ -22,8 +21,9 @@ from tl_scopes.model.prompts import token_strings
 from tl_scopes.model.soundness import refuse_wrong
 from tl_scopes.model.state import model_state
 from tl_scopes.model.units import TEMPLATE
-from tl_scopes.numerics.arguments import Seed, call_name, integer
+from tl_scopes.numerics.arguments import Seed, integer
 from tl_scopes.numerics.draws import prompt_generator
+from tl_scopes.numerics.progress import progress
 from tl_scopes.numerics.ranking import most_influential, other_sets
 from tl_scopes.results.chain import Chain
 from tl_scopes.results.chain_units import TextUnit, require_names
@@ -108,7 +108,7 @@ def verify_chain(
             f"{model.cfg.n_ctx}"
         )
     texts = []
-    for tokens in tqdm(prompts, desc=call_name(), unit="text", disable=None, leave=False):
+    for tokens in progress(prompts, unit="text"):
         with sampling(model, 0):
             new = written(model, tokens, most, temperature=0.0, stop=stops, seen=lambda n: None)
         texts.append(new.text)

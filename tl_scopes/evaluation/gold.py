@@ -25,7 +25,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from tl_scopes.demo.corpora import ALL_CORPORA, CORPORA, examples_in_passages
 from tl_scopes.demo.corpora.passages import Example, Passage, to_the_end
@@ -53,7 +52,8 @@ from tl_scopes.model.prompts import token_strings
 from tl_scopes.model.soundness import refuse_wrong, require_causal
 from tl_scopes.model.targets import encode_targets
 from tl_scopes.model.vocabulary import pieces
-from tl_scopes.numerics.arguments import Seed, call_name, integer
+from tl_scopes.numerics.arguments import Seed, integer
+from tl_scopes.numerics.progress import progress
 from tl_scopes.results.gold import GoldAlignment, GoldRecord
 
 __all__ = ["Method", "gold_alignment", "known_methods"]
@@ -163,7 +163,7 @@ def gold_alignment(
         _require_answers_of_one_token(model, drawn)
     records: list[GoldRecord] = []
     accuracy: dict[str, float] = {}
-    with tqdm(total=len(names) * len(chosen), desc=call_name(), unit="method", disable=None) as bar:
+    with progress(total=len(names) * len(chosen), unit="method", leave=True) as bar:
         for corpus, found in drawn.items():
             right: list[bool] = []
             asked: list[Question] = []

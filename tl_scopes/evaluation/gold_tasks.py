@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from tl_scopes.demo.corpora.passages import Example
 from tl_scopes.evaluation.accepted import ACCEPTANCE, FOLDER, accepted
 from tl_scopes.evaluation.fingerprint import function_fingerprint, model_settings
@@ -30,7 +28,8 @@ from tl_scopes.evaluation.questions import question
 from tl_scopes.evaluation.records import Kind, RecordStore
 from tl_scopes.evaluation.shares import Failed, Shard, Share, attempted, share_of
 from tl_scopes.model.lens import LensModel
-from tl_scopes.numerics.arguments import call_name, integer
+from tl_scopes.numerics.arguments import integer
+from tl_scopes.numerics.progress import progress
 from tl_scopes.results.gold import LEAST_ACCEPTED, GoldAlignment, GoldRecord, TaskAcceptance
 from tl_scopes.tasks import TASKS, examples
 
@@ -124,7 +123,7 @@ def score_tasks(
     def scored(batch: Sequence[int]) -> list[dict[str, Any]]:
         return _scored(model, methods, wanted, {i: chosen[i] for i in batch})
 
-    with tqdm(total=total, desc=call_name(), unit="prompt", disable=None) as bar:
+    with progress(total=total, unit="prompt", leave=True) as bar:
         for number, (task, drawn) in enumerate(wanted.drawn.items()):
             bar.set_postfix_str(f"{task}: accepting")
             first = wanted.first(task)

@@ -22,6 +22,7 @@ from tl_scopes.kernel.batching import repeated, rows_per_forward
 from tl_scopes.kernel.explain import explain_inside
 from tl_scopes.kernel.interventions import along, run_changed
 from tl_scopes.kernel.options import GradientProbe, RunOptions
+from tl_scopes.kernel.pulled_rows import norm_of_product
 from tl_scopes.model.held_functions import Part
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt
@@ -152,18 +153,13 @@ def _shared_scores(
     scores: dict[str, Tensor] = {}
     asked = {label: variant(m, known_methods()) for label, m in methods.items() if isinstance(m, str)}
     times_input = {label: int(one.signed) for label, one in asked.items() if one.name == "input_x_gradient"}
-    both = [GradientProbe("hook_embed", _norms_of_product), GradientProbe("hook_embed", inner_products, "if one row")]
+    both = [GradientProbe("hook_embed", norm_of_product), GradientProbe("hook_embed", inner_products, "if one row")]
     taps = both[: 1 + max(times_input.values())] if times_input else []
     (results,) = explain_inside(model, [given], list(shared), taps, RunOptions(frozen=held))
     for explained, (attribution, inside) in zip(shared, results, strict=True):
         for label in shared[explained]:
             scores[label] = inside[times_input[label]] if label in times_input else attribution.scores
     return scores
-
-
-def _norms_of_product(gradients: Tensor, x: Tensor) -> Tensor:
-    """``‖x_t ⊙ g_t‖₂``, ``[rows, batch, pos]``."""
-    return row_norms(to_float64(x) * to_float64(gradients))
 
 
 def paper_integrated_gradients(model: LensModel, given: EncodedPrompt, target: int, asked: Variant) -> Tensor:

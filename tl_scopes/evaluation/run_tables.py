@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Table = Literal["scores", "failed", "duplicates"]
-TABLES: tuple[Table, ...] = ("scores", "failed", "duplicates")
 METADATA = b"tl_scopes"
 REPEATED = ("id", "method", "name", "target", "notes")
 """Texts that come again in many rows, read as categories."""

@@ -248,8 +248,7 @@ def scopes(
         methods: any of ``"semantic"``, ``"contrast"`` (needs ``foil``), ``"fisher"``, ``"temperature"``,
             ``"total_information"``, ``"moment"``, ``"jacobian"`` (needs ``direction``).
         keywords: of the scopes that read them; one that none of ``methods`` reads is refused.
-        model, prompt, pos, prepend_bos, at, batch_size, cache, grads_at, keep_gradient, checkpoint, memory_budget: as in
-            :func:`semantic_scope`.
+        model, prompt, options: as in :func:`semantic_scope`.
 
     Returns:
         ``{method: Attribution}`` for one prompt, a list of them for a list; the same numbers as separate calls.

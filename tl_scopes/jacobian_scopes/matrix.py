@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from typing_extensions import Unpack
 
 from tl_scopes.directions.base import Direction, ReadOut, Rows, held_by, target_note
@@ -44,10 +43,10 @@ from tl_scopes.model.probe_runs import Run
 from tl_scopes.model.prompts import EncodedPrompt, GivenTokens, OnePrompt
 from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState, model_state
-from tl_scopes.numerics.arguments import call_name
 from tl_scopes.numerics.norms import row_norms
 from tl_scopes.numerics.parts import even_parts
 from tl_scopes.numerics.precision import compute_dtype
+from tl_scopes.numerics.progress import progress
 from tl_scopes.results.matrix import AttributionMatrix
 
 ROWS = 16
@@ -183,7 +182,7 @@ class _Matrix:
         """Every row, by its number."""
         found: dict[int, _Row] = {}
         order = sorted(range(len(self.explained)), key=lambda i: self.explained[i])
-        with differentiable(self.model), tqdm(total=len(order), desc=call_name(), unit="target", disable=None) as bar:
+        with differentiable(self.model), progress(total=len(order), unit="target") as bar:
             memory = self.options.memory(self.model, held=held_by([self.direction], self.model.W_U))
             plan = _plan(memory, max(self.explained) + 1, len(order))
             for first in range(0, len(order), plan.reads):

@@ -21,7 +21,6 @@ from functools import partial
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from tl_scopes.directions.base import Reading, Readings
 from tl_scopes.kernel.batching import copies, repeated
@@ -31,9 +30,9 @@ from tl_scopes.model.hooks import Y_HOOK
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.predictions import Predictions
 from tl_scopes.model.prompts import EncodedPrompt
-from tl_scopes.numerics.arguments import call_name
 from tl_scopes.numerics.draws import prompt_generator
 from tl_scopes.numerics.precision import compute_dtype
+from tl_scopes.numerics.progress import progress
 from tl_scopes.results.verdict import Ablation as Ablation
 
 
@@ -78,7 +77,7 @@ def run_ablated(
     for row, positions in enumerate(sets):
         removed[row, [p for p in positions if p < length]] = True
     parts = torch.split(removed, batch_size) if sets else ()
-    for part in tqdm(parts, desc=call_name(), unit="batch", disable=None if len(parts) > 1 else True, leave=False):
+    for part in progress(parts, unit="batch"):
         change = partial(_removed, part, values)
         run = run_changed(
             model, *repeated(model, prompt, len(part)), changes=[(at, change)], at=Recording(at, target_hook)

@@ -128,9 +128,7 @@ def show_keywords(function: F) -> F:
 def _with_meanings(doc: str | None, names: Sequence[str]) -> str | None:
     """A docstring whose lines ``options:`` and ``keywords:`` give way to the entries of these names."""
     for line, owner in (("options", RunOptions), ("keywords", ScopeKeywords)):
-        entries = dict(
-            re.findall(r"^        (\w+)(:.*?\n)(?=        \w|    \Z)", owner.__doc__ or "", re.DOTALL | re.MULTILINE)
-        )
+        entries = dict(_ENTRY.findall(owner.__doc__ or ""))
         meanings = "".join(f"        {name}{entries[name]}" for name in names if name in entries)
         doc = doc and re.sub(rf"^        {line}: .*\n", meanings.replace("\\", r"\\"), doc, flags=re.MULTILINE)
     return doc

@@ -21,7 +21,6 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from tl_scopes.directions.base import Direction, Rows, Scored, held_by
 from tl_scopes.directions.joint import Joint, joint, surely_several
@@ -48,8 +47,8 @@ from tl_scopes.model.probe_runs import Run, nothing
 from tl_scopes.model.prompts import EncodedPrompt, pad_right
 from tl_scopes.model.soundness import require_causal
 from tl_scopes.model.state import ModelState, model_state
-from tl_scopes.numerics.arguments import call_name
 from tl_scopes.numerics.draws import prompt_generator
+from tl_scopes.numerics.progress import progress
 from tl_scopes.results.attribution import Attribution
 
 if TYPE_CHECKING:
@@ -113,9 +112,8 @@ def explain_inside(
         explanation = _Explanation(model, state, directions, backwards, memory)
         results: dict[int, list[Measured]] = {}
         batches = shared_forwards(prompts, options, memory, len(backwards.linearisations))
-        many = None if len(batches) > 1 else True
         ends = list(accumulate(len(prompt.positions) for prompt in prompts))
-        for groups, run in tqdm(batches, desc=call_name(), unit="batch", disable=many, leave=None):
+        for groups, run in progress(batches, unit="batch"):
             batch = [i for group in groups for i in group]
             indices = [range(ends[i] - len(prompts[i].positions), ends[i]) for i in batch]
             texts = Texts([[prompts[i] for i in group] for group in groups])

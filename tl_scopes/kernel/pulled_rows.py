@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from tl_scopes.directions.joint import Joint
@@ -23,14 +24,20 @@ from tl_scopes.model.forward import ForwardPass
 from tl_scopes.model.held_functions import Valve
 from tl_scopes.model.leaves import Leaves, shares_of
 from tl_scopes.numerics.norms import row_norms
+from tl_scopes.numerics.precision import to_float64
 
 Size = Callable[[Tensor, Tensor], Tensor]
 """``(gradients [rows, batch, pos, d_model], activation [batch, pos, d_model])`` to the size of each row at each token."""
 
 
-def norm_of_gradient(gradients: Tensor, x: Tensor) -> Tensor:
+def norm_of_gradient(gradients: Float[Tensor, "rows *place d"], x: Tensor) -> Tensor:
     """``‖G_{i,t}‖₂``."""
     return row_norms(gradients)
+
+
+def norm_of_product(gradients: Float[Tensor, "rows *place d"], x: Float[Tensor, "*place d"]) -> Tensor:
+    """``‖x_t ⊙ G_{i,t}‖₂``."""
+    return row_norms(to_float64(x) * to_float64(gradients))
 
 
 @dataclass(frozen=True, eq=False)

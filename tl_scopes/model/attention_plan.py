@@ -49,7 +49,6 @@ from tl_scopes.model.deferred import (
 from tl_scopes.model.frozen import holding
 from tl_scopes.model.patches import patched
 from tl_scopes.model.row_steps import Rows, Step
-from tl_scopes.model.torch_functions import functions_named
 
 Path = Literal["fused", "blocks", "eager"]
 
@@ -60,7 +59,6 @@ CELLS = 2**23
 FEWEST = 64
 """Queries in a block at least: fewer are slow."""
 
-_SDPA = functions_named("scaled_dot_product_attention")
 _ENTRIES = PRODUCTS | BIASED_PRODUCTS | BROADCAST | FACTORIES
 
 

@@ -25,16 +25,16 @@ from tl_scopes.model.units import Unit
 Message = Mapping[str, Any]
 Chat = Sequence[Message]
 _OWN = {
-    *(
-        "tokenize",
-        "return_dict",
-        "return_tensors",
-        "return_assistant_tokens_mask",
-        "padding",
-        "truncation",
-        "max_length",
-    ),
-    *("tokenizer_kwargs", "sanitize_control_tokens", "conversation"),
+    "tokenize",
+    "return_dict",
+    "return_tensors",
+    "return_assistant_tokens_mask",
+    "padding",
+    "truncation",
+    "max_length",
+    "tokenizer_kwargs",
+    "sanitize_control_tokens",
+    "conversation",
 }
 """Arguments of ``apply_chat_template`` that say what it gives back, which is for this package to say."""
 _THINKING = frozenset(("thinking", "reasoning", "reasoning_content"))

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
         blocks: nn.ModuleList
         unembed: nn.Module
         to_tokens: Callable[..., Tensor]
-        to_str_tokens: Callable[..., Any]
-        run_with_cache: Callable[..., Any]
         generate: Callable[..., Tensor]
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:

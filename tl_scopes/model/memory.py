@@ -111,7 +111,8 @@ class Memory:
 
     def _refusal(self, run: Run) -> str:
         """What does not fit, by how much, and what to do."""
-        has = "" if self.budget is None else gibibytes(self.budget)
+        assert self.budget is not None  # without one everything fits
+        has = gibibytes(self.budget)
         limit = f"{has} are available" if self.stated is None else f"memory_budget={self.stated} allows {has}"
         text = (
             f"a run on {run.length} tokens"

@@ -54,10 +54,10 @@ class _BySlope(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """``g f'(x)``; its own derivative is not to be had, since the slope has no graph."""
+        """``g f'(x)``; its own derivative does not exist, since the slope has no graph."""
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "second derivatives are not to be had in a scope's forward; take them in one of your own, with model(tokens)"
+                "a scope's forward has no second derivatives; take them in one of your own, with model(tokens)"
             )
         (gradient,) = gradients
         (slope,) = ctx.saved_tensors

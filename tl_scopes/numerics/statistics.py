@@ -86,7 +86,7 @@ def paired_shares(
 
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1 or not len(a) or not np.isin([a, b], (0, 1)).all():
-        raise ValueError(f"paired_shares: 0 or 1 per prompt from each method; got {a.shape} and {b.shape}")
+        raise ValueError(f"0 or 1 per prompt from each method; got {a.shape} and {b.shape}")
     n, wins, losses = len(a), int((a > b).sum()), int((a < b).sum())
     fewer, told = min(wins, losses), wins + losses
     p = min(1.0, 2 * float(binom.cdf(fewer, told, 0.5))) - float(binom.pmf(fewer, told, 0.5)) / (1 + (wins == losses))
@@ -135,9 +135,9 @@ def paired_bootstrap(
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1 or not len(a):
-        raise ValueError(f"paired_bootstrap: one number per prompt from each method; got {a.shape} and {b.shape}")
+        raise ValueError(f"one number per prompt from each method; got {a.shape} and {b.shape}")
     if not 0 < level < 1:
-        raise ValueError(f"paired_bootstrap(level={level!r}): expected a number between 0 and 1")
+        raise ValueError(f"(level={level!r}): expected a number between 0 and 1")
     d, n = a - b, len(a)
     mean, se = float(d.mean()), standard_error(d)
     if n < 2:

@@ -306,6 +306,7 @@ class AOPCTable(Displayable, Serializable):
         found = _FISHER.fullmatch(method)
         return int(found[1] or 1) if found else None
 
+    @public_call
     def by_rank(self) -> pd.DataFrame:
         """AOPC against the Fisher Scope's rank: mean, standard error, and the paired difference from the lowest rank.
 
@@ -318,7 +319,7 @@ class AOPCTable(Displayable, Serializable):
         found = [(m, parts) for m in self.methods if (parts := _FISHER.fullmatch(m))]
         ranks = {int(parts[1] or 1): m for m, parts in reversed(found) if parts[2] == found[0][1][2]}
         if not ranks:
-            raise ValueError(f"AOPCTable.by_rank(): no 'fisher' or 'fisher@<rank>' among the methods {self.methods}")
+            raise ValueError(f"no 'fisher' or 'fisher@<rank>' among the methods {self.methods}")
         first, rows = ranks[min(ranks)], []
         for rank, method in sorted(ranks.items()):
             difference = self[method].per_prompt - self[first].per_prompt

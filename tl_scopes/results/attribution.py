@@ -144,6 +144,7 @@ class Attribution(_Shown, Serializable):
         ranked = sorted(self.shown, key=lambda p: (-float(self.scores[p]), p))
         return [TokenScore(p, self.str_tokens[p], float(self.scores[p])) for p in ranked[:k]]
 
+    @public_call
     def normalized(self) -> Attribution:
         """The same attribution with scores divided by their sum over the shown tokens.
 
@@ -152,7 +153,7 @@ class Attribution(_Shown, Serializable):
         """
         total = float(self.scores[self.shown].sum()) if self.shown else 0.0
         if total <= 0:
-            raise ValueError("Attribution.normalized(): all shown scores are 0, there is no share to give")
+            raise ValueError("all shown scores are 0, there is no share to give")
         details, notes = without_sum(self.details, self.notes)
         for name in {"signed", "row_scores", "interval"}.intersection(details):
             details[name] = (torch.tensor(details[name], dtype=torch.float64) / total).tolist()
@@ -181,10 +182,6 @@ class Attribution(_Shown, Serializable):
                 already; ``"nothing"`` shows every token again.
         """
         if isinstance(tokens, str):
-            if tokens not in ("special", "sinks", "nothing"):
-                raise ValueError(
-                    f"Attribution.without({tokens!r}): expected 'special', 'sinks', 'nothing' or an iterable of positions"
-                )
             if tokens == "sinks":
                 return self._without_sinks()
             if tokens == "nothing":
@@ -195,7 +192,7 @@ class Attribution(_Shown, Serializable):
             outside = [p for p in positions if not -len(self) <= p < len(self)]
             if outside:
                 raise ValueError(
-                    f"Attribution.without({positions}): positions {outside} are outside a prompt of {len(self)} tokens"
+                    f"(tokens={positions}): positions {outside} are outside a prompt of {len(self)} tokens"
                 )
             chosen = {p % len(self) for p in positions}
         return replace(self, hidden=self.hidden | chosen)
@@ -314,6 +311,7 @@ class Attribution(_Shown, Serializable):
             answer=tuple(sorted(found.within(frozenset(self.answer)))),
         )
 
+    @public_call
     def shares(self) -> dict[str, float]:
         """How much of the influence each name has, of an attribution by turn or by units of your own: role to share.
 
@@ -331,13 +329,13 @@ class Attribution(_Shown, Serializable):
         names = self.details.get("names")
         if names is None:
             raise ValueError(
-                f"Attribution.shares(): the units of this attribution, by {kind_of(self.details) or 'token'}, have no names; "
+                f"the units of this attribution, by {kind_of(self.details) or 'token'}, have no names; "
                 "call it on by_unit('turn') of a chat, or on by_unit({name: (start, end)})"
             )
         parts = self.scores.double() if legend(self.method).additive else self.scores.double().square()
         total = float(parts[self.shown].sum()) if self.shown else 0.0
         if total <= 0:
-            raise ValueError("Attribution.shares(): all shown scores are 0, there is no share to give")
+            raise ValueError("all shown scores are 0, there is no share to give")
         return by_name({p: names[p] or self.str_tokens[p] for p in self.shown}, parts / total)
 
     def _partly_hidden(self, groups: Iterable[Group]) -> list[str]:

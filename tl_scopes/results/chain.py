@@ -238,6 +238,7 @@ class Chain(Displayable, Serializable):
         ranked = sorted(numbers, key=lambda q: (-total[q], q))[:k]
         return [Source(q, self.sources[q].text, total[q]) for q in ranked]
 
+    @public_call
     def shares(self) -> dict[str, float]:
         """The total of the prompt's units by their names: turns by role, documents that the caller named.
 
@@ -247,8 +248,7 @@ class Chain(Displayable, Serializable):
         names = {q: source.name or "rest" for q, source in enumerate(self.sources)}
         if not any(source.name for source in self.sources):
             raise ValueError(
-                "Chain.shares(): the prompt's units have no names; call it on by_unit('turn') of a chat, or on "
-                "by_unit({name: (start, end)})"
+                "the prompt's units have no names; call it on by_unit('turn') of a chat, or on by_unit({name: (start, end)})"
             )
         return by_name(names, self.total)
 

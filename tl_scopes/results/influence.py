@@ -265,7 +265,7 @@ class HeadInfluence(_Inside):
     @property
     def signed(self) -> bool:
         """Have the scores a sign: gradient times output?"""
-        return self.kind in ("signed",)
+        return self.kind == "signed"
 
     @property
     def _adds(self) -> bool:

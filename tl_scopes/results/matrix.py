@@ -107,7 +107,7 @@ class AttributionMatrix(Displayable, Serializable):
     def row(self, i: int) -> Attribution:
         """Row ``i`` (negative counts from the end) as an :class:`Attribution`."""
         if not -len(self) <= i < len(self):
-            raise ValueError(f"AttributionMatrix.row({i}): there are {len(self)} rows")
+            raise ValueError(f"(i={i}): there are {len(self)} rows")
         i %= len(self)
         details = {k: v[i] if self._by_row(k) else v for k, v in self.details.items() if k != "by_row"}
         own = tuple(dict.fromkeys(details.pop("notes", ())))

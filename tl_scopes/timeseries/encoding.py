@@ -85,14 +85,13 @@ class EncodedSeries(Checked):
         """Characters of :attr:`text` that each number stands in."""
         return [(3 * i, 3 * i + 2) for i in range(len(self))]
 
+    @public_call
     def number(self, value: float) -> int:
         """The number that stands for a further value; ``ValueError`` where it has none."""
-        if not np.isfinite(value):
-            raise ValueError(f"EncodedSeries.number({value}): not a finite number")
         number = self.would_be(value)
         if not FIRST <= number <= LAST:
             raise ValueError(
-                f"EncodedSeries.number({value:g}): it would be {number:.0f}, outside {FIRST} … {LAST}: the value is too far "
+                f"(value={value:g}): it would be {number:.0f}, outside {FIRST} … {LAST}: the value is too far "
                 "from the history that the scale was fitted on. Give encode(limits=...) that leave room for it"
             )
         return int(number)

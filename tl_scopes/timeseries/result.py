@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_scopes.numerics.arguments import public_call
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.base import Displayable, S, Serializable
 from tl_scopes.results.lossless import Archive, naming
@@ -78,16 +79,18 @@ class Forecast(Displayable, Serializable):
         """Influence of each number by the first scope, non-negative."""
         return self.influence_by()
 
+    @public_call
     def influence_by(self, method: str | None = None) -> Float[Tensor, " number"]:
         """Influence of each number by one of :attr:`methods`."""
-        return by_number(self.attributions[self._method(method, "influence_by")].scores, self.places.numbers)
+        return by_number(self.attributions[self._method(method)].scores, self.places.numbers)
 
+    @public_call
     def shares(self, method: str | None = None) -> dict[str, float]:
         """Where a scope's influence lies: shares of the sum over tokens on ``numbers``, ``delimiters`` and ``other`` (BOS).
 
         All NaN where the whole sum is 0.
         """
-        scores = self.attributions[self._method(method, "shares")].scores.double()
+        scores = self.attributions[self._method(method)].scores.double()
         total = float(scores.sum())
         parts = {
             "numbers": [p for places in self.places.numbers for p in places],
@@ -168,11 +171,11 @@ class Forecast(Displayable, Serializable):
         changed = {"encoded": encoded, "prediction": prediction, "gaussian": check}
         return super()._restored(archive, {**raw, **changed})
 
-    def _method(self, method: str | None, call: str) -> str:
+    def _method(self, method: str | None) -> str:
         if method is None:
             return self.methods[0]
         if method not in self.attributions:
-            raise ValueError(f"Forecast.{call}(method={method!r}): this forecast has {self.methods}")
+            raise ValueError(f"(method={method!r}): this forecast has {self.methods}")
         return method
 
 

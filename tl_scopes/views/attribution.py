@@ -115,6 +115,7 @@ def compare(
     )
 
 
+@public_call
 def figure(
     attributions: Attribution | Sequence[Attribution],
     *,
@@ -130,9 +131,9 @@ def figure(
     """
     rows = [attributions] if isinstance(attributions, Attribution) else list(attributions)
     if not rows:
-        raise ValueError("figure([]): give at least one attribution")
+        raise ValueError("(attributions=[]): give at least one attribution")
     if k < 1:
-        raise ValueError(f"figure(k={k}): k must be 1 or more")
+        raise ValueError(f"(k={k}): k must be 1 or more")
     names = [f'<p class="tls-small"><b>{escape(title(a))}</b></p>' if len(rows) > 1 else "" for a in rows]
     body = "".join(_row(name + _tokens(a, scale, signed, ""), a, k) for name, a in zip(names, rows, strict=True))
     return View(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tl_scopes.results.chain import Chain
 from tl_scopes.results.chain_units import TextUnit
-from tl_scopes.views.canvas.colours import blend, css, ink, ink_attributes, ink_before_inversion
+from tl_scopes.views.canvas.colours import blend, css, ink_attributes, inks
 from tl_scopes.views.canvas.page import View, data_script, heading
 from tl_scopes.views.chain import MEANING, about_path, chain_title, drawn_hops, hop_name, left_out, notes_of, path_words
 from tl_scopes.views.rendering import view
@@ -125,7 +125,7 @@ def _data(chain: Chain) -> dict[str, Any]:
         "answer": [[u, float(chain.weights[u])] for u in chain.answer],
         "hops": [hop_name(k) for k in drawn_hops(chain)],
         "finest": _FINEST,
-        "ramp": [_colour(s / _STEPS) for s in range(_STEPS + 1)],
+        "ramp": [inks(blend(s / _STEPS)) for s in range(_STEPS + 1)],
     }
 
 
@@ -135,9 +135,3 @@ def _sparse(row: Float[Tensor, " source"], most: int) -> list[int]:
     parts = (_FINEST * largest.values).round().int()
     kept = sorted(zip(largest.indices[parts > 0].tolist(), parts[parts > 0].tolist(), strict=True))
     return [n for pair in kept for n in pair]
-
-
-def _colour(share: float) -> tuple[str, str, str]:
-    """Background, ink, and the ink of dark mode."""
-    paper = blend(share)
-    return css(paper), ink(paper), ink_before_inversion(paper)[1:]

@@ -12,7 +12,7 @@ import torch
 
 from tl_scopes.results.ig_path import IGPath
 from tl_scopes.results.written import minus
-from tl_scopes.views.canvas.colours import COLOURS, RED, blend, css, ink, ink_attributes, ink_before_inversion
+from tl_scopes.views.canvas.colours import COLOURS, RED, blend, css, ink_attributes, inks
 from tl_scopes.views.canvas.names import name_some
 from tl_scopes.views.canvas.page import View, data_script, heading
 from tl_scopes.views.rendering import plot, text, view
@@ -118,7 +118,7 @@ def path_view(path: IGPath) -> View:
         "says": _says(path),
         "steps": steps,
         "norms": norms,
-        "ramp": [_colour(s / _STEPS) for s in range(_STEPS + 1)],
+        "ramp": [inks(blend(s / _STEPS)) for s in range(_STEPS + 1)],
     }
     start = "nothing" if path.baseline == "zero" else visible(path.start)
     title = f"From {start} to the prompt: what moves the logit of {visible(path.target_str)!r}"
@@ -142,12 +142,6 @@ def path_view(path: IGPath) -> View:
 
 def _residual(path: IGPath) -> str:
     return minus(f"Completeness residual of the trapezoid rule on this grid: {path.completeness_residual:.2g}")
-
-
-def _colour(share: float) -> tuple[str, str, str]:
-    """Background, ink, and the ink of dark mode, where both are inverted."""
-    background = blend(share)
-    return css(background), ink(background), ink_before_inversion(background)[1:]
 
 
 def _tokens(texts: Sequence[str], steps: Sequence[int], norms: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +18,7 @@ from tl_scopes.views.canvas.heatmap import HeatMap, heatmap
 from tl_scopes.views.canvas.heatmap_figure import heatmap_figure
 from tl_scopes.views.canvas.page import View, stack
 from tl_scopes.views.rendering import plot, text, view
-from tl_scopes.views.terminal import DARK, LIGHT, as_text, in_line
+from tl_scopes.views.terminal import as_text, in_line, style_of
 from tl_scopes.views.wording import entry, linearised, number, quoted, title, unit
 
 MOST_HEADS = 12
@@ -139,13 +138,8 @@ def influence_lines(result: LayerInfluence | HeadInfluence, k: int = 6) -> Rende
     for name, values, shares in zip(one.rows, one.values.tolist(), one.shares, strict=True):
         line = Text()
         for c in sorted((c for c in one.shown if values[c]), key=lambda c: (-abs(values[c]), c))[:k]:
-            share = abs(shares[c])
-            r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(LIGHT, DARK, strict=True))
-            if one.signed and values[c] < 0:
-                r, g, b = b, g, r
-            ink = "#ffffff" if share > 0.45 else "#000000"
             said = in_line(result.attribution.details, one.columns[c], c) if by_pos else one.columns[c]
-            line.append(f"{said} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
+            line.append(f"{said} ", style_of(shares[c]))
             line.append(f" {number(values[c])}   ", "dim")
         table.add_row(name, line)
     parts: list[RenderableType] = [Text(one.title, "bold"), table]

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from rich.console import Group, RenderableType
-from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -29,7 +28,7 @@ from tl_scopes.views.canvas.names import cut_names
 from tl_scopes.views.canvas.page import View, heading, host
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.targets import can_be_clicked, clickable_text
-from tl_scopes.views.terminal import DARK, LIGHT, as_text, in_line
+from tl_scopes.views.terminal import as_text, in_line, style_of
 from tl_scopes.views.wording import (
     LONGEST,
     counted,
@@ -212,11 +211,7 @@ def matrix_lines(matrix: AttributionMatrix, k: int = 3) -> RenderableType:
         sources = Text()
         for token in top:
             share = token.score / highest
-            r, g, b = (round(lo + (hi - lo) * share) for lo, hi in zip(LIGHT, DARK, strict=True))
-            ink = "#ffffff" if share > 0.45 else "#000000"
-            sources.append(
-                f"{in_line(matrix.details, token.str_token, token.pos)} ", Style(color=ink, bgcolor=f"rgb({r},{g},{b})")
-            )
+            sources.append(f"{in_line(matrix.details, token.str_token, token.pos)} ", style_of(share))
             sources.append(f" {share:.2f}   ", "dim")
         if not top:
             sources.append("–", "dim")

@@ -9,7 +9,7 @@ from html import escape
 
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.matrix import AttributionMatrix
-from tl_scopes.views.canvas.colours import RED, RGB, blend, css, ink, ink_before_inversion
+from tl_scopes.views.canvas.colours import RED, RGB, blend, css, inks
 from tl_scopes.views.canvas.page import data_script
 from tl_scopes.views.coloured import DIM
 from tl_scopes.views.wording import named, number, percent, predicted, quoted, read_text, visible
@@ -39,7 +39,7 @@ def clickable_text(attributions: AttributionMatrix, rows: list[Attribution], nam
         )
         cells.append(f'<span title="what follows the text">{name}</span>')
     data = {
-        "ramp": [_inks(colour) for colour in ramp],
+        "ramp": [inks(colour) for colour in ramp],
         "dim": DIM,
         "steps": [[step if step >= 0 else None for step in row] for row in steps],
         "scores": [[number(s) for s in row.scores[: row.pos + 1].tolist()] for row in rows],
@@ -69,18 +69,13 @@ def _cell(attributions: AttributionMatrix, p: int, row: int | None, colour: RGB,
     kinds += ["tls-picked"] * (row == 0)
     mark = f' class="{" ".join(kinds)}"' if kinds else ""
     target = "" if row is None else f' data-row="{row}"'
-    shade, flip = _inks(colour)[1:] if source else (DIM, "")
+    shade, flip = inks(colour)[1:] if source else (DIM, "")
     flipped = f' data-flip="{flip}"' if flip else ""
     shown, after = escape(visible(text)), "<br>" if "\n" in text else ""
     return (
         f'<span style="background-color:{css(colour)}" title="{shown}&#10;position {p}">'
         f'<bdi data-pos="{p}"{target}{mark} style="color:{shade}"{flipped}>{shown}</bdi></span>{after}'
     )
-
-
-def _inks(colour: RGB) -> tuple[str, str, str]:
-    """A background, its ink, and its ink in dark mode."""
-    return css(colour), ink(colour), ink_before_inversion(colour)[1:]
 
 
 def _says(row: Attribution, name: str) -> str:

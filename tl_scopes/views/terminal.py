@@ -46,6 +46,8 @@ LIGHT, DARK = (222, 235, 247), (8, 69, 148)
 """Ends of a single-hue blue ramp (ColorBrewer Blues), legible with any colour vision."""
 LIGHT_BELOW, DARK_BELOW = (254, 230, 206), (140, 45, 4)
 """Of signed scores below 0 (ColorBrewer Oranges)."""
+_TURN = 0.45
+"""Share above which ink is white."""
 _BLOCKS = " ▏▎▍▌▋▊▉"
 _BAR, _BELOW = "rgb(66,146,198)", "rgb(217,95,14)"
 _WIDTH, _SHARE = 20, 10
@@ -65,11 +67,15 @@ def token_styles(attribution: Attribution, scale: Scale | None = None) -> list[S
         if abs(share) < 0.02:
             styles.append(Style(dim=p not in shown or p in attribution.special))
             continue
-        ends = (LIGHT, DARK) if share > 0 else (LIGHT_BELOW, DARK_BELOW)
-        r, g, b = (round(lo + (hi - lo) * abs(share)) for lo, hi in zip(*ends, strict=True))
-        ink = "#ffffff" if abs(share) > 0.45 else "#000000"
-        styles.append(Style(color=ink, bgcolor=f"rgb({r},{g},{b})"))
+        styles.append(style_of(share))
     return styles
+
+
+def style_of(share: float) -> Style:
+    """Background and ink for a share of the full colour: blue, orange below 0."""
+    ends = (LIGHT, DARK) if share >= 0 else (LIGHT_BELOW, DARK_BELOW)
+    r, g, b = (round(lo + (hi - lo) * abs(share)) for lo, hi in zip(*ends, strict=True))
+    return Style(color="#ffffff" if abs(share) > _TURN else "#000000", bgcolor=f"rgb({r},{g},{b})")
 
 
 def coloured_tokens(attribution: Attribution, scale: Scale | None = None) -> Text:

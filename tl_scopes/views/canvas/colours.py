@@ -161,6 +161,11 @@ def ink_attributes(background: RGB) -> str:
     return f'style="color:{light}"' + (f' data-flip="{dark[1:]}"' if dark != light else "")
 
 
+def inks(background: RGB) -> tuple[str, str, str]:
+    """A background as CSS, its ink, and its ink in dark mode, where both are inverted."""
+    return css(background), ink(background), ink_before_inversion(background)[1:]
+
+
 def css(colour: RGB) -> str:
     """The colour as CSS."""
     return "rgb({}, {}, {})".format(*colour)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_scopes.numerics.arguments import public_call
 from tl_scopes.views.canvas.colours import LOG_FROM, RGB, Scale, ScaleKind, blend, css, quantised
 from tl_scopes.views.canvas.names import cut_names
 from tl_scopes.views.canvas.page import View, heading
@@ -184,11 +185,12 @@ def compared(maps: Sequence[HeatMap]) -> list[HeatMap]:
     return [replace(one, beside=tuple(other.values for other in maps if other is not one)) for one in maps]
 
 
+@public_call
 def heatmap(maps: HeatMap | Sequence[HeatMap]) -> View:
     """One map, or several below each other, as a page or notebook output; hovering a cell shows its numbers."""
     drawn = [maps] if isinstance(maps, HeatMap) else list(maps)
     if not drawn:
-        raise ValueError("heatmap([]): give at least one map")
+        raise ValueError("(maps=[]): give at least one map")
     body = "".join(f'<div class="tls">{heading(m.title)}{map_table(m)}</div>' for m in drawn)
     return View(drawn[0].title, body, lambda: "\n\n".join(_plain(m) for m in drawn))
 
