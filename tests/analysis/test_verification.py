@@ -291,7 +291,7 @@ def test_what_cannot_be_rebuilt_is_refused(kind: str, unchecked: None) -> None:
             tls.verify(model, given)
     for options, words in (
         ({"ablation": "none"}, "ablation='none'"),
-        ({"fractions": (0.2, 0.1)}, "increasing"),
+        ({"fractions": (0.2, 0.1)}, "expected increasing numbers in"),
         ({"top": 0}, "expected a positive integer"),
         ({"step": 0.0}, "other than 0"),
         ({"bound": -1.0}, "positive relative error"),

@@ -13,7 +13,6 @@ and total information have no signed scalar; there both columns are KL divergenc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from tl_scopes.kernel.batching import rows_per_forward
 from tl_scopes.model.lens import LensModel
 from tl_scopes.model.lock import model_call
 from tl_scopes.numerics.arguments import Seed, integer
-from tl_scopes.numerics.ranking import most_influential, number_removed
+from tl_scopes.numerics.ranking import most_influential, number_removed, require_fractions
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.verification import BOUND, Verification, flag
 
@@ -90,7 +89,12 @@ def verify(
     """
     integer("k", k, least=1)
     integer("n_random", n_random, least=1)
-    shares = _checked(fractions, top, step, bound)
+    shares = require_fractions(fractions, least=0)
+    integer("top", top, least=1)
+    if step == 0:
+        raise ValueError(f"(step={step!r}): expected a finite number other than 0; 1 removes the token")
+    if not bound > 0:
+        raise ValueError(f"(bound={bound!r}): expected a positive relative error, e.g. 0.5")
     stay = {*attribution.special, *attribution.answer}
     candidates = [p for p in attribution.shown if p not in stay]
     if not candidates:
@@ -138,16 +142,3 @@ def verify(
         target_str=base.question.text,
         verdict=judged,
     )
-
-
-def _checked(fractions: Sequence[float], top: int, step: float, bound: float) -> tuple[float, ...]:
-    """The fractions; refuse numbers that make no sense."""
-    shares = tuple(fractions)
-    if any(not 0 < k <= 1 for k in shares) or any(b <= a for a, b in pairwise(shares)):
-        raise ValueError(f"(fractions={tuple(fractions)}): expected increasing numbers in (0, 1]")
-    integer("top", top, least=1)
-    if step == 0:
-        raise ValueError(f"(step={step!r}): expected a finite number other than 0; 1 removes the token")
-    if not bound > 0:
-        raise ValueError(f"(bound={bound!r}): expected a positive relative error, e.g. 0.5")
-    return shares

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import combinations, pairwise
+from typing import Literal
 
 import torch
 
@@ -22,11 +23,12 @@ def most_influential(scores: Sequence[float], candidates: Sequence[int], m: int)
     return sorted(candidates, key=lambda p: (-float(scores[p]), p))[:m]
 
 
-def require_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
-    """At least two increasing fractions in (0, 1]."""
+def require_fractions(fractions: Sequence[float], *, least: Literal[0, 2] = 2) -> tuple[float, ...]:
+    """Increasing fractions in (0, 1], at least so many."""
     out = tuple(float(k) for k in fractions)
-    if len(out) < 2 or any(not 0 < k <= 1 for k in out) or any(b <= a for a, b in pairwise(out)):
-        raise ValueError(f"(fractions={tuple(fractions)}): expected at least two increasing numbers in (0, 1]")
+    if len(out) < least or any(not 0 < k <= 1 for k in out) or any(b <= a for a, b in pairwise(out)):
+        many = "at least two " if least else ""
+        raise ValueError(f"(fractions={tuple(fractions)}): expected {many}increasing numbers in (0, 1]")
     return out
 
 

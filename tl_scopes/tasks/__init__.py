@@ -1,8 +1,8 @@
 """Prompts whose causes are known by construction, for any model.
 
-Each task is a file of its own with its words and surface forms. An example has its answer, the words that decide it, each
-with a counterpart that decides another answer, and other content words that may be exchanged without the answer changing.
-All places are characters, so that any tokenizer does. What a model makes of an example is for
+Each task is a file of its own with its words (some are shared) and surface forms. An example has its answer, the words that
+decide it, each with a counterpart that decides another answer, and other content words that may be exchanged without the
+answer changing. All places are characters, so that any tokenizer does. What a model makes of an example is for
 :mod:`tl_scopes.evaluation.acceptance` to say.
 
     from tl_scopes import tasks

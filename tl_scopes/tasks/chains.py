@@ -16,17 +16,9 @@ from itertools import pairwise
 
 from tl_scopes.demo.corpora.passages import Example, Span
 from tl_scopes.tasks.text import Task, Text, as_list, deck
+from tl_scopes.tasks.words import COLOURS, NAMES
 
-PEOPLE = as_list("""
-    Alice Brian Carla Daniel Edith Frank Gloria Henry Irene Jack Laura Martin Nora Oliver Peter Rachel Simon
-    Teresa Victor Wendy Albert Bella Colin Diana Edward Fiona George Helen Isaac Julia Kevin Linda Marcus Nancy
-    Patrick Rosa Samuel Tina Vincent Walter
-""")
 LETTERS = as_list("b c d e f g h j k l m n p q r s t u v w x y z")
-COLOURS = as_list("""
-    red blue green yellow black white purple orange brown pink grey silver gold violet crimson turquoise beige
-    scarlet indigo maroon amber ivory olive copper bronze lavender coral emerald cream navy
-""")
 ANIMALS = as_list("""
     dog cat horse wolf fox mouse goat sheep pig frog tiger lion rabbit camel monkey donkey turtle snake spider whale
     dolphin zebra giraffe squirrel beaver badger hamster parrot falcon penguin
@@ -46,10 +38,10 @@ class Statements:
 
 FORMS = {
     "colours": Statements(
-        "{name} chose {word}.", "{name} chose the same as {word}.", "So {name} chose the colour", PEOPLE, COLOURS
+        "{name} chose {word}.", "{name} chose the same as {word}.", "So {name} chose the colour", NAMES, COLOURS
     ),
     "animals": Statements(
-        "{name} drew a {word}.", "{name} drew the same as {word}.", "So {name} drew a", PEOPLE, ANIMALS
+        "{name} drew a {word}.", "{name} drew the same as {word}.", "So {name} drew a", NAMES, ANIMALS
     ),
     "letters": Statements(
         "Let {name} be {word}.", "Let {name} equal {word}.", "The value of {name} is", LETTERS, COLOURS

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tl_scopes.demo.corpora.passages import Example
 from tl_scopes.tasks.text import Task, Text, as_list, deck
+from tl_scopes.tasks.words import COLOURS, NAMES
 
 NAME = "retrieval"
 OBJECTS = as_list("""
@@ -25,19 +26,10 @@ ROOMS = as_list("""
     ballroom classroom elevator warehouse cabin tent theatre parlour vault archive balcony chimney
     courtyard lounge
 """)
-NAMES = as_list("""
-    Alice Brian Carla Daniel Edith Frank Gloria Henry Irene Jack Laura Martin Nora Oliver Peter Rachel Simon
-    Teresa Victor Wendy Albert Bella Colin Diana Edward Fiona George Helen Isaac Julia Kevin Linda Marcus Nancy
-    Patrick Rosa Samuel Tina Vincent Walter
-""")
 FOODS = as_list("""
     apples bread cheese carrots pears honey soup rice plums cherries mushrooms pasta salad beans olives
     potatoes grapes peaches walnuts butter salmon chicken lemons onions pancakes cookies chocolate yogurt
     spinach tomatoes bananas popcorn oranges pickles noodles garlic celery almonds raisins pudding
-""")
-COLOURS = as_list("""
-    red blue green yellow black white purple orange brown pink grey silver gold violet crimson turquoise beige
-    scarlet indigo maroon amber ivory olive copper bronze lavender coral emerald cream navy
 """)
 
 

@@ -14,7 +14,7 @@ from tl_scopes.timeseries.encoding import FIRST, LAST
 from tl_scopes.timeseries.figures import forecast_figure, rolling_figure
 from tl_scopes.timeseries.result import Forecast
 from tl_scopes.timeseries.rolling import RollingForecast
-from tl_scopes.views.canvas.page import View, heading
+from tl_scopes.views.canvas.page import View, heading, switch
 from tl_scopes.views.canvas.table import table
 from tl_scopes.views.rendering import text, view
 from tl_scopes.views.wording import number
@@ -25,26 +25,13 @@ def forecast_view(result: Forecast) -> View:
     """One forecast, a button for each scope."""
     names = {method: f"{method.replace('_', ' ').capitalize()} Scope" for method in result.methods}
     title = f"Which earlier numbers a forecast rests on: {', '.join(names.values())}"
-    buttons = "".join(
-        f'<label><input type="radio" name="method" value="{i}"{" checked" if i == 0 else ""}>{escape(name)}</label>'
-        for i, name in enumerate(names.values())
-    )
-    rules = "".join(
-        f".tls-series:has(.tls-switch > label:nth-of-type({i}) > :checked) > section:not(:nth-of-type({i}))"
-        "{display:none}"
-        for i in range(1, len(names) + 1)
-    )
-    switch = f'<div class="tls-switch" role="radiogroup" aria-label="scope">{buttons}</div>' if len(names) > 1 else ""
     label = "series, influence of each number, and predicted distribution"
-    panels = "".join(
-        f"<section>{forecast_figure(result, (method,), notes=False).chart(f'{name}: {label}')}</section>"
-        for method, name in names.items()
-    )
+    panels = [
+        forecast_figure(result, (method,), notes=False).chart(f"{name}: {label}") for method, name in names.items()
+    ]
+    form = panels[0] if len(panels) == 1 else switch(names.values(), panels, css="tls-series", label="scope")
     lines = "".join(f'<p class="tls-small">{escape(line)}</p>' for line in _lines(result))
-    body = (
-        f'<div class="tls">{heading(title)}<form class="tls-series" method="dialog"><style>{rules}</style>{switch}{panels}'
-        f"</form>{lines}{_notes(result.notes)}</div>"
-    )
+    body = f'<div class="tls">{heading(title)}{form}{lines}{_notes(result.notes)}</div>'
     return View(title, body, lambda: str(result))
 
 

@@ -15,7 +15,7 @@ from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.sinks import PositionalBaseline
 from tl_scopes.views.blocks import blocks, in_blocks
 from tl_scopes.views.canvas.colours import Scale, ScaleKind
-from tl_scopes.views.canvas.page import READ_TOKENS, View, heading
+from tl_scopes.views.canvas.page import READ_TOKENS, View, heading, switch
 from tl_scopes.views.coloured import coloured, ranked, scale_legend, scale_of, values_of
 from tl_scopes.views.rendering import text, view
 from tl_scopes.views.terminal import as_text, attribution_text
@@ -90,23 +90,10 @@ def compare(
                 f"(attributions=...): {name!r} has other tokens or another pos than {next(iter(attributions))!r}; "
                 "use stack() for different texts"
             )
-    buttons = "".join(
-        f'<label><input type="radio" name="method" value="{i}"{" checked" if i == 0 else ""}>{escape(name)}</label>'
-        for i, name in enumerate(attributions)
-    )
-    panels = "".join(
-        f"<section>{heading(title(a))}{_panel(a, scale, (baselines or {}).get(name), signed)}</section>"
-        for name, a in attributions.items()
-    )
-    rules = "".join(
-        f".tls-compare:has(.tls-switch > label:nth-of-type({i}) > :checked) > section:not(:nth-of-type({i}))"
-        "{display:none}"
-        for i in range(1, len(attributions) + 1)
-    )
-    form = (
-        f'<form class="tls-compare" method="dialog"><style>{rules}</style>'
-        f'<div class="tls-switch" role="radiogroup" aria-label="method">{buttons}</div>{panels}</form>'
-    )
+    panels = [
+        heading(title(a)) + _panel(a, scale, (baselines or {}).get(name), signed) for name, a in attributions.items()
+    ]
+    form = switch(attributions, panels, css="tls-compare", label="method")
     several = list(attributions.values())
     return View(
         f"{len(several)} methods on one text",

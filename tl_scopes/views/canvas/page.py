@@ -11,7 +11,7 @@ import html
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
@@ -102,6 +102,26 @@ def stack(*views: View) -> View:
 def heading(text: str) -> str:
     """The title of a view; a paragraph, which no notebook theme enlarges."""
     return f'<p class="tls-title" role="heading" aria-level="3"><b>{html.escape(text)}</b></p>'
+
+
+def switch(names: Iterable[str], sections: Sequence[str], *, css: str, label: str) -> str:
+    """One of several sections, by a button each: radio buttons (arrow keys work), which need no script.
+
+    ``css`` is the class of the form, ``label`` what a button chooses.
+    """
+    buttons = "".join(
+        f'<label><input type="radio" name="method" value="{i}"{" checked" if i == 0 else ""}>{html.escape(name)}</label>'
+        for i, name in enumerate(names)
+    )
+    rules = "".join(
+        f".{css}:has(.tls-switch > label:nth-of-type({i}) > :checked) > section:not(:nth-of-type({i})){{display:none}}"
+        for i in range(1, len(sections) + 1)
+    )
+    panels = "".join(f"<section>{section}</section>" for section in sections)
+    return (
+        f'<form class="{css}" method="dialog"><style>{rules}</style>'
+        f'<div class="tls-switch" role="radiogroup" aria-label="{label}">{buttons}</div>{panels}</form>'
+    )
 
 
 def host(component: str, data: dict[str, Any], static: str, *, css: str = "", keep: bool = False) -> str:
