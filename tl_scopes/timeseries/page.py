@@ -6,7 +6,6 @@ are radio buttons, which need no script.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 
 from tl_scopes.results.written import minus
@@ -14,7 +13,7 @@ from tl_scopes.timeseries.encoding import FIRST, LAST
 from tl_scopes.timeseries.figures import forecast_figure, rolling_figure
 from tl_scopes.timeseries.result import Forecast
 from tl_scopes.timeseries.rolling import RollingForecast
-from tl_scopes.views.canvas.page import View, heading, switch
+from tl_scopes.views.canvas.page import View, heading, noted, switch
 from tl_scopes.views.canvas.table import table
 from tl_scopes.views.rendering import text, view
 from tl_scopes.views.wording import number
@@ -31,12 +30,8 @@ def forecast_view(result: Forecast) -> View:
     ]
     form = panels[0] if len(panels) == 1 else switch(names.values(), panels, css="tls-series", label="scope")
     lines = "".join(f'<p class="tls-small">{escape(line)}</p>' for line in _lines(result))
-    body = f'<div class="tls">{heading(title)}{form}{lines}{_notes(result.notes)}</div>'
+    body = f'<div class="tls">{heading(title)}{form}{lines}{noted(result.notes)}</div>'
     return View(title, body, lambda: str(result))
-
-
-def _notes(notes: Sequence[str]) -> str:
-    return "".join(f'<p class="tls-note">{escape(note)}</p>' for note in notes)
 
 
 def _lines(result: Forecast) -> list[str]:
@@ -87,7 +82,7 @@ def rolling_view(result: RollingForecast) -> View:
     errors = ", ".join(f"{name} {value:.2f}" for name, value in result.mean_errors().items())
     body = (
         f'<div class="tls">{heading(title)}{rolling_figure(result, notes=False).chart(title)}'
-        f'<p class="tls-small">Mean absolute error in numbers: {errors}.</p>{_notes(result.notes)}'
+        f'<p class="tls-small">Mean absolute error in numbers: {errors}.</p>{noted(result.notes)}'
         f"{table(result.to_frame())}</div>"
     )
     return View(title, body, lambda: str(result))

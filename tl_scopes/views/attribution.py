@@ -15,7 +15,7 @@ from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.sinks import PositionalBaseline
 from tl_scopes.views.blocks import blocks, in_blocks
 from tl_scopes.views.canvas.colours import Scale, ScaleKind
-from tl_scopes.views.canvas.page import READ_TOKENS, View, heading, switch
+from tl_scopes.views.canvas.page import READ_TOKENS, View, heading, noted, switch
 from tl_scopes.views.coloured import coloured, ranked, scale_legend, scale_of, values_of
 from tl_scopes.views.rendering import text, view
 from tl_scopes.views.terminal import as_text, attribution_text
@@ -138,7 +138,7 @@ def _row(left: str, attribution: Attribution, k: int = 7) -> str:
 
 def _panel(attribution: Attribution, kind: ScaleKind, baseline: PositionalBaseline | None, signed: bool | None) -> str:
     """Everything about one attribution but its title and the predictions."""
-    notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in attribution.notes)
+    notes = noted(attribution.notes)
     apart = _ALONE if attribution.answer and attribution.span and scope_of(attribution.method) else ""
     said = " ".join(filter(None, (prompt_and_answer(attribution), apart)))
     divided = f'<p class="tls-small">{said}</p>' if said else ""

@@ -16,7 +16,7 @@ from torch import Tensor
 from tl_scopes.results.chain import Chain
 from tl_scopes.results.chain_units import TextUnit
 from tl_scopes.views.canvas.colours import blend, css, ink_attributes, inks
-from tl_scopes.views.canvas.page import View, data_script, heading
+from tl_scopes.views.canvas.page import View, data_script, heading, noted
 from tl_scopes.views.chain import MEANING, about_path, chain_title, drawn_hops, hop_name, left_out, notes_of, path_words
 from tl_scopes.views.rendering import view
 from tl_scopes.views.wording import in_lines, percent, visible
@@ -41,7 +41,7 @@ _READ = (
 @view.register(Chain)
 def chain_view(chain: Chain) -> View:
     """The path in words, the slider, the cards with the line that stays in sight beside them, and over nothing else."""
-    notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in notes_of(chain))
+    notes = noted(notes_of(chain))
     body = (
         f'<div class="tls tls-steps">{heading(chain_title(chain))}'
         f'<p class="tls-small"><b><bdi>{escape(path_words(chain))}</bdi></b> <bdi>{escape(about_path(chain))}</bdi></p>'

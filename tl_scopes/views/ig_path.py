@@ -14,7 +14,7 @@ from tl_scopes.results.ig_path import IGPath
 from tl_scopes.results.written import minus
 from tl_scopes.views.canvas.colours import COLOURS, RED, blend, css, ink_attributes, inks
 from tl_scopes.views.canvas.names import name_some
-from tl_scopes.views.canvas.page import View, data_script, heading
+from tl_scopes.views.canvas.page import View, data_script, heading, noted
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.wording import literal, number, visible
 
@@ -123,7 +123,7 @@ def path_view(path: IGPath) -> View:
     start = "nothing" if path.baseline == "zero" else visible(path.start)
     title = f"From {start} to the prompt: what moves the logit of {visible(path.target_str)!r}"
     way = "are scaled by α, from the zero input" if path.baseline == "zero" else f"move from {escape(start)}"
-    notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in path.notes)
+    notes = noted(path.notes)
     body = (
         f'<div class="tls tls-path">{heading(title)}'
         f'<p class="tls-small">The embeddings {way} (α = 0) to the prompt (α = 1). Colour: the '

@@ -25,7 +25,7 @@ from tl_scopes.views.canvas.colours import Scale, blend, css, ink_attributes, qu
 from tl_scopes.views.canvas.heatmap import HeatMap, map_table
 from tl_scopes.views.canvas.heatmap_figure import heatmap_figure
 from tl_scopes.views.canvas.names import cut_names
-from tl_scopes.views.canvas.page import View, heading, host
+from tl_scopes.views.canvas.page import View, heading, host, noted
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.targets import can_be_clicked, clickable_text
 from tl_scopes.views.terminal import as_text, in_line, style_of
@@ -90,7 +90,7 @@ def matrix(attributions: AttributionMatrix) -> View:
         heading(name),
         f'<p class="tls-small">{hint}{flagged} {escape(scale)}</p>',
         f'<p class="tls-small">Left out as sources: {hidden}</p>' if hidden else "",
-        *(f'<p class="tls-note">{escape(note)}</p>' for note in _notes(attributions)),
+        noted(_notes(attributions)),
         content,
     ]
     return View(name, f'<div class="tls">{"".join(parts)}</div>', lambda: matrix_text(attributions))

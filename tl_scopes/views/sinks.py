@@ -13,7 +13,7 @@ from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.heatmap import HeatMap, heatmap
 from tl_scopes.views.canvas.heatmap_figure import draw_heatmap
 from tl_scopes.views.canvas.names import name_some
-from tl_scopes.views.canvas.page import View, heading, stack
+from tl_scopes.views.canvas.page import View, heading, noted, stack
 from tl_scopes.views.canvas.table import seen, table
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.wording import counted, linearised, number, visible
@@ -193,7 +193,7 @@ def _tables(result: AttentionSinks) -> str:
         n = next(iter(result.baseline.values())).n_prompts
         about = f"Share of influence by position, and its mean over {counted(n, 'unrelated prompt')} (baseline)"
         parts.append(f"<details><summary>{escape(about)}</summary>{table(result.position_frame())}</details>")
-    parts += [f'<p class="tls-note">{escape(note)}</p>' for note in result.notes]
+    parts.append(noted(result.notes))
     return "".join(parts)
 
 

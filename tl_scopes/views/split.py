@@ -19,7 +19,7 @@ from tl_scopes.results.written import minus
 from tl_scopes.views.attribution import compare
 from tl_scopes.views.canvas.heatmap import HeatMap, compared, map_table
 from tl_scopes.views.canvas.heatmap_figure import draw_heatmap, map_height, map_width
-from tl_scopes.views.canvas.page import View, heading
+from tl_scopes.views.canvas.page import View, heading, noted
 from tl_scopes.views.influence import influence_maps
 from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.terminal import as_text, in_line
@@ -41,7 +41,7 @@ def split_view(result: Split) -> View:
     """What is carried and looked at in words, maps by token, the coloured text, maps by layer and by head."""
     of_heads = head_maps(result)
     said = "".join(f'<p class="tls-small">{escape(line)}</p>' for line in (*split_sentences(result), _MEANING))
-    notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in result.notes)
+    notes = noted(result.notes)
     parts = [
         f'<div class="tls">{heading(split_title(result))}{said}{notes}</div>',
         *map(_one, token_maps(result)),

@@ -20,7 +20,7 @@ from torch import Tensor
 from tl_scopes.numerics.arguments import public_call
 from tl_scopes.views.canvas.colours import LOG_FROM, RGB, Scale, ScaleKind, blend, css, quantised
 from tl_scopes.views.canvas.names import cut_names
-from tl_scopes.views.canvas.page import View, heading
+from tl_scopes.views.canvas.page import View, heading, noted
 from tl_scopes.views.wording import number, percent, visible
 
 MOST_COLUMNS = 60
@@ -221,7 +221,7 @@ def map_table(one: HeatMap) -> str:
         f"<tbody>{''.join(rows)}</tbody><tfoot><tr><th>{escape(corner)}</th>{heads}"
         '</tr></tfoot></table></div><p class="tls-small tls-read" aria-live="polite">&nbsp;</p>'
     )
-    notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in one.notes)
+    notes = noted(one.notes)
     return _legend(one) + _unfold(one, bool(away)) + table + notes
 
 

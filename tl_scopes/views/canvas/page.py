@@ -104,6 +104,11 @@ def heading(text: str) -> str:
     return f'<p class="tls-title" role="heading" aria-level="3"><b>{html.escape(text)}</b></p>'
 
 
+def noted(notes: Iterable[str]) -> str:
+    """Sentences that a reader must know, a paragraph each."""
+    return "".join(f'<p class="tls-note">{html.escape(note)}</p>' for note in notes)
+
+
 def switch(names: Iterable[str], sections: Sequence[str], *, css: str, label: str) -> str:
     """One of several sections, by a button each: radio buttons (arrow keys work), which need no script.
 

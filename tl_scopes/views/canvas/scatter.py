@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_scopes.views.canvas.colours import COLOURS
 from tl_scopes.views.canvas.labels import label_points
-from tl_scopes.views.canvas.page import View, heading
+from tl_scopes.views.canvas.page import View, heading, noted
 from tl_scopes.views.canvas.table import table
 from tl_scopes.views.wording import literal, number
 
@@ -135,7 +135,7 @@ def scatter_figure(scatter: Scatter, *, notes: bool = True) -> Any:
 def scatter_view(scatter: Scatter, plain: Callable[[], str]) -> View:
     """The figure, its caption, and the table."""
     drawn = scatter_figure(scatter, notes=False).chart(f"{scatter.title}; {scatter.caption}")
-    notes = "".join(f'<p class="tls-note">{escape(note)}</p>' for note in scatter.notes)
+    notes = noted(scatter.notes)
     body = (
         f'<div class="tls">{heading(scatter.title)}{drawn}'
         f'<p class="tls-small">{escape(scatter.caption)}</p>{notes}{table(scatter.rows)}</div>'
