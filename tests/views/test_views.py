@@ -231,7 +231,7 @@ def test_wrong_arguments_of_pictures_are_refused_by_the_name_that_was_called(unc
         (
             lambda: baseline.corrected(attribution(method="fisher")),
             ValueError,
-            r"^PositionalBaseline.ratio: this is sem",
+            r"^PositionalBaseline.ratio: this is of sem",
         ),
         (
             lambda: layers.html(per_row="yes"),
