@@ -352,8 +352,8 @@ def test_pictures_hold_every_number(layers: LayerInfluence, heads: HeadInfluence
     (image,) = figure.axes[0].images
     assert image.get_array().shape == layers.scores.shape
     assert figure.axes[0].get_yticklabels()[0].get_text() == "final_post"
-    figure.canvas.draw()
-    heads.plot().canvas.draw()
+    figure.draw_without_rendering()
+    heads.plot().draw_without_rendering()
     html = layers.html()
     for entry in layers.top(3):
         assert f"layer {entry.layer} · token " in html

@@ -376,6 +376,6 @@ def test_pictures_show_maps_and_influence_with_and_without_sinks(demo_sinks: tls
         assert text in html
     assert html.count('<table class="tls-map') >= 3
     figure = demo_sinks.plot()
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     titles = [axes.get_title() or axes.get_title(loc="left") for axes in figure.axes]
     assert any(title.startswith("semantic: ") and "on sinks" in title for title in titles)

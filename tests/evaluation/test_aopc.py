@@ -601,41 +601,33 @@ def resumption(tmp_path: Path, per_corpus: int, kills: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_run_killed_twice_ends_with_the_table_of_an_undisturbed_one(tmp_path: Path) -> None:
-    resumption(tmp_path, per_corpus=4, kills=2)
-
-
-@pytest.mark.slow
+@pytest.mark.one_lens
 @pytest.mark.timeout(3600)
 def test_a_run_of_200_killed_20_times_ends_with_the_table_of_an_undisturbed_one(tmp_path: Path) -> None:
     resumption(tmp_path, per_corpus=34, kills=20)
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 @pytest.mark.timeout(1200)
-def test_accelerate_launch_of_two_processes_makes_the_table_of_one(tmp_path: Path) -> None:
+def test_accelerate_launch_of_two_processes_makes_the_table_of_one(demo_model: Any, tmp_path: Path) -> None:
     """The command as a user types it; on a machine without GPUs its processes run on the CPU."""
-    command = ["aopc", "demo", "-n", "12", "--method", "semantic", "--method", "fisher", "--method", "random"]
+    methods = ["semantic", "fisher", "random"]
+    one = aopc(demo_model, tls.load_passages("demo", 12), methods)
+    command = ["aopc", "demo", "-n", "12", *(f"--method={method}" for method in methods), "--out", str(tmp_path)]
     accelerate = Path(sys.executable).with_name("accelerate")
     launch = [str(accelerate), "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "tl_scopes"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    printed = {}
-    for name, start in (("one", [sys.executable, "-m", "tl_scopes"]), ("two", launch)):
-        done = subprocess.run(
-            [*start, *command, "--out", str(tmp_path / name)], env=env, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        printed[name] = done.stdout
-    shards = sorted((tmp_path / "two").glob("shard-*.jsonl"))
+    done = subprocess.run([*launch, *command], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    shards = sorted(tmp_path.glob("shard-*.jsonl"))
     assert [shard.read_bytes().count(b"\n") for shard in shards] == [6, 6], "each process its half"
-    one, two = load_aopc(tmp_path / "one"), load_aopc(tmp_path / "two")
-    assert one.complete
+    two = load_aopc(tmp_path)
     assert two.complete
     for method in one.methods:
         assert two[method].per_prompt.tolist() == pytest.approx(one[method].per_prompt.tolist(), abs=1e-6)
-    assert printed["one"].strip() in printed["two"], "the last process to end prints the whole table"
+    assert str(one) in done.stdout, "the last process to end prints the whole table"
 
 
 def test_units_are_removed_whole_by_their_joint_scores(demo_model: Any) -> None:

@@ -443,9 +443,11 @@ def test_where_nobody_looks_the_pace_is_a_line_now_and_then(monkeypatch: pytest.
 @pytest.mark.slow
 @pytest.mark.one_lens
 @pytest.mark.timeout(1200)
-def test_two_real_processes_killed_once_make_the_files_of_one(tmp_path: Path) -> None:
+def test_two_real_processes_killed_once_make_the_files_of_one(demo_model: Any, tmp_path: Path) -> None:
     """By ``accelerate launch`` as the documentation writes it; more prompts and kills are ``benchmarks/killed_run.py``."""
     source = written(tmp_path, FEW * 3 + [{"prompt": ""}, {"prompt": "Tom"}])
+    one, two = tmp_path / "one", tmp_path / "two"
+    explain_file(demo_model, source, one, ["semantic", "random"], rows_per_shard=4)
     asked = [
         "-m",
         "tl_scopes",
@@ -460,8 +462,6 @@ def test_two_real_processes_killed_once_make_the_files_of_one(tmp_path: Path) ->
     ]
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run([sys.executable, *asked, "--out", str(one)], env=env, check=True, capture_output=True)
     shared = [sys.executable, *launch, *asked, "--out", str(two)]
     process = subprocess.Popen(shared, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list(two.glob("shard-*.jsonl")) and process.poll() is None:

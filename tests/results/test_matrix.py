@@ -101,7 +101,7 @@ def test_words_are_saved_and_shown(tmp_path: Path) -> None:
     assert back.to_dict() == words.to_dict() and back.by_word() is back
     assert back.row(0).top_predictions == [(" w0", 0.5)]
     assert " unbelievable" in str(back) and "unbelievable" in back.html()
-    back.plot().canvas.draw()
+    back.plot().draw_without_rendering()
 
 
 def test_borders_of_words_are_read_in_the_prompt_where_it_is_known(tmp_path: Path) -> None:

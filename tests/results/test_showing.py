@@ -126,7 +126,7 @@ def test_its_page_stands_alone(name: str, look: Any) -> None:
 def test_hostile_tokens_are_text_in_every_form(name: str, look: Any) -> None:
     result = WITH_TOKENS[name](tokens=HOSTILE)
     figure = result.plot()
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     assert "\x1b" not in result._repr_html_() + result.html()
     page = look(result.html())
     assert page.locator("img").count() == 0
@@ -152,14 +152,14 @@ def test_figures_show_the_scores(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_long_prompts_have_figures_too() -> None:
+def test_long_prompts_have_figures_too(unchecked: None) -> None:
     n = 600
     scores = torch.rand(n, generator=torch.Generator().manual_seed(0)) ** 9
     long = every_result.attribution([" token"] * n, scores=scores)
     for figure in (long.plot(), long.plot(kind="bars"), every_result.matrix([" token"] * n).plot()):
         width, height = figure.get_size_inches()
         assert width < 20 and height < 20
-        figure.canvas.draw()
+        figure.draw_without_rendering()
 
 
 def test_results_know_no_view() -> None:

@@ -315,7 +315,7 @@ def test_units_are_saved_shown_and_left_out_as_tokens_are(tmp_path: Path, made: 
         assert back.without([1]).hidden == {0, 1}
         assert after.str_tokens[1].strip() in str(after) and "tls-tokens" in after.html()
         assert len(after.to_frame()) == len(after)
-        after.plot().canvas.draw()
+        after.plot().draw_without_rendering()
 
 
 def test_row_scores_are_joined_too() -> None:
@@ -364,7 +364,7 @@ def test_rows_or_columns_alone_keep_everything_in_place() -> None:
     for part in (joined, across):
         assert float(part.scores.square().sum()) == pytest.approx(float(before.scores.square().sum()))
         assert "One two." in str(part) and "tls-map" in part.html()
-        part.plot().canvas.draw()
+        part.plot().draw_without_rendering()
         assert AttributionMatrix.from_dict(part.to_dict()).to_dict() == part.to_dict()
         with pytest.raises(ValueError, match="are joined already"):
             part.by_unit("sentence")

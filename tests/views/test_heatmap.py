@@ -165,7 +165,7 @@ def test_a_place_without_a_value_has_no_cell() -> None:
 def test_every_row_and_column_of_a_figure_has_its_name() -> None:
     for one, columns in ((long_map(), 60), (long_map(106, 106, most=None), 106)):
         figure = heatmap_figure(one)
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         axes = figure.axes[0]
         assert [t.get_text() for t in axes.get_xticklabels()] == cut_names([one.columns[c] for c in one.drawn])
         assert [t.get_text() for t in axes.get_yticklabels()] == list(one.rows)
@@ -180,7 +180,7 @@ def test_every_row_and_column_of_a_figure_has_its_name() -> None:
 def test_a_map_of_zeros_is_white_and_says_so() -> None:
     zeros = some_map(values=torch.zeros(2, 3))
     assert "all shown values are 0" in heatmap(zeros).html()
-    heatmap_figure(zeros).canvas.draw()
+    heatmap_figure(zeros).draw_without_rendering()
 
 
 def test_text_lists_the_largest_values() -> None:
@@ -250,7 +250,7 @@ def test_sinks_page_opens_and_switches_to_the_corrected_view(look) -> None:
     assert page.get_by_text("Sink-corrected view").first.is_visible()
     assert page.locator("img").count() == 0
     assert "residual norm 9.0 times the median" in page.locator("body").inner_text()
-    sinks.plot().canvas.draw()
+    sinks.plot().draw_without_rendering()
 
 
 @pytest.mark.parametrize("width", [1280, 400])

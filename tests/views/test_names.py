@@ -153,7 +153,7 @@ def test_bars_of_a_long_text_name_the_strongest_token_and_the_one_that_is_read()
     scores[100] = 3.0
     attr = attribution(["<bos>", *(f" t{p}" for p in range(1, n))], scores=scores, pos=n - 1)
     axes = attr.plot(kind="bars").axes[0]
-    axes.figure.canvas.draw()
+    axes.figure.draw_without_rendering()
     names = {t.get_text(): t for t in axes.get_xticklabels()}
     assert names[" t180"].get_color() == RED
     assert " t100" in names
