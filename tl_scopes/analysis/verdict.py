@@ -287,4 +287,5 @@ def _verdict(
         ablation=removal.ablation,
         seed=removal.seed,
         target_str=question.text,
+        sets=tuple(plan.positions(s) for s in plan.drawn),
     )

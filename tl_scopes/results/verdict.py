@@ -60,11 +60,13 @@ class Verdict(Displayable, Serializable):
         ablation: what took the place of removed tokens.
         seed: of the draws.
         target_str: whose log p it is.
+        sets: positions of the tokens of each random set; () in older files.
     """
 
+    _later: ClassVar = ("sets",)
     _shared: ClassVar = ("attribution",)
-    _along: ClassVar = {"singles": "single"}
-    _within: ClassVar = {"strongest": "pos", "singles": "pos"}
+    _along: ClassVar = {"singles": "single", "sets": "set?"}
+    _within: ClassVar = {"strongest": "pos", "singles": "pos", "sets": "pos"}
 
     attribution: Attribution
     k: int
@@ -84,6 +86,7 @@ class Verdict(Displayable, Serializable):
     ablation: Ablation
     seed: int
     target_str: str
+    sets: tuple[tuple[int, ...], ...] = ()
 
     @property
     def method(self) -> str:
@@ -142,10 +145,8 @@ class Verdict(Displayable, Serializable):
             f"{self._opening}: removing {what}{names} {lowers} log p of {self.target_str!r} by {effect} nats; {count} {sets} "
             f"{lower} it by {median} ({low} to {high}), p = {self.p:.2g}."
         ]
-        if not self.better and self._overlap > 0.5:
-            parts.append(
-                f"Of so few {self.unit}s most {sets} hold one of the strongest; k=1 compares {self.unit}s alone."
-            )
+        if not self.better and (holding := sum(self._as_harmful)):
+            parts.append(self._without_them(sets, holding))
         if self.scalar_drawn is not None and self.scalar_effect is not None:
             effect, median, low, high = _numbers(abs(self.scalar_effect), *_spread(self.scalar_drawn.abs()))
             parts.append(
@@ -168,13 +169,45 @@ class Verdict(Displayable, Serializable):
             return f"Th{'is' if self.k == 1 else 'ese'} {self.unit}{' matters' if self.k == 1 else 's matter'}"
         if 1 / (len(self.drawn) + 1) > SIGNIFICANT:
             return "Too few sets to tell"
-        return "No better than random"
+        return "Undecided" if self._undecided else "No better than random"
 
     @property
-    def _overlap(self) -> float:
-        """Chance that a random set holds one of the strongest units."""
-        n, k = self.n_candidates, self.k
-        return 1 - math.comb(n - k, k) / math.comb(n, k)
+    def _holding(self) -> list[bool]:
+        """Does each random set hold a token of one of the strongest units?"""
+        own = {p for unit in self.strongest for p in unit}
+        return [not own.isdisjoint(drawn) for drawn in self.sets]
+
+    @property
+    def _as_harmful(self) -> list[bool]:
+        """Of the sets that are as harmful as the strongest units: does each hold a token of these?"""
+        if self.effect is None or self.effect >= 0:
+            return []
+        return [holds for holds, v in zip(self._holding, self.drawn.tolist(), strict=False) if v <= self.effect]
+
+    @property
+    def _undecided(self) -> bool:
+        """Are sets as harmful, but only such as hold a token of the strongest units themselves?"""
+        return not self.better and bool(self._as_harmful) and all(self._as_harmful)
+
+    def _without_them(self, sets: str, holding: int) -> str:
+        """How many of the sets that are as harmful hold one of the strongest units, and what those do that hold none."""
+        n = len(self._as_harmful)
+        if holding < n:
+            return f"Of the {n} {sets} that do as much {holding} hold{'s' if holding == 1 else ''} one of these."
+        said = (
+            f"The {n} {sets} that do as much hold one of these"
+            if n > 1
+            else "The one that does as much holds one of these"
+        )
+        others = [v for v, holds in zip(self.drawn.tolist(), self._holding, strict=True) if not holds]
+        if not others:
+            return f"{said}, as all do: with so few {self.unit}s they cannot be told apart."
+        most = min(others)
+        does = f"lowers it by {_numbers(-most)[0]}" if most < 0 else f"raises it by {_numbers(most)[0]}"
+        which = (
+            "the one that does not" if len(others) == 1 else f"of the {len(others)} that do not, the most harmful one"
+        )
+        return f"{said}; {which} {does}."
 
     def name(self, positions: tuple[int, ...]) -> str:
         """The text of a unit."""
@@ -187,7 +220,8 @@ class Verdict(Displayable, Serializable):
         top = (
             [] if self.effect is None else [("strongest", self.k, " | ".join(map(self.name, self.strongest)), math.nan)]
         )
-        random = [("random", self.k, "", math.nan)] * len(self.drawn)
+        drawn = [" | ".join(self.attribution.str_tokens[p] for p in s) for s in self.sets] or [""] * len(self.drawn)
+        random = [("random", self.k, tokens, math.nan) for tokens in drawn]
         single = [
             ("single", 1, self.name(s), v) for s, v in zip(self.singles, self.single_scores.tolist(), strict=True)
         ]
