@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import combinations
 from typing import Any
 
 import every_result
@@ -45,8 +44,10 @@ def test_effects_are_those_of_plain_hugging_face_runs(pair: families.Pair) -> No
     for positions, effect in zip(found.singles, found.single_effects.tolist(), strict=True):
         assert effect == pytest.approx(removed(pair, attr.tokens, positions, 5), rel=close, abs=close)
     assert found.single_scores.tolist() == [float(attr.scores[p]) for (p,) in found.singles]
-    pairs = [removed(pair, attr.tokens, s, 5) for s in combinations(range(len(attr)), 2)]
-    assert all(min(abs(e - p) for p in pairs) < close for e in found.drawn.tolist()), "each is of two tokens"
+    assert {len(s) for s in found.sets} == {2}
+    for positions, effect in zip(found.sets, found.drawn.tolist(), strict=True):
+        assert effect == pytest.approx(removed(pair, attr.tokens, positions, 5), rel=close, abs=close)
+    assert found.to_frame().tokens[1] == " | ".join(attr.str_tokens[p] for p in found.sets[0])
 
 
 @pytest.mark.on_families("gpt2")
@@ -147,6 +148,31 @@ def test_the_seed_draws(demo_model: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("harmful", "opening", "said"),
+    [
+        ([], "These tokens matter", None),
+        (
+            [(1, 2)],
+            "Undecided",
+            "The one that does as much holds one of these; of the 9 that do not, the most harmful one",
+        ),
+        ([(1, 2), (0, 3)], "Undecided", "The 2 pairs that do as much hold one of these"),
+        ([(1, 2), (0, 2)], "No better than random", "Of the 2 pairs that do as much 1 holds one of these."),
+        ([(0, 2), (0, 4)], "No better than random", None),
+    ],
+)
+def test_sets_that_hold_the_same_tokens_leave_it_undecided(harmful: Any, opening: str, said: str | None) -> None:
+    own = [(1, 0), (3, 2), (1, 4), (3, 0), (1, 3), (1, 2), (3, 4), (1, 0), (3, 2), (1, 4)]
+    sets = [*harmful, *(own + [(0, 2), (2, 4)] * 5)[: 20 - len(harmful)]]
+    drawn = torch.tensor([-3.0] * len(harmful) + [-0.5] * (20 - len(harmful)))
+    found = replace(every_result.judged(), sets=tuple(sets), drawn=drawn, scalar_drawn=drawn.abs())
+    assert found.strongest == ((1,), (3,)) and found.effect == -2.5
+    assert found.sentence.startswith(f"{opening}: ") and found.better == (not harmful)
+    assert "as much" not in found.sentence if said is None else said in found.sentence
+    assert not replace(found, sets=()).sentence.startswith("Undecided"), "an older file"
+
+
+@pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"k": 0}, ValueError, r"verdict\(k=0\)"),
@@ -184,7 +210,7 @@ def test_a_ranking_that_knows_nothing_is_called_no_better_than_random(demo_model
         tls.verdict(demo_model, tls.random_attribution(demo_model, text, seed=i)).sentence
         for i, text in enumerate(texts)
     ]
-    assert sum(s.startswith("No better than random") for s in said) >= 0.93 * len(said)
+    assert sum(s.startswith(("No better than random", "Undecided")) for s in said) >= 0.93 * len(said)
 
 
 @pytest.mark.slow
