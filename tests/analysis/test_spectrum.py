@@ -68,7 +68,7 @@ def test_tokens_of_one_prompt_are_not_shown_as_those_of_all(demo_model) -> None:
     texts = ["German: der Hund sieht die Katze. English: the", "Anna lives in Rome. Tom lives in"]
     many, one = (tls.fisher_spectrum(demo_model, given, k=2) for given in (texts, texts[0]))
     for shown in (str(many), many.html()):
-        assert "of the first of 2 prompts alone" in shown
+        assert "in the first of 2 prompts alone" in shown
     assert "alone" not in str(one)
     means, _, tokens = str(many).partition("Tokens that each direction moves")
     moved = many.moved[0][0][0][0]

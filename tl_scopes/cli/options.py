@@ -176,7 +176,8 @@ ScoredToken = Annotated[
     Token | None, typer.Option("--scored", help="Which token is scored; default: the explained one.")
 ]
 Fractions = Annotated[
-    list[float] | None, typer.Option("--fraction", help=f"Share of tokens removed; {_SEVERAL}. Default: .05 .1 .2.")
+    list[float] | None,
+    typer.Option("--fraction", help=f"Share of tokens removed; {_SEVERAL}, rising, at least two. Default: .05 .1 .2."),
 ]
 Beside = Annotated[list[Measure] | None, typer.Option("--beside", help=f"Measure this too; {_SEVERAL}.")]
 MinWords = Annotated[int | None, typer.Option("--min-words", min=0, help="Fewest words that a passage may have.")]
@@ -275,7 +276,7 @@ Step = Annotated[
     float,
     typer.Option(
         "--step",
-        callback=_must_be("finite and other than 0", lambda x: math.isfinite(x) and x != 0),
+        callback=_must_be("a finite number other than 0", lambda x: math.isfinite(x) and x != 0),
         help="Share of the way to removal; at a small one the prediction should hold.",
     ),
 ]

@@ -95,11 +95,14 @@ class PatchTop(Displayable, Serializable):
         return pd.DataFrame(rows)
 
     def by_layer(self) -> pd.DataFrame:
-        """One row per layer: recovered by all these tokens together, and mean and 95 % range of the random draws."""
+        """One row per layer: recovered by all these tokens together, mean and range of the random draws (95 % or more)."""
         import pandas as pd
 
         random = self.recovered(self.random).double()
-        low, high = (torch.quantile(random, q, dim=1).tolist() for q in (0.025, 0.975))
+        low, high = (
+            torch.quantile(random, q, dim=1, interpolation=to).tolist()
+            for q, to in ((0.025, "lower"), (0.975, "higher"))
+        )  # draws themselves: between two of them there may be nothing
         return pd.DataFrame(
             {
                 "layer": self.layers,

@@ -40,7 +40,7 @@ class GaussianCheck:
     Attributes:
         beta: ``‖y‖₂``.
         b: curvature of ẑ per squared number; at most 0 where there is no peak.
-        mu: number at the parabola's top.
+        mu: number at the parabola's top; the forecast's mean where it has none (``b ≤ 0``).
         c: ẑ there.
         r_squared: of the fit, weighted by q; NaN where ẑ has no spread.
         variance: ``s²`` of q, in squared numbers.

@@ -52,10 +52,11 @@ def _lines(result: Forecast) -> list[str]:
         lines.append(f"Truth: {result.truth:.4g}, which would be {place:.0f}: outside {FIRST} … {LAST}.")
     check = result.gaussian
     if check is not None:
-        words = (
-            f"Proposition 1: b = {check.b:.3g}, μ = {check.mu:.1f}, R² = {check.r_squared:.3f}, "
-            f"1/(2βb) = {check.fitted_variance:.3g} against s² = {check.variance:.3g}"
-        )
+        words = f"Proposition 1: b = {check.b:.3g}, R² = {check.r_squared:.3f}"
+        if check.b > 0:
+            words += f", μ = {check.mu:.1f}, 1/(2βb) = {check.fitted_variance:.3g} against s² = {check.variance:.3g}"
+        else:
+            words += ", so the logits have no peak"
         if check.cosine is not None and check.norm_ratio is not None:
             words += f"; −∇log β against ∇log s²: cosine {check.cosine:.2f}, length ratio {check.norm_ratio:.2g}"
         lines.append(words + ".")

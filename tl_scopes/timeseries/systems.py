@@ -295,7 +295,7 @@ def read_column(path: str | Path, column: str | int | None = None) -> Series:
     """
     import pandas as pd
 
-    given = f"({str(path)!r}, column={column!r})"
+    given = f"({str(path)!r})" if column is None else f"({str(path)!r}, column={column!r})"
     if not Path(path).is_file():
         raise ValueError(f"{given}: there is no such file")
     try:

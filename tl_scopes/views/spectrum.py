@@ -119,8 +119,8 @@ def spectrum_text(result: FisherSpectrum) -> str:
 def _whose(result: FisherSpectrum) -> str:
     """Which prompt the tokens are of."""
     prompt = visible(shorten(result.prompts[0], _LETTERS, placeholder=" …"))
-    many = f" of the first of {len(result.prompts)} prompts alone" if len(result.prompts) > 1 else ""
-    return f"Tokens that each direction moves{many}: {prompt!r}"
+    many = f", in the first of {len(result.prompts)} prompts alone" if len(result.prompts) > 1 else ""
+    return f"Tokens that each direction moves, one way | the other{many}: {prompt!r}"
 
 
 def _frame(moves: list[tuple[int, str]]) -> Any:
