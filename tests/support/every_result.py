@@ -110,9 +110,7 @@ def split(dtype: torch.dtype = torch.float32, tokens: list[str] | None = None) -
 
 def baseline(dtype: torch.dtype = torch.float32, n: int = 5) -> PositionalBaseline:
     share = values(n, seed=8, dtype=dtype)
-    return PositionalBaseline(
-        share / share.sum(), values(n, seed=9, dtype=dtype) / 20, "semantic", 12, (), {"at": "hook_embed"}
-    )
+    return PositionalBaseline(share / share.sum(), values(n, seed=9, dtype=dtype) / 20, "semantic", 12)
 
 
 def sinks(dtype: torch.dtype = torch.float32, tokens: list[str] | None = None) -> AttentionSinks:

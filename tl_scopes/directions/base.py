@@ -219,11 +219,6 @@ class Direction(Protocol):
         """The ways in which several predictions may be explained together; the first is the default."""
         ...
 
-    @property
-    def fewest(self) -> int:
-        """Rows that it has at every position, as far as that is known before a run."""
-        ...
-
     def held(self, reads: int, W_U: Tensor) -> int | None:
         """Bytes at the worst moment while V is made for so many explained positions, beside the table of their logits.
 

@@ -22,7 +22,6 @@ class GivenDirection:
     """The user's rows, at any hook point."""
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
-    fewest: ClassVar[int] = 1
     V: Tensor
     hook: str = Y_HOOK
     method: str = "jacobian"

@@ -144,8 +144,11 @@ def require_combine(directions: Sequence[Direction], combine: Combine | None) ->
 
 
 def surely_several(direction: Direction, positions: int, combine: Combine | None) -> bool:
-    """Is it known before a run that a result over so many positions has several rows?"""
-    return direction.fewest > 1 or (positions > 1 and (combine or direction.combines[0]) == "norm")
+    """Is it known before a run that a result over so many positions has several rows?
+
+    ``direction.fewest`` are the rows that it has at every position, as far as that is known; a direction may do without.
+    """
+    return getattr(direction, "fewest", 1) > 1 or (positions > 1 and (combine or direction.combines[0]) == "norm")
 
 
 def joint(

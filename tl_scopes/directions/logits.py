@@ -41,7 +41,6 @@ class Semantic:
     """
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
-    fewest: ClassVar[int] = 1
 
     targets: tuple[int | None, ...]
     of: Of | tuple[Of, ...] = "logit"
@@ -107,7 +106,6 @@ class Contrast:
     """``v = a_target − a_foil``; of two answers, ``±Aᵀ(e_token − p)`` at the tokens of one and of the other."""
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
-    fewest: ClassVar[int] = 1
 
     targets: tuple[int | None, ...]
     foils: tuple[int | Side, ...]

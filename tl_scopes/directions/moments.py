@@ -57,7 +57,6 @@ class Moment:
     """``v = Aᵀ ∂m/∂z`` or ``Aᵀ ∂s²/∂z``."""
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
-    fewest: ClassVar[int] = 1
     moment: Literal["mean", "variance"]
     values: Mapping[int, float]
     own_values: bool = False

@@ -20,7 +20,6 @@ class Temperature:
     """``v = ŷ = y/‖y‖₂``."""
 
     combines: ClassVar[tuple[Combine, ...]] = ("sum", "norm")
-    fewest: ClassVar[int] = 1
     method: str = "temperature"
 
     def held(self, reads: int, W_U: Tensor) -> None:

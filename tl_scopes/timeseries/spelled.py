@@ -49,7 +49,6 @@ class _Steps:
     """``v_u`` of each beginning: a direction whose rows are known by their number in the batch."""
 
     combines: ClassVar[tuple[Combine, ...]] = ()
-    fewest: ClassVar[int] = 1
     method: str
     weights: Sequence[dict[int, float]]
     """Of each beginning: ``Σ c_n`` by the token that goes on from it."""
