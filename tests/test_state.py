@@ -262,6 +262,7 @@ def test_every_public_call_gives_the_same_in_every_ambient_state(name: str, demo
     assert global_state() == state
 
 
+@pytest.mark.one_lens
 @pytest.mark.parametrize("name", LATER)
 def test_showing_a_result_draws_no_random_number(name: str, demo_model: Any) -> None:
     explained()
@@ -273,6 +274,7 @@ def test_showing_a_result_draws_no_random_number(name: str, demo_model: Any) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 def test_the_first_picture_of_a_process_draws_no_random_number() -> None:
     code = (
         "import random, sys; sys.path[:0] = ['tests/support', 'tests']; import every_result as e; a = e.single()\n"

@@ -6,8 +6,11 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
+import forked_kernels
 import nbformat
 import pytest
 
@@ -77,16 +80,24 @@ def test_where_several_processes_test_what_they_start_has_one_thread() -> None:
     assert subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True).stdout == "1\n"
 
 
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of a kernel that has imported nothing of this package, and reaches no network."""
+    blocked = [str(Path(__file__).parent / "support" / "no_network"), os.environ.get("PYTHONPATH", "")]
+    folder = tmp_path_factory.mktemp("jupyter")
+    with (
+        mock.patch.dict(os.environ, {"JUPYTER_PATH": str(folder), "PYTHONPATH": os.pathsep.join(blocked)}),
+        forked_kernels.named(folder) as name,
+    ):
+        yield name
+
+
 @pytest.mark.slow
 @pytest.mark.one_lens  # what a notebook calls is tested on both
 @pytest.mark.enable_socket  # the kernel answers on loopback
 @pytest.mark.parametrize("path", [p for p in TUTORIALS if p.stem not in NOT_RUN], ids=lambda p: p.stem)
-def test_it_runs_from_a_fresh_kernel(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_runs_from_a_fresh_kernel(path: Path, kernel: str) -> None:
     from nbclient import NotebookClient
 
-    monkeypatch.setenv(
-        "PYTHONPATH",
-        str(Path(__file__).parent / "support" / "no_network") + os.pathsep + os.environ.get("PYTHONPATH", ""),
-    )
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=300, kernel_name=kernel).execute()

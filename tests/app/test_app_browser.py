@@ -21,7 +21,7 @@ import tl_scopes as tls
 from tl_scopes.demo import DEMO_PROMPTS
 from tl_scopes.views.wording import visible
 
-pytestmark = [pytest.mark.enable_socket, pytest.mark.slow]
+pytestmark = [pytest.mark.enable_socket, pytest.mark.slow, pytest.mark.one_lens]  # the server is tested on both
 
 PROMPT = "German: der Hund sieht die Katze. English: the"
 WAIT = 60_000

@@ -209,6 +209,7 @@ def test_a_full_disk_is_one_line_that_names_the_option_and_the_rest_is_written(
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 @pytest.mark.parametrize("given", [["--html", "x.html"], []], ids=["a file", "standard output"])
 def test_what_is_printed_is_what_print_shows(
     given: list[str], answer: Callable[..., str], demo_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

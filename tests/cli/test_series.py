@@ -14,6 +14,7 @@ from tl_scopes.cli.options import System
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 def test_several_scopes_with_figure_page_and_json(answer: Callable[..., str], demo_model: Any, tmp_path: Path) -> None:
     svg, page, data = (tmp_path / name for name in ("f.svg", "f.html", "f.json"))
     chosen = ["--method", "temperature", "--method", "semantic"]

@@ -14,6 +14,7 @@ PROMPT = "German: der Hund sieht die Katze. English: the"
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 def test_it_prints_shares_and_writes_what_was_asked_for(answer: Callable[..., str], tmp_path: Path) -> None:
     files = {name: str(tmp_path / f"s.{name}") for name in ("html", "png", "json", "csv")}
     arguments = ["--html", files["html"], "--plot", files["png"], "--json", files["json"], "--csv", files["csv"]]

@@ -219,6 +219,7 @@ def test_hostile_token_text_is_shown_as_text(text: str, demo_model) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 def test_html_holds_a_button_for_each_scope_and_works_alone(run, demo_model, tmp_path: Path) -> None:
     file = tmp_path / "out.html"
     code, out, _ = run("trace", PROMPT, "--method", "all", "--html", str(file))

@@ -15,6 +15,7 @@ PROMPT = "German: der Hund sieht die Katze. English: the"
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 def test_it_prints_the_table_and_writes_what_was_asked_for(
     answer: Callable[..., str], demo_model: Any, tmp_path: Path
 ) -> None:

@@ -123,6 +123,7 @@ def test_the_leading_part_and_the_covariance_of_the_rest_are_f_whatever_the_vect
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 @pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.parametrize("entropy", [0.01, 1.0, 4.0, 5.9])
 def test_intervals_cover_the_exact_value_at_their_nominal_rate(entropy: float, rank: int) -> None:

@@ -134,6 +134,7 @@ def test_an_answer_is_said_if_it_is_written_greedily_token_by_token(demo_model, 
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 def test_a_model_whose_weights_copy_is_accepted_on_copying() -> None:
     found = [e for e in tasks.examples("copying", 30, length=6) if e.slot == "plain"]
     assert len(found) >= 4
@@ -146,6 +147,7 @@ def test_a_model_whose_weights_copy_is_accepted_on_copying() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 def test_a_model_whose_weights_copy_is_accepted_on_retrieval_but_where_a_key_is_another_token() -> None:
     """The first word of a text has no space before it, so that this model does not know it again."""
     found = [e for e in tasks.examples("retrieval", 40, length=3) if e.slot == "table"]

@@ -172,6 +172,7 @@ def test_the_table_prints_what_the_frame_holds(demo_model) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 def test_every_baseline_is_a_row_and_scopes_keep_their_numbers(demo_model) -> None:
     from tl_scopes.evaluation.gold import known_methods
 
@@ -233,6 +234,7 @@ def test_a_whole_answer_is_explained_by_its_log_probability(demo_model, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 def test_whole_answers_of_one_token_are_reported_as_those_tokens(demo_model) -> None:
     methods = ["semantic", "fisher", "integrated_gradients"]
     token, whole = (gold_alignment(demo_model, methods, corpora=["bias"], n=4, answers=a) for a in ("token", "whole"))

@@ -122,6 +122,7 @@ def test_prompts_longer_than_the_context_are_counted_and_not_run(demo_model, mon
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 def test_only_swaps_that_the_model_follows_make_a_prompt_count(demo_model) -> None:
     """Without a double: causes that decide nothing are not accepted, those of the corpus are."""
     right = EXAMPLES[:N]
@@ -318,6 +319,7 @@ def test_broken_verdicts_are_named_and_without_them_the_run_goes_on(demo_model, 
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 def test_names_callables_and_labels_go_together_and_scopes_share_a_forward(demo_model, monkeypatch) -> None:
     accepting(monkeypatch, lambda example: True)
     calls, real = [], gold_methods.scopes
@@ -354,6 +356,7 @@ def test_integrated_gradients_take_20_steps_here(demo_model, monkeypatch) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 def test_every_method_explains_answers_of_several_tokens(demo_model, monkeypatch) -> None:
     accepting(monkeypatch, lambda example: True)
     whole = [replace(e, answer=e.answer + ", Tom") for e in EXAMPLES[:N]]
@@ -470,6 +473,7 @@ def test_it_is_saved_with_its_acceptance(tmp_path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 @pytest.mark.parametrize("task", ["copying", "retrieval"])
 def test_on_a_model_whose_weights_copy_the_planted_cause_is_found(task: str) -> None:
     """By the Semantic Scope; leaving out finds the key first, which joins question and fact and is no cause."""

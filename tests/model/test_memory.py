@@ -182,7 +182,7 @@ MANY = range(8, 80)
 READ_OUTS: dict[str, Any] = {
     "fisher": lambda m, t: tls.fisher_scope(m, t),
     "fisher of rank 4 at several": lambda m, t: tls.fisher_scope(m, t, pos=SEVERAL, rank=4),
-    "fisher at more than share a pass": lambda m, t: tls.fisher_scope(m, t, pos=range(8, 60), rank=8),
+    "fisher at more than share a pass": lambda m, t: tls.fisher_scope(m, t, pos=range(8, 38), rank=8),
     "total information": lambda m, t: tls.total_information(m, t, seed=3),
     "total information at several": lambda m, t: tls.total_information(
         m, t, pos=SEVERAL, rank=4, n_samples=40, rtol=None

@@ -13,6 +13,8 @@ import pytest
 
 from tl_scopes import timeseries as ts
 
+pytestmark = pytest.mark.one_lens
+
 
 @lru_cache
 def numbers(n: int, seed: int) -> np.ndarray:

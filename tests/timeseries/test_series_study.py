@@ -63,6 +63,7 @@ def test_the_phase_contrast_is_that_of_a_planted_profile(study: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 def test_the_table_follows_from_the_kept_seeds(study: Any, kept: dict[str, Any]) -> None:
     again = study.table(kept["per_seed"])
     assert [r["verdict"] for r in again] == [r["verdict"] for r in kept["table"]]

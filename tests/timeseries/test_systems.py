@@ -15,6 +15,8 @@ from scipy.integrate import odeint
 
 from tl_scopes import timeseries as ts
 
+pytestmark = pytest.mark.one_lens
+
 
 def test_logistic_map_at_four_is_the_squared_sine() -> None:
     angle = 0.7

@@ -70,6 +70,7 @@ def test_units_of_an_answer_are_shown(answer: tls.Attribution) -> None:
     assert "cat" in str(words) and words.html()
 
 
+@pytest.mark.one_lens
 def test_sentences_fold_on_a_telephone(demo: Any, look: Any) -> None:
     prompt = (
         "In spring the melt water carries gravel and sand down to the plain, and the farmers open the gates. " + PROMPT

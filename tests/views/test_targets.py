@@ -86,6 +86,7 @@ def test_rows_of_what_was_generated_are_those_of_its_answer(demo_model: Any) -> 
     assert torch.equal(tls.attribution_matrix(demo_model, attr.tokens, positions=attr.span).scores, alone.scores)
 
 
+@pytest.mark.one_lens
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_click_and_enter_colour_the_text_by_the_sources(look: Any, dark: bool) -> None:
     one = of_answer()
@@ -114,6 +115,7 @@ def test_a_click_and_enter_colour_the_text_by_the_sources(look: Any, dark: bool)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
+@pytest.mark.one_lens
 def test_hostile_tokens_are_text(look: Any) -> None:
     page = look(of_answer(HOSTILE).html())
     assert page.locator("img").count() == 0

@@ -344,6 +344,7 @@ def test_matrix_rows_are_normalised_shifted_to_their_target_and_the_view_says_so
 
 
 @pytest.mark.slow
+@pytest.mark.one_lens
 def test_matrix_too_long_to_hover_keeps_its_list() -> None:
     n = 257
     view = views.matrix(matrix([f" t{i}" for i in range(n)]))
