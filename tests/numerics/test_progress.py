@@ -25,6 +25,8 @@ CALLS = {
     "semantic_scope": lambda model: tls.semantic_scope(model, [TEXT, TEXT + " dog"], batch_size=1),
     "attribution_matrix": lambda model: tls.attribution_matrix(model, TEXT, positions=[-3, -2, -1]),
     "verify": lambda model: tls.verify(model, tls.semantic_scope(model, TEXT), n_random=3, batch_size=2),
+    "attention_sinks": lambda model: tls.attention_sinks(model, TEXT, methods=["semantic"], bos=(0, 1), unrelated=2),
+    "positional_baseline": lambda model: tls.positional_baseline(model, TEXT, unrelated=2),
     "generate": lambda model: tls.generate(model, TEXT, max_new_tokens=2),
     "chain": lambda model: tls.chain(model, (TEXT, " dog sees"), units="word"),
     "verify_chain": lambda model: tls.verify_chain(model, tls.chain(model, (TEXT, " dog sees"), units="word")),

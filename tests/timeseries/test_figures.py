@@ -95,3 +95,19 @@ def test_the_place_of_each_number_holds_its_mark_and_its_bar(look: Any, forecast
     for left, right in places:
         assert sum(left < x < right for x in page_dots) >= 1
     assert all(a[1] == pytest.approx(b[0], abs=0.2) for a, b in pairwise(places))
+
+
+def test_the_axis_counts_numbers_as_the_text_does(forecast: Any) -> None:
+    bars = forecast.plot().axes[1].patches
+    centres = [bar.get_x() + bar.get_width() / 2 for bar in bars]
+    strongest = max(range(len(bars)), key=lambda i: bars[i].get_height())
+    assert np.allclose(centres, range(30))
+    assert f"{forecast.encoded.numbers[strongest]} (number {strongest}) " in str(forecast)
+
+
+def test_the_forecast_after_the_series_is_within_the_picture_and_ticks_are_whole(demo_model: Any) -> None:
+    rolling = ts.rolling_forecast(demo_model, ts.encode(ts.periodic(21, seed=0)))
+    above, below = rolling.plot().axes
+    assert above.get_xlim()[1] > above.lines[0].get_xdata()[-1] == 21
+    assert all(tick == int(tick) for axis in (below.xaxis, below.yaxis) for tick in axis.get_ticklocs())
+    assert "NaN" not in str(rolling)

@@ -68,7 +68,7 @@ def test_head_maps_are_not_blank_and_show_the_explained_position() -> None:
 
 def test_below_zero_a_terminal_has_the_orange_that_it_has_elsewhere() -> None:
     line = influence_lines(heads()).renderables[1].columns[1]._cells[0]  # of the last layer
-    above, below = (span.style for span in line.spans if span.style != "dim")
+    above, below = (span.style for pair in line.pairs for span in pair.spans if span.style != "dim")
     assert (above, below) == (style_of(1.0), style_of(influence_maps(heads())[0].shares[0][1]))
     assert below.bgcolor.triplet.red > below.bgcolor.triplet.green > below.bgcolor.triplet.blue
     assert style_of(-1.0).bgcolor.triplet == DARK_BELOW

@@ -4,20 +4,26 @@ narrow window has no room for scrolls in a box that is seen to go on.
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import every_result
 import pandas as pd
 import pytest
 from matplotlib.text import Text
+from rich.console import Console
 from samples import attribution
 
 from tl_scopes.results.aopc import AOPCTable
 from tl_scopes.results.run import Strongest
 from tl_scopes.views.aopc import aopc_figure
 from tl_scopes.views.canvas.page import View
+from tl_scopes.views.canvas.scatter import Point, Scatter, scatter_figure
 from tl_scopes.views.canvas.table import table
+from tl_scopes.views.influence import influence_lines
 
 pytestmark = pytest.mark.one_lens
 NOTE = "The completeness gap is 35 where 18 had to be explained, and of this $x_1$ a reader of the figure has to know, too."
@@ -113,3 +119,42 @@ def test_tables_abreast_are_whole_or_in_the_next_line(look: Any, width: int) -> 
     page.set_viewport_size({"width": width, "height": 900})
     cut = "all => all.filter(e => e.scrollWidth > e.clientWidth).length"
     assert page.eval_on_selector_all(".tls-abreast .tls-scroll", cut) == 0
+
+
+def test_text_of_charts_is_about_as_large_on_a_telephone_as_on_a_wide_screen(look: Any) -> None:
+    size = "all => Math.min(...all.map(e => e.getBoundingClientRect().height))"
+    for result in (every_result.sinks(), every_result.forecast()):
+        page = look(result.html())
+        heights = {}
+        for width in (1280, 400):
+            page.set_viewport_size({"width": width, "height": 900})
+            heights[width] = page.eval_on_selector_all(".tls-chart text", size)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert heights[400] > 0.8 * heights[1280], heights
+
+
+@pytest.mark.parametrize("n", [4, 20, 110])
+def test_names_of_the_curves_beside_a_path_stand_apart(n: int) -> None:
+    figure = every_result.path(tokens=[f"t{i}" for i in range(n)]).plot()
+    figure.draw_without_rendering()
+    boxes = [axes.xaxis.label.get_window_extent() for axes in figure.axes if axes.get_xlabel()]
+    boxes = sorted(boxes, key=lambda box: box.x0)
+    assert len(boxes) == 3 and all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
+def test_points_of_several_tokens_are_named_beside_many_others() -> None:
+    singles = [Point(0.01 * i, 0.3 + 0.05 * i, f"t{i}", "") for i in range(14)]
+    joint = [Point(-0.05, -1.0 - i, f"top {i}%", "joint") for i in range(3)]
+    axes = scatter_figure(Scatter("", "", "", (*singles, *joint), pd.DataFrame())).axes[0]
+    assert {f"top {i}%" for i in range(3)} <= {text.get_text() for text in axes.texts}
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_a_line_of_a_terminal_breaks_between_two_tokens_alone(width: int) -> None:
+    result = every_result.layers()
+    console = Console(width=width, file=io.StringIO())
+    console.print(influence_lines(result))
+    body = console.file.getvalue().splitlines()
+    numbers = re.compile(r"\d+(\.\d+)?(e[-+−]?\d+)?")
+    rows = [line[12:].strip() for line in body if re.search(r"  \d", line)]
+    assert rows and all(numbers.fullmatch(row.split()[-1]) and not numbers.fullmatch(row.split()[0]) for row in rows)

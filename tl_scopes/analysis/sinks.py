@@ -10,7 +10,7 @@ References: StreamingLLM, Xiao et al. 2023 (arXiv 2309.17453); massive activatio
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,9 +40,13 @@ from tl_scopes.model.lens import LensModel
 from tl_scopes.model.prompts import EncodedPrompt, Prompt, Target, token_strings
 from tl_scopes.numerics.arguments import Seed, integer
 from tl_scopes.numerics.precision import compute_dtype
+from tl_scopes.numerics.progress import progress
 from tl_scopes.numerics.statistics import spearman
 from tl_scopes.results.attribution import Attribution
 from tl_scopes.results.sinks import AttentionSinks, PositionalBaseline
+
+_TOGETHER = 1024
+"""Tokens of a baseline's prompts that run at once; after them the progress bar moves."""
 
 
 class SinkKeywords(PlacedKeywords, FrozenKeywords, total=False):
@@ -119,7 +123,7 @@ def attention_sinks(
     Reference: Xiao et al. 2023 (arXiv 2309.17453); paper section A.6 (influence near the zero input piles up on sinks).
     """
     _require_numbers(n_first, multiple, bos)
-    _require_prompts(unrelated)
+    n_unrelated = _n_prompts(unrelated)
     given, options = split_keywords(keywords)
     chosen = run_options(**options)
     model, prompts = encode(model, prompt, chosen)
@@ -133,24 +137,25 @@ def attention_sinks(
                 f"{n_first + 2}"
             )
     results = []
-    for i, one in enumerate(prompts):
-        look = _Look(model, tuple(methods), _of_prompt(given, i), chosen, layers)
-        seen = look.at(one)
-        result = _diagnose(one, seen, n_first, multiple, attention_notes(model, layers))
-        # every comparison explains what the prompt itself was explained for
-        target = next((a.target for a in result.attributions.values() if a.target is not None), None)
-        fixed = look if target is None else replace(look, keywords={**look.keywords, "target": target})
-        rows = [fixed.with_bos(one, n, result) for n in bos]
-        if any(row is None for row in rows):
-            note = "No comparison without and with BOS: this model's tokenizer has no BOS token, or no text is left."
-            result = replace(result, notes=(*result.notes, note))
-        results.append(
-            replace(
-                result,
-                bos_comparison=tuple(row for row in rows if row is not None),
-                baseline=look.baselines(one, unrelated, seed),
-            )
-        )
+    with progress(total=len(prompts) * (1 + len(bos) + n_unrelated), unit="text") as bar:
+        for i, one in enumerate(prompts):
+            look = _Look(model, tuple(methods), _of_prompt(given, i), chosen, layers)
+            seen = look.at(one)
+            bar.update()
+            result = _diagnose(one, seen, n_first, multiple, attention_notes(model, layers))
+            # every comparison explains what the prompt itself was explained for
+            target = next((a.target for a in result.attributions.values() if a.target is not None), None)
+            fixed = look if target is None else replace(look, keywords={**look.keywords, "target": target})
+            rows = []
+            for n in bos:
+                rows.append(fixed.with_bos(one, n, result))
+                bar.update()
+            if any(row is None for row in rows):
+                note = "No comparison without and with BOS: the tokenizer has no BOS token, or no text is left."
+                result = replace(result, notes=(*result.notes, note))
+            compared = tuple(row for row in rows if row is not None)
+            baseline = look.baselines(one, unrelated, seed, bar.update)
+            results.append(replace(result, bos_comparison=compared, baseline=baseline))
     return results
 
 
@@ -190,17 +195,19 @@ def positional_baseline(
 
     Reference: this package.
     """
-    _require_prompts(unrelated)
+    n_unrelated = _n_prompts(unrelated)
     given, options = split_keywords(keywords)
     chosen = run_options(**options)
     model, prompts = encode(model, prompt, chosen)
     named_directions(model, [method], len(prompts), given, argument="method")
     results = []
-    for i, one in enumerate(prompts):
-        found = _Look(model, (method,), _of_prompt(given, i), chosen).baselines(one, unrelated, seed)
-        if not found:
-            raise ValueError(f"(unrelated={unrelated!r}): a baseline needs at least two prompts")
-        results.append(found[method])
+    with progress(total=len(prompts) * n_unrelated, unit="text") as bar:
+        for i, one in enumerate(prompts):
+            look = _Look(model, (method,), _of_prompt(given, i), chosen)
+            found = look.baselines(one, unrelated, seed, bar.update)
+            if not found:
+                raise ValueError(f"(unrelated={unrelated!r}): a baseline needs at least two prompts")
+            results.append(found[method])
     return results
 
 
@@ -212,9 +219,8 @@ def _require_numbers(n_first: int, multiple: float, bos: Sequence[int]) -> None:
         raise ValueError(f"(bos={bos!r}): expected different numbers of BOS tokens, e.g. (0, 1, 2)")
 
 
-def _require_prompts(unrelated: int | Sequence[str | Tensor]) -> None:
-    if isinstance(unrelated, int):
-        integer("unrelated", unrelated, least=0)
+def _n_prompts(unrelated: int | Sequence[str | Tensor]) -> int:
+    return integer("unrelated", unrelated, least=0) if isinstance(unrelated, int) else len(unrelated)
 
 
 def _of_prompt(keywords: Mapping[str, Any], i: int) -> dict[str, Any]:
@@ -299,9 +305,13 @@ class _Look:
         return row
 
     def baselines(
-        self, prompt: EncodedPrompt, unrelated: int | Sequence[str | Tensor], seed: int
+        self,
+        prompt: EncodedPrompt,
+        unrelated: int | Sequence[str | Tensor],
+        seed: int,
+        ran: Callable[[int], object],
     ) -> dict[str, PositionalBaseline]:
-        """Mean share by position over unrelated prompts, for each method; none for fewer than two prompts."""
+        """Mean share by position over unrelated prompts, for each method; none for fewer than two; ``ran`` hears how many."""
         if isinstance(unrelated, int):
             others: list[Tensor] = _drawn(self.model, prompt, unrelated, seed)
         else:
@@ -319,8 +329,13 @@ class _Look:
             return {}
         options = RunOptions(pos=prompt.pos, at=self.options.at, frozen=self.options.frozen)
         _, encoded = encode(self.model, others, options)
-        directions = named_directions(self.model, self.methods, len(encoded), self.keywords)
-        results = explain(self.model, encoded, directions, options)
+        results: list[list[Attribution]] = []
+        size = max(1, _TOGETHER // (prompt.pos + 1))
+        for first in range(0, len(encoded), size):
+            part = encoded[first : first + size]
+            directions = named_directions(self.model, self.methods, len(part), self.keywords)
+            results += explain(self.model, part, directions, options)
+            ran(len(part))
         out = {}
         for i, method in enumerate(self.methods):
             telling, details = ("at", "of", *SCOPES[method].asked), results[0][i].details

@@ -186,7 +186,9 @@ class AttentionSinks(Displayable, Serializable):
     def __repr__(self) -> str:
         first = float(self.mass["first"].mean())
         names = ", ".join(f"{self.str_tokens[p]!r} ({p})" for p in self.secondary) or "none"
-        return f"AttentionSinks(attention on the first {len(self.groups['first'])}: {first:.1%}, secondary: {names})"
+        n = len(self.groups["first"])
+        where = "first token" if n == 1 else f"first {n} tokens"
+        return f"AttentionSinks({first:.1%} of attention on the {where}, secondary sinks: {names})"
 
     def to_frame(self) -> pd.DataFrame:
         """One row per layer and head: attention on each group, and the value norm there over the median elsewhere."""

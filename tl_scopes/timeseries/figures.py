@@ -36,7 +36,8 @@ def forecast_figure(forecast: Forecast, methods: Sequence[str] | None = None, *,
         _read_out(figure, forecast, method, (series, bars, distribution))
         bars.tick_params(labelbottom=r == rows - 1)
         if r == rows - 1:
-            bars.set_xlabel("token position")
+            bars.set_xlabel("which number (the first is 0)")
+            bars.locator_params(axis="x", integer=True)
             distribution.set_xlabel("probability")
     figure.put_notes(forecast.notes if notes else ())
     return figure
@@ -46,15 +47,14 @@ def _series(axes: Any, bars: Any, forecast: Forecast, method: str) -> None:
     """One scope: the line with its numbers coloured by influence, and influence as bars below."""
     frame, influence = forecast.to_frame(), forecast.influence_by(method).double().numpy()
     top = influence.max() or 1.0
-    axes.plot(frame.pos, frame.number, color="#999999", linewidth=0.8, zorder=1)
+    axes.plot(frame["index"], frame.number, color="#999999", linewidth=0.8, zorder=1)
     axes.scatter(
-        frame.pos, frame.number, c=influence, cmap="Blues", vmin=-0.05 * top, vmax=top, s=16, linewidths=0.4,
+        frame["index"], frame.number, c=influence, cmap="Blues", vmin=-0.05 * top, vmax=top, s=16, linewidths=0.4,
         edgecolors="#444444", zorder=2,
     )  # fmt: skip
-    step = _step(frame)
     truth = _truth(forecast)
     if truth is not None:
-        axes.plot(frame.pos.iloc[-1] + step, truth[0], truth[1], mfc="none", mec=RED, markersize=6)
+        axes.plot(len(frame), truth[0], truth[1], mfc="none", mec=RED, markersize=6)
     axes.set_ylabel("number")
     shares = forecast.shares(method)
     axes.set_title(
@@ -64,7 +64,7 @@ def _series(axes: Any, bars: Any, forecast: Forecast, method: str) -> None:
         loc="left",
     )
     axes.tick_params(labelbottom=False)
-    bars.bar(frame.pos, influence, width=0.75 * step, color=FULL)
+    bars.bar(frame["index"], influence, width=0.75, color=FULL)
     bars.set_ylabel("influence", fontsize=8)
     bars.tick_params(labelsize=7)
     for each in (axes, bars):
@@ -82,24 +82,19 @@ def _truth(forecast: Forecast) -> tuple[int, str, str] | None:
     return (LAST, "^", says) if place > LAST else (FIRST, "v", says)
 
 
-def _step(frame: Any) -> float:
-    """Tokens from one number to the next."""
-    return float((frame.pos.iloc[-1] - frame.pos.iloc[0]) / max(len(frame) - 1, 1)) or 2.0
-
-
 def _read_out(figure: Any, forecast: Forecast, method: str, panels: tuple[Any, Any, Any]) -> None:
     """What a page says of each number, of the truth, and of each bar of the distribution."""
     series, bars, distribution = panels
     frame, influence = forecast.to_frame(), forecast.influence_by(method).tolist()
-    total, half, truth = sum(influence) or 1.0, _step(frame) / 2, _truth(forecast)
-    for row, score in zip(frame.itertuples(), influence, strict=True):
+    total, truth = sum(influence) or 1.0, _truth(forecast)
+    for row, score in zip(frame.itertuples(index=False), influence, strict=True):
         says = minus(
             f"number {row.index} (token {row.pos}): {row.number}, value {row.value:.4g}; influence {number(score)}, "
             f"{score / total:.1%} of all numbers'"
         )
-        figure.say(series, says, (row.pos - half, row.pos + half), None, to=bars)
+        figure.say(series, says, (row.index - 0.5, row.index + 0.5), None, to=bars)
     if truth is not None:
-        figure.say(series, f"the true next number: {truth[2]}", float(frame.pos.iloc[-1] + 2 * half), float(truth[0]))
+        figure.say(series, f"the true next number: {truth[2]}", float(len(frame)), float(truth[0]))
     for row in forecast.distribution_frame().itertuples():
         known = " (the true next number)" if row.number == forecast.truth_number else ""
         says = f"{row.number}: probability {row.probability:.2%}{known}"
@@ -137,6 +132,8 @@ def _distribution(axes: Any, forecast: Forecast, *, legend: bool) -> None:
 @plot.register(RollingForecast)
 def rolling_figure(rolling: RollingForecast, *, notes: bool = True) -> Any:
     """Above: the series with the predicted mean and interval; below: influence, a row per forecast, rows normalised."""
+    from matplotlib.ticker import MaxNLocator
+
     from tl_scopes.views.canvas.figures import Figure
 
     frame = rolling.to_frame()
@@ -158,6 +155,9 @@ def rolling_figure(rolling: RollingForecast, *, notes: bool = True) -> Any:
     shown = np.where(np.arange(n)[None] < rolling.first + np.arange(len(rolling))[:, None], rows, np.nan)
     extent = (-0.5, n - 0.5, rolling.first + len(rolling) - 0.5, rolling.first - 0.5)
     below.imshow(shown, cmap="Blues", vmin=0, vmax=1, aspect="auto", extent=extent, interpolation="nearest")
+    below.set_xlim(-0.5, n + 0.5)  # the last forecast is of the number after the series
+    for axis in (below.xaxis, below.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     below.set_xlabel("number that influences")
     below.set_ylabel("number that is forecast")
     below.set_title(f"{rolling.matrix.method}: influence, each row divided by its highest", fontsize=9)

@@ -92,5 +92,5 @@ def rolling_view(result: RollingForecast) -> View:
 @text.register(RollingForecast)
 def rolling_text(result: RollingForecast) -> str:
     """A line per forecast, and how good they are."""
-    table = result.to_frame().to_string(index=False, float_format=lambda v: minus(f"{v:.2f}"))
+    table = result.to_frame().to_string(index=False, float_format=lambda v: minus(f"{v:.2f}"), na_rep="–")
     return "\n".join([table, repr(result), *(f"Note: {note}" for note in result.notes)])

@@ -20,6 +20,8 @@ from tl_scopes.views.wording import literal, number, visible
 
 _STEPS = 100
 """Colours between white and the highest score."""
+_BESIDE = 1.05
+"""Inches of each curve beside the map: its name needs them."""
 _DECADES = 4.0
 """Most that one scale of colours spans; what lies outside has the colour of its end, and the scale an arrow there."""
 
@@ -33,9 +35,9 @@ def path_figure(path: IGPath, *, notes: bool = True) -> Any:
     from tl_scopes.views.canvas.figures import Figure
 
     norms, alphas = path.grad_norms[:, : path.pos + 1], path.alphas.tolist()
-    width = min(14.0, 4.5 + 0.22 * norms.shape[1])
+    width = min(14.0, max(6.0, 4.5 + 0.22 * norms.shape[1]))
     figure = Figure(figsize=(width, 4.2), dpi=150, layout="constrained")
-    grid = figure.add_gridspec(1, 4, width_ratios=[max(4.0, 0.16 * norms.shape[1]), 1, 1, 1])
+    grid = figure.add_gridspec(1, 4, width_ratios=[width - 3 * _BESIDE, *[_BESIDE] * 3])
     main = figure.add_subplot(grid[0])
     blues = ListedColormap([tuple(c / 255 for c in blend(i / 255)) for i in range(256)])
     logs = norms.double().clamp_min(torch.finfo(torch.float64).tiny).log10().numpy()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +25,8 @@ from tl_scopes.views.wording import entry, linearised, number, quoted, title, un
 
 MOST_HEADS = 12
 """Heads that the head × token map shows."""
+_GAP = 3
+"""Letters between two names in a line of a terminal."""
 _LONG = 3
 """Units of several words that a line of a terminal has room for."""
 
@@ -127,6 +131,26 @@ def _head_unit(result: HeadInfluence) -> str:
     return _measure(result) if result.signed else f"{_measure(result)} per unit of hook_z"
 
 
+@dataclass(frozen=True)
+class _Pairs:
+    """Names with their numbers, as many to a line as it holds: a line breaks between two pairs alone."""
+
+    pairs: Sequence[Text]
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        widths = [pair.cell_len for pair in self.pairs] or [0]
+        return Measurement(max(widths), sum(widths) + _GAP * (len(widths) - 1)).with_maximum(options.max_width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        line = Text()
+        for pair in self.pairs:
+            if line and line.cell_len + _GAP + pair.cell_len > options.max_width:
+                yield line
+                line = Text()
+            line.append(" " * _GAP if line else "").append_text(pair)
+        yield line
+
+
 def influence_lines(result: LayerInfluence | HeadInfluence, k: int = 6) -> RenderableType:
     """One line per layer, last layer first: its strongest tokens, or its heads."""
     one = influence_maps(result)[0]
@@ -136,12 +160,11 @@ def influence_lines(result: LayerInfluence | HeadInfluence, k: int = 6) -> Rende
     table.add_column(one.row_name, no_wrap=True)
     table.add_column(f"strongest {one.column_name}s: {one.unit}")
     for name, values, shares in zip(one.rows, one.values.tolist(), one.shares, strict=True):
-        line = Text()
+        pairs = []
         for c in sorted((c for c in one.shown if values[c]), key=lambda c: (-abs(values[c]), c))[:k]:
             said = in_line(result.attribution.details, one.columns[c], c) if by_pos else one.columns[c]
-            line.append(f"{said} ", style_of(shares[c]))
-            line.append(f" {number(values[c])}   ", "dim")
-        table.add_row(name, line)
+            pairs.append(Text.assemble((f"{said} ", style_of(shares[c])), (f" {number(values[c])}", "dim")))
+        table.add_row(name, _Pairs(pairs))
     parts: list[RenderableType] = [Text(one.title, "bold"), table]
     notes = (*one.notes, *result.attribution.notes)
     return Group(*parts, *(Padding(Text(note, "yellow"), (0, 2)) for note in notes))

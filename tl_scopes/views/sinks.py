@@ -19,6 +19,9 @@ from tl_scopes.views.rendering import plot, text, view
 from tl_scopes.views.wording import counted, linearised, number, visible
 
 GROUPS = {"bos": "BOS", "first": "first tokens", "secondary": "secondary sinks", "all": "all sinks"}
+_EVEN = "even: what these tokens would have if all tokens had the same"
+_BEHIND = "The same text behind so many BOS tokens"
+_SHARES = "without BOS, the share is that of the first token"
 
 
 @view.register(AttentionSinks)
@@ -147,16 +150,14 @@ def _bars(axes: Any, result: AttentionSinks, frame: Any, method: str) -> None:
 @text.register(AttentionSinks)
 def sinks_text(result: AttentionSinks) -> str:
     """The tables as text."""
-    lines = [repr(result)]
-    lines += [f"  {line}" for line in _secondary(result)]
-    lines += [
-        "",
-        f"Share of influence{_held(result)}",
-        result.influence_frame().to_string(index=False, float_format="{:.3f}".format),
-    ]
+    lines, found = [repr(result)], _secondary(result)
+    if found:
+        lines += [f"  {line}" for line in (*found, _rule(result))]
+    shares = _influence(result).to_string(index=False, float_format=lambda share: f"{share:.1%}")
+    lines += ["", f"Share of influence on sinks{_held(result)}", shares, f"({_EVEN})"]
     if result.bos_comparison:
-        across = result.bos_frame().set_index("n_bos").T
-        lines += ["", "BOS", seen(across).to_string(float_format="{:.3f}".format)]
+        compared = seen(_compared(result)).to_string(index=False, float_format="{:.3f}".format, na_rep="–")
+        lines += ["", _BEHIND, compared, f"({_SHARES})"]
     return "\n".join([*lines, *result.notes])
 
 
@@ -170,25 +171,62 @@ def _names(result: AttentionSinks, positions: Sequence[int]) -> str:
 
 
 def _secondary(result: AttentionSinks) -> list[str]:
-    """One sentence per secondary sink."""
+    """One sentence per secondary sink: what makes it one, and what would not."""
     words = {"residual": "residual norm", "attention": "attention"}
-    return [
-        f"{visible(result.str_tokens[p])!r} ({p}): "
-        + ", ".join(f"{words[name]} {ratio:.1f} times the median" for name, ratio in ratios.items())
-        for p, ratios in result.secondary.items()
-    ]
+    lines = []
+    for p, ratios in result.secondary.items():
+        said = {name: f"{words[name]} {ratio:.1f} times the median" for name, ratio in ratios.items()}
+        above = [said[name] for name, ratio in ratios.items() if ratio > result.multiple]
+        other = [f"{said[name]} is not enough" for name in said if ratios[name] <= result.multiple]
+        lines.append(
+            f"{visible(result.str_tokens[p])!r} ({p}): {' and '.join(above)}{''.join(f' ({o})' for o in other)}"
+        )
+    return lines
+
+
+def _rule(result: AttentionSinks) -> str:
+    """What a secondary sink is."""
+    return (
+        f"Secondary sinks: residual norm or attention above {number(result.multiple)} times the median (first and special "
+        "tokens apart)"
+    )
+
+
+def _influence(result: AttentionSinks) -> Any:
+    """Shares of influence with headings that a reader understands."""
+    frame = result.influence_frame()
+    frame["method"] = [*frame.method[:-1], "even"]
+    n = len(result.groups["first"])
+    return frame.rename(columns=GROUPS | {"first": "first token" if n == 1 else f"first {n} tokens"})
+
+
+def _compared(result: AttentionSinks) -> Any:
+    """A row per quantity, a column per number of BOS tokens."""
+    names = {
+        "attention_first": "attention on the first token",
+        "attention_bos": "attention on all BOS tokens",
+        "residual_ratio_first": "residual norm of the first token, times the median",
+        "top_prediction": "prediction",
+        "probability": "its probability",
+    }
+    for method in result.attributions:
+        names[f"share_{method}"] = f"{method}: share of influence on BOS"
+        names[f"rank_correlation_{method}"] = f"{method}: rank correlation with the prompt's own"
+    frame = result.bos_frame()
+    frame = frame.set_index("n_bos").rename(columns=names).T
+    frame.columns = [f"{n} BOS" for n in frame.columns]
+    return frame.rename_axis("", axis=0).reset_index()
 
 
 def _tables(result: AttentionSinks) -> str:
     """Shares of influence, secondary sinks, the BOS comparison."""
-    parts = [heading(f"Share of influence on sinks{_held(result)}"), table(result.influence_frame())]
+    even = f'<p class="tls-small">{_EVEN[0].upper()}{_EVEN[1:]}.</p>'
+    parts = [heading(f"Share of influence on sinks{_held(result)}"), even, table(_influence(result))]
     found = "".join(f"<p>{escape(line)}</p>" for line in _secondary(result)) or "<p>none</p>"
-    rule = (
-        f"Secondary sinks: above {number(result.multiple)} times the median of positions that are not first or special"
-    )
-    parts.append(heading(rule) + f'<div class="tls-small">{found}</div>')
+    parts.append(heading(_rule(result)) + f'<div class="tls-small">{found}</div>')
     if result.bos_comparison:
-        parts += [heading("The same text behind 0, 1, 2 … BOS tokens"), table(result.bos_frame())]
+        shares = f'<p class="tls-small">{_SHARES[0].upper()}{_SHARES[1:]}.</p>'
+        parts += [heading(_BEHIND), shares, table(_compared(result))]
     if result.baseline:
         n = next(iter(result.baseline.values())).n_prompts
         about = f"Share of influence by position, and its mean over {counted(n, 'unrelated prompt')} (baseline)"

@@ -39,8 +39,8 @@ _TAG, _DIGITS = re.compile(r"<[^>]*>"), re.compile(r"(\.\d\d)\d+")
 
 _MISSING, _NAMED = re.compile(r"Glyph (\d+) .*missing from"), 5
 """What matplotlib says of a character that no font has; how many of them a warning names."""
-LEAST = 0.72
-"""Of its own size, to which a page may shrink a figure before it scrolls: a scatter fits a telephone."""
+LEAST = 1.1
+"""Of its own size, to which a page may shrink a figure before it scrolls: text stays as large as on a wide screen."""
 NOTE_COLOUR = "#a04000"
 _NOTE_LETTERS, _NOTE_LINE = 15, 0.14
 """Letters of a note to an inch of the figure's width, and inches of each of its lines."""

@@ -24,7 +24,7 @@ KINDS = {
 }
 """Label, colour and marker of each kind of point."""
 MOST_NAMED = 12
-"""Points that carry their token's text: the ones furthest out."""
+"""Points that carry their token's text: the ones furthest out; those of several tokens do besides."""
 _STEPS = 100
 """Places of the line that texts keep off."""
 _WIDER = 2.5
@@ -113,12 +113,12 @@ def scatter_figure(scatter: Scatter, *, notes: bool = True) -> Any:
         return (x - left) / (right - left), (y - low) / (high - low)
 
     line = [left + i * (right - left) / _STEPS for i in range(_STEPS + 1)]
-    ranked = sorted(scatter.points, key=lambda p: (p.mark == "joint", -p.size))
+    ranked = sorted(scatter.points, key=lambda p: (p.mark != "joint", -p.size))
     label_points(
         axes,
         [(at(p.predicted, p.measured), p.label) for p in ranked],
         [*(at(p.predicted, p.measured) for p in scatter.points), *(at(v, v) for v in line)],
-        MOST_NAMED,
+        MOST_NAMED + sum(p.mark == "joint" for p in scatter.points),
     )
     for p in scatter.points:
         out.say(axes, p.says, p.predicted, p.measured)
