@@ -61,7 +61,7 @@ def test_a_run_that_measured_nothing_is_a_mistake_with_the_reasons(refused: Call
     file = tmp_path / "passages.txt"
     file.write_text("the dog " * 300, encoding="utf-8")
     said = refused("aopc", str(file), "--method", "random", "--json", str(tmp_path / "t.json"), loads=True)
-    assert "none of 1 prompts was measured" in said
+    assert "the one prompt was not measured" in said
     assert "more than the model's context" in said
     assert not (tmp_path / "t.json").exists()
     both = refused("aopc", str(file), "--method", "random", "--model", "a", "--model", "b", loads=True)
