@@ -65,7 +65,7 @@ def test_a_run_that_measured_nothing_is_a_mistake_with_the_reasons(refused: Call
     assert "more than the model's context" in said
     assert not (tmp_path / "t.json").exists()
     both = refused("aopc", str(file), "--method", "random", "--model", "a", "--model", "b", loads=True)
-    assert "a: AOPC: none" in both
+    assert "a: AOPC: the one prompt was not measured: prompt 0: " in both
     assert "; b: AOPC: none" in both
 
 
