@@ -112,9 +112,8 @@ def aopc_text(table: AOPCTable) -> str:
     """One line per method, most faithful first, and what is to be known of them."""
     if not table.records:
         none = "the one prompt was not measured" if table.total == 1 else f"none of {table.total} prompts was measured"
-        return f"AOPC: {none}{':' * bool(table.failures)}" + "".join(
-            f"\n  prompt {i}: {reason}" for i, reason in list(table.failures.items())[:5]
-        )
+        reasons = "".join(f"\n  prompt {i}: {reason}" for i, reason in list(table.failures.items())[:5])
+        return f"AOPC: {none}{':' * bool(reasons)}{reasons}"
     frame = table.to_frame()
     beside = [(name, label) for name, label in _COLUMNS.items() if name in frame]
     width = max(8, *(len(m) for m in table.methods)) + 2
