@@ -141,6 +141,7 @@ def test_a_matrix_elsewhere_is_that_on_the_cpu(pair: families.Pair) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.on_families("gpt2", "gemma2")
 @pytest.mark.parametrize("solver", ["dense", "iterative"])
 def test_scores_elsewhere_are_those_on_the_cpu(pair: families.Pair, solver: str, monkeypatch: Any) -> None:
