@@ -28,7 +28,7 @@ class FisherSpectrum(Displayable, Serializable):
         prompts: the text of each prompt.
     """
 
-    _along: ClassVar = {"moved": "prompt?", "prompts": "prompt?"}
+    _along: ClassVar = {"moved": "prompt?", "prompts": "prompt"}
 
     eigenvalues: Float[Tensor, "prompt k"]
     trace: Float[Tensor, " prompt"]

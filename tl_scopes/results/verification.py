@@ -139,6 +139,7 @@ class Verification(Displayable, Serializable):
         self.require(
             all(len(p) == 1 for p in alone), "positions", "a removal of no fraction (fractions) is of one token"
         )
+        self.require(set(self.flags) <= {"", "size", "sign"}, "flags", "expected 'size', 'sign' or ''")
 
     @property
     def linearity(self) -> Linearity:
