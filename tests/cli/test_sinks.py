@@ -19,7 +19,7 @@ def test_it_prints_shares_and_writes_what_was_asked_for(answer: Callable[..., st
     files = {name: str(tmp_path / f"s.{name}") for name in ("html", "png", "json", "csv")}
     arguments = ["--html", files["html"], "--plot", files["png"], "--json", files["json"], "--csv", files["csv"]]
     out = answer("sinks", *QUICK, *arguments)
-    for text in ("Share of influence", "semantic", "n_bos"):
+    for text in ("Share of influence", "semantic", "0 BOS"):
         assert text in out
     saved = AttentionSinks.load(files["json"])
     assert out == f"{saved}\n"
