@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import md5
 from html import escape
 from io import BytesIO, StringIO
 from os import PathLike
@@ -33,6 +34,8 @@ _NOT_NEEDED = re.compile(
     r'<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|(?<=<g) id="[^"]*"|\n *', re.DOTALL
 )
 """The date, a style of everything on the page, names of groups, indentation."""
+_NAME = re.compile(r'(?<= id=")[a-z]+[0-9a-f]{10}(?=")')
+"""Of what a drawing refers to: matplotlib's digest of numbers that the layout finds to their last bit but one."""
 _ALONE = re.compile(r"<g>(<(?:path|use)[^>]*/>)</g>")
 _TAG, _DIGITS = re.compile(r"<[^>]*>"), re.compile(r"(\.\d\d)\d+")
 """Coordinates are as fine as a hundredth of a point."""
@@ -63,6 +66,16 @@ def _glyphs_said_once() -> Iterator[None]:
             "stand for these characters. Install a font that has them (Noto), or use the page: .view().save('page.html').",
             stacklevel=4,
         )
+
+
+def _named(drawn: str) -> str:
+    """The same with names after what is drawn: equal drawings are equal, and different ones of a page apart."""
+    names = {name: str(i) for i, name in enumerate(dict.fromkeys(_NAME.findall(drawn)))}
+    if not names:
+        return drawn
+    known = re.compile("|".join(names))
+    digest = md5(known.sub(lambda name: names[name[0]], drawn).encode(), usedforsecurity=False).hexdigest()[:10]
+    return known.sub(lambda name: f"p{digest}-{names[name[0]]}", drawn)
 
 
 class Figure(figure.Figure):
@@ -131,7 +144,7 @@ class Figure(figure.Figure):
         found = re.search(r"<svg[^>]*>(.*)</svg>", buffer.getvalue(), re.DOTALL)
         assert found is not None
         short = _ALONE.sub(r"\1", _NOT_NEEDED.sub("", found[1]))
-        return _TAG.sub(lambda tag: _DIGITS.sub(r"\1", tag[0]), short)
+        return _named(_TAG.sub(lambda tag: _DIGITS.sub(r"\1", tag[0]), short))
 
     def _place(self, mark: tuple[Any, str, Span, Span, Any]) -> str:
         """Where the mouse finds a mark, with its words; :meth:`_drawn` has laid out the figure before."""
