@@ -25,10 +25,10 @@ class FisherSpectrum(Displayable, Serializable):
         entropy: ``[prompt]`` nats, of the next-token distribution.
         moved: for each prompt and direction the tokens whose logits a step along it moves most, weighted by
             probability: ``(tokens up, tokens down)``; which is up is a matter of the eigenvector's arbitrary sign.
-        prompts: the text of each prompt.
+        prompts: the text of each prompt, or none of them.
     """
 
-    _along: ClassVar = {"moved": "prompt?", "prompts": "prompt"}
+    _along: ClassVar = {"moved": "prompt?", "prompts": "prompt?"}
 
     eigenvalues: Float[Tensor, "prompt k"]
     trace: Float[Tensor, " prompt"]

@@ -89,7 +89,7 @@ def spectrum_view(result: FisherSpectrum) -> View:
     """The two charts, a row per rank: eigenvalue and share; and what each direction moves in one prompt, which is named."""
     from tl_scopes.views.canvas.figures import Figure
 
-    n, ranks = len(result.prompts), _ranks(result)
+    n, ranks = len(result.trace), _ranks(result)
     title = f"Spectrum of the Fisher information: {counted(n, 'prompt')}"
     rows = table(result.to_frame().iloc[[r - 1 for r in ranks]])
     moves = [(r, m) for r in ranks if (m := _moves(result, r))]
@@ -118,8 +118,11 @@ def spectrum_text(result: FisherSpectrum) -> str:
 
 def _whose(result: FisherSpectrum) -> str:
     """Which prompt the tokens are of."""
+    n = len(result.trace)
+    many = f", in the first of {n} prompts alone" if n > 1 else ""
+    if not result.prompts:
+        return f"Tokens that each direction moves, one way | the other{many}"
     prompt = visible(shorten(result.prompts[0], _LETTERS, placeholder=" …"))
-    many = f", in the first of {len(result.prompts)} prompts alone" if len(result.prompts) > 1 else ""
     return f"Tokens that each direction moves, one way | the other{many}: {prompt!r}"
 
 
