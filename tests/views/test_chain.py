@@ -69,6 +69,10 @@ def test_a_path_that_ends_where_most_paths_do_not_says_so(direct: float) -> None
     assert torch.allclose(chain.total, torch.tensor([direct, 1 - direct]).double(), atol=1e-6)
     told = about_path(chain)
     assert told.startswith(f"The strongest single path; it has {percent(direct)} of all.")
+    heavy = scores.clone()
+    heavy[2, 0] = 3
+    special = about_path(replace(chain, scores=heavy))
+    assert special.startswith(f"The strongest single path; it has {percent(direct)} of all that special tokens leave.")
     most = "Over all paths 'word2 of a longer sentence.' has most, 60.0%."
     assert told.endswith(most) == (direct < 0.5)
     assert ("Over all" in told) == (direct < 0.5)

@@ -24,6 +24,8 @@ MEANING = "Shares of squares, which add up to 1 whatever the model does, unless 
 """What is said of the numbers."""
 MOST_LINES = 8
 """Prompt units, and steps, that the text names."""
+NOT_ALL = 0.01
+"""Of the answer's row: what special tokens must have for shares to be called those of the rest."""
 FADED = 0.001
 """Share of the answer below which further hops are drawn no more."""
 MOST_HOPS = 12
@@ -85,7 +87,8 @@ def about_path(chain: Chain) -> str:
     """What the path has of the whole; and the unit that has most over all paths, where it does not end there."""
     if not chain.path:
         return ""
-    said = f"The strongest single path; it has {percent(path_share(chain))} of all."
+    whole = "all that special tokens leave" if _on_special(chain) >= NOT_ALL else "all"
+    said = f"The strongest single path; it has {percent(path_share(chain))} of {whole}."
     (most,) = chain.top(1)
     if most.number == chain.path[-1].number:
         return said
@@ -147,13 +150,17 @@ def notes_of(chain: Chain) -> tuple[str, ...]:
     )
 
 
+def _on_special(chain: Chain) -> float:
+    """What special tokens had of the answer's row."""
+    return float(chain.weights.double() @ chain.special_share)
+
+
 def left_out(chain: Chain) -> str:
     """What was taken out of the rows before they add up to 1, of the answer's own."""
-    weights = chain.weights.double()
-    own, special = (float(weights @ part) for part in (chain.self_share, chain.special_share))
+    own = float(chain.weights.double() @ chain.self_share)
     return (
-        f"Left out of the answer's row: special tokens, {percent(special)} of it, and of the rest its own earlier tokens, "
-        f"{percent(own)}."
+        f"Left out of the answer's row: special tokens, {percent(_on_special(chain))} of it, and of the rest its own "
+        f"earlier tokens, {percent(own)}."
     )
 
 
