@@ -10,6 +10,7 @@ from functools import partial
 from html import escape
 from typing import Any
 
+import every_result
 import families
 import pytest
 import torch
@@ -244,6 +245,14 @@ def test_gold_tokens_on_the_demo_task_beside_random_ones(demo_model: Any) -> Non
     print(f"{CORPUS}: recovered {sum(recovered) / N_PROMPTS:.2f}, random {sum(random) / N_PROMPTS:.2f}")
     assert float(difference.mean()) > 3 * float(difference.std() / N_PROMPTS**0.5)
     assert sum(recovered) / N_PROMPTS > 0.5
+
+
+def test_the_range_of_random_draws_is_of_draws() -> None:
+    result = every_result.patch()
+    frame, random = result.by_layer(), result.recovered(result.random)
+    for row, draws in zip(frame.itertuples(), random, strict=True):
+        assert (row.random_low, row.random_high) == (float(draws.double().min()), float(draws.double().max()))
+        assert row.random_mean == pytest.approx(float(draws.double().mean()))
 
 
 def test_pictures_and_words(kind: str) -> None:

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import tl_scopes as tls
+from tl_scopes.numerics import fisher_information
+from tl_scopes.numerics.unembedding import RowSquares
 
 TOKENS = families.prompt_tokens(10)
 
@@ -50,6 +52,20 @@ def test_a_corpus_gives_mean_and_spread_of_the_share() -> None:
     axes = together.plot().axes
     assert axes[0].get_xscale() == axes[0].get_yscale() == "log"
     assert len(axes[0].lines) == 3
+
+
+def test_the_prompts_of_a_call_share_one_look_at_the_unembedding(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, look = [], RowSquares._look
+
+    def counted(self: RowSquares, image: torch.Tensor) -> None:
+        looks.append(1)
+        look(self, image)
+
+    monkeypatch.setattr(RowSquares, "_look", counted)
+    monkeypatch.setattr(fisher_information, "DENSE_COST", 0)
+    prompts = [families.prompt_tokens(n, seed=n) for n in (4, 7, 9)]
+    tls.fisher_spectrum(families.build("gpt2", "bridge").model, prompts, k=2)
+    assert len(looks) == 1
 
 
 @pytest.mark.parametrize("k", [0, families.D_MODEL + 1])

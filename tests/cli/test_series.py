@@ -97,7 +97,7 @@ def test_rolling(answer: Callable[..., str], tmp_path: Path) -> None:
         (["--column", "b"], "give both"),
         (["--rolling", "--length", "7"], "--rolling forecasts the numbers after the first 8, and these are 8"),
         (["--rolling", "--method", "moment_mean"], "unknown method 'moment_mean'"),
-        (["--data", "nowhere.csv"], "there is no such file"),
+        (["--data", "nowhere.csv"], "'nowhere.csv': there is no such file"),
         (["--rolling", "--method", "fisher", "--method", "semantic"], "--rolling takes one --method"),
         (["--method", "magic"], "unknown method 'magic'; expected temperature"),
     ],

@@ -30,9 +30,9 @@ def test_every_local_format_gives_the_same_passages(tmp_path: Path) -> None:
     assert load_passages(write(tmp_path / "a.jsonl", lines)) == expected
     rows = "id,text\n" + "\n".join('{},"{}"'.format(i, t.replace('"', '""')) for i, t in enumerate(texts))
     assert load_passages(write(tmp_path / "a.csv", rows)) == expected
-    marks = ["One\u2028two, three.", "A\x85b \x0b c \x1c d.", '"In\nlines."']
-    quoted = "\n".join('"{}"'.format(t.replace('"', '""')) for t in ["text", *marks])
-    kept = load_passages(write(tmp_path / "b.csv", quoted))
+    marks = ["One\u2028two three.", "A\x85b \x0b c \x1c d.", '"In\nlines."']
+    cells = "\n".join('"{}"'.format(t.replace('"', '""')) if "\n" in t else t for t in ["text", *marks])
+    kept = load_passages(write(tmp_path / "b.csv", cells))
     assert kept == load_passages(write(tmp_path / "b.json", json.dumps(marks))) and len(kept) == 3
 
 

@@ -57,6 +57,11 @@ def test_how_many_are_the_top_is_none_or_more(make: Any) -> None:
             top(-1)
 
 
+def test_layers_without_the_hook_of_each_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"hooks: 0 entries for 3 of layer"):
+        dataclasses.replace(every_result.layers(), hooks=())
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_without_hides_positions_and_keeps_every_score() -> None:
     masked = make().without("special").without([-3])

@@ -97,6 +97,14 @@ def test_the_place_of_each_number_holds_its_mark_and_its_bar(look: Any, forecast
     assert all(a[1] == pytest.approx(b[0], abs=0.2) for a, b in pairwise(places))
 
 
+@pytest.mark.parametrize("peaked", [True, False])
+def test_a_parabola_without_a_peak_has_no_top(peaked: bool) -> None:
+    result = every_result.forecast(peaked=peaked)
+    assert result.gaussian is not None and (result.gaussian.b > 0) == peaked
+    for words in (str(result), result.html()):
+        assert ("μ = " in words, "1/(2βb) = " in words, "no peak" in words) == (peaked, peaked, not peaked)
+
+
 def test_the_axis_counts_numbers_as_the_text_does(forecast: Any) -> None:
     bars = forecast.plot().axes[1].patches
     centres = [bar.get_x() + bar.get_width() / 2 for bar in bars]

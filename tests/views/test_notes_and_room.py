@@ -72,8 +72,9 @@ def test_a_figure_has_the_notes_of_its_page_in_lines_that_fit(name: str) -> None
     ],
 )
 def test_a_prediction_says_what_its_directions_leave_out(details: dict[str, Any], says: str | None) -> None:
-    result = replace(every_result.verification(), attribution=attribution(details=details))
+    result = replace(every_result.verification(), attribution=attribution(details=details, notes=("Look here.",)))
     for words in (str(result), said(result.plot()), result.html()):
+        assert "Look here." in words
         assert "of the trace" not in words if says is None else says in words
 
 
